@@ -1,0 +1,49 @@
+# demo: a real report on real parts. test: the whole suite. check: lint, types, layers, docs. bench: the benchmarks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Compilers up to GCC 12 break llama.cpp's AMX kernels (llama.cpp pull request 26954): they are left out of the build.
+NO_AMX := $(shell echo 'int main(void){return 0;}' | $(CC) -x c -mno-amx-tile -mno-amx-int8 -mno-amx-bf16 -o /dev/null - \
+	2>/dev/null && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"
+LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
+
+.PHONY: demo test check bench install format clean
+
+demo: install
+	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python docs/file_list.py --check
+
+bench: install
+	$(BIN)/python -m benchmarks.demo
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/file_list.py --write
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "finllm needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 …'"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv module; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "installing (the first time, llama.cpp is compiled: 4 to 7 minutes on two cores)"
+	CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@if [ -n "$(NO_AMX)" ] && $(HAS_AMX); then echo "rebuilding llama.cpp without AMX"; \
+		CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir \
+		--no-binary llama-cpp-python --force-reinstall --no-deps $(LLAMA); fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

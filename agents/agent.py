@@ -1,0 +1,220 @@
+"""What an agent is (data), what it returns (an opinion), and the one function that runs any of them."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+from pydantic import BaseModel, ValidationError
+
+from finllm.errors import BackendError
+from finllm.events import Abstained, EventBus, Judged
+from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.task import Account, Prompt, Task
+from finllm.scheduler.template import Choices, Template, compile_template
+
+PROMPTS = Path(__file__).resolve().parent / "prompts"
+LABELS = string.ascii_uppercase
+"""What stands before a line of evidence in a prompt; lines beyond the last letter are not offered."""
+NEUTRAL = "N/A"
+"""Content-free text: what the model answers to it is the prompt's own prior."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A reasoning role. `floor`: coarsest precision that may answer; `value`: what its answer is worth to a run.
+
+    `picks` names the judgement's fields that choose among the offered evidence, with how many each may choose.
+    """
+
+    role: str
+    judgement: type[BaseModel]
+    floor: str
+    value: float
+    picks: int = 2
+
+    @property
+    def prompt(self) -> str:
+        return self.role.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A line of evidence that an agent may cite; the model sees `text` behind a letter, never the id."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """On whose behalf an agent asks: the broker, the run's account, and the node of the graph."""
+
+    broker: Broker
+    account: Account
+    bus: EventBus
+    run_id: str
+    node: str
+    seed: int
+    timeout: float
+
+
+class Opinion(BaseModel):
+    """What came of asking an agent. Abstained: `judgement` is None and `reason` says why.
+
+    `choices` holds the probability of each allowed value by dotted field; citations in `judgement` and `choices` are
+    evidence ids. `calls` are ledger keys.
+    """
+
+    agent: str
+    status: Literal["judged", "abstained"]
+    judgement: dict[str, Any] | None
+    choices: Choices
+    calls: list[str]
+    backend: str | None
+    precision: str | None
+    prompt_version: str
+    reason: str | None = None
+
+    def probability(self, field: str) -> float:
+        """Probability of the value that was chosen for a dotted field."""
+        return max(self.choices[field].values())
+
+
+async def judge(
+    agent: Agent,
+    inputs: Mapping[str, str],
+    offered: Mapping[str, Sequence[Offered]],
+    caller: Caller,
+    *,
+    floor: str | None = None,
+) -> Opinion:
+    """Ask an agent: decode its judgement, validate it, retry once with the error, else abstain.
+
+    `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. Errors:
+    BudgetExceeded, RecordError; a backend that fails makes the agent abstain.
+    """
+    by_label = dict(zip(LABELS, [line for lines in offered.values() for line in lines], strict=False))
+    template = compile_template(agent.judgement, _labels(agent, offered), count=agent.picks)
+    version = prompt_version(agent)
+    calls: list[str] = []
+    problem: str | None = None
+    try:
+        blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
+        neutral = await _ask(agent, _neutral(inputs), blank, template, version, caller, floor, None, None)
+        calls.append(neutral.key)
+        for _attempt in range(2):
+            answer = await _ask(agent, inputs, by_label, template, version, caller, floor, neutral.choices, problem)
+            calls.append(answer.key)
+            try:
+                judged = agent.judgement.model_validate_json(answer.text)
+            except ValidationError as error:
+                problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+                continue
+            opinion = _opinion(agent, judged, answer, by_label, calls, version)
+            caller.bus.emit(Judged(agent=agent.role, judgement=opinion.judgement or {}))
+            return opinion
+        reason = f"invalid twice: {problem}"
+    except BackendError as error:
+        reason = error.message
+    caller.bus.emit(Abstained(agent=agent.role, reason=reason))
+    return Opinion(
+        agent=agent.role,
+        status="abstained",
+        judgement=None,
+        choices={},
+        calls=calls,
+        backend=None,
+        precision=None,
+        prompt_version=version,
+        reason=reason,
+    )
+
+
+async def _ask(
+    agent: Agent,
+    inputs: Mapping[str, str],
+    by_label: Mapping[str, Offered],
+    template: Template,
+    version: str,
+    caller: Caller,
+    floor: str | None,
+    priors: Choices | None,
+    problem: str | None,
+) -> Answer:
+    lines = "\n".join(f"{label}: {line.text}" for label, line in by_label.items())
+    user = _templates().get_template(f"{agent.prompt}.md.j2").render(**inputs, evidence=lines)
+    if problem is not None:
+        user += f"\nYour last answer was invalid: {problem}"
+    prompt = Prompt(_templates().get_template("system.md.j2").render(), user)
+    task = Task(
+        agent=agent.role,
+        node=caller.node,
+        prompt=prompt,
+        prompt_version=version,
+        template=template,
+        floor=floor or agent.floor,
+        deadline=caller.timeout,
+        seed=caller.seed,
+        value=agent.value,
+        priors=priors,
+    )
+    return await caller.broker.run(task, caller.account, run_id=caller.run_id)
+
+
+def _opinion(
+    agent: Agent, judged: BaseModel, answer: Answer, by_label: Mapping[str, Offered], calls: list[str], version: str
+) -> Opinion:
+    """The validated judgement with letters replaced by evidence ids."""
+    value = judged.model_dump(mode="json")
+    choices = {field: dict(probabilities) for field, probabilities in answer.choices.items()}
+    for field in _pick_fields(agent):
+        value[field] = [by_label[label].id for label in value[field]]
+        choices[field] = {by_label[label].id: p for label, p in choices[field].items()}
+    return Opinion(
+        agent=agent.role,
+        status="judged",
+        judgement=value,
+        choices=choices,
+        calls=calls,
+        backend=answer.offer.name,
+        precision=answer.offer.precision,
+        prompt_version=version,
+    )
+
+
+def prompt_version(agent: Agent) -> str:
+    """The version a trace records: 12 hex digits of sha256 over the shared system prompt and the role's own."""
+    data = b"".join((PROMPTS / name).read_bytes() for name in ("system.md.j2", f"{agent.prompt}.md.j2"))
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _labels(agent: Agent, offered: Mapping[str, Sequence[Offered]]) -> dict[str, str]:
+    """For each citing field the letters of its own lines; letters run on from field to field."""
+    labels: dict[str, str] = {}
+    start = 0
+    for field in _pick_fields(agent):
+        labels[field] = LABELS[start : start + len(offered[field])]
+        start += len(offered[field])
+    return labels
+
+
+def _pick_fields(agent: Agent) -> list[str]:
+    return [name for name, field in agent.judgement.model_fields.items() if field.annotation == tuple[str, ...]]
+
+
+def _neutral(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {name: NEUTRAL if text else "" for name, text in inputs.items()}
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PROMPTS), undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
+    )

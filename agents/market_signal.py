@@ -1,0 +1,21 @@
+"""market-signal: reads forecasts, volatility and regime, and says where the equity market stands."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.agents.agent import Agent
+
+
+class MarketSignal(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    regime: Literal["calm", "uneasy", "stressed", "crisis"]
+    direction: Literal["up", "down", "none"]
+    confidence: Literal["low", "medium", "high"]
+    because: tuple[str, ...]
+
+
+MARKET_SIGNAL = Agent("market-signal", MarketSignal, floor="Q4_0", value=1.0)

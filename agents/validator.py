@@ -1,0 +1,25 @@
+"""validator: holds the reading of the text against the measurements and says whether they agree, and if not why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.agents.agent import Agent
+from finllm.scheduler.template import Unless
+
+
+class Validation(BaseModel):
+    """`cause`: `lagging` news, already `priced`, hidden liquidity `drain`, `single` one-off, bad `data`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["aligned", "diverged", "unresolved"]
+    cause: Annotated[
+        Literal["none", "lagging", "priced", "drain", "single", "data"], Unless("verdict", value="aligned", then="none")
+    ]
+    because: tuple[str, ...]
+
+
+VALIDATOR = Agent("validator", Validation, floor="Q4_0", value=3.0)

@@ -1,0 +1,267 @@
+"""The closing nodes: compliance over the rule book, and the report, whose sentences pass the grounding guard."""
+
+from __future__ import annotations
+
+from finllm.agents.agent import Offered, judge
+from finllm.agents.compliance import COMPLIANCE
+from finllm.graphs.desk import RunContext
+from finllm.graphs.reading import reading_of
+from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, ShockRow, SourceRow
+from finllm.graphs.state import Row, State, latest
+from finllm.guardrails.crossmodal import FactorCheck
+from finllm.guardrails.grounding import ground
+from finllm.guardrails.rules import Finding, RuleFacts, check_rules, worst
+from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl import StressResult, breaches
+from finllm.tools.portfolio import Book
+
+
+async def compliance(state: State, run: RunContext) -> Row:
+    """Check the rules; the agent reads the findings, and where it differs that is dissent."""
+    table = EvidenceTable.from_json(state["evidence"])
+    breached = _breached(state, run, table)
+    findings = check_rules(_facts(state, run, breached))
+    cites = [
+        table.add(
+            f"{finding.rule}: {finding.what}",
+            "text",
+            entity="rule book",
+            what=f"finding, {finding.verdict}",
+            period="this run",
+            as_of=run.request.as_of,
+            formula=f"rule {finding.rule} of version {finding.version}",
+        )
+        for finding in findings
+    ]
+    offered = [Offered(id, str(table[id].value)) for id in cites]
+    opinion = await judge(COMPLIANCE, {}, {"because": offered}, run.caller("compliance"))
+    return {
+        "evidence": table.to_json(),
+        "breaches": breached,
+        "findings": [finding.model_dump(mode="json") for finding in findings],
+        "opinions": [opinion.model_dump(mode="json")],
+    }
+
+
+def _breached(state: State, run: RunContext, table: EvidenceTable) -> list[Row]:
+    """Every breach, with the evidence rows of the loss and of the limit."""
+    stress = state["stress"]
+    cuts = {"loss_by_factor": "by_factor", "loss_by_sector": "by_sector", "loss_by_position": "by_position"}
+    return [
+        {
+            "subject": breach.subject,
+            "kind": breach.kind,
+            "loss": stress[cuts[breach.kind]][breach.subject] if breach.kind in cuts else stress["var_975_1d"],
+            "limit": table.add(
+                float(breach.limit),
+                "usd",
+                entity=breach.subject,
+                what=f"limit, {breach.kind}",
+                period="this run",
+                as_of=run.request.as_of,
+                formula="given by the limits file",
+            ),
+        }
+        for breach in breaches(StressResult.model_validate(stress["result"]), run.request.limits)
+    ]
+
+
+def _facts(state: State, run: RunContext, breached: list[Row]) -> RuleFacts:
+    held = {holding.id for holding in Book.model_validate(state["book"]).holdings}
+    return RuleFacts(
+        breaches=[(f"{b['subject']} ({b['kind']})", (b["loss"], b["limit"])) for b in breached],
+        restricted_held=[name for name in run.request.limits.restricted if name in held],
+        sources_refused=[s["id"] for s in state["sources"] if s["verdict"] == "refused"],
+        sources_used_late=[],
+        approved_by=run.request.scenario.approved_by,
+        claims_withheld=[f"{c['factor']} {c['read']}" for c in _withheld(state)],
+        claims_unsupported=[],
+    )
+
+
+def _withheld(state: State) -> list[Row]:
+    """Checks of factors that were read as moving and got no shock of any origin."""
+    shocked = {row["factor"] for row in state["shocks"]}
+    return [
+        c for c in state["checks"] if c["factor"] not in shocked and c["support"] in ("contradicted", "unsupported")
+    ]
+
+
+async def report(state: State, run: RunContext) -> Row:
+    return {"report": build_report(state, run).model_dump(mode="json")}
+
+
+def build_report(state: State, run: RunContext) -> Report:
+    """The typed report of a finished state. Errors: GroundingError for a sentence whose number has no evidence."""
+    table = EvidenceTable.from_json(state["evidence"])
+    stress, scenario = state["stress"], run.request.scenario
+    reading = reading_of(state)
+    findings = tuple(Finding.model_validate(f) for f in state["findings"])
+    verdict = worst([finding.verdict for finding in findings])
+    book = Book.model_validate(state["book"])
+
+    def figure(id: str) -> Figure:
+        return Figure(value=float(table[id].value), unit=table[id].unit, evidence=id)
+
+    def figures(ids: dict[str, str]) -> dict[str, Figure]:
+        return {name: figure(id) for name, id in ids.items()}
+
+    def optional(id: str | None) -> Figure | None:
+        return figure(id) if id else None
+
+    interval = stress["interval"]
+    return Report(
+        run_id=run.run_id,
+        status="blocked" if verdict == "block" else "finished",
+        title=scenario.title,
+        as_of=run.request.as_of.isoformat(),
+        horizon=scenario.horizon,
+        summary=tuple(_summary(state, run, table)),
+        event=_event(reading),
+        event_probability={name: max(reading["choices"][name].values()) for name in _event(reading) or {}}
+        if reading
+        else {},
+        factors=tuple(FactorCheck.model_validate(c) for c in state["checks"]),
+        shocks=tuple(
+            ShockRow(
+                factor=row["factor"],
+                move=figure(row["move"]),
+                sigma=optional(row["sigma"]),
+                origin=row["origin"],
+                window=row["window"],
+                refused=row["refused"],
+            )
+            for row in state["shocks"]
+        ),
+        book_value=figure(stress["book_value"]),
+        total=figure(stress["total"]),
+        total_share=figure(stress["total_share"]),
+        interval=(figure(interval[0]), figure(interval[1])) if interval else None,
+        interval_level=optional(stress.get("interval_level")),
+        interval_method=stress.get("interval_method"),
+        var_975_1d=optional(stress["var_975_1d"]),
+        by_position=figures(stress["by_position"]),
+        by_factor=figures(stress["by_factor"]),
+        by_sector=figures(stress["by_sector"]),
+        breaches=tuple(_breach_lines(state, table)),
+        analogue=_analogue(state, table),
+        verdict=state["verdict"],
+        compliance=verdict,
+        findings=findings,
+        dissent=tuple(_dissent(state)),
+        blocked=tuple(_blocked(state)),
+        sources=tuple(
+            SourceRow(
+                id=s["id"],
+                publisher=s["publisher"],
+                published_at=s["published_at"],
+                verdict=s["verdict"],
+                removed=tuple(s["removed"]),
+                left_out=s["left_out"],
+            )
+            for s in state["sources"]
+        ),
+        exclusions=tuple(
+            f"excluded {e.id}: {e.reason}" + ("" if e.weight is None else f" (weight {e.weight:.2%})")
+            for e in book.exclusions
+        ),
+        agents=tuple(AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields}) for o in state["opinions"]),
+        notes=("Money is in USD.", *book.notes, *stress["notes"]),
+        evidence=tuple(table),
+    )
+
+
+def _summary(state: State, run: RunContext, table: EvidenceTable) -> list[str]:
+    stress = state["stress"]
+    quotes = {"title": run.request.scenario.title, "as_of": run.request.as_of.isoformat()}
+    lines = ["«[[title]]» moves the book by [[total]], [[total_share]] of its value, over [[horizon]]."]
+    if stress["interval"]:
+        lines.append("The rest of the book's own risk puts it between [[low]] and [[high]] at [[level]].")
+    factors = {name: id for name, id in stress["by_factor"].items() if table[id].value}
+    if factors:
+        quotes["worst"] = min(factors, key=lambda name: float(table[factors[name]].value))
+        lines.append("The largest loss comes through [[worst]]: [[worst_pnl]].")
+    else:
+        lines.append("No shock was applied: nothing in the scenario, supported by its sources, moves the book.")
+    ids = {
+        "total": stress["total"],
+        "total_share": stress["total_share"],
+        "horizon": stress["horizon"],
+        "low": (stress["interval"] or [""])[0],
+        "high": (stress["interval"] or ["", ""])[1],
+        "level": stress.get("interval_level"),
+        "worst_pnl": factors.get(quotes.get("worst", "")),
+    }
+    for name, id in ids.items():
+        lines = [line.replace(f"[[{name}]]", f"[[{id}]]") for line in lines]
+    return [ground(line, table, quotes) for line in lines]
+
+
+def _event(reading: Row | None) -> dict[str, str] | None:
+    if reading is None:
+        return None
+    return {name: value for name, value in reading["judgement"].items() if isinstance(value, str)}
+
+
+def _breach_lines(state: State, table: EvidenceTable) -> list[str]:
+    return [
+        ground(
+            f"[[subject]] ([[kind]]): [[{b['loss']}]] against a limit of [[{b['limit']}]]",
+            table,
+            {"subject": b["subject"], "kind": b["kind"]},
+        )
+        for b in state["breaches"]
+    ]
+
+
+def _analogue(state: State, table: EvidenceTable) -> AnalogueRow | None:
+    row = state.get("analogue")
+    if row is None:
+        return None
+    total = None
+    if row["total"]:
+        total = Figure(value=float(table[row["total"]].value), unit="usd", evidence=row["total"])
+    return AnalogueRow(
+        id=row["id"], title=row["title"], start=row["start"], end=row["end"], total=total, why_no_total=row["why"]
+    )
+
+
+def _dissent(state: State) -> list[Dissent]:
+    """Where an agent's judgement differs from what the checks decided."""
+    found = [
+        Dissent(who="sanity-checker", about=f"source {s['id']}", said=s["agent_verdict"], instead_of=s["verdict"])
+        for s in state["sources"]
+        if s.get("agent_verdict") not in (None, s["verdict"])
+    ]
+    validation = latest(state, "validator")
+    said = validation["judgement"]["verdict"] if validation and validation["judgement"] else None
+    if said not in (None, state["verdict"]):
+        found.append(Dissent(who="validator", about="text and measurements", said=said, instead_of=state["verdict"]))
+    for check in state["checks"]:
+        if check["support"] in ("contradicted", "missed"):
+            against = check["words"] if check["words"] in ("up", "down") else check["precedents"]
+            found.append(Dissent(who="narrative", about=check["factor"], said=check["read"], instead_of=against))
+    review = latest(state, "compliance")
+    for finding in state["findings"]:
+        call = review["judgement"]["rules"][finding["rule"]]["verdict"] if review and review["judgement"] else None
+        if call not in (None, finding["verdict"]):
+            found.append(
+                Dissent(who="compliance", about=f"rule {finding['rule']}", said=call, instead_of=finding["verdict"])
+            )
+    return found
+
+
+def _blocked(state: State) -> list[str]:
+    """What was kept from the conclusion: refused sources, cut text, withheld and refused shocks, blocking rules."""
+    lines = [f"source {s['id']}: {s['left_out']}" for s in state["sources"] if s["left_out"]]
+    lines += [f"source {s['id']}: cut {removed}" for s in state["sources"] for removed in s["removed"]]
+    lines += [f"{c['factor']} {c['read']}: withheld, {c['support']}" for c in _withheld(state)]
+    shocked = {row["factor"] for row in state["shocks"]}
+    lines += [
+        f"{c['factor']}: the sources' words say {c['words']}, the agent read no move; nothing was applied"
+        for c in state["checks"]
+        if c["support"] == "missed" and c["factor"] not in shocked
+    ]
+    lines += [f"shock on {row['factor']}: {row['refused']}" for row in state["shocks"] if row["refused"]]
+    lines += [f"rule {f['rule']}: {f['what']}" for f in state["findings"] if f["verdict"] == "block"]
+    return lines

@@ -1,0 +1,187 @@
+"""The stress-test graph: six agents, one deep re-reading, one person asked; run, resume, and a reading on its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import aiosqlite
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from finllm.agents.agent import Opinion, judge
+from finllm.agents.narrative import NARRATIVE
+from finllm.errors import FinllmError, InputError
+from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from finllm.graphs.closing import compliance, report
+from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
+from finllm.graphs.intake import intake
+from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
+from finllm.graphs.report import Report
+from finllm.graphs.request import RunRequest
+from finllm.graphs.state import Row, State
+from finllm.graphs.stress import stress_tester
+from finllm.graphs.validation import after_validator, human, validator
+from finllm.tools.scenario import BudgetEntry
+
+Node = Callable[[State, RunContext], Awaitable[Row]]
+
+NODES: dict[str, Node] = {
+    node.__name__: node
+    for node in (
+        intake,
+        market_signal,
+        narrative,
+        sanity_checker,
+        validator,
+        reread,
+        human,
+        stress_tester,
+        compliance,
+        report,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run stands. `waiting`: a person has to answer `question`; otherwise there is a report."""
+
+    run_id: str
+    status: Literal["finished", "blocked", "waiting"]
+    report: Report | None
+    question: dict[str, Any] | None = None
+
+
+def new_run_id(title: str, now: dt.datetime, salt: str) -> str:
+    """A readable id: UTC time, words of the title, and a salt that keeps two runs of one second apart."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].rstrip("-")
+    return f"{now.astimezone(dt.UTC):%Y%m%d-%H%M%S}-{words}-{salt}"
+
+
+async def run_stress_test(run_id: str, request: RunRequest, desk: Desk) -> Outcome:
+    """Run a request from start to end. Its inputs are on record before the first node starts.
+
+    Errors: BudgetExceeded, GroundingError, RecordError stop the run at a checkpoint that `resume` continues from.
+    """
+    run = open_run(desk, run_id, request)
+    desk.ledger.start_run(run_id, request.model_dump(mode="json"))
+    desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
+    return await _drive(run, {"opinions": []})
+
+
+async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: BudgetEntry | None = None) -> Outcome:
+    """Continue a run from its last checkpoint; what the ledger holds is answered from it.
+
+    A run that ended gives its report again. `answer` is a person's, `budget` replaces the one the run had.
+    Errors: InputError for an unknown run or an answer that nobody asked for.
+    """
+    row = desk.ledger.run(run_id)
+    if row is None:
+        raise InputError(f"no run {run_id!r}", fix="run 'finllm runs list' for those on record")
+    if row.result is not None:
+        done = Report.model_validate(row.result)
+        return Outcome(run_id, done.status, done)
+    request = RunRequest.model_validate(row.request)
+    if budget is not None:
+        scenario = request.scenario.model_copy(update={"budget": budget})
+        request = request.model_copy(update={"scenario": scenario})
+    run = open_run(desk, run_id, request)
+    desk.bus.emit(
+        RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat(), resumed=True)
+    )
+    return await _drive(run, None, answer)
+
+
+async def read_event(text: str, as_of: dt.date, desk: Desk) -> Opinion:
+    """How the narrative agent reads an event, without a portfolio. The call is on record under the run id `read`."""
+    del as_of  # the event is the user's own words; nothing is retrieved
+    return await judge(NARRATIVE, {"narrative": text, "precedents": ""}, {"because": []}, adhoc_caller(desk, "read"))
+
+
+async def _drive(run: RunContext, start: Row | None, answer: str | None = None) -> Outcome:
+    desk, run_id = run.desk, run.run_id
+    async with _graph(desk) as graph:
+        config: Any = {"configurable": {"thread_id": run_id}}
+        held = await graph.aget_state(config)
+        waiting = any(task.interrupts for task in held.tasks)
+        if answer is not None and not waiting:
+            raise InputError(f"run {run_id!r} asks nothing", fix="resume it without --answer")
+        begin: Any = start if start is not None or held.next or held.values else {"opinions": []}
+        if waiting and answer is None:
+            return Outcome(run_id, "waiting", None, _question(held))
+        if answer is not None:
+            begin = Command(resume=answer)
+        try:
+            await graph.ainvoke(begin, config, context=run, durability="sync")
+        except FinllmError:
+            desk.ledger.end_run(run_id, "stopped", None)
+            desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
+            raise
+        held = await graph.aget_state(config)
+        if any(task.interrupts for task in held.tasks):
+            return Outcome(run_id, "waiting", None, _question(held))
+        done = Report.model_validate(held.values["report"])
+    desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
+    desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
+    return Outcome(run_id, done.status, done)
+
+
+def _question(held: Any) -> dict[str, Any]:
+    return next(interrupt.value for task in held.tasks for interrupt in task.interrupts)
+
+
+@asynccontextmanager
+async def _graph(desk: Desk) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
+    """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
+    async with aiosqlite.connect(desk.settings.checkpoints_path) as connection:
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute("PRAGMA synchronous=FULL")
+        serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=[])
+        yield build_graph().compile(checkpointer=AsyncSqliteSaver(connection, serde=serde))
+
+
+def build_graph() -> StateGraph[State, RunContext, State, State]:
+    """The nodes and who follows whom. `human` stands alone: a node that asked runs again from its top."""
+    graph: StateGraph[State, RunContext, State, State] = StateGraph(State, context_schema=RunContext)
+    for name, node in NODES.items():
+        graph.add_node(name, cast(Any, _timed(name, node)))
+    graph.add_edge(START, "intake")
+    graph.add_edge("intake", "market_signal")
+    graph.add_edge("intake", "narrative")
+    graph.add_edge(["market_signal", "narrative"], "sanity_checker")
+    graph.add_edge("sanity_checker", "validator")
+    graph.add_conditional_edges("validator", _routed, ["reread", "human", "stress_tester"])
+    graph.add_edge("reread", "validator")
+    graph.add_edge("human", "stress_tester")
+    graph.add_edge("stress_tester", "compliance")
+    graph.add_edge("compliance", "report")
+    graph.add_edge("report", END)
+    return graph
+
+
+def _routed(state: State, runtime: Runtime[RunContext]) -> str:
+    return after_validator(state, runtime.context)
+
+
+def _timed(name: str, node: Node) -> Callable[[State, Runtime[RunContext]], Awaitable[Row]]:
+    """The node with its events around it."""
+
+    async def wrapped(state: State, runtime: Runtime[RunContext]) -> Row:
+        bus = runtime.context.desk.bus
+        bus.emit(NodeStarted(node=name))
+        started = time.monotonic()
+        out = await node(state, runtime.context)
+        bus.emit(NodeFinished(node=name, seconds=time.monotonic() - started))
+        return out
+
+    return wrapped

@@ -1,0 +1,218 @@
+"""The intake node: sanitises the sources, values the book, measures the market, and fills the evidence table."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+
+from finllm.errors import InputError
+from finllm.events import Noted
+from finllm.graphs.desk import RunContext
+from finllm.graphs.state import Row, State
+from finllm.guardrails.provenance import check_provenance
+from finllm.guardrails.sanitise import sanitise
+from finllm.memory.knowledge import Retrieved
+from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of
+from finllm.tools.factors import FACTOR_IDS, FACTORS, FactorId
+from finllm.tools.forecast import forecast
+from finllm.tools.portfolio import value_portfolio
+from finllm.tools.reading import balance, read_factors
+from finllm.tools.scenario import SourceText
+from finllm.tools.signals import MarketSignals, market_signals
+
+EXCERPT = 160
+"""Characters of a source that its evidence row shows."""
+
+
+async def intake(_state: State, run: RunContext) -> Row:
+    return await asyncio.to_thread(_intake, run)
+
+
+def _intake(run: RunContext) -> Row:
+    request, table = run.request, EvidenceTable()
+    book = value_portfolio(request.portfolio, run.market, request.as_of)
+    sources = _sources(run, table)
+    precedents = _precedents(run, table)
+    market = _market(run, table)
+    for exclusion in book.exclusions:
+        weight = "of unknown weight" if exclusion.weight is None else f"{exclusion.weight:.2%} of the book"
+        run.desk.bus.emit(Noted(level="warning", message=f"excluded {exclusion.id!r} ({weight}): {exclusion.reason}"))
+    return {
+        "sources": sources,
+        "precedents": precedents,
+        "market": market,
+        "book": book.model_dump(mode="json"),
+        "evidence": table.to_json(),
+        "passes": 0,
+    }
+
+
+def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
+    """The narrative's sources, sanitised, each with its evidence row, its words per factor and the checks' verdict."""
+    as_of = run.request.as_of
+    rows = [_source(source, as_of, table) for source in run.request.scenario.sources]
+    kept = [row for row in rows if row["left_out"] is None]
+    found = check_provenance(
+        [row["id"] for row in kept],
+        [row["publisher"] for row in kept],
+        [row["says"] for row in kept],
+        run.desk.embedder.embed([row["text"] for row in kept]),
+        [sum("injection" in removed for removed in row["removed"]) for row in kept],
+    )
+    for row in kept:
+        check = found[row["id"]]
+        row["verdict"] = check.verdict
+        row["provenance"] = [
+            table.add(
+                float(count),
+                "count",
+                entity=f"source {row['id']}",
+                what=what,
+                period="this event",
+                as_of=as_of,
+                formula=f"provenance check of {row['evidence']}",
+            )
+            for what, count in (
+                ("factors on which others agree", check.agreeing),
+                ("factors on which others say the opposite", check.opposing),
+                ("publishers with nearly the same text", len(check.twins)),
+                ("instructions cut from the text", check.injections),
+            )
+        ]
+    return rows
+
+
+def _source(source: SourceText, as_of: dt.date, table: EvidenceTable) -> Row:
+    clean = sanitise(source, as_of)
+    row: Row = {
+        "id": source.id,
+        "publisher": source.publisher,
+        "published_at": source.published_at.isoformat(),
+        "text": clean.text,
+        "removed": [f"{cut.kind}: {cut.excerpt}" for cut in clean.removed],
+        "left_out": clean.refused or (None if clean.text.strip() else "nothing is left of its text"),
+        "says": {},
+        "verdict": "refused" if clean.refused else "credible",
+        "provenance": [],
+        "evidence": None,
+    }
+    if row["left_out"] is not None:
+        return row
+    mentions = read_factors(clean.text)
+    row["says"] = {factor: balance(found) for factor, found in mentions.items() if found}
+    row["evidence"] = table.add(
+        clean.text[:EXCERPT],
+        "text",
+        entity=f"source {source.id}",
+        what=f"published by {source.publisher}",
+        period=source.published_at.date().isoformat(),
+        as_of=as_of,
+        source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
+    )
+    return row
+
+
+def _precedents(run: RunContext, table: EvidenceTable) -> list[Row]:
+    scenario = run.request.scenario
+    found = run.desk.knowledge.retrieve(f"{scenario.title}. {scenario.narrative}", scenario.as_of)
+    for note in run.desk.knowledge.notes:
+        run.desk.bus.emit(Noted(level="warning", message=note))
+    file = sha256_of(PRECEDENTS_PATH.read_bytes()) if found else ""
+    return [_precedent(item, scenario.as_of, file, table) for item in found]
+
+
+def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: EvidenceTable) -> Row:
+    past = found.precedent
+    moves = ", ".join(f"{factor} {direction}" for factor, direction in past.factors.items())
+    evidence = table.add(
+        f"{past.title}: {moves}",
+        "text",
+        entity="knowledge base",
+        what="past event",
+        period=f"{past.start} to {past.end}",
+        as_of=as_of,
+        source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file_sha256, pointer=past.id),
+    )
+    return {
+        "id": past.id,
+        "title": past.title,
+        "start": past.start.isoformat(),
+        "end": past.end.isoformat(),
+        "factors": dict(past.factors),
+        "similarity": found.similarity,
+        "evidence": evidence,
+        "line": f"{past.title}: {moves}",
+    }
+
+
+def _market(run: RunContext, table: EvidenceTable) -> list[Row]:
+    """Measurements that market-signal reads: regime inputs, each visible factor's state, forecasts with intervals."""
+    signals = market_signals(run.market, run.request.as_of)
+    for note in signals.notes:
+        run.desk.bus.emit(Noted(level="info", message=note))
+    rows = [_regime(signals, run, table)]
+    for factor in FACTOR_IDS:
+        seen = signals.factors[factor]
+        series = FACTORS[factor].series
+        if seen is None or seen.stale or series is None:
+            continue
+        source = run.market.source(series, f"to {seen.last}")
+        change = table.add(
+            seen.change,
+            seen.unit,
+            entity=FACTORS[factor].label,
+            what="change over the last 20 days",
+            period=f"to {seen.last}",
+            as_of=run.request.as_of,
+            source=source,
+        )
+        rows.append({"factor": factor, "cites": [change, *_forecast(factor, run, table)]})
+    return [row for row in rows if row["cites"]]
+
+
+def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Row:
+    if signals.regime is None or signals.volatility is None or signals.percentile is None or signals.drawdown is None:
+        return {"factor": "EQUITY_US", "cites": []}
+    entity, as_of = FACTORS["EQUITY_US"].label, run.request.as_of
+    source = run.market.source("SP500", f"to {as_of}")
+    measured: tuple[tuple[float | str, Unit, str, str, str], ...] = (
+        (signals.volatility, "return", "realised volatility, annualised", "last 20 days", "std of log returns × √252"),
+        (signals.percentile, "probability", "share of past volatilities at or below", "since 1990", "rank"),
+        (signals.drawdown, "return", "fall from the year's peak", "last 252 days", "last / max − 1"),
+        (signals.regime, "text", "regime by rule", f"at {as_of}", "mean grade of volatility and drawdown"),
+    )
+    cites = [
+        table.add(value, unit, entity=entity, what=what, period=period, as_of=as_of, source=source, formula=formula)
+        for value, unit, what, period, formula in measured
+    ]
+    return {"factor": "EQUITY_US", "cites": cites}
+
+
+def _forecast(factor: FactorId, run: RunContext, table: EvidenceTable) -> list[str]:
+    known = FACTORS[factor]
+    try:
+        seen = forecast(run.market.read(known.series or "", run.request.as_of), run.request.scenario.horizon)
+    except InputError as error:
+        run.desk.bus.emit(Noted(level="info", message=f"no forecast of {factor}: {error.message}"))
+        return []
+    source = run.market.source(known.series or "", seen.window)
+    period = f"{seen.steps} steps from {seen.last}"
+    rows = [("forecast", seen.point)] + [
+        (f"forecast, {end} end at {band.level:.0%}", value)
+        for band in seen.bands[:1]
+        for end, value in (("lower", band.lower), ("upper", band.upper))
+    ]
+    return [
+        table.add(
+            value,
+            seen.unit,
+            entity=known.label,
+            what=what,
+            period=period,
+            as_of=run.request.as_of,
+            source=source,
+            formula=seen.model,
+        )
+        for what, value in rows
+    ]

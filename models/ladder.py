@@ -1,0 +1,171 @@
+"""The quantisation ladder: rungs of other precisions derived once from a source file and kept by its digest."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from finllm.errors import BackendError, InputError
+from finllm.models.files import exclusive, sha256_of_file, sync, write_atomically
+from finllm.models.llama_log import ERROR_LEVEL, listening
+from finllm.models.registry import ModelSource
+from finllm.settings import Settings
+
+PRECISIONS: dict[str, str] = {
+    "F16": "LLAMA_FTYPE_MOSTLY_F16",
+    "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+    "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+    "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+}
+"""Precisions that can be derived, best first, with llama.cpp's name of the file type."""
+
+RungProgress = Callable[[str, int, int], None]
+"""`progress(what, done, total)`, called for every tensor; both counts are tensors."""
+
+_TENSOR_LINE = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
+_TIGHT_SPACE = 64 << 20
+
+
+class Rung(BaseModel):
+    """One file of the ladder.
+
+    `precision` is the label asked for; `tensor_mix` (tensor type → number of tensors) is what the file really holds:
+    at widths that a K-quant does not divide, most tensors fall back to another type. `bytes` is the file's size.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    precision: str
+    sha256: str
+    source_sha256: str
+    tensor_mix: dict[str, int]
+    bytes: int
+
+
+class _Manifest(BaseModel):
+    """Written after the rung's file, so that a rung with a manifest is whole. `mtime_ns` makes re-use cheap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rung: Rung
+    mtime_ns: int
+
+
+def ensure_rung(
+    source: ModelSource,
+    precision: str,
+    settings: Settings,
+    progress: RungProgress | None = None,
+    *,
+    verify: bool = False,
+) -> Rung:
+    """The rung of `source` at `precision`, derived on first use (about a second for the embedded model).
+
+    A rung already there is re-used when its size and modification time are those of its manifest; `verify` reads the
+    whole file and compares its digest too. One that does not match is derived again.
+
+    Errors: InputError for an unknown precision, a source that llama.cpp cannot read whole, or a folder that cannot be
+    written; BackendError where the disk is full.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}", fix=f"use one of {', '.join(PRECISIONS)}")
+    folder = settings.models_dir / source.sha256[:16]
+    try:
+        with exclusive(folder / f".{precision}.lock"):
+            found = _reusable(folder, source, precision, verify=verify)
+            return found if found is not None else _derive(folder, source, precision, settings.threads, progress)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the {precision} rung under {str(folder)!r}: {error}",
+            fix="free some space there, or set FINLLM_HOME to a writable folder",
+        ) from error
+
+
+def _reusable(folder: Path, source: ModelSource, precision: str, *, verify: bool) -> Rung | None:
+    try:
+        manifest = _Manifest.model_validate_json((folder / f"{precision}.json").read_bytes())
+        rung = manifest.rung.model_copy(update={"path": folder / f"{precision}.gguf"})  # the folder may have moved
+        stat = rung.path.stat()
+    except (OSError, ValidationError):
+        return None
+    if (rung.precision, rung.source_sha256) != (precision, source.sha256):
+        return None
+    if (rung.bytes, manifest.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+        return None
+    if verify and sha256_of_file(rung.path) != rung.sha256:
+        return None
+    return rung
+
+
+def _derive(folder: Path, source: ModelSource, precision: str, threads: int, progress: RungProgress | None) -> Rung:
+    path, manifest = folder / f"{precision}.gguf", folder / f"{precision}.json"
+    partial = folder / f".{precision}.partial"  # under the lock, so a partial file is a dead process's and is ours
+    manifest.unlink(missing_ok=True)
+    try:
+        _quantise(source, precision, partial, threads, progress)
+        mix = _tensor_mix(partial)
+        digest = sha256_of_file(partial)
+        sync(partial)
+        partial.replace(path)
+        sync(folder)
+    finally:
+        partial.unlink(missing_ok=True)
+    stat = path.stat()
+    rung = Rung(
+        path=path, precision=precision, sha256=digest, source_sha256=source.sha256, tensor_mix=mix, bytes=stat.st_size
+    )
+    write_atomically(manifest, _Manifest(rung=rung, mtime_ns=stat.st_mtime_ns).model_dump_json(indent=1))
+    return rung
+
+
+def _quantise(source: ModelSource, precision: str, out: Path, threads: int, progress: RungProgress | None) -> None:
+    import llama_cpp
+
+    errors: list[str] = []
+    raised: list[BaseException] = []
+    what = f"deriving {precision} from {source.name}"
+
+    def listen(level: int, text: str) -> None:
+        if level == ERROR_LEVEL:
+            errors.append(text.strip())
+        match = _TENSOR_LINE.match(text)
+        if match and progress is not None and not raised:
+            try:
+                progress(what, int(match[1]), int(match[2]))
+            except BaseException as error:  # noqa: BLE001  C cannot carry it: raised again after the call
+                raised.append(error)
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.nthread = threads
+    params.ftype = getattr(llama_cpp, PRECISIONS[precision])
+    params.allow_requantize = True
+    with listening(listen):
+        status = llama_cpp.llama_model_quantize(str(source.path).encode(), str(out).encode(), ctypes.pointer(params))
+    if raised:
+        raise raised[0]
+    if status == 0:
+        return
+    why = errors[-1] if errors else f"status {status}"
+    if shutil.disk_usage(out.parent).free < _TIGHT_SPACE:
+        raise BackendError(
+            f"no space left for the {precision} rung under {str(out.parent)!r}: {why}",
+            fix="free some space there, or set FINLLM_HOME to another disk",
+        )
+    raise InputError(
+        f"llama.cpp cannot derive {precision} from {str(source.path)!r}: {why}",
+        fix="fetch the model file again, or set FINLLM_MODEL to another GGUF file",
+    )
+
+
+def _tensor_mix(path: Path) -> dict[str, int]:
+    from gguf import GGUFReader
+
+    counts = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
+    return dict(sorted(counts.items()))

@@ -1,0 +1,74 @@
+"""The one protocol behind which every model stands: a request in, a filled template with its probabilities out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from finllm.errors import BackendError
+from finllm.scheduler.task import Prompt, Tier
+from finllm.scheduler.template import Choices, Template
+
+__all__ = ["Backend", "Generation", "Offer", "Request", "TokenLimitReached"]
+
+
+class TokenLimitReached(BackendError):
+    """The call would have used more tokens than its request allows; `tokens` were used before it stopped."""
+
+    def __init__(self, limit: float, tokens: int) -> None:
+        super().__init__(f"the call needs more than the {limit:.0f} tokens left", fix="give the run a larger --budget")
+        self.tokens = tokens
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a backend offers: enough to place a task on it and to key its answers."""
+
+    name: str
+    tier: Tier
+    precision: str
+    weights_sha256: str
+    build: str
+    context: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call as a backend sees it.
+
+    `token_limit`: the call fails before it would use more. `stop`: set by the caller to abandon the call; a backend
+    looks at it between steps.
+    """
+
+    prompt: Prompt
+    template: Template
+    priors: Mapping[str, Mapping[str, float]] | None
+    seed: int
+    token_limit: float = float("inf")
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A filled template. `tokens` counts prompt and output; `seconds` is the time the model worked."""
+
+    text: str
+    choices: Choices
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.output_tokens
+
+
+class Backend(Protocol):
+    """Something that generates. Errors of `generate`: BackendError, never a hang: the caller bounds the wait."""
+
+    @property
+    def offer(self) -> Offer: ...
+
+    async def generate(self, request: Request) -> Generation: ...

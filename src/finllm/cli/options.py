@@ -1,0 +1,99 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finllm.errors import InputError
+
+if TYPE_CHECKING:
+    from finllm.tools.scenario import BudgetEntry
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, errors included.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="20s,5000tokens,500deep",
+                 help="What the run may spend: seconds, model tokens, tokens of the deep tier. A hard stop."),
+]  # fmt: skip
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR",
+                 help="Folder of report.json, report.md and trace.jsonl.  [default: $FINLLM_HOME/runs/RUN]"),
+]  # fmt: skip
+AsOfOption = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="YYYY-MM-DD", help="Last day, after the close, of which anything may be known."),
+]
+
+
+class FailOn(StrEnum):
+    breach = "breach"
+    block = "block"
+
+
+FailOnOption = Annotated[
+    list[FailOn] | None,
+    typer.Option("--fail-on", help="Exit with 3 if a limit is breached, or if the report is blocked. May be repeated."),
+]
+
+_BUDGET_UNITS = {"s": "seconds", "tokens": "tokens", "deep": "deep_tokens"}
+_BUDGET_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|tokens|deep)")
+_BUDGET_FIX = "write seconds, tokens and deep tokens such as '20s,5000tokens,500deep', each at most once"
+
+
+def examples(*commands: str) -> str:
+    """The closing part of a help page."""
+    return "\n\n".join(["Examples:", *(f"  {command}" for command in commands)])
+
+
+def help_if_alone(context: typer.Context) -> None:
+    """Show the help page of a group that was called without a subcommand."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def parse_as_of(text: str | None) -> dt.date | None:
+    """A day written as 2022-06-30. Errors: InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007  a day has no time zone
+    except ValueError as error:
+        raise InputError(f"--as-of {text!r} is not a date", fix="write it as 2022-06-30") from error
+
+
+def parse_budget(text: str | None) -> BudgetEntry | None:
+    """A budget written as `20s,5000tokens,500deep`. Errors: InputError for anything else."""
+    from finllm.tools.scenario import BudgetEntry
+
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        match = _BUDGET_PART.fullmatch(part.strip())
+        if match is None:
+            raise InputError(f"--budget {text!r}: cannot read {part.strip()!r}", fix=_BUDGET_FIX)
+        name, amount = _BUDGET_UNITS[match[2]], float(match[1])
+        if name in found:
+            raise InputError(f"--budget {text!r}: {match[2]!r} is given twice", fix=_BUDGET_FIX)
+        if name != "seconds" and not amount.is_integer():
+            raise InputError(f"--budget {text!r}: {part.strip()!r} is not a whole number of tokens", fix=_BUDGET_FIX)
+        if amount == 0 and name != "deep_tokens":
+            raise InputError(f"--budget {text!r}: {part.strip()!r} allows nothing", fix="give more than 0, or leave it out")
+        found[name] = amount
+    return BudgetEntry.model_validate(found)
+
+
+def merge_budgets(base: BudgetEntry | None, over: BudgetEntry | None) -> BudgetEntry | None:
+    """`base` with the limits that `over` gives in place of its own."""
+    if base is None or over is None:
+        return over or base
+    return base.model_copy(update=over.model_dump(exclude_none=True))

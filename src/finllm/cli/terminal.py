@@ -1,0 +1,58 @@
+"""stdout and stderr: consoles, JSON, and text made safe to show."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 120
+"""Columns of a table that is not shown on a terminal."""
+
+
+def clean(text: str) -> str:
+    """Text on one line, without control and formatting characters: it can neither steer a terminal nor hide a part."""
+    return " ".join("".join(char if _shown(char) else " " for char in text).split())
+
+
+def clean_lines(text: str) -> str:
+    """Like `clean`, with the line breaks and the blanks kept."""
+    return "".join(char if char == "\n" or _shown(char) else " " if char == "\t" else "" for char in text)
+
+
+def _shown(char: str) -> bool:
+    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def out_console() -> Console:
+    """stdout: colours on a terminal; plain text of a fixed width in a pipe."""
+    return _console(stderr=False)
+
+
+def err_console() -> Console:
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if is_terminal else PIPED_WIDTH)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, ASCII only, so that it holds no control character and suits any encoding."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def tolerate_narrow_encodings() -> None:
+    """Where a stream cannot encode a sign such as σ, show `?` rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

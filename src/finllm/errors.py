@@ -1,0 +1,67 @@
+"""Every error finllm raises, one class per reaction of the caller.
+
+FinllmError                 exit 1   something failed; the message says what mends it
+├── InputError              exit 2   fix the input: scenario, portfolio, option or configuration
+│   └── LookAheadError      exit 2   the input asks for data from after `as_of`
+├── BackendError            exit 1   degrade: a backend could not answer; retry elsewhere or abstain
+├── BudgetExceeded          exit 1   stop: the run's budget is spent; resume with a larger one
+├── GroundingError          exit 1   stop: a sentence carries a number that no evidence row carries
+├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
+├── HumanNeeded             exit 1   wait: a person has to answer before the run goes on
+└── Cancelled               exit 130 the person at the keyboard stopped the run; it can be resumed
+"""
+
+from __future__ import annotations
+
+
+class FinllmError(Exception):
+    """A failure with its mend: `message` says what was wrong and where, `fix` the command or edit that mends it."""
+
+    kind = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.fix}"
+
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """The one JSON object that `--json` prints for an error."""
+        return {"error": {"kind": self.kind, "message": self.message, "fix": self.fix}}
+
+
+class InputError(FinllmError):
+    kind = "bad_input"
+    exit_code = 2
+
+
+class LookAheadError(InputError):
+    kind = "look_ahead"
+
+
+class BackendError(FinllmError):
+    kind = "backend_failed"
+
+
+class BudgetExceeded(FinllmError):
+    kind = "budget_exceeded"
+
+
+class GroundingError(FinllmError):
+    kind = "ungrounded_number"
+
+
+class RecordError(FinllmError):
+    kind = "record_failed"
+
+
+class HumanNeeded(FinllmError):
+    kind = "human_needed"
+
+
+class Cancelled(FinllmError):
+    kind = "cancelled"
+    exit_code = 130

@@ -1,0 +1,130 @@
+"""What happens during a run, as typed events: graphs and the broker emit, renderers subscribe and may lose some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Event(BaseModel):
+    """Base of all events; `kind` names the event in JSON lines."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class RunStarted(Event):
+    kind: Literal["run_started"] = "run_started"
+    run_id: str
+    title: str
+    as_of: str
+    resumed: bool = False
+
+
+class NodeStarted(Event):
+    kind: Literal["node_started"] = "node_started"
+    node: str
+
+
+class NodeFinished(Event):
+    kind: Literal["node_finished"] = "node_finished"
+    node: str
+    seconds: float
+
+
+class Progress(Event):
+    """`done` of `total` steps of a wait that a person notices (over two seconds)."""
+
+    kind: Literal["progress"] = "progress"
+    what: str
+    done: int
+    total: int
+
+
+class Placed(Event):
+    """The broker's answer to a task: the backend chosen and, for each one refused, why."""
+
+    kind: Literal["placed"] = "placed"
+    agent: str
+    node: str
+    chosen: str
+    refused: dict[str, str]
+
+
+class CallStarted(Event):
+    """A model is being asked: the ledger has no row for `key` yet."""
+
+    kind: Literal["call_started"] = "call_started"
+    key: str
+    agent: str
+    backend: str
+
+
+class CallFinished(Event):
+    """A model call's row is durable; `reused` says that the ledger answered and no model was asked."""
+
+    kind: Literal["call_finished"] = "call_finished"
+    key: str
+    agent: str
+    backend: str
+    reused: bool
+    seconds: float
+    tokens: int
+
+
+class Judged(Event):
+    kind: Literal["judged"] = "judged"
+    agent: str
+    judgement: dict[str, Any]
+
+
+class Abstained(Event):
+    kind: Literal["abstained"] = "abstained"
+    agent: str
+    reason: str
+
+
+class Noted(Event):
+    """Something a person should know: an exclusion, a stale series, a degraded step, a blocked sentence."""
+
+    kind: Literal["noted"] = "noted"
+    level: Literal["info", "warning"]
+    message: str
+
+
+class RunFinished(Event):
+    kind: Literal["run_finished"] = "run_finished"
+    run_id: str
+    status: Literal["finished", "blocked", "stopped"]
+
+
+class Renderer(Protocol):
+    """Shows events to a person or a pipe. It may lose some; it can never veto."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+class EventBus:
+    """Fans events out to its renderers. A renderer that raises is dropped: showing must not stop a run."""
+
+    def __init__(self, *renderers: Renderer) -> None:
+        self._renderers: list[Renderer] = list(renderers)
+
+    def subscribe(self, renderer: Renderer) -> Callable[[], None]:
+        """Add a renderer; the returned function removes it."""
+        self._renderers.append(renderer)
+
+        def unsubscribe() -> None:
+            if renderer in self._renderers:
+                self._renderers.remove(renderer)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        for renderer in list(self._renderers):
+            try:
+                renderer(event)
+            except Exception as error:  # noqa: BLE001  a broken renderer is cut off, and the others are told
+                self._renderers.remove(renderer)
+                self.emit(Noted(level="warning", message=f"a renderer failed and was dropped: {error!r}"))

@@ -1,0 +1,103 @@
+"""Settings: defaults, then `$FINLLM_HOME/config.toml`, then `FINLLM_*` variables; each value knows its origin."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finllm.errors import InputError
+
+ENV_PREFIX = "FINLLM_"
+DEFAULT_HOME = Path("~/.finllm")
+
+
+class Settings(BaseModel):
+    """One value per thing that a user may tune. Units stand in the descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(DEFAULT_HOME, description="folder of models, ledger, knowledge base and runs")
+    model: Path | None = Field(None, description="GGUF file of the ladder; unset: the embedded SmolLM2-135M")
+    edge_precision: str = Field("Q4_0", description="ladder rung of the edge backend")
+    deep_precision: str = Field("F16", description="ladder rung of the deep backend")
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
+    context: int = Field(2048, ge=512, le=131072, description="context length of a backend, tokens")
+    call_timeout: float = Field(120.0, gt=0, le=3600, description="longest wait for one model call, s")
+    seed: int = Field(0, ge=0, description="seed recorded with every model call")
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.home / "ledger.sqlite"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.home / "checkpoints.sqlite"
+
+    @property
+    def knowledge_dir(self) -> Path:
+        return self.home / "knowledge"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings and, for each field, where its value came from: `default`, the config file's path, or the variable."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
+    """Read the settings.
+
+    Errors: InputError for an unreadable config file, an unknown key or a bad value, naming the origin.
+    """
+    env = dict(os.environ if environ is None else environ)
+    home = Path(env.get(f"{ENV_PREFIX}HOME", str(DEFAULT_HOME))).expanduser().absolute()
+    path = home / "config.toml"
+    values: dict[str, Any] = {"home": home}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    if f"{ENV_PREFIX}HOME" in env:
+        origins["home"] = f"{ENV_PREFIX}HOME"
+    for name, value in _read_config(path).items():
+        values[name] = value
+        origins[name] = str(path)
+    for name in Settings.model_fields:
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        if name != "home" and variable in env:
+            values[name] = env[variable]
+            origins[name] = variable
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise InputError(
+            f"setting {name!r} from {origins.get(name, str(path))}: {first['msg']}",
+            fix="correct it there; 'finllm config show' lists every setting with its origin",
+        ) from error
+    return LoadedSettings(settings, origins)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", fix="correct or remove the file") from error
+    if "home" in values:
+        raise InputError(f"{str(path)!r} sets 'home', which says where that file is", fix="set FINLLM_HOME instead")
+    return values

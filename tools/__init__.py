@@ -1,0 +1,80 @@
+"""Deterministic instruments: market data, portfolio, shocks, P&L, forecasts, signals, evidence; no model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finllm.tools.evidence import Evidence, EvidenceTable, Source
+    from finllm.tools.exposure import Beta, Exposure, estimate_betas, exposures
+    from finllm.tools.factors import FACTOR_IDS, FACTORS, Factor, FactorId, Shock, UserShock, parse_user_shock
+    from finllm.tools.forecast import Forecast
+    from finllm.tools.market import MarketStore, Observed, Series
+    from finllm.tools.pnl import Breach, Interval, StressResult, ValueAtRisk, breaches, stress
+    from finllm.tools.portfolio import Book, Limits, Portfolio, load_limits, load_portfolio, value_portfolio
+    from finllm.tools.scenario import Scenario, load_scenario
+    from finllm.tools.shocks import Replayed, model_shock, replay_shocks, resolve_user
+    from finllm.tools.signals import MarketSignals, market_signals
+
+_OWNER = {
+    "evidence": ("Evidence", "EvidenceTable", "Source"),
+    "exposure": ("Beta", "Exposure", "estimate_betas", "exposures"),
+    "factors": ("FACTORS", "FACTOR_IDS", "Factor", "FactorId", "Shock", "UserShock", "parse_user_shock"),
+    "forecast": ("Forecast",),
+    "market": ("MarketStore", "Observed", "Series"),
+    "pnl": ("Breach", "Interval", "StressResult", "ValueAtRisk", "breaches", "stress"),
+    "portfolio": ("Book", "Limits", "Portfolio", "load_limits", "load_portfolio", "value_portfolio"),
+    "scenario": ("Scenario", "load_scenario"),
+    "shocks": ("Replayed", "model_shock", "replay_shocks", "resolve_user"),
+    "signals": ("MarketSignals", "market_signals"),
+}
+
+__all__ = [
+    "FACTORS",
+    "FACTOR_IDS",
+    "Beta",
+    "Book",
+    "Breach",
+    "Evidence",
+    "EvidenceTable",
+    "Exposure",
+    "Factor",
+    "FactorId",
+    "Forecast",
+    "Interval",
+    "Limits",
+    "MarketSignals",
+    "MarketStore",
+    "Observed",
+    "Portfolio",
+    "Replayed",
+    "Scenario",
+    "Series",
+    "Shock",
+    "Source",
+    "StressResult",
+    "UserShock",
+    "ValueAtRisk",
+    "breaches",
+    "estimate_betas",
+    "exposures",
+    "load_limits",
+    "load_portfolio",
+    "load_scenario",
+    "market_signals",
+    "model_shock",
+    "parse_user_shock",
+    "replay_shocks",
+    "resolve_user",
+    "stress",
+    "value_portfolio",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the owner on first use, so that a command that needs no prices does not wait for pandas."""
+    for module, names in _OWNER.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

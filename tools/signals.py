@@ -1,0 +1,144 @@
+"""Market signals: realised volatility, drawdown, a regime label by a stated rule, and each factor's recent state."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from finllm.errors import InputError
+from finllm.tools.exposure import INDEX
+from finllm.tools.factors import FACTORS, Factor, FactorId, MoveUnit
+from finllm.tools.market import MarketStore
+
+Regime = Literal["calm", "uneasy", "stressed", "crisis"]
+
+YEAR = 252
+"""Trading days a year, for annualising and for the peak from which the regime measures its drawdown."""
+RECENT = {"daily": 20, "monthly": 1}
+"""Observations over which a factor's recent change is taken."""
+REGIMES: tuple[Regime, ...] = ("calm", "uneasy", "stressed", "crisis")
+VOLATILITY_GRADES = (0.60, 0.85, 0.95)
+"""Percentiles of 20-day realised volatility at which its grade becomes 1, 2 and 3."""
+DRAWDOWN_GRADES = (0.05, 0.10, 0.20)
+"""Falls from the 252-day peak at which the drawdown's grade becomes 1, 2 and 3."""
+
+
+class FactorSignal(BaseModel):
+    """A factor's state. `level` in the series' unit, `change` over 20 days (one month if monthly) in the factor's unit.
+
+    `volatility`: annualised realised volatility, decimal, of a factor that moves by returns. `stale`: the series ended
+    more than a week (or two months) before `as_of`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    series: str
+    level: float
+    change: float
+    unit: MoveUnit
+    volatility: float | None
+    last: dt.date
+    age_days: int
+    stale: bool
+
+
+class MarketSignals(BaseModel):
+    """What the market said at `as_of`. None stands for what is not visible then.
+
+    `volatility` (annualised, decimal), its `percentile` in the visible history (0 to 1) and `drawdown` (decimal, from
+    the peak of the last 252 days) are of the S&P 500, and give the `regime`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    as_of: dt.date
+    regime: Regime | None
+    volatility: float | None
+    percentile: float | None
+    drawdown: float | None
+    factors: dict[FactorId, FactorSignal | None]
+    notes: tuple[str, ...]
+
+
+def realised_volatility(prices: pd.Series, days: int = 20) -> float:
+    """Standard deviation of the last `days` daily log returns, annualised by √252. InputError if there are fewer."""
+    if len(prices) <= days:
+        raise InputError(f"realised volatility over {days} days needs {days + 1} prices, and there are {len(prices)}",
+                         fix="use a later 'as_of' or a longer series")  # fmt: skip
+    return float(np.diff(np.log(prices.to_numpy()[-days - 1 :])).std(ddof=1) * math.sqrt(YEAR))
+
+
+def drawdown(prices: pd.Series) -> float:
+    """Return from the highest of these prices to the last, decimal and at most 0."""
+    return float(prices.iloc[-1] / prices.max() - 1)
+
+
+def volatility_percentile(prices: pd.Series, days: int = 20) -> float:
+    """Share of all `days`-day realised volatilities in these prices that are at or below the last one."""
+    rolling = pd.Series(np.log(prices.to_numpy())).diff().rolling(days).std().dropna()
+    return float((rolling <= rolling.iloc[-1]).mean())
+
+
+def regime(prices: pd.Series) -> Regime:
+    """The regime from the volatility's percentile in these prices and the drawdown over 252 days.
+
+    Each measure gets a grade from 0 to 3 (`VOLATILITY_GRADES`, `DRAWDOWN_GRADES`); the label is `REGIMES` at the mean
+    of the two, rounded down. Errors: InputError for fewer than 252 prices.
+    """
+    if len(prices) < YEAR:
+        raise InputError(f"a regime needs {YEAR} prices, and there are {len(prices)}", fix="use a later 'as_of'")
+    volatility = sum(volatility_percentile(prices) >= step for step in VOLATILITY_GRADES)
+    fall = sum(-drawdown(prices.iloc[-YEAR:]) >= step for step in DRAWDOWN_GRADES)
+    return REGIMES[(volatility + fall) // 2]
+
+
+def market_signals(market: MarketStore, as_of: dt.date) -> MarketSignals:
+    """Every factor's state and the S&P 500's regime, from what was visible at `as_of`.
+
+    A stale series keeps its last values, marked `stale` and named in `notes` with its age, but gives no regime.
+    """
+    factors: dict[FactorId, FactorSignal | None] = {
+        one.id: _factor_signal(one, market, as_of) for one in FACTORS.values()
+    }
+    notes = [f"{name}: nothing is visible at {as_of}" for name, signal in factors.items() if signal is None]
+    notes += [
+        f"{name}: {signal.series} ended on {signal.last}, {signal.age_days} days before {as_of}"
+        for name, signal in factors.items()
+        if signal and signal.stale
+    ]
+    equity = factors["EQUITY_US"]
+    prices = market.read(INDEX, as_of).values if equity and not equity.stale else pd.Series(dtype="float64")
+    enough = len(prices) >= YEAR
+    return MarketSignals(
+        as_of=as_of,
+        regime=regime(prices) if enough else None,
+        volatility=realised_volatility(prices) if enough else None,
+        percentile=volatility_percentile(prices) if enough else None,
+        drawdown=drawdown(prices.iloc[-YEAR:]) if enough else None,
+        factors=factors,
+        notes=tuple(notes),
+    )
+
+
+def _factor_signal(factor: Factor, market: MarketStore, as_of: dt.date) -> FactorSignal | None:
+    if factor.series is None or factor.series not in market:
+        return None
+    try:
+        seen = market.read(factor.series, as_of)
+    except InputError:
+        return None
+    values, steps = seen.values, RECENT[seen.series.frequency]
+    if len(values) <= steps:
+        return None
+    last, before = float(values.iloc[-1]), float(values.iloc[-1 - steps])
+    returns = factor.unit == "return"
+    return FactorSignal(
+        series=factor.series, level=last, change=last / before - 1 if returns else last - before, unit=factor.unit,
+        volatility=realised_volatility(values) if returns else None,
+        last=seen.last, age_days=seen.age_days, stale=seen.stale,
+    )  # fmt: skip
