@@ -120,6 +120,9 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
         if waiting and answer is None:
             return Outcome(run_id, "waiting", None, _question(held))
         if answer is not None:
+            options = _question(held)["options"]
+            if answer not in options:
+                raise InputError(f"{answer!r} is no answer", fix=f"answer with one of {', '.join(options)}")
             begin = Command(resume=answer)
         try:
             await graph.ainvoke(begin, config, context=run, durability="sync")

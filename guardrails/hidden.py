@@ -55,13 +55,14 @@ def blobs(text: str) -> Iterator[Blob]:
 
 
 def shifted(text: str) -> Iterator[tuple[int, int, list[str]]]:
-    """Sentences of Latin words with no common word in them, as each of their 25 readings in a shifted alphabet."""
+    """Sentences of Latin words with no common word in them, with those shifted readings that have some."""
     for match in _SENTENCE.finditer(text):
         sentence = match[0]
         words = re.findall(r"[A-Za-z]+", sentence)
         if len(words) < 4 or _COMMON.search(sentence):
             continue
-        yield match.start(), match.end(), [_shift(sentence.strip(), by) for by in range(1, 26)]
+        readings = [_shift(sentence.strip(), by) for by in range(1, 26)]
+        yield match.start(), match.end(), [reading for reading in readings if _COMMON.search(reading)]
 
 
 def _shift(text: str, by: int) -> str:
@@ -70,7 +71,7 @@ def _shift(text: str, by: int) -> str:
 
 
 def _decode(kind: str, run: str) -> str | None:
-    """What the run says, or None where it is not readable text. Morse is known by its form: a ruled line repeats itself."""
+    """What the run says, or None where that is not readable. Morse is known by its form, unlike a ruled line."""
     try:
         if kind == "morse":
             return run if len(set(run.split())) >= 4 else None

@@ -1,4 +1,4 @@
-"""Sanitising: what an agent may read of a source. Whatever is taken out of the text is put on record, with its place."""
+"""Sanitising: what an agent may read of a source. Whatever is taken out is put on record, with its place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 import html
 import re
 import unicodedata
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -51,20 +52,28 @@ _TAGS = (
     r"picture|pre|q|samp|script|section|select|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|"
     r"template|textarea|tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr"
 )
-_MARKUP: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    ("script", re.compile(r"<(script|style|template|noscript)\b[^>]*>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE), " "),
-    ("comment", re.compile(r"<!--.*?(?:-->|\Z)|<!doctype[^>]*>|<\?xml[^>]*>", re.DOTALL | re.IGNORECASE), " "),
-    ("tag", re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE), " "),
-    ("link", re.compile(r"!?\[(?P<text>[^\[\]]{0,500})\]\(\s*<?[^()\s]{1,2000}>?(?:\s+[\"'][^\"']{0,200}[\"'])?\s*\)"), "text"),
-)  # fmt: skip
+_MARKUP: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("script", re.compile(r"<(script|style|template|noscript)\b[^>]*>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)),
+    ("comment", re.compile(r"<!--.*?(?:-->|\Z)|<!doctype[^>]*>|<\?xml[^>]*>", re.DOTALL | re.IGNORECASE)),
+    ("tag", re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}}=[^<>]{{0,2000}}|\s*)/?>", re.IGNORECASE)),
+    (
+        "link",
+        re.compile(r"!?\[(?P<text>[^\[\]]{0,500})\]\(\s*<?[^()\s]{1,2000}>?(?:\s+[\"'][^\"']{0,500}[\"'])?\s*\)"),
+    ),
+)
+_SHORT_TAG = 20
+_BREAKS = "\r\x0b\x0c\x85\u2028\u2029"
+_FILLERS = re.compile("[\u034f\u115f\u1160\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_ROLES = r"system|user|assistant|tool|developer|model"
 _TEMPLATE = re.compile(
-    r"(?P<opens><\|(?:im_start|start_header_id|system|user|assistant|begin_of_text|tool_call)\|>"
-    r"(?:\s*(?:system|user|assistant|tool|developer)\b(?:<\|end_header_id\|>)?\s*:?)?|"
-    r"\[/?(?:INST|SYS|SYSTEM|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]|<<\s*/?\s*SYS\s*>>|<start_of_turn>(?:\s*(?:user|model)\b)?|"
-    r"^[ \t]*#{2,4}[ \t]*(?:system|instructions?|assistant|user|human|response|input)(?: (?:prompt|message|note))?[ \t]*:|"
-    r"^[ \t]*(?:system|assistant|developer)(?: (?:prompt|message))?[ \t]*:(?=[ \t]*\S)|"
-    r"</?(?:system|assistant|developer|instructions?|system_prompt|system-prompt|tool_call|function_call)>)"
-    r"|<\|[A-Za-z0-9_ .-]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|end_of_turn|/?think|/?tool_response)>",
+    rf"(?P<opens><\|(?:im_start|start_header_id|{_ROLES})\|>(?:\s*(?:{_ROLES})\b(?:<\|end_header_id\|>)?\s*:?)?"
+    r"|\[(?:INST|SYS|SYSTEM|SYSTEM_PROMPT)\]|<<\s*SYS\s*>>|<start_of_turn>(?:\s*(?:user|model)\b)?"
+    r"|^[ \t]*#{2,4}[ \t]*(?:system|instructions?|assistant|user|human|response|input)(?: (?:prompt|message))?[ \t]*:"
+    r"|^[ \t]*(?:system|assistant|developer)(?: (?:prompt|message))?[ \t]*:(?=[ \t]*\S)"
+    r"|<(?:system|assistant|developer|instructions?|system[_-]prompt|tool_call|function_call)>)"
+    r"|<\|[A-Za-z0-9_ .-]{1,40}\|>|\[/(?:INST|SYS|SYSTEM|SYSTEM_PROMPT)\]|<<\s*/\s*SYS\s*>>|</?s>"
+    r"|</(?:system|assistant|developer|instructions?|system[_-]prompt|tool_call|function_call)>"
+    r"|<(?:bos|eos|pad|unk|end_of_turn|/?think|/?tool_response)>",
     re.IGNORECASE | re.MULTILINE,
 )
 _SPACE = re.compile(r"[^\S\n]+|\n\s*\n\s*")
@@ -82,9 +91,9 @@ def sanitise(source: SourceText, as_of: dt.date) -> Sanitised:
     removed: list[Removal] = []
     traced = _without_controls(Traced.of(source.text), source.text, removed)
     traced = _without_controls(_unescaped(traced).nfkc(), source.text, removed)
-    traced, opened = _without_templates(traced, source.text, removed)
-    traced, opened = _without_markup(traced, opened, source.text, removed)
-    traced = _without_injections(traced, opened, source.text, removed)
+    traced, turns = _without_templates(traced, source.text, removed)
+    traced = _without_markup(traced, source.text, removed)
+    traced = _without_injections(traced, turns, source.text, removed)
     traced = traced.substitute(_SPACE, lambda match: "\n\n" if "\n" in match[0] else " ")
     text = traced.text.strip()
     return Sanitised(
@@ -95,9 +104,7 @@ def sanitise(source: SourceText, as_of: dt.date) -> Sanitised:
     )
 
 
-def _record(
-    removed: list[Removal], original: str, span: tuple[int, int], kind: RemovalKind, rule: str
-) -> None:
+def _record(removed: list[Removal], original: str, span: tuple[int, int], kind: RemovalKind, rule: str) -> None:
     start, end = span
     excerpt = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in original[start:end])
     if len(excerpt) > _EXCERPT:
@@ -128,7 +135,7 @@ def _without_controls(traced: Traced, original: str, removed: list[Removal]) -> 
             _record(removed, original, traced.origin(i, j), "control", "invisible")
             i = j
             continue
-        if traced.text[i] in "\r\x0b\x0c\x85\u2028\u2029":
+        if traced.text[i] in _BREAKS:
             crlf = traced.text[i : i + 2] == "\r\n"
             edits.append((i, i + 1, "" if crlf else "\n"))
         i += 1
@@ -136,55 +143,63 @@ def _without_controls(traced: Traced, original: str, removed: list[Removal]) -> 
 
 
 def _is_invisible(character: str) -> bool:
-    if character in "\n\t\r\x0b\x0c\x85\u2028\u2029":
+    if character in _BREAKS or character in "\n\t":
         return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn") or character in "\u034f\u115f\u1160\u3164\uffa0"
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn") or bool(_FILLERS.match(character))
 
 
-def _without_templates(
-    traced: Traced, original: str, removed: list[Removal]
-) -> tuple[Traced, list[int]]:
-    """Drop chat-template tokens; also the original offsets where one opened a turn, for what follows is its speech."""
-    opened: list[int] = []
+def _without_templates(traced: Traced, original: str, removed: list[Removal]) -> tuple[Traced, list[tuple[int, int]]]:
+    """Drop chat-template tokens; also the turns that they open, as spans of the original (empty: end not marked)."""
+    turns: list[tuple[int, int]] = []
     edits: list[tuple[int, int, str]] = []
     for match in _TEMPLATE.finditer(traced.text):
-        span = traced.origin(match.start(), match.end())
-        _record(removed, original, span, "template", "chat-template")
+        start, end = traced.origin(match.start(), match.end())
+        _record(removed, original, (start, end), "template", "chat-template")
         edits.append((match.start(), match.end(), " "))
-        if match["opens"] and not match["opens"].startswith(("</", "[/")):
-            opened.append(span[1])
-    return traced.replace(edits), opened
+        if turns and turns[-1][0] == turns[-1][1]:
+            turns[-1] = (turns[-1][0], start)
+        if match["opens"]:
+            turns.append((end, end))
+    return traced.replace(edits), turns
 
 
-def _without_markup(
-    traced: Traced, opened: list[int], original: str, removed: list[Removal]
-) -> tuple[Traced, list[int]]:
-    """Drop tags, scripts and comments, keep the text of links. One that hides an instruction is an injection."""
-    for rule, pattern, keep in _MARKUP:
+def _without_markup(traced: Traced, original: str, removed: list[Removal]) -> Traced:
+    """Drop tags, scripts and comments, keep the text of links. Markup that hides an instruction is an injection."""
+    for rule, pattern in _MARKUP:
         edits: list[tuple[int, int, str]] = []
         for match in pattern.finditer(traced.text):
+            kept = match["text"] if rule == "link" else " "
+            hits = find_injections(match[0].replace(kept, " ", 1)) if len(match[0]) > _SHORT_TAG else []
+            kind: RemovalKind = "injection" if hits else "markup"
             span = traced.origin(match.start(), match.end())
-            hidden = match[0] if keep == " " else match[0].replace(match["text"], "", 1)
-            hits = find_injections(hidden) if len(hidden) > 20 else []
-            _record(removed, original, span, "injection" if hits else "markup", hits[0].rule if hits else rule)
-            edits.append((match.start(), match.end(), keep if keep == " " else match["text"]))
+            _record(removed, original, span, kind, hits[0].rule if hits else rule)
+            edits.append((match.start(), match.end(), kept))
         traced = traced.replace(edits)
-    return traced, opened
+    return traced
 
 
-def _without_injections(traced: Traced, opened: list[int], original: str, removed: list[Removal]) -> Traced:
-    """Drop every sentence in which a rule fires, and the one that follows a token opening a turn."""
-    bounds = [0, *(match.end() for match in _SENTENCE_END.finditer(traced.text)), len(traced.text)]
-    sentences = [(start, end) for start, end in zip(bounds, bounds[1:], strict=False) if traced.text[start:end].strip()]
+def _without_injections(traced: Traced, turns: list[tuple[int, int]], original: str, removed: list[Removal]) -> Traced:
+    """Drop every sentence in which a rule fires, and those that a chat-template token puts into somebody's mouth."""
     hits = find_injections(traced.text)
     edits: list[tuple[int, int, str]] = []
-    for start, end in sentences:
-        rules = [hit.rule for hit in hits if hit.start < end and hit.end > start and _touches(traced.text, hit, start, end)]
+    for start, end in _sentences(traced.text):
+        rules = [hit.rule for hit in hits if hit.start < end and hit.end > start]
         first, last = traced.origin(start, end)
-        if not rules and any(_follows(traced, start, end, place) for place in opened):
-            rules = ["chat-template"]
-        if rules:
-            stripped = end - (len(traced.text[start:end]) - len(traced.text[start:end].rstrip()))
-            _record(removed, original, traced.origin(start, stripped), "injection", rules[0])
-            edits.append((start, end, "\n" if "\n" in traced.text[stripped:end] else " "))
+        spoken = [turn for turn in turns if turn[0] < last and (first < turn[1] or turn[0] == turn[1])]
+        turns = [turn for turn in turns if turn not in spoken or turn[0] != turn[1]]  # an open turn takes one sentence
+        if rules or spoken:
+            _record(removed, original, (first, last), "injection", rules[0] if rules else "chat-template")
+            edits.append((start, end, ""))
     return traced.replace(edits)
+
+
+def _sentences(text: str) -> list[tuple[int, int]]:
+    """Spans of the sentences and lines of `text`, without the white space around them."""
+    bounds = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    spans = []
+    for start, end in pairwise(bounds):
+        sentence = text[start:end]
+        if sentence.strip():
+            lead, trail = len(sentence) - len(sentence.lstrip()), len(sentence) - len(sentence.rstrip())
+            spans.append((start + lead, end - trail))
+    return spans

@@ -163,7 +163,7 @@ def resolve_user(user_shock: UserShock, market: MarketStore, as_of: dt.date, hor
     return _shock(known, move, sigma, "user", _basis(sigma))
 
 
-def model_shock(  # noqa: PLR0917 - the order in which a judgement is read
+def model_shock(
     factor: FactorId, direction: Direction, size: Size, market: MarketStore, as_of: dt.date, horizon: int
 ) -> Shock:
     """The move that a judged direction and size stand for: a quantile of the factor's own moves of that sign.

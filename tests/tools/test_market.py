@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from finllm.errors import InputError, LookAheadError
-from finllm.tools.market import STOCKS, MarketStore
+from finllm.tools.market import STOCKS, MarketStore, day_of
 
 D = dt.date
 LATE = D(2022, 12, 30)
@@ -104,14 +104,14 @@ def test_a_weekend_does_not_make_a_series_stale(market: MarketStore) -> None:
 
 def test_a_window_starts_and_ends_at_the_last_close_at_or_before_its_days(market: MarketStore) -> None:
     window = market.window("SP500", D(2022, 6, 19), D(2022, 6, 26), as_of=LATE)  # two Sundays
-    assert [window.index[0].date(), window.index[-1].date()] == [D(2022, 6, 17), D(2022, 6, 24)]
+    assert [day_of(window.index[0]), day_of(window.index[-1])] == [D(2022, 6, 17), D(2022, 6, 24)]
 
 
 def test_a_monthly_window_starts_with_a_month_that_was_over(market: MarketStore) -> None:
     window = market.window("BAA_AAA", D(2008, 9, 12), D(2008, 11, 20), as_of=LATE)
-    assert [window.index[0].date(), window.index[-1].date()] == [D(2008, 8, 1), D(2008, 11, 1)]
+    assert [day_of(window.index[0]), day_of(window.index[-1])] == [D(2008, 8, 1), D(2008, 11, 1)]
     at_the_time = market.window("BAA_AAA", D(2008, 9, 12), D(2008, 11, 20), as_of=D(2008, 11, 20))
-    assert at_the_time.index[-1].date() == D(2008, 10, 1)
+    assert day_of(at_the_time.index[-1]) == D(2008, 10, 1)
 
 
 def test_a_window_past_as_of_is_refused(market: MarketStore) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finllm.errors import InputError, LookAheadError
@@ -22,7 +23,7 @@ def market() -> MarketStore:
 
 @pytest.mark.parametrize("size", list(QUANTILE))
 def test_a_judged_size_is_a_quantile_of_the_moves_of_that_sign(market: MarketStore, size: str) -> None:
-    prices = market.read("SP500", AS_OF).values["1992-06-01":].to_numpy()
+    prices = pd.Series(market.read("SP500", AS_OF).values["1992-06-01":]).to_numpy()
     moves = prices[20:] / prices[:-20] - 1
     shock = model_shock("EQUITY_US", "down", size, market, AS_OF, 20)  # pyright: ignore[reportArgumentType]
     assert shock.move == pytest.approx(-np.quantile(-moves[moves < 0], QUANTILE[size]))  # pyright: ignore
@@ -82,6 +83,7 @@ def test_less_than_three_years_of_moves_are_no_history(market: MarketStore) -> N
     assert factor_moves("VIX", market, D(2016, 12, 30), 20) is None
     assert factor_moves("VIX", market, D(2017, 3, 1), 20) is not None
     assert factor_moves("VIX", market, D(2008, 11, 20), 20) is None
+    assert model_shock("VIX", "up", "large", market, D(2008, 11, 20), 20).origin == "table"
 
 
 def test_a_users_shock_keeps_its_move_and_gets_its_sigma(market: MarketStore) -> None:

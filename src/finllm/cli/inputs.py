@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from finllm.tools.portfolio import Limits
     from finllm.tools.scenario import BudgetEntry
 
-_NOT_SCENARIOS = ("planted",)
-"""YAML files beside the scenarios that hold something else."""
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -33,7 +30,7 @@ class Checked:
 
 def shipped_scenarios() -> dict[str, Path]:
     """The scenarios that come with finllm, by name."""
-    return {path.stem: path for path in sorted(SCENARIOS_DIR.glob("*.yaml")) if path.stem not in _NOT_SCENARIOS}
+    return {path.stem: path for path in sorted(SCENARIOS_DIR.glob("*.yaml"))}
 
 
 def find_scenario(name: str) -> Path:
@@ -68,8 +65,9 @@ def build_request(
     story = load_scenario(path)
     story = story.model_copy(update={"as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget)})
     if story.replay is not None and story.replay.end > story.as_of:
-        raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {story.replay.end}, after as_of {story.as_of}",
-                             fix=f"set 'as_of' to {story.replay.end} or later, or end the replay earlier")  # fmt: skip
+        end = story.replay.end
+        raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
+                             fix=f"set 'as_of' to {end} or later, or end the replay earlier")  # fmt: skip
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     allowed, notes = _limits(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)

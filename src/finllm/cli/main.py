@@ -25,7 +25,7 @@ app = typer.Typer(
     epilog=examples(
         "finllm run hormuz-blockade",
         "finllm run my.yaml --portfolio book.csv --as-of 2022-06-30 --out report --json",
-        'finllm read "The central bank raises rates by a full point, against all forecasts"',
+        'finllm read "The central bank raises rates by a full point"',
         "finllm doctor",
     ),
     pretty_exceptions_enable=False,
@@ -59,7 +59,7 @@ config.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 ok, 1 failed, 2 bad input, 3 as `--fail-on` asks, 130 stopped."""
+    """Run the command line; its exit code: 0 ok, 1 failed, 2 bad input, 3 as `--fail-on` asks, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     tolerate_narrow_encodings()

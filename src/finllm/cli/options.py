@@ -87,7 +87,7 @@ def parse_budget(text: str | None) -> BudgetEntry | None:
         if name != "seconds" and not amount.is_integer():
             raise InputError(f"--budget {text!r}: {part.strip()!r} is not a whole number of tokens", fix=_BUDGET_FIX)
         if amount == 0 and name != "deep_tokens":
-            raise InputError(f"--budget {text!r}: {part.strip()!r} allows nothing", fix="give more than 0, or leave it out")
+            raise InputError(f"--budget {text!r}: {part.strip()!r} allows nothing", fix="give more, or leave it out")
         found[name] = amount
     return BudgetEntry.model_validate(found)
 

@@ -41,8 +41,8 @@ def err_console() -> Console:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if is_terminal else PIPED_WIDTH)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPED_WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -1,0 +1,181 @@
+"""The doctor's checks: each looks at one thing, loads no model and never raises."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from finllm.cli.inputs import check_folder
+from finllm.errors import FinllmError
+from finllm.settings import ENV_PREFIX, Settings, load_settings
+
+Status = Literal["ok", "warning", "missing"]
+
+TIGHT_DISK = 2 << 30
+"""Bytes free below which a ladder, a knowledge base and some runs may not fit."""
+CHILD_TIMEOUT = 20.0
+"""Longest wait for llama.cpp to say how it was built, s."""
+_SYSTEM_INFO = "import sys, llama_cpp; sys.stdout.buffer.write(llama_cpp.llama_print_system_info())"
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+_REINSTALL = "run 'make install' where finllm was cloned, or 'pip install --force-reinstall {}'"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row. `fix` mends what is missing or warned of."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        return asdict(self)
+
+
+def all_checks() -> list[Check]:
+    settings, configured = _settings()
+    return [
+        _python(),
+        *_dependencies(),
+        _llama_build(),
+        configured,
+        _home(settings),
+        _disk(settings),
+        *_model(settings),
+        _embedding(),
+        _ledger(settings),
+        _knowledge(settings),
+        *_nodes(settings),
+    ]
+
+
+def _settings() -> tuple[Settings, Check]:
+    """The settings, or the defaults where those cannot be read."""
+    try:
+        loaded = load_settings()
+    except FinllmError as error:
+        home = Path(os.environ.get(f"{ENV_PREFIX}HOME", "~/.finllm")).expanduser().absolute()
+        return Settings.model_validate({"home": home}), Check("settings", "missing", error.message, error.fix)
+    changed = [f"{name} from {origin}" for name, origin in loaded.origins.items() if origin != "default"]
+    return loaded.settings, Check("settings", "ok", ", ".join(changed) or "all are defaults")
+
+
+def _python() -> Check:
+    return Check("Python", "ok", platform.python_version())
+
+
+def _dependencies() -> Iterator[Check]:
+    for requirement in metadata.requires("finllm") or ():
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)
+        if name is None or "extra ==" in requirement:
+            continue
+        try:
+            yield Check(name[0], "ok", metadata.version(name[0]))
+        except metadata.PackageNotFoundError:
+            wanted = requirement.split(";")[0].strip()
+            yield Check(name[0], "missing", f"not installed; {wanted} is needed", _REINSTALL.format(f"'{wanted}'"))
+
+
+def _llama_build() -> Check:
+    """How llama.cpp was built, asked in a child process: a build for another CPU kills the one that imports it."""
+    name, reinstall = "llama.cpp build", _REINSTALL.format("--no-binary :all: llama-cpp-python")
+    try:
+        child = subprocess.run([sys.executable, "-c", _SYSTEM_INFO], capture_output=True, timeout=CHILD_TIMEOUT,
+                               check=False, stdin=subprocess.DEVNULL)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Check(name, "warning", f"did not import within {CHILD_TIMEOUT:.0f} s", "run finllm doctor again")
+    if child.returncode != 0:
+        last = (child.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        return Check(name, "missing", f"does not import: {last}", reinstall)
+    features = re.findall(rb"([A-Z0-9_]+) = 1", child.stdout)
+    detail = " ".join(feature.decode() for feature in features) or "no CPU features reported"
+    if b"AMX_INT8" in features:
+        return Check(name, "warning", f"{detail}; AMX kernels of GCC 12 crash, so finllm avoids them and is slower",
+                     f"reinstall llama-cpp-python with CFLAGS='{_NO_AMX}': make install")  # fmt: skip
+    return Check(name, "ok", detail)
+
+
+def _home(settings: Settings) -> Check:
+    try:
+        check_folder(settings.home, "FINLLM_HOME")
+    except FinllmError as error:
+        return Check("FINLLM_HOME", "missing", error.message, error.fix)
+    return Check("FINLLM_HOME", "ok", f"{settings.home}" + ("" if settings.home.exists() else ", made on first use"))
+
+
+def _disk(settings: Settings) -> Check:
+    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / (1 << 30):.1f} GiB free at {existing}"
+    if free < TIGHT_DISK:
+        return Check("disk", "warning", detail, "free some space, or set FINLLM_HOME to another disk")
+    return Check("disk", "ok", detail)
+
+
+def _model(settings: Settings) -> Iterator[Check]:
+    """The source file with its digest, and the rungs derived from it."""
+    from finllm.models.ladder import PRECISIONS
+    from finllm.models.registry import default_source
+
+    try:
+        source = default_source(settings)
+    except FinllmError as error:
+        yield Check("model source", "missing", error.message, error.fix)
+        return
+    size = source.path.stat().st_size / (1 << 20)
+    yield Check("model source", "ok", f"{source.name}, {size:.0f} MiB, {source.licence}, sha256 {source.sha256[:12]}")
+    for precision in dict.fromkeys((settings.edge_precision, settings.deep_precision)):
+        name, file = f"rung {precision}", settings.models_dir / source.sha256[:16] / f"{precision}.gguf"
+        if precision not in PRECISIONS:
+            yield Check(name, "missing", "cannot be derived", f"use one of {', '.join(PRECISIONS)}")
+        elif file.is_file() and file.with_suffix(".json").is_file():
+            yield Check(name, "ok", f"derived, {file.stat().st_size / (1 << 20):.0f} MiB")
+        else:
+            yield Check(name, "ok", "derived on first use")
+
+
+def _embedding() -> Check:
+    from finllm.models.embedding import EMBEDDING_NAME, Embedder
+
+    try:
+        return Check("embedding model", "ok", f"{EMBEDDING_NAME} in {Embedder().folder}")
+    except FinllmError as error:
+        return Check("embedding model", "missing", error.message, error.fix)
+
+
+def _ledger(settings: Settings) -> Check:
+    from finllm.memory.ledger import SCHEMA_VERSION, Ledger
+
+    if not settings.ledger_path.exists():
+        return Check("ledger", "ok", "made on first use")
+    try:
+        Ledger(settings.ledger_path).close()
+    except FinllmError as error:
+        return Check("ledger", "missing", error.message, error.fix)
+    return Check("ledger", "ok", f"opens, schema {SCHEMA_VERSION}")
+
+
+def _knowledge(settings: Settings) -> Check:
+    if not settings.knowledge_dir.exists():
+        return Check("knowledge base", "ok", "filled on first use")
+    try:
+        check_folder(settings.knowledge_dir, "FINLLM_HOME")
+    except FinllmError as error:
+        return Check("knowledge base", "missing", error.message, error.fix)
+    return Check("knowledge base", "ok", str(settings.knowledge_dir))
+
+
+def _nodes(settings: Settings) -> Iterator[Check]:
+    for tier, precision in (("edge", settings.edge_precision), ("deep", settings.deep_precision)):
+        where = f"in this process, {precision} on {settings.threads} threads"
+        yield Check(f"{tier} node", "ok", f"{where}; answers on first use")

@@ -1,0 +1,86 @@
+"""`finllm runs` and `finllm trace`: the runs on record, and the story of one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finllm.cli.options import JsonFlag, examples, help_if_alone
+from finllm.cli.terminal import clean_lines, out_console, print_json
+from finllm.errors import InputError
+from finllm.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from finllm.memory.ledger import Ledger, RunRow
+
+
+def add_to(app: typer.Typer) -> None:
+    runs = typer.Typer(help="The runs on record.", epilog=examples("finllm runs list", "finllm runs list --json"))
+    runs.callback(invoke_without_command=True)(help_if_alone)
+    runs.command("list")(list_runs)
+    app.add_typer(runs, name="runs")
+    app.command("trace", epilog=examples("finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a"))(trace)
+
+
+def list_runs(as_json: JsonFlag = False) -> None:
+    """List every run on record: its id, when it began, its title and where it stands; newest first."""
+    with _ledger(load_settings().settings) as ledger:
+        rows = ledger.runs() if ledger else []
+    if as_json:
+        print_json({"runs": [{"id": row.id, "when": _when(row), "title": _title(row), "status": row.status}
+                             for row in rows]})  # fmt: skip
+        return
+    from finllm.cli.render import table
+
+    shown = [(row.id, _when(row), _title(row), row.status) for row in rows]
+    out_console().print(table(("run", "when", "title", "status"), shown))
+
+
+def trace(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the story of a run: who was asked what, who dissented, what was blocked, each number with its evidence."""
+    settings = load_settings().settings
+    find_run(run_id, settings)
+    from finllm.graphs.trace import trace_rows, trace_story
+
+    with _ledger(settings) as ledger:
+        assert ledger is not None
+        if as_json:
+            print_json({"run": run_id, "rows": trace_rows(run_id, ledger)})
+        else:
+            print(clean_lines(trace_story(run_id, ledger)), end="")
+
+
+def find_run(run_id: str, settings: Settings) -> RunRow:
+    """A run on record. Errors: InputError for an unknown one. Loads no model, makes no ledger."""
+    with _ledger(settings) as ledger:
+        row = ledger.run(run_id) if ledger else None
+    if row is None:
+        raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
+    return row
+
+
+@contextlib.contextmanager
+def _ledger(settings: Settings) -> Iterator[Ledger | None]:
+    """The ledger, or None where nothing was recorded yet."""
+    from finllm.memory.ledger import Ledger
+
+    if not settings.ledger_path.exists():
+        yield None
+        return
+    with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
+        yield ledger
+
+
+def _when(row: RunRow) -> str:
+    return dt.datetime.fromtimestamp(row.created_ns / 1e9, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _title(row: RunRow) -> str:
+    return str(row.request["scenario"]["title"])

@@ -1,0 +1,248 @@
+"""`finllm run` and `finllm resume`: a stress test from its inputs to its files, and on from where one stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finllm.cli.inputs import build_request, check_folder, check_model, shipped_scenarios
+from finllm.cli.options import (
+    AsOfOption,
+    BudgetOption,
+    FailOn,
+    FailOnOption,
+    JsonFlag,
+    OutOption,
+    QuietFlag,
+    examples,
+    merge_budgets,
+    parse_as_of,
+    parse_budget,
+)
+from finllm.cli.terminal import clean, out_console, print_json
+from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
+from finllm.events import Event, EventBus, Noted, Progress, RunStarted
+from finllm.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from finllm.cli.events_renderers import Display
+    from finllm.graphs.desk import Desk
+    from finllm.graphs.flow import Outcome
+    from finllm.graphs.report import Report
+
+Start = Callable[["Desk"], Awaitable["Outcome"]]
+
+
+class Answer(StrEnum):
+    withhold = "withhold"
+    accept = "accept"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a run is to be shown, where its files go, and what makes it exit with 3."""
+
+    out: Path | None
+    as_json: bool
+    quiet: bool
+    fail_on: Sequence[FailOn]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=examples(
+        "finllm run hormuz-blockade",
+        "finllm run my.yaml --portfolio book.csv --as-of 2022-06-30 --out report",
+        "finllm run my.yaml --prices mine.parquet --budget 60s,20000tokens --json",
+        "finllm run lehman-2008 --fail-on breach --fail-on block --quiet",
+    ))(run)  # fmt: skip
+    app.command(epilog=examples(
+        "finllm resume 20220630-081500-hormuz-closed-for-a-month-1f3a",
+        "finllm resume 20220630-081500-hormuz-closed-for-a-month-1f3a --answer withhold",
+    ))(resume)  # fmt: skip
+
+
+def _complete_scenario(incomplete: str) -> list[str]:
+    return [name for name in shipped_scenarios() if name.startswith(incomplete)]
+
+
+def run(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.",
+                            autocompletion=_complete_scenario)],
+    portfolio: Annotated[
+        Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", help="YAML.  [default: limits.yaml beside the portfolio]")] = None,
+    prices: Annotated[
+        list[Path] | None, typer.Option("--prices", metavar="FILE", help="Your daily prices. May be repeated.")] = None,
+    as_of: AsOfOption = None,
+    out: OutOption = None,
+    budget: BudgetOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Recorded with every model call.")] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask a person where text and measurements stay at odds, instead of "
+                                         "withholding those shocks.")] = False,
+    fail_on: FailOnOption = None,
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Run a stress test: what the event would do to the portfolio, through which factors, and how sure that is."""
+    wanted = Wanted(out, as_json, quiet, fail_on or ())
+    day, limit = parse_as_of(as_of), parse_budget(budget)
+    settings = load_settings().settings
+    checked = build_request(
+        scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
+        seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
+    )  # fmt: skip
+    _check_places(settings, wanted)
+
+    def start(desk: Desk) -> Awaitable[Outcome]:
+        from finllm.graphs.flow import new_run_id, run_stress_test
+
+        run_id = new_run_id(checked.request.scenario.title, dt.datetime.now(dt.UTC), secrets.token_hex(2))
+        return run_stress_test(run_id, checked.request, desk)
+
+    _carry_out(start, settings, wanted, checked.notes)
+
+
+def resume(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
+    answer: Annotated[
+        Answer | None, typer.Option("--answer", help="A person's answer where the run waits for one: withhold the "
+                                                     "shocks in dispute, or accept them.")] = None,
+    budget: BudgetOption = None,
+    out: OutOption = None,
+    fail_on: FailOnOption = None,
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Go on with a run that was stopped, killed or waits for an answer. No recorded model call is made again."""
+    from finllm.cli.history import find_run
+
+    wanted = Wanted(out, as_json, quiet, fail_on or ())
+    limit = parse_budget(budget)
+    settings = load_settings().settings
+    row = find_run(run_id, settings)
+    _check_places(settings, wanted)
+    if limit is not None:
+        from finllm.graphs.request import RunRequest
+
+        limit = merge_budgets(RunRequest.model_validate(row.request).scenario.budget, limit)
+
+    def start(desk: Desk) -> Awaitable[Outcome]:
+        from finllm.graphs.flow import resume as go_on
+
+        return go_on(run_id, desk, answer=None if answer is None else answer.value, budget=limit)
+
+    _carry_out(start, settings, wanted, ())
+
+
+def _check_places(settings: Settings, wanted: Wanted) -> None:
+    check_model(settings)
+    if wanted.out is not None:
+        check_folder(wanted.out, "--out")
+
+
+def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
+    from finllm.cli.events_renderers import open_display
+    from finllm.cli.outputs import write_outputs
+
+    with open_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
+        bus = EventBus(display)
+        for note in notes:
+            bus.emit(Noted(level="info", message=note))
+        with _resumable(bus):
+            report, trace = _finish(start, settings, bus, display, wanted)
+            folder = wanted.out or settings.runs_dir / report.run_id
+            write_outputs(folder, report, trace)
+        bus.emit(Noted(level="info", message=f"report.json, report.md and trace.jsonl are in {str(folder)!r}"))
+    if wanted.as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        from finllm.cli.render import report_view
+
+        out_console().print(report_view(report))
+    if (FailOn.breach in wanted.fail_on and report.breaches) or (
+        FailOn.block in wanted.fail_on and report.status == "blocked"
+    ):
+        raise typer.Exit(3)
+
+
+def _finish(
+    start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted
+) -> tuple[Report, list[dict[str, Any]]]:
+    """Drive the run to its report, asking the person at the terminal where the run waits for one."""
+    import asyncio
+
+    bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
+    from finllm.graphs.desk import open_desk
+    from finllm.graphs.flow import resume as go_on
+    from finllm.graphs.trace import trace_rows
+
+    with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
+        bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
+        outcome = runner.run(_awaited(start(desk)))
+        while outcome.status == "waiting":
+            answer = _ask(outcome.run_id, outcome.question or {}, display, wanted)
+            outcome = runner.run(go_on(outcome.run_id, desk, answer=answer))
+        if outcome.report is None:
+            raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
+        return outcome.report, trace_rows(outcome.run_id, desk.ledger)
+
+
+async def _awaited(outcome: Awaitable[Outcome]) -> Outcome:
+    return await outcome
+
+
+def _ask(run_id: str, question: dict[str, Any], display: Display, wanted: Wanted) -> str:
+    """The person's answer. Errors: HumanNeeded where nobody is at the terminal."""
+    options = [str(option) for option in question.get("options") or [answer.value for answer in Answer]]
+    factors = ", ".join(str(factor) for factor in question.get("factors", ())) or "some factors"
+    disputed = clean(f"text and measurements stay at odds about {factors}")
+    if not wanted.as_json and sys.stdin.isatty() and sys.stderr.isatty():
+        with display.pause():
+            print(f"{disputed}.", file=sys.stderr)
+            while True:
+                print(f"Their shocks: {' or '.join(options)}? ", end="", file=sys.stderr, flush=True)
+                line = sys.stdin.readline()
+                if line.strip().lower() in options:
+                    return line.strip().lower()
+                if not line:
+                    break
+    raise HumanNeeded(f"run {run_id!r} waits for a person: {disputed}",
+                      fix=f"finllm resume {run_id} --answer {'|'.join(options)}")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _resumable(bus: EventBus) -> Iterator[None]:
+    """Make whatever stops a recorded run say how to go on with it."""
+    recorded: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            recorded.append(event.run_id)
+
+    bus.subscribe(watch)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not recorded:
+            raise Cancelled("interrupted before the run began", fix="run the command again") from error
+        raise Cancelled(f"run {recorded[0]!r} was interrupted; what it recorded is kept",
+                        fix=f"resume with: finllm resume {recorded[0]}") from error  # fmt: skip
+    except InputError:
+        raise
+    except FinllmError as error:
+        if recorded and recorded[0] not in error.fix:
+            error.fix = f"{error.fix}; go on with: finllm resume {recorded[0]}"
+        raise

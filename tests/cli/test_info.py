@@ -1,0 +1,161 @@
+"""Commands that answer at once: help, version, scenarios, settings, doctor, runs, completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import finllm
+from finllm.cli import doctor_checks
+from finllm.cli.options import merge_budgets, parse_budget
+from finllm.memory.ledger import Ledger
+from finllm.tools.scenario import BudgetEntry
+
+from .conftest import Cli
+
+HEAVY = ("torch", "pandas", "langgraph", "chromadb", "llama_cpp", "sentence_transformers", "statsforecast")
+COMMANDS = ("run", "resume", "trace", "read", "doctor", "runs", "scenarios", "config")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["scenarios", "list"], ["config", "show"]], ids=" ".join
+)
+def test_quick_commands_import_nothing_heavy(arguments: list[str], home: Path) -> None:
+    code = (
+        "import sys; from finllm.cli.main import main; code = main(sys.argv[1:]); "
+        f"sys.exit(f'{{code}} {{sorted(set(sys.modules) & set({HEAVY!r}))}}')"
+    )
+    child = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60,
+                           check=False, env=os.environ | {"FINLLM_HOME": str(home)})  # fmt: skip
+    assert child.stderr.strip() == "0 []"
+    assert not home.exists()
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"finllm {finllm.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda command: " ".join(command))
+def test_help_has_examples(cli: Cli, command: tuple[str, ...]) -> None:
+    said = cli(*command, "--help")
+    assert said.code == 0
+    assert "Examples:" in said.out
+    assert " ".join(("finllm", *command)) in said.out
+
+
+@pytest.mark.parametrize("group", ["runs", "scenarios", "config"])
+def test_a_group_alone_shows_its_help(cli: Cli, group: str) -> None:
+    said = cli(group)
+    assert said.code == 0
+    assert "Examples:" in said.out
+
+
+def test_scenarios_list(cli: Cli) -> None:
+    rows = cli("scenarios", "list", "--json").json["scenarios"]
+    assert len(rows) >= 10
+    hormuz = next(row for row in rows if row["name"] == "hormuz-blockade")
+    assert hormuz["horizon"] == 20
+    assert hormuz["shocks"] == {"OIL_WTI": "+40%"}
+    text = cli("scenarios", "list").out
+    assert all(row["name"] in text for row in rows)
+
+
+def test_config_show_names_each_origin(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text("seed = 7\n")
+    monkeypatch.setenv("FINLLM_CONTEXT", "1024")
+    rows = {row["name"]: row for row in cli("config", "show", "--json").json["settings"]}
+    assert (rows["seed"]["value"], rows["seed"]["origin"]) == (7, str(home / "config.toml"))
+    assert (rows["context"]["value"], rows["context"]["origin"]) == (1024, "FINLLM_CONTEXT")
+    assert rows["model"]["origin"] == "default"
+    assert "config.toml" in cli("config", "show").out
+
+
+def test_runs_list_is_empty_before_the_first_run_and_makes_no_ledger(cli: Cli, home: Path) -> None:
+    assert cli("runs", "list", "--json").json == {"runs": []}
+    assert not home.exists()
+
+
+def test_runs_list_shows_the_newest_first(cli: Cli, home: Path) -> None:
+    ledger = Ledger(home / "ledger.sqlite")
+    for name in ("one", "two"):
+        ledger.start_run(name, {"scenario": {"title": f"Story {name}\x1b[2J"}})
+    ledger.end_run("two", "stopped", None)
+    ledger.close()
+    rows = cli("runs", "list", "--json").json["runs"]
+    assert [(row["id"], row["status"]) for row in rows] == [("two", "stopped"), ("one", "running")]
+    text = cli("runs", "list").out
+    assert "Story one" in text
+    assert "\x1b" not in text
+
+
+def test_completion_offers_the_shipped_scenarios(home: Path) -> None:
+    environ = os.environ | {"_FINLLM_COMPLETE": "complete_bash", "COMP_WORDS": "finllm run horm", "COMP_CWORD": "2",
+                            "FINLLM_HOME": str(home)}  # fmt: skip
+    child = subprocess.run([sys.executable, "-m", "finllm.cli.main"], capture_output=True, text=True, timeout=60,
+                           check=False, env=environ)  # fmt: skip
+    assert child.stdout.split() == ["hormuz-blockade"]
+
+
+def test_doctor_finds_this_installation_whole(cli: Cli, home: Path) -> None:
+    said = cli("doctor", "--json")
+    checks = {check["name"]: check for check in said.json["checks"]}
+    assert {name: check for name, check in checks.items() if check["status"] == "missing"} == {}
+    assert said.code == 0
+    assert {"Python", "typer", "llama.cpp build", "FINLLM_HOME", "model source", "rung Q4_0", "embedding model", "ledger",
+            "edge node", "deep node"} <= set(checks)  # fmt: skip
+    assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
+    assert not (home / "ledger.sqlite").exists()
+
+
+def test_doctor_says_what_is_missing_and_exits_with_1(
+    cli: Cli, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "ledger.sqlite").write_text("this is no database, and long enough to be taken for one" * 20)
+    monkeypatch.setenv("FINLLM_MODEL", str(tmp_path / "gone.gguf"))
+    monkeypatch.setattr(doctor_checks.metadata, "requires", lambda _name: ["no-such-package>=2"])
+    said = cli("doctor", "--json")
+    missing = {check["name"]: check for check in said.json["checks"] if check["status"] == "missing"}
+    assert said.code == 1
+    assert set(missing) == {"no-such-package", "model source", "ledger"}
+    assert all(check["fix"] for check in missing.values())
+    text = cli("doctor")
+    assert text.code == 1
+    assert "gone.gguf" in text.out
+
+
+def test_doctor_survives_unreadable_settings(cli: Cli, home: Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text("= nonsense")
+    said = cli("doctor", "--json")
+    assert said.code == 1
+    assert [check["name"] for check in said.json["checks"] if check["status"] == "missing"] == ["settings"]
+
+
+def test_doctor_warns_of_amx_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks, "_SYSTEM_INFO", "print('CPU : AVX2 = 1 | AMX_INT8 = 1 |')")
+    check = doctor_checks._llama_build()  # pyright: ignore[reportPrivateUsage]
+    assert check.status == "warning"
+    assert check.fix
+    assert "make install" in check.fix
+
+
+def test_doctor_survives_a_llama_cpp_built_for_another_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks, "_SYSTEM_INFO", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    check = doctor_checks._llama_build()  # pyright: ignore[reportPrivateUsage]
+    assert check.status == "missing"
+    assert "exit status -4" in check.detail
+
+
+def test_budget_options() -> None:
+    assert parse_budget(None) is None
+    assert parse_budget("20s, 5000tokens,0deep") == BudgetEntry(seconds=20, tokens=5000, deep_tokens=0)
+    base = BudgetEntry(seconds=20, tokens=5000, deep_tokens=None)
+    assert merge_budgets(base, parse_budget("60s,500deep")) == BudgetEntry(seconds=60, tokens=5000, deep_tokens=500)
+    assert merge_budgets(None, base) == base
+    assert merge_budgets(base, None) == base

@@ -1,0 +1,79 @@
+"""Whole runs on the real model, the real Chroma and the real checkpointer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finllm.graphs.desk import Desk
+from finllm.graphs.report import Report
+from finllm.scenarios import SCENARIOS_DIR
+from finllm.tools.scenario import Replay
+from tests.graphs.conftest import request_for, run
+
+SHIPPED = sorted(path.stem for path in SCENARIOS_DIR.glob("*.yaml"))
+
+
+def report_of(outcome_report: Report | None) -> Report:
+    assert outcome_report is not None
+    return outcome_report
+
+
+def test_at_least_ten_scenarios_are_shipped() -> None:
+    assert len(SHIPPED) >= 11
+
+
+@pytest.mark.parametrize("scenario", SHIPPED)
+def test_a_shipped_scenario_runs_through_on_real_parts(scenario: str, real_desk: Desk) -> None:
+    request = request_for(scenario)
+    outcome = run(request, real_desk, f"ship-{scenario}")
+    report = report_of(outcome.report)
+    assert outcome.status == "finished"
+    assert {agent.agent for agent in report.agents} == {
+        "market-signal", "narrative", "sanity-checker", "validator", "stress-tester", "compliance"
+    }  # fmt: skip
+    assert {agent.status for agent in report.agents} == {"judged"}
+    for entry in request.scenario.shocks:
+        assert entry.factor in {row.factor for row in report.shocks if row.origin == "user"}
+
+
+def test_the_non_event_moves_next_to_nothing(real_desk: Desk) -> None:
+    report = report_of(run(request_for("non-event"), real_desk, "non-event").report)
+    assert abs(report.total_share.value) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "move"),
+    [
+        ("1998-07-17", "1998-08-31", -0.1934),
+        ("2008-09-12", "2008-11-20", -0.3989),
+        ("2020-02-19", "2020-03-23", -0.3392),
+        ("2022-01-03", "2022-10-12", -0.2543),
+    ],
+)
+def test_a_replayed_index_book_moves_as_the_index_did(start: str, end: str, move: float, real_desk: Desk) -> None:
+    replay = Replay.model_validate({"start": start, "end": end})
+    request = request_for("lehman-2008", "index-only.csv", replay=replay, sources=(),
+                          as_of=replay.end.replace(year=2022, month=12, day=15))  # fmt: skip
+    report = report_of(run(request, real_desk, f"replay-{start}").report)
+    assert report.total_share.value == pytest.approx(move, abs=0.001)
+
+
+def test_a_second_run_of_the_same_inputs_asks_no_model_and_says_the_same(real_desk: Desk) -> None:
+    first = report_of(run(request_for("ceasefire"), real_desk, "twice-1").report)
+    second = report_of(run(request_for("ceasefire"), real_desk, "twice-2").report)
+    assert all(use.reused for use in real_desk.ledger.uses("twice-2", "call"))
+    assert first.model_dump(exclude={"run_id"}) == second.model_dump(exclude={"run_id"})
+
+
+def test_the_injected_sources_are_found(real_desk: Desk) -> None:
+    import yaml
+
+    planted = yaml.safe_load((Path(__file__).parent.parent / "data" / "planted.yaml").read_text(encoding="utf-8"))
+    missed: list[str] = []
+    for scenario in SHIPPED:
+        report = report_of(run(request_for(scenario), real_desk, f"injected-{scenario}").report)
+        verdicts = {source.id: source.verdict for source in report.sources}
+        missed += [id for id in planted[scenario]["injection"] if verdicts[id] != "injected"]
+    assert missed == []
