@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from finllm.scheduler.template import Choices, Template, compile_template
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 LABELS = string.ascii_uppercase
 """What stands before a line of evidence in a prompt; lines beyond the last letter are not offered."""
+_FENCE = re.compile(r"<\s*/?\s*data\b[^<>]*>", re.IGNORECASE)
+"""What a prompt puts around material: in the material itself it would end it."""
 NEUTRAL = "N/A"
 """Content-free text: what the model answers to it is the prompt's own prior."""
 
@@ -100,8 +103,9 @@ async def judge(
     `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. Errors:
     BudgetExceeded, RecordError; a backend that fails makes the agent abstain.
     """
-    by_label = dict(zip(LABELS, [line for lines in offered.values() for line in lines], strict=False))
-    template = compile_template(agent.judgement, _labels(agent, offered), count=agent.picks)
+    labels = _labels(agent, offered)
+    by_label = dict(zip(LABELS, [line for field in labels for line in offered[field]], strict=False))
+    template = compile_template(agent.judgement, labels, count=agent.picks)
     version = prompt_version(agent)
     calls: list[str] = []
     problem: str | None = None
@@ -116,6 +120,9 @@ async def judge(
                 judged = agent.judgement.model_validate_json(answer.text)
             except ValidationError as error:
                 problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+                continue
+            problem = _miscited(judged, labels)
+            if problem is not None:
                 continue
             opinion = _opinion(agent, judged, answer, by_label, calls, version)
             caller.bus.emit(Judged(agent=agent.role, judgement=opinion.judgement or {}))
@@ -148,8 +155,9 @@ async def _ask(
     priors: Choices | None,
     problem: str | None,
 ) -> Answer:
-    lines = "\n".join(f"{label}: {line.text}" for label, line in by_label.items())
-    user = _templates().get_template(f"{agent.prompt}.md.j2").render(**inputs, evidence=lines)
+    lines = "\n".join(f"{label}: {' '.join(line.text.split())}" for label, line in by_label.items())
+    material = {name: _FENCE.sub(" ", text) for name, text in {**inputs, "evidence": lines}.items()}
+    user = _templates().get_template(f"{agent.prompt}.md.j2").render(material)
     if problem is not None:
         user += f"\nYour last answer was invalid: {problem}"
     prompt = Prompt(_templates().get_template("system.md.j2").render(), user)
@@ -166,6 +174,15 @@ async def _ask(
         priors=priors,
     )
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
+
+
+def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
+    """What is wrong with a judgement's citations: a letter that its field was not offered."""
+    for field, letters in labels.items():
+        for label in getattr(judged, field):
+            if len(label) != 1 or label not in letters:
+                return f"{field}: {label!r} was not offered"
+    return None
 
 
 def _opinion(

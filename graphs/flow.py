@@ -89,6 +89,8 @@ async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: 
     if row is None:
         raise InputError(f"no run {run_id!r}", fix="run 'finllm runs list' for those on record")
     if row.result is not None:
+        if answer is not None:
+            raise _asks_nothing(run_id)
         done = Report.model_validate(row.result)
         return Outcome(run_id, done.status, done)
     request = RunRequest.model_validate(row.request)
@@ -115,7 +117,7 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
         held = await graph.aget_state(config)
         waiting = any(task.interrupts for task in held.tasks)
         if answer is not None and not waiting:
-            raise InputError(f"run {run_id!r} asks nothing", fix="resume it without --answer")
+            raise _asks_nothing(run_id)
         begin: Any = start if start is not None or held.next or held.values else {"opinions": []}
         if waiting and answer is None:
             return Outcome(run_id, "waiting", None, _question(held))
@@ -137,6 +139,10 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
     return Outcome(run_id, done.status, done)
+
+
+def _asks_nothing(run_id: str) -> InputError:
+    return InputError(f"run {run_id!r} asks nothing", fix="resume it without --answer")
 
 
 def _question(held: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ NAMES = ("S&P 500", "10-year", "US 10-year", "RATE_US_10Y", "as_of")
 """Names with digits that a sentence may carry."""
 
 _REFERENCE = re.compile(r"\[\[([A-Za-z][A-Za-z0-9_]*)\]\]")
-_NUMBER = re.compile(r"\d")
+_CUT = "\0"
+"""Stands where a reference or a name was, so that what was around it cannot join up to another name."""
 
 
 def cited(sentence: str) -> list[str]:
@@ -26,10 +27,10 @@ def ground(sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | N
     Quotes are the user's own words (a title, an instrument's id), shown as such. Errors: GroundingError for a number
     outside a reference, or a reference to nothing.
     """
-    bare = _REFERENCE.sub("", sentence)
+    bare = _REFERENCE.sub(_CUT, sentence)
     for name in NAMES:
-        bare = bare.replace(name, "")
-    if _NUMBER.search(bare):
+        bare = bare.replace(name, _CUT)
+    if any(character.isnumeric() for character in bare):
         raise GroundingError(
             f"the sentence {sentence!r} carries a number that no evidence row carries",
             fix="cite the row as [[E…]], or report this as a fault of finllm",

@@ -48,7 +48,7 @@ def check_provenance(
         twins = tuple(
             ids[j]
             for j in range(len(ids))
-            if j != i and publishers[j] != publishers[i] and float(similar[i, j]) >= SAME_TEXT
+            if j != i and _name(publishers[j]) != _name(publishers[i]) and float(similar[i, j]) >= SAME_TEXT
         )
         agreeing, opposing = _company(i, says)
         verdict: SourceVerdict = "credible"
@@ -62,6 +62,10 @@ def check_provenance(
             verdict=verdict, agreeing=agreeing, opposing=opposing, twins=twins, injections=injections[i]
         )
     return found
+
+
+def _name(publisher: str) -> str:
+    return " ".join(publisher.casefold().split())
 
 
 def _company(i: int, says: Sequence[Mapping[FactorId, Heard]]) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
 
 def worst(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
     """The gravest verdict; `pass` for none."""
-    return max(verdicts, key=_GRAVITY.index, default=_GRAVITY[0])
+    return next((verdict for verdict in reversed(_GRAVITY) if verdict in verdicts), "pass")
 
 
 def _finding(rule: RuleId, verdict: RuleVerdict, what: str, because: tuple[str, ...] = ()) -> Finding:
@@ -92,7 +92,9 @@ def _finding(rule: RuleId, verdict: RuleVerdict, what: str, because: tuple[str, 
 
 
 def _worse(blocking: Sequence[str], flagging: Sequence[str]) -> RuleVerdict:
-    return "block" if blocking else "flag" if flagging else "pass"
+    if blocking:
+        return "block"
+    return "flag" if flagging else "pass"
 
 
 def _listed(what: str, names: Sequence[str]) -> str:

@@ -73,6 +73,7 @@ _TEMPLATE = re.compile(
     r"|<(?:system|assistant|developer|instructions?|system[_-]prompt|tool_call|function_call)>)"
     r"|<\|[A-Za-z0-9_ .-]{1,40}\|>|\[/(?:INST|SYS|SYSTEM|SYSTEM_PROMPT)\]|<<\s*/\s*SYS\s*>>|</?s>"
     r"|</(?:system|assistant|developer|instructions?|system[_-]prompt|tool_call|function_call)>"
+    r"|\[\[\s*E\d+\s*\]\]"  # the report's own references to evidence
     r"|<(?:bos|eos|pad|unk|end_of_turn|/?think|/?tool_response)>",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -154,7 +155,8 @@ def _without_templates(traced: Traced, original: str, removed: list[Removal]) ->
     edits: list[tuple[int, int, str]] = []
     for match in _TEMPLATE.finditer(traced.text):
         start, end = traced.origin(match.start(), match.end())
-        _record(removed, original, (start, end), "template", "chat-template")
+        rule = "evidence-reference" if match[0].startswith("[[") else "chat-template"
+        _record(removed, original, (start, end), "template", rule)
         edits.append((match.start(), match.end(), " "))
         if turns and turns[-1][0] == turns[-1][1]:
             turns[-1] = (turns[-1][0], start)

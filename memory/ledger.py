@@ -69,12 +69,19 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise self._failed("open", error) from error
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._migrate()
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
+            self._db.close()
             raise self._failed("open", error) from error
+        except RecordError:
+            self._db.close()
+            raise
 
     def _migrate(self) -> None:
         with self._transaction() as db:
@@ -83,7 +90,8 @@ class Ledger:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute("INSERT INTO meta VALUES (?)", (SCHEMA_VERSION,))
-            found = db.execute("SELECT schema_version FROM meta").fetchone()[0]
+            row = db.execute("SELECT schema_version FROM meta").fetchone()
+        found = None if row is None else row[0]
         if found != SCHEMA_VERSION:
             raise RecordError(
                 f"the ledger {str(self._path)!r} has schema {found}, this finllm reads {SCHEMA_VERSION}",
@@ -96,7 +104,7 @@ class Ledger:
     def lookup(self, key: str) -> Entry | None:
         with self._reading() as db:
             row = db.execute("SELECT key, kind, actor, request, response FROM entry WHERE key=?", (key,)).fetchone()
-        return None if row is None else _entry(row)
+            return None if row is None else _entry(row)
 
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
         """Write an entry and its first use. A key that another process wrote meanwhile is kept as it was."""
@@ -125,7 +133,7 @@ class Ledger:
         )
         with self._reading() as db:
             rows = db.execute(query, (run_id, kind, kind)).fetchall()
-        return [Use(row[0], row[2], bool(row[1]), _entry(row[2:])) for row in rows]
+            return [Use(row[0], row[2], bool(row[1]), _entry(row[2:])) for row in rows]
 
     def start_run(self, run_id: str, request: dict[str, Any]) -> None:
         with self._transaction() as db:
@@ -143,7 +151,7 @@ class Ledger:
     def run(self, run_id: str) -> RunRow | None:
         with self._reading() as db:
             row = db.execute("SELECT id, created_ns, request, status, result FROM run WHERE id=?", (run_id,)).fetchone()
-        return None if row is None else _run(row)
+            return None if row is None else _run(row)
 
     def runs(self) -> list[RunRow]:
         """All runs, newest first."""
@@ -151,28 +159,28 @@ class Ledger:
             rows = db.execute(
                 "SELECT id, created_ns, request, status, result FROM run ORDER BY created_ns DESC, id DESC"
             ).fetchall()
-        return [_run(row) for row in rows]
+            return [_run(row) for row in rows]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                except BaseException:
-                    self._db.execute("ROLLBACK")
-                    raise
+                yield self._db
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 raise self._failed("write", error) from error
+            finally:
+                with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled back already
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 yield self._db
-            except sqlite3.Error as error:
+            except (sqlite3.Error, ValueError) as error:
                 raise self._failed("read", error) from error
 
     def _failed(self, verb: str, error: Exception) -> RecordError:
@@ -183,7 +191,14 @@ class Ledger:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise RecordError(
+            f"cannot put this on record: {error}", fix="report this as a fault of finllm; nothing was decided on it"
+        ) from error
+    return text
 
 
 def _entry(row: Any) -> Entry:

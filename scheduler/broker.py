@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFinished, CallStarted, EventBus, Placed
-from finllm.scheduler.backends import Backend, Offer, Request, TokenLimitReached
-from finllm.scheduler.policy import Placement, place
+from finllm.scheduler.backends import Backend, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.policy import Placement, least_tokens, place
 from finllm.scheduler.record import Entry, Recorder
 from finllm.scheduler.task import Account, Task, key_of
 from finllm.scheduler.template import Choices
@@ -40,7 +41,7 @@ class Broker:
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
-        self._in_flight: dict[str, asyncio.Lock] = {}
+        self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -53,7 +54,7 @@ class Broker:
         that meets the floor. Errors: BudgetExceeded when the run's budget is spent, BackendError when no backend may
         or can answer, RecordError when the answer cannot be written down.
         """
-        failed: dict[str, str] = {}
+        failed = self._failed_before(task, run_id)
         while True:
             placement = self._placement(task, account, run_id, failed)
             if placement.chosen is None:
@@ -64,98 +65,131 @@ class Broker:
             except BackendError as error:
                 failed[placement.chosen] = error.message
 
-    def _placement(self, task: Task, account: Account, run_id: str, failed: dict[str, str]) -> Placement:
-        """The recorded placement of this task in this run, or a new one, recorded."""
+    def _failed_before(self, task: Task, run_id: str) -> dict[str, str]:
+        """Backends that failed before another one's recorded answer to this task in this run: not to be asked again."""
+        failed: dict[str, str] = {}
+        while (entry := self._recorder.lookup(self._placement_key(task, run_id, failed))) is not None:
+            chosen = entry.response["chosen"]
+            if self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None:
+                return failed
+            failed[chosen] = "it failed before in this run"
+        return {}
+
+    def _placement_key(self, task: Task, run_id: str, failed: Mapping[str, str]) -> str:
         question = {
             "run": run_id,
             "node": task.node,
             "floor": task.floor,
             "task": task.content(),
-            "failed": failed,
+            "failed": sorted(failed),
             "offers": [asdict(offer) for offer in self.offers],
         }
-        key = key_of("placement", question)
+        return key_of("placement", question)
+
+    def _placement(self, task: Task, account: Account, run_id: str, failed: Mapping[str, str]) -> Placement:
+        """The recorded placement of this task in this run, or a new one, recorded."""
+        key = self._placement_key(task, run_id, failed)
         entry = self._recorder.lookup(key)
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
             return Placement(**entry.response)
         placement = place(task, self.offers, account, failed)
-        if placement.chosen is not None:
-            request: dict[str, Any] = {
-                "agent": task.agent,
-                "floor": task.floor,
-                "deadline": task.deadline,
-                "value": task.value,
-                "tenant": task.tenant,
-                "failed": failed,
-                "spent": asdict(account.spent()),
-            }
-            entry = Entry(key, "placement", "broker", request, asdict(placement))
-            self._recorder.record(entry, run_id=run_id, node=task.node)
-            self._bus.emit(
-                Placed(agent=task.agent, node=task.node, chosen=placement.chosen, refused=dict(placement.refused))
-            )
+        if placement.chosen is None:
+            return placement
+        request: dict[str, Any] = {
+            "agent": task.agent,
+            "floor": task.floor,
+            "deadline": task.deadline,
+            "value": task.value,
+            "tenant": task.tenant,
+            "failed": dict(failed),
+            "spent": asdict(account.spent()),
+        }
+        entry = self._kept(Entry(key, "placement", "broker", request, asdict(placement)), task, run_id)
+        placement = Placement(**entry.response)
+        self._bus.emit(
+            Placed(agent=task.agent, node=task.node, chosen=entry.response["chosen"], refused=dict(placement.refused))
+        )
         return placement
 
     async def _call(self, task: Task, backend: Backend, account: Account, run_id: str) -> Answer:
         offer = backend.offer
-        content = {**task.content(), "weights_sha256": offer.weights_sha256, "precision": offer.precision}
+        content = _content(task, offer)
         key = key_of("call", content)
         async with self._in_flight.setdefault(key, asyncio.Lock()):
             entry = self._recorder.lookup(key)
+            reused = entry is not None
+            seconds, tokens = 0.0, 0
             if entry is not None:
                 self._recorder.used(key, run_id=run_id, node=task.node)
-                self._bus.emit(
-                    CallFinished(key=key, agent=task.agent, backend=offer.name, reused=True, seconds=0.0, tokens=0)
+            else:
+                generation = await self._generate(key, task, backend, account)
+                seconds, tokens = generation.seconds, generation.tokens
+                response = {
+                    "text": generation.text,
+                    "choices": generation.choices,
+                    "prompt_tokens": generation.prompt_tokens,
+                    "output_tokens": generation.output_tokens,
+                    "seconds": generation.seconds,
+                }
+                asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer)}
+                entry = self._kept(Entry(key, "call", offer.name, asked, response), task, run_id)
+            self._bus.emit(
+                CallFinished(
+                    key=key, agent=task.agent, backend=offer.name, reused=reused, seconds=seconds, tokens=tokens
                 )
-                return Answer(key, entry.response["text"], entry.response["choices"], offer, reused=True)
-            account.check(f"the call of {task.agent!r} at {task.node!r}")
-            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name))
-            request = Request(task.prompt, task.template, task.priors, task.seed, account.tokens_left(offer.tier))
+            )
+            return Answer(key, entry.response["text"], entry.response["choices"], offer, reused=reused)
+
+    def _kept(self, entry: Entry, task: Task, run_id: str) -> Entry:
+        """Record an entry; what the recorder kept at its key, which is another process's where that was first."""
+        self._recorder.record(entry, run_id=run_id, node=task.node)
+        return self._recorder.lookup(entry.key) or entry
+
+    async def _generate(self, key: str, task: Task, backend: Backend, account: Account) -> Generation:
+        """Ask a backend within the account and the time that is left, and charge what it used."""
+        tier, name = backend.offer.tier, backend.offer.name
+        async with account.hold(tier, task.most_tokens()) as limit:
+            account.check(_not_done(task))
+            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=name))
+            last = limit == account.tokens_left("edge") < float("inf")
+            request = Request(task.prompt, task.template, task.priors, task.seed, limit)
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
             try:
                 with anyio.fail_after(wait):
                     generation = await backend.generate(request)
             except TokenLimitReached as error:
-                account.spend(offer.tier, error.tokens)
-                if account.tokens_left("edge") <= request.token_limit - error.tokens:
-                    raise account.exceeded("tokens", f"the call of {task.agent!r} at {task.node!r}") from error
+                account.spend(tier, error.tokens)
+                if last:
+                    raise account.exceeded("tokens", _not_done(task)) from error
                 raise
             except TimeoutError:
-                account.check(f"the call of {task.agent!r} at {task.node!r}")
+                account.check(_not_done(task))
                 fix = "raise FINLLM_CALL_TIMEOUT or check the backend with 'finllm doctor'"
-                raise BackendError(f"{offer.name!r} gave no answer within {wait:.0f} s", fix=fix) from None
+                raise BackendError(f"{name!r} gave no answer within {wait:.0f} s", fix=fix) from None
             finally:
                 request.stop.set()
-            account.spend(offer.tier, generation.tokens)
-            response = {
-                "text": generation.text,
-                "choices": generation.choices,
-                "prompt_tokens": generation.prompt_tokens,
-                "output_tokens": generation.output_tokens,
-                "seconds": generation.seconds,
-            }
-            asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer)}
-            self._recorder.record(Entry(key, "call", offer.name, asked, response), run_id=run_id, node=task.node)
-            self._bus.emit(
-                CallFinished(
-                    key=key,
-                    agent=task.agent,
-                    backend=offer.name,
-                    reused=False,
-                    seconds=generation.seconds,
-                    tokens=generation.tokens,
-                )
-            )
-            return Answer(key, generation.text, generation.choices, offer, reused=False)
+            account.spend(tier, generation.tokens)
+            return generation
+
+
+def _content(task: Task, offer: Offer) -> dict[str, Any]:
+    """What a call's key is made of: the task's content, and the weights that answer it."""
+    return {**task.content(), "weights_sha256": offer.weights_sha256, "precision": offer.precision}
+
+
+def _not_done(task: Task) -> str:
+    return f"the call of {task.agent!r} at {task.node!r}"
 
 
 def _unplaced(task: Task, account: Account, placement: Placement) -> BackendError | BudgetExceeded:
-    not_done = f"the call of {task.agent!r} at {task.node!r}"
-    if account.tokens_left("edge") <= 0 or account.seconds_left() <= 0:
-        return account.exceeded("tokens" if account.tokens_left("edge") <= 0 else "seconds", not_done)
+    """Stop where the whole run's budget does not reach; degrade where it is only this task that finds no backend."""
+    if account.seconds_left() <= 0:
+        return account.exceeded("seconds", _not_done(task))
+    if least_tokens(task) > account.tokens_left("edge"):
+        return account.exceeded("tokens", _not_done(task))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(placement.refused.items()))
     return BackendError(
-        f"no backend may serve {not_done}: {reasons or 'there is none'}",
+        f"no backend may serve {_not_done(task)}: {reasons or 'there is none'}",
         fix="add a backend that meets the floor, or a larger --budget",
     )

@@ -22,11 +22,16 @@ class Placement:
     rule: str = RULE
 
 
+def least_tokens(task: Task) -> float:
+    """Tokens below which a call of this task need not be tried: roughly its prompt's length."""
+    return (len(task.prompt.system) + len(task.prompt.user)) / CHARS_PER_TOKEN
+
+
 def place(task: Task, offers: Sequence[Offer], account: Account, failed: Mapping[str, str]) -> Placement:
     """Pick the coarsest backend that meets the floor, is not in `failed` (name → reason) and fits the budget."""
     refused: dict[str, str] = {}
     chosen: str | None = None
-    need = (len(task.prompt.system) + len(task.prompt.user)) / CHARS_PER_TOKEN
+    need = least_tokens(task)
     for offer in sorted(offers, key=lambda o: (PRECISIONS.index(o.precision), o.name)):
         left = account.tokens_left(offer.tier)
         if not meets_floor(offer.precision, task.floor):

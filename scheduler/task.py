@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,6 +22,10 @@ PRECISIONS: tuple[str, ...] = ("Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q8_0", "F16"
 def meets_floor(precision: str, floor: str) -> bool:
     """True if `precision` is at least as fine as `floor`. Errors: ValueError for a precision not in `PRECISIONS`."""
     return PRECISIONS.index(precision) >= PRECISIONS.index(floor)
+
+
+CHAT_OVERHEAD = 256
+"""Tokens that a chat template may put around the messages, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,10 @@ class Task:
             "seed": self.seed,
         }
 
+    def most_tokens(self) -> int:
+        """More than any call of this task uses: a token is at least one byte of what goes in or may come out."""
+        return len(json.dumps(self.content(), ensure_ascii=False).encode()) + CHAT_OVERHEAD
+
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """The ledger's key: hex sha256 of the kind and of the content as canonical JSON."""
@@ -83,7 +93,7 @@ class Spent:
 
 
 class Account:
-    """A run's spending against its budget; a hard stop.
+    """A run's spending against its budget; a hard stop, also for calls side by side.
 
     `clock` returns monotonic seconds. `carried` is what earlier processes of the same run spent.
     """
@@ -95,6 +105,8 @@ class Account:
         self._carried = carried or Spent(0.0, 0, 0)
         self._tokens = self._carried.tokens
         self._deep_tokens = self._carried.deep_tokens
+        self._held: list[tuple[Tier, float]] = []
+        self._released = asyncio.Event()
 
     def spent(self) -> Spent:
         return Spent(self._carried.seconds + self._clock() - self._started, self._tokens, self._deep_tokens)
@@ -108,11 +120,34 @@ class Account:
         return float("inf") if self.budget.seconds is None else self.budget.seconds - self.spent().seconds
 
     def tokens_left(self, tier: Tier) -> float:
-        """Tokens a call on `tier` may still use."""
+        """Tokens that calls on `tier` have not spent."""
         left = float("inf") if self.budget.tokens is None else self.budget.tokens - self._tokens
         if tier == "deep" and self.budget.deep_tokens is not None:
             left = min(left, self.budget.deep_tokens - self._deep_tokens)
         return left
+
+    @contextlib.asynccontextmanager
+    async def hold(self, tier: Tier, most: int) -> AsyncGenerator[float, None]:
+        """Set tokens aside for a call that uses at most `most`; gives the limit that the call must keep.
+
+        A call that might not fit beside those under way waits for them, and then may use all that is left.
+        """
+        while self._unheld(tier) < min(most, self.tokens_left(tier)):
+            await self._released.wait()
+        left = max(self.tokens_left(tier), 0)
+        hold = (tier, min(most, left))
+        self._held.append(hold)
+        try:
+            yield left if left == float("inf") else hold[1]
+        finally:
+            self._held.remove(hold)
+            self._released.set()
+            self._released = asyncio.Event()
+
+    def _unheld(self, tier: Tier) -> float:
+        held = {kind: sum(tokens for of, tokens in self._held if of == kind) for kind in ("edge", "deep")}
+        free = self.tokens_left("edge") - held["edge"] - held["deep"]
+        return min(free, self.tokens_left("deep") - held["deep"]) if tier == "deep" else free
 
     def check(self, not_done: str) -> None:
         """Errors: BudgetExceeded, naming what was spent and what was not done, once seconds or tokens are spent."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin
 
 from pydantic import BaseModel
+
+from finllm.errors import BackendError
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ class Filled:
 def compile_template(judgement: type[BaseModel], picks: Mapping[str, Sequence[str]], *, count: int = 2) -> Template:
     """Turn a judgement type into a template.
 
-    Supported fields: `Literal` of strings (a choice), nested models and `dict[Literal, Model]` (objects), and
-    `tuple[str, ...]` (a pick among `picks[path]`). Errors: TypeError for any other annotation, KeyError for a pick
-    without labels.
+    Supported fields: `Literal` of strings that JSON writes as they are (a choice), nested models and
+    `dict[Literal, Model]` (objects), and `tuple[str, ...]` (a pick among `picks[path]`). Errors: TypeError for any
+    other annotation or an `Unless` on a field that is not decided before it, KeyError for a pick without labels.
     """
     steps: list[Step] = []
     _object(judgement, "", picks, count, steps)
@@ -107,9 +108,12 @@ def compile_template(judgement: type[BaseModel], picks: Mapping[str, Sequence[st
 def _object(
     model: type[BaseModel], path: str, picks: Mapping[str, Sequence[str]], count: int, steps: list[Step]
 ) -> None:
+    steps.append(Force("{"))
     for position, (name, field) in enumerate(model.model_fields.items()):
-        steps.append(Force(("{" if position == 0 else ", ") + json.dumps(name) + ": "))
+        steps.append(Force((", " if position else "") + json.dumps(name) + ": "))
         unless = next((m for m in field.metadata if isinstance(m, Unless)), None)
+        if unless is not None and unless.field not in list(model.model_fields)[:position]:
+            raise TypeError(f"field {name!r}: {unless.field!r} of its 'Unless' is not decided before it")
         if unless is not None and path:
             unless = Unless(f"{path}.{unless.field}", unless.value, unless.then)
         _value(field.annotation, f"{path}.{name}" if path else name, picks, count, steps, unless)
@@ -123,28 +127,30 @@ def _value(
     if origin is Annotated:
         _value(get_args(annotation)[0], path, picks, count, steps, unless)
     elif origin is Literal:
-        values = tuple(str(v) for v in get_args(annotation) if unless is None or v != unless.then)
+        values = tuple(v for v in get_args(annotation) if unless is None or v != unless.then)
+        if not values or any(json.dumps(v, ensure_ascii=False) != f'"{v}"' for v in values):
+            raise TypeError(f"field {path!r}: a judgement cannot choose among {values!r}")
         steps += [Force('"'), Choose(path, values, unless), Force('"')]
     elif origin is dict and get_origin(get_args(annotation)[0]) is Literal:
         keys, model = get_args(annotation)
         for position, key in enumerate(get_args(keys)):
             steps.append(Force(("{" if position == 0 else ", ") + json.dumps(key) + ": "))
-            _object(model, f"{path}.{key}", picks, count, steps)
+            _value(model, f"{path}.{key}", picks, count, steps, None)
         steps.append(Force("}"))
     elif origin is tuple and get_args(annotation) == (str, Ellipsis):
         steps.append(Pick(path, tuple(picks[path]), count))
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         _object(annotation, path, picks, count, steps)
     else:
-        kind = "union" if origin in (Union, types.UnionType) else repr(annotation)
-        raise TypeError(f"field {path!r}: a judgement cannot hold {kind}")
+        raise TypeError(f"field {path!r}: a judgement cannot hold {annotation}")
 
 
 def fill(template: Template, scorer: Scorer, priors: Mapping[str, Mapping[str, float]] | None = None) -> Filled:
     """Decide every field of a template.
 
     `priors` are the probabilities of a content-free prompt; scores are divided by them, so that a value wins by what
-    the text adds and not by how often the model says it (contextual calibration; Zhao et al. 2021, eq. 1–2).
+    the text adds and not by how often the model says it (contextual calibration; Zhao et al. 2021, eq. 1–2). Errors:
+    BackendError for scores that are not numbers.
     """
     text: list[str] = []
     choices: Choices = {}
@@ -192,6 +198,8 @@ def _decide(scorer: Scorer, field: str, values: Sequence[str], prior: Mapping[st
     if prior is not None:
         scores = [s - math.log(max(prior.get(v, 0.0), LEAST_PRIOR)) for s, v in zip(scores, values, strict=True)]
     top = max(scores)
+    if not math.isfinite(top) or any(math.isnan(score) for score in scores):
+        raise BackendError(f"the model gave no usable score for {field!r}", fix="check its weights: 'finllm doctor'")
     weights = [math.exp(score - top) for score in scores]
     total = sum(weights)
     return {value: weight / total for value, weight in zip(values, weights, strict=True)}

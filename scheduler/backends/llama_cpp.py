@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class LlamaCppBackend:
         self._threads = threads
         self._offer = Offer(name, tier, precision, weights_sha256, _build(), context)
         self._engine: _Engine | None = None
+        self._closed = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"llama-{name}")
 
     @property
@@ -49,12 +51,22 @@ class LlamaCppBackend:
         Errors: BackendError for a file that does not load, a prompt that does not fit or a decode that fails;
         TokenLimitReached; a cancelled call leaves the thread after its current step.
         """
-        return await asyncio.wrap_future(self._thread.submit(self._generate, request))
+        try:
+            queued = self._thread.submit(self._generate, request)
+        except RuntimeError as error:
+            raise self._is_closed() from error
+        return await asyncio.wrap_future(queued)
 
     def close(self) -> None:
-        """Free the model; calls in flight finish first."""
+        """Free the model. The call under way finishes first, those that wait fail; closing again does nothing."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
         self._thread.submit(self._free).result()
         self._thread.shutdown()
+
+    def _is_closed(self) -> BackendError:
+        return BackendError(f"{self._offer.name!r} is closed", fix="open the desk again")
 
     def _free(self) -> None:
         if self._engine is not None:
@@ -62,6 +74,8 @@ class LlamaCppBackend:
             self._engine = None
 
     def _generate(self, request: Request) -> Generation:
+        if self._closed.is_set():
+            raise self._is_closed()
         if request.stop.is_set():
             raise BackendError("the call was abandoned before it began", fix="ask again")
         if self._engine is None:
@@ -82,6 +96,7 @@ class _Walk:
     def __init__(self, engine: _Engine, request: Request) -> None:
         self._engine = engine
         self._request = request
+        self._logits: Any = None
         self.position = 0
         engine.clear()
 
@@ -94,7 +109,9 @@ class _Walk:
     def score(self, field: str, values: Sequence[str]) -> list[float]:
         """Scores by first token; where two values share it, by the whole value's log-probability."""
         tokens = [self._engine.tokenize(value, special=False) for value in values]
-        logits = self._engine.logits()
+        if self._logits is None:
+            self._logits = self._engine.logits()
+        logits = self._logits
         if len({value[0] for value in tokens}) == len(values):
             return [float(logits[value[0]]) for value in tokens]
         return [self._score_whole(value, logits) for value in tokens]
@@ -121,6 +138,7 @@ class _Walk:
             if self._request.stop.is_set():
                 raise BackendError("the call was abandoned", fix="ask again")
             chunk = tokens[start : start + BATCH]
+            self._logits = None
             self._engine.decode(chunk)
             self.position += len(chunk)
 
@@ -164,17 +182,21 @@ class _Engine:
 
     def roll_back(self, position: int) -> None:
         """Forget everything from `position` on."""
-        self._llama.llama_memory_seq_rm(self._memory, 0, position, -1)
+        if not self._llama.llama_memory_seq_rm(self._memory, 0, position, -1):
+            raise BackendError("this model cannot go back in its context", fix="use values that differ at their start")
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         data = text.encode()
         tokens = (self._llama.llama_token * (len(data) + 8))()
         count = self._llama.llama_tokenize(self._vocabulary, data, len(data), tokens, len(tokens), False, special)
+        if count < 0:
+            raise BackendError(f"llama.cpp cannot tokenise a text of {len(data)} bytes", fix="shorten the sources")
         return list(tokens[:count])
 
     def chat_tokens(self, prompt: Prompt) -> list[int]:
         """The chat prompt; only the template's own text may become control tokens, the messages never."""
-        tokens: list[int] = []
+        llama, vocabulary = self._llama, self._vocabulary
+        tokens = [llama.llama_vocab_bos(vocabulary)] if llama.llama_vocab_get_add_bos(vocabulary) else []
         for piece in _chat_pieces(self._template, prompt):
             tokens += self.tokenize(piece.text, special=piece.special)
         return tokens
@@ -193,33 +215,52 @@ class _Engine:
         return np.ctypeslib.as_array(pointer, (self._size,)).copy()
 
 
+@dataclass(frozen=True)
 class _Piece:
-    def __init__(self, text: str, special: bool) -> None:
-        self.text = text
-        self.special = special
+    text: str
+    special: bool
 
 
 def _chat_pieces(template: bytes | None, prompt: Prompt) -> list[_Piece]:
-    """Split the rendered chat template at the two messages, so that these can be tokenised as data."""
+    """Split the rendered chat template at the two messages, so that these can be tokenised as data.
+
+    A model whose template knows no system message gets both in the user's. Errors: BackendError for a template that
+    does not show each message once.
+    """
+    separate = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
+    joined = [{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}]
+    for messages in (separate, joined):
+        rendered = _rendered(template, messages)
+        if rendered.count(_SYSTEM) == rendered.count(_USER) == 1 and rendered.index(_SYSTEM) < rendered.index(_USER):
+            before, rest = rendered.split(_SYSTEM)
+            between, after = rest.split(_USER)
+            pieces = ((before, True), (prompt.system, False), (between, True), (prompt.user, False), (after, True))
+            return [_Piece(text, special) for text, special in pieces if text]
+    raise BackendError("the model's chat template cannot be used", fix="set FINLLM_MODEL to a chat model's GGUF file")
+
+
+def _rendered(template: bytes | None, messages: list[dict[str, str]]) -> str:
+    """The chat as the model expects it; empty where its template refuses these messages."""
+    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     if template is None:
-        rendered = f"{_SYSTEM}\n\n{_USER}\n\n"
-    else:
-        messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
+        return "\n\n".join([message["content"] for message in messages] + [""])
+    try:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        rendered = environment.from_string(template.decode()).render(
+        return environment.from_string(template.decode("utf-8", "replace")).render(
             messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
         )
-    before, rest = rendered.split(_SYSTEM)
-    between, after = rest.split(_USER)
-    pieces = ((before, True), (prompt.system, False), (between, True), (prompt.user, False), (after, True))
-    return [_Piece(text, special) for text, special in pieces if text]
+    except (TemplateError, TypeError):
+        return ""
 
 
 def _log_sum_exp(logits: Any) -> float:
-    top = float(logits.max())
-    return top + math.log(float(sum(math.exp(float(x) - top) for x in logits)))
+    import numpy as np
+
+    wide = logits.astype(np.float64)
+    top = wide.max()
+    return float(top + np.log(np.exp(wide - top).sum()))
 
 
 def _build() -> str:

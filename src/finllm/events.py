@@ -126,5 +126,7 @@ class EventBus:
             try:
                 renderer(event)
             except Exception as error:  # noqa: BLE001  a broken renderer is cut off, and the others are told
+                if renderer not in self._renderers:
+                    continue  # another thread, or the renderer's own doing, was quicker
                 self._renderers.remove(renderer)
                 self.emit(Noted(level="warning", message=f"a renderer failed and was dropped: {error!r}"))

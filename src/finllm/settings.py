@@ -21,14 +21,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(DEFAULT_HOME, description="folder of models, ledger, knowledge base and runs")
-    model: Path | None = Field(None, description="GGUF file of the ladder; unset: the embedded SmolLM2-135M")
-    edge_precision: str = Field("Q4_0", description="ladder rung of the edge backend")
-    deep_precision: str = Field("F16", description="ladder rung of the deep backend")
+    home: Path = Field(default=DEFAULT_HOME, description="folder of models, ledger, knowledge base and runs")
+    model: Path | None = Field(default=None, description="GGUF file of the ladder; unset: the embedded SmolLM2-135M")
+    edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
+    deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
-    context: int = Field(2048, ge=512, le=131072, description="context length of a backend, tokens")
-    call_timeout: float = Field(120.0, gt=0, le=3600, description="longest wait for one model call, s")
-    seed: int = Field(0, ge=0, description="seed recorded with every model call")
+    context: int = Field(default=2048, ge=512, le=131072, description="context length of a backend, tokens")
+    call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
+    seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
 
     @property
     def models_dir(self) -> Path:
@@ -62,10 +62,11 @@ class LoadedSettings:
 def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
     """Read the settings.
 
-    Errors: InputError for an unreadable config file, an unknown key or a bad value, naming the origin.
+    An empty variable counts as unset. Errors: InputError for an unreadable config file, an unknown key or a bad value,
+    naming the origin.
     """
-    env = dict(os.environ if environ is None else environ)
-    home = Path(env.get(f"{ENV_PREFIX}HOME", str(DEFAULT_HOME))).expanduser().absolute()
+    env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+    home = _home(env.get(f"{ENV_PREFIX}HOME", str(DEFAULT_HOME)))
     path = home / "config.toml"
     values: dict[str, Any] = {"home": home}
     origins = dict.fromkeys(Settings.model_fields, "default")
@@ -91,11 +92,20 @@ def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
     return LoadedSettings(settings, origins)
 
 
+def _home(value: str) -> Path:
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(
+            f"setting 'home': cannot expand {value!r}: {error}", fix="set FINLLM_HOME to a folder"
+        ) from error
+
+
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {str(path)!r}: {error}", fix="correct or remove the file") from error
     if "home" in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import BackendError
-from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.backends import Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.record import Entry
 from finllm.scheduler.task import Tier
 from finllm.scheduler.template import fill
@@ -41,11 +42,15 @@ class ScriptedBackend:
 
     async def generate(self, request: Request) -> Generation:
         self.requests.append(request)
+        await asyncio.sleep(0)
         rule = next((rule for rule in self._script if str(rule.get("when", "")) in request.prompt.user), {})
         if "fail" in rule:
             raise BackendError(str(rule["fail"]), fix="change the script")
         filled = fill(request.template, _ScriptedScorer(rule.get("say", {})))
-        return Generation(filled.text, filled.choices, len(request.prompt.user) // 4, len(filled.text) // 4, 0.01)
+        done = Generation(filled.text, filled.choices, len(request.prompt.user) // 4, len(filled.text) // 4, 0.01)
+        if done.tokens > request.token_limit:
+            raise TokenLimitReached(request.token_limit, max(int(request.token_limit), 0))
+        return done
 
 
 class _ScriptedScorer:
@@ -74,7 +79,7 @@ class MemoryRecorder:
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
         if self.veto is not None:
             self.veto(entry)
-        self.entries[entry.key] = entry
+        self.entries.setdefault(entry.key, entry)
         self.uses.append((run_id, node, entry.key))
 
     def used(self, key: str, *, run_id: str, node: str) -> None:

@@ -23,7 +23,8 @@ def shown(report: Report, *, terminal: bool = False) -> str:
 def test_summary_comes_before_what_it_rests_on(report: Report) -> None:
     text = shown(report)
     order = ["The book loses a tenth", "The event as read", "Shocks", "P&L by factor", "P&L by position", "Interval",
-             "Closest past event", "Limit breaches", "Who dissented", "What was blocked", "Sources", "Notes"]  # fmt: skip
+             "Closest past event", "Limit breaches", "Who dissented", "What was blocked", "Sources",
+             "Notes"]  # fmt: skip
     places = [text.index(part) for part in order]
     assert places == sorted(places)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from finllm.events import Event, EventBus
 from finllm.graphs.desk import Desk, assemble, open_desk
 from finllm.graphs.flow import Outcome, resume, run_stress_test
 from finllm.graphs.request import RunRequest
+from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
+from finllm.models.embedding import Embedder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.scheduler.backends import Backend
 from finllm.settings import Settings
@@ -67,8 +70,20 @@ def seen() -> Seen:
     return Seen()
 
 
+@pytest.fixture(scope="session")
+def shared_embedder() -> Embedder:
+    return Embedder()
+
+
+@pytest.fixture(scope="session")
+def shared_knowledge(shared_embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    return KnowledgeBase(tmp_path_factory.mktemp("knowledge"), shared_embedder)
+
+
 @pytest.fixture
-def scripted_desk(tmp_path: Path, seen: Seen) -> Iterator[Callable[..., Desk]]:
+def scripted_desk(
+    tmp_path: Path, seen: Seen, shared_embedder: Embedder, shared_knowledge: KnowledgeBase
+) -> Iterator[Callable[..., Desk]]:
     """Make a desk whose edge and deep backends answer from scripts; the rest is real."""
     with contextlib.ExitStack() as closing:
 
@@ -79,7 +94,8 @@ def scripted_desk(tmp_path: Path, seen: Seen) -> Iterator[Callable[..., Desk]]:
             backends: list[Backend] = [ScriptedBackend(edge, name="edge")]
             if deep is not None:
                 backends.append(ScriptedBackend(deep, name="deep", tier="deep", precision="F16"))
-            return assemble(settings, EventBus(seen), ledger, backends)
+            desk = assemble(settings, EventBus(seen), ledger, backends)
+            return replace(desk, knowledge=shared_knowledge, embedder=shared_embedder)
 
         yield make
 

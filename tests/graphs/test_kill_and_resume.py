@@ -77,6 +77,10 @@ def test_a_run_killed_at_a_node_resumes_to_the_same_judgements(
     assert judgements(report) == judgements(whole)
     asked_again = {event["key"] for event in after if event["kind"] == "call_started"}
     assert not asked_again & recorded
-    done_before = {e["node"] for e in before if e["kind"] == "node_finished"} - {"validator", "market_signal", "narrative"}
+    done_before = {e["node"] for e in before if e["kind"] == "node_finished"} - {
+        "validator",
+        "market_signal",
+        "narrative",
+    }
     started_after = {e["node"] for e in after if e["kind"] == "node_started"}
     assert not done_before & started_after, "a finished node ran again"

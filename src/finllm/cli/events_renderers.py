@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 NOTICED_AFTER = 2.0
 """Seconds between two lines about the same wait where lines cannot be overwritten."""
 
+_LASTING = (RunStarted, NodeFinished, Placed, Abstained, Noted, RunFinished)
+"""Events whose line stays on a terminal; the others only move what is redrawn."""
+
 
 class Display(Protocol):
     """A renderer that a person may be asked beside."""
@@ -78,6 +81,20 @@ class JsonLines:
         return contextlib.nullcontext()
 
 
+class _News:
+    """Tells whether a placement is the first of its agent on its backend: the later ones are not shown."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> bool:
+        if not isinstance(event, Placed):
+            return True
+        known = (event.agent, event.chosen) in self._seen
+        self._seen.add((event.agent, event.chosen))
+        return not known
+
+
 class Plain:
     """A line for each event that a person wants to know of; the steps of a wait at most every two seconds."""
 
@@ -85,9 +102,10 @@ class Plain:
         self._stream = stream
         self._clock = clock
         self._waits: dict[str, float] = {}
+        self._is_news = _News()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress) and not self._due(event):
+        if not self._is_news(event) or (isinstance(event, Progress) and not self._due(event)):
             return
         line = line_of(event)
         if line is not None:
@@ -119,6 +137,7 @@ class Live:
         self._calls: dict[str, tuple[CallStarted, float]] = {}
         self._waits: dict[str, Progress] = {}
         self._asked = self._reused = 0
+        self._is_news = _News()
         self._spinner = Spinner("dots")
         self._live = RichLive(console=console, get_renderable=self._draw, transient=True, refresh_per_second=8)
 
@@ -140,13 +159,15 @@ class Live:
     def __call__(self, event: Event) -> None:
         with self._lock:
             self._keep(event)
-        if isinstance(event, RunStarted | NodeFinished | Placed | Abstained | Noted | RunFinished):
+        if isinstance(event, _LASTING) and self._is_news(event):
             from rich.text import Text
 
             self._console.print(Text(line_of(event) or "", style=_style(event)))
 
     def _keep(self, event: Event) -> None:
         match event:
+            case RunStarted():
+                self._nodes.clear()  # of a node that asked a person and is run again
             case NodeStarted():
                 self._nodes[event.node] = self._clock()
             case NodeFinished():
@@ -167,14 +188,16 @@ class Live:
                 pass
 
     def _draw(self) -> RenderableType:
+        from rich.text import Text
+
         with self._lock:
             now = self._clock()
             parts = [f"{node} {now - since:.0f} s" for node, since in self._nodes.items()]
             parts += [f"{call.agent} asks {call.backend} {now - since:.0f} s" for call, since in self._calls.values()]
             parts += [_wait(wait) for wait in self._waits.values()]
             if self._asked or self._reused:
-                parts.append(f"calls: {self._asked} made, {self._reused} from the ledger")
-        self._spinner.update(text=clean(" · ".join(parts) or "working"))
+                parts.append(f"{self._asked} calls, {self._reused} from the ledger")
+        self._spinner.update(text=Text(clean(" · ".join(parts) or "working"), no_wrap=True, overflow="ellipsis"))
         return self._spinner
 
 

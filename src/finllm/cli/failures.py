@@ -38,8 +38,9 @@ def as_finllm_error(error: BaseException) -> FinllmError:
         command = context.command_path if context is not None else "finllm"
         return InputError(clean(say()).rstrip("."), fix=f"see '{command} --help'")
     what = clean(f"{type(error).__name__}: {error}")
-    return _Unexpected(f"finllm failed unexpectedly: {what}",
-                       fix="run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints")  # fmt: skip
+    mends = ["run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints",
+             *getattr(error, "__notes__", ())]  # fmt: skip
+    return _Unexpected(f"finllm failed unexpectedly: {what}", fix="; ".join(mends))
 
 
 def _debugging() -> bool:

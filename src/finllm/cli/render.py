@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,16 +37,13 @@ def report_view(report: Report) -> Group:
         *_section("Limit breaches", _lines(report.breaches, "None.", "bold red")),
         *_section("Compliance", table(
             ("rule", "verdict", "finding"), [(f.rule, verdict(f.verdict), f.what) for f in report.findings])),
-        *_section("Who dissented", _lines(
-            [f"{d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent], "Nobody.")),
+        *_section("Who dissented", _lines(_dissent(report), "Nobody.")),
         *_section("What was blocked", _lines(report.blocked, "Nothing.", "yellow")),
         *_section("Sources", table(
             ("source", "publisher", "published", "verdict", "left out"),
-            [(s.id, s.publisher, s.published_at, s.verdict, _left_out(s.left_out, s.removed))
+            [(s.id, s.publisher, s.published_at.replace("+00:00", "Z"), s.verdict, _left_out(s.left_out, s.removed))
              for s in report.sources])),
-        *_section("Agents", table(
-            ("agent", "status", "backend", "reason"),
-            [(a.agent, a.status, a.backend or "-", a.reason or "-") for a in report.agents])),
+        *_section("Agents", _agents(report)),
         *_section("Notes", _lines((*report.exclusions, *report.notes), "None.")),
     )  # fmt: skip
 
@@ -150,6 +148,22 @@ def _analogue(report: Report) -> RenderableType:
     if a.total is None:
         return Text.assemble(past, " ", text(f"not replayed: {a.why_no_total or 'no reason given'}"))
     return Text.assemble(past, " the book would move by ", _figure(a.total))
+
+
+def _dissent(report: Report) -> list[str]:
+    """A line for all that somebody said the same of."""
+    about: dict[tuple[str, str, str], list[str]] = {}
+    for one in report.dissent:
+        about.setdefault((one.who, one.said, one.instead_of), []).append(one.about)
+    return [
+        f"{who} on {', '.join(names)}: {said}, instead of {instead}" for (who, said, instead), names in about.items()
+    ]
+
+
+def _agents(report: Report) -> RenderableType:
+    counts = Counter((a.agent, a.status, a.backend or "-", a.reason or "-") for a in report.agents)
+    rows = [(agent, str(times), status, backend, why) for (agent, status, backend, why), times in counts.items()]
+    return table(("agent", "times", "status", "backend", "reason"), rows, right=(1,))
 
 
 def _figure(figure: Figure | None) -> Text:

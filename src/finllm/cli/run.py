@@ -246,3 +246,7 @@ def _resumable(bus: EventBus) -> Iterator[None]:
         if recorded and recorded[0] not in error.fix:
             error.fix = f"{error.fix}; go on with: finllm resume {recorded[0]}"
         raise
+    except Exception as error:
+        if recorded:
+            error.add_note(f"go on with: finllm resume {recorded[0]}")
+        raise
