@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 import time
@@ -20,7 +21,7 @@ from langgraph.types import Command
 
 from finllm.agents.agent import Opinion, judge
 from finllm.agents.narrative import NARRATIVE
-from finllm.errors import FinllmError, InputError
+from finllm.errors import InputError, RecordError
 from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
 from finllm.graphs.closing import compliance, report
 from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
@@ -104,9 +105,11 @@ async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: 
     return await _drive(run, None, answer)
 
 
-async def read_event(text: str, as_of: dt.date, desk: Desk) -> Opinion:
-    """How the narrative agent reads an event, without a portfolio. The call is on record under the run id `read`."""
-    del as_of  # the event is the user's own words; nothing is retrieved
+async def read_event(text: str, desk: Desk) -> Opinion:
+    """How the narrative agent reads an event in the user's own words; nothing is retrieved.
+
+    The call is on record under the run id `read`.
+    """
     return await judge(NARRATIVE, {"narrative": text, "precedents": ""}, {"because": []}, adhoc_caller(desk, "read"))
 
 
@@ -128,12 +131,14 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
             begin = Command(resume=answer)
         try:
             await graph.ainvoke(begin, config, context=run, durability="sync")
-        except FinllmError:
-            desk.ledger.end_run(run_id, "stopped", None)
+        except BaseException:  # whatever stopped it, a person's Ctrl-C too, the run can be resumed, and says so
+            with contextlib.suppress(RecordError):
+                desk.ledger.end_run(run_id, "stopped", None)
             desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
             raise
         held = await graph.aget_state(config)
         if any(task.interrupts for task in held.tasks):
+            desk.ledger.end_run(run_id, "waiting", None)
             return Outcome(run_id, "waiting", None, _question(held))
         done = Report.model_validate(held.values["report"])
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))

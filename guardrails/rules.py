@@ -13,7 +13,6 @@ RULE_BOOK_VERSION = "1"
 RuleId = Literal["limits", "restricted", "lookahead", "approval", "support"]
 RULE_IDS: tuple[RuleId, ...] = get_args(RuleId)
 RuleVerdict = Literal["pass", "flag", "block"]
-_GRAVITY: tuple[RuleVerdict, ...] = get_args(RuleVerdict)
 
 RULES: dict[RuleId, str] = {
     "limits": "No loss limit may be breached (flag).",
@@ -84,7 +83,7 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
 
 def worst(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
     """The gravest verdict; `pass` for none."""
-    return next((verdict for verdict in reversed(_GRAVITY) if verdict in verdicts), "pass")
+    return _worse([v for v in verdicts if v == "block"], [v for v in verdicts if v == "flag"])
 
 
 def _finding(rule: RuleId, verdict: RuleVerdict, what: str, because: tuple[str, ...] = ()) -> Finding:

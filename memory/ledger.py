@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
+from finllm.models.files import exclusive
 from finllm.scheduler.record import Entry, EntryKind
 
 SCHEMA_VERSION = 1
@@ -67,19 +68,21 @@ class Ledger:
         self._path = path
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            with exclusive(
+                path.with_name(f".{path.name}.lock")
+            ):  # SQLite does not wait where two switch to WAL at once
+                self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+                self._prepare()
         except (OSError, sqlite3.Error) as error:
             raise self._failed("open", error) from error
+
+    def _prepare(self) -> None:
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._migrate()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._failed("open", error) from error
-        except RecordError:
+        except BaseException:
             self._db.close()
             raise
 

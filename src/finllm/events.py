@@ -102,7 +102,7 @@ class RunFinished(Event):
 class Renderer(Protocol):
     """Shows events to a person or a pipe. It may lose some; it can never veto."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event, /) -> None: ...
 
 
 class EventBus:
@@ -126,7 +126,8 @@ class EventBus:
             try:
                 renderer(event)
             except Exception as error:  # noqa: BLE001  a broken renderer is cut off, and the others are told
-                if renderer not in self._renderers:
-                    continue  # another thread, or the renderer's own doing, was quicker
-                self._renderers.remove(renderer)
+                try:
+                    self._renderers.remove(renderer)
+                except ValueError:  # another thread, or the renderer itself, was quicker
+                    continue
                 self.emit(Noted(level="warning", message=f"a renderer failed and was dropped: {error!r}"))

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
-    context: int = Field(default=2048, ge=512, le=131072, description="context length of a backend, tokens")
+    context: int = Field(default=4096, ge=512, le=131072, description="context length of a backend, tokens")
     call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
     seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
 

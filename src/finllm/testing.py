@@ -62,7 +62,7 @@ class _ScriptedScorer:
 
     def score(self, field: str, values: Sequence[str]) -> list[float]:
         wanted = self._say.get(field, values[0])
-        return [2.2 + math.log(max(len(values) - 1, 1)) if value == wanted else 0.0 for value in values]
+        return [math.log(9 * max(len(values) - 1, 1)) if value == wanted else 0.0 for value in values]
 
 
 class MemoryRecorder:

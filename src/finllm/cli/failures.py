@@ -38,8 +38,11 @@ def as_finllm_error(error: BaseException) -> FinllmError:
         command = context.command_path if context is not None else "finllm"
         return InputError(clean(say()).rstrip("."), fix=f"see '{command} --help'")
     what = clean(f"{type(error).__name__}: {error}")
-    mends = ["run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints",
-             *getattr(error, "__notes__", ())]  # fmt: skip
+    notes = getattr(error, "__notes__", ())
+    if isinstance(error, OSError):
+        refusal = f"the operating system refused: {clean(str(error))}"
+        return FinllmError(refusal, fix="; ".join(["mend that and run the command again", *notes]))
+    mends = ["run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints", *notes]
     return _Unexpected(f"finllm failed unexpectedly: {what}", fix="; ".join(mends))
 
 

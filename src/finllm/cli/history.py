@@ -37,7 +37,7 @@ def list_runs(as_json: JsonFlag = False) -> None:
     from finllm.cli.render import table
 
     shown = [(row.id, _when(row), _title(row), row.status) for row in rows]
-    out_console().print(table(("run", "when", "title", "status"), shown))
+    out_console().print(table(("run", "when", "title", "status"), shown, whole=(0,)))
 
 
 def trace(

@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     tolerate_narrow_encodings()
     _hush_libraries()
+    _share_the_cores()
     try:
         code = get_command(app).main(arguments, prog_name="finllm", standalone_mode=False)
         sys.stdout.flush()
@@ -77,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == 130:  # typer's way to say that a Ctrl-C came through
         return report_failure(KeyboardInterrupt(), as_json=as_json)
     return code or 0
+
+
+def _share_the_cores() -> None:
+    """Let llama.cpp's threads sleep while they wait for each other: spinning costs a busy machine most of its speed."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when the OpenMP runtime is loaded, which is later
 
 
 def _hush_libraries() -> None:

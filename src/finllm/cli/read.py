@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finllm.cli.inputs import check_model
-from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
+from finllm.cli.options import JsonFlag, QuietFlag, examples
 from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 from finllm.events import EventBus, Progress
@@ -31,16 +30,14 @@ def add_to(app: typer.Typer) -> None:
 
 def read(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Any event in plain words; - reads stdin.")],
-    as_of: AsOfOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show how the narrative agent reads an event: each field with the probability of its value, and every factor."""
-    day = parse_as_of(as_of) or dt.datetime.now(dt.UTC).date()
     story = _story(text)
     settings = load_settings().settings
     check_model(settings)
-    opinion = _ask(story, day, settings, as_json=as_json, quiet=quiet)
+    opinion = _ask(story, settings, as_json=as_json, quiet=quiet)
     if as_json:
         print_json(reading_json(opinion))
     else:
@@ -81,7 +78,7 @@ def _story(text: str) -> str:
     return text
 
 
-def _ask(story: str, day: dt.date, settings: Settings, *, as_json: bool, quiet: bool) -> Opinion:
+def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opinion:
     import asyncio
 
     from finllm.cli.events_renderers import open_display
@@ -94,7 +91,7 @@ def _ask(story: str, day: dt.date, settings: Settings, *, as_json: bool, quiet: 
 
         with open_desk(settings, bus) as desk:
             bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
-            return asyncio.run(read_event(story, day, desk))
+            return asyncio.run(read_event(story, desk))
 
 
 def _show(opinion: Opinion) -> None:

@@ -53,14 +53,16 @@ def text(value: Cell, style: str = "") -> Text:
     return value if isinstance(value, Text) else Text(clean(value), style=style)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = ()) -> RenderableType:
-    """A table, or `None.` without rows; the columns in `right` are flush right."""
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = (), whole: Sequence[int] = ()
+) -> RenderableType:
+    """A table, or `None.` without rows; the columns in `right` are flush right, those in `whole` are never folded."""
     rows = list(rows)
     if not rows:
         return Text("None.")
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for at, name in enumerate(header):
-        grid.add_column(name, justify="right" if at in right else "left", overflow="fold")
+        grid.add_column(name, justify="right" if at in right else "left", overflow="fold", no_wrap=at in whole)
     for row in rows:
         grid.add_row(*(text(cell) for cell in row))
     return grid

@@ -1,0 +1,425 @@
+"""The broker: recorded before it is returned, never asked twice, never over budget, and never hung."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finllm.agents.market_signal import MarketSignal
+from finllm.errors import BackendError, BudgetExceeded, RecordError
+from finllm.events import CallFinished, CallStarted, Event, EventBus, Placed
+from finllm.memory.ledger import Ledger
+from finllm.scheduler.backends import Backend, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.record import Entry, Recorder
+from finllm.scheduler.task import Account, Budget, Prompt, Spent, Task, Tier
+from finllm.scheduler.template import compile_template
+from finllm.testing import MemoryRecorder, ScriptedBackend
+from tests.conftest import bounded
+
+TASK = Task(
+    agent="market-signal",
+    node="market_signal",
+    prompt=Prompt("You are a risk analyst.", "Volatility doubled. " * 10),
+    prompt_version="v1",
+    template=compile_template(MarketSignal, {"because": "AB"}),
+    floor="Q4_0",
+    deadline=60.0,
+    seed=0,
+)
+DEEP_TASK = replace(TASK, floor="F16")
+
+
+def unlimited() -> Account:
+    return Account(Budget(), clock=lambda: 0.0)
+
+
+def deep(script: Sequence[Mapping[str, object]] = ({},)) -> ScriptedBackend:
+    return ScriptedBackend(script, name="deep", tier="deep", precision="F16")
+
+
+def broker(recorder: Recorder, *backends: Backend, bus: EventBus | None = None, call_timeout: float = 30.0) -> Broker:
+    return Broker(backends, recorder, bus or EventBus(), call_timeout=call_timeout)
+
+
+def ask(asked: Broker, task: Task = TASK, account: Account | None = None, run_id: str = "run") -> Answer:
+    return bounded(asked.run(task, account or unlimited(), run_id=run_id))
+
+
+class Counting:
+    """A backend that takes its time and charges what it is told to, within the limit it is given."""
+
+    def __init__(self, costs: Sequence[int] = (10,), *, tier: Tier = "edge", precision: str = "Q4_0") -> None:
+        self._inner = ScriptedBackend([{}], name=tier, tier=tier, precision=precision)
+        self._costs = costs
+        self.asked = 0
+        self.used = 0
+
+    @property
+    def offer(self) -> Offer:
+        return self._inner.offer
+
+    async def generate(self, request: Request) -> Generation:
+        cost = self._costs[self.asked % len(self._costs)]
+        self.asked += 1
+        await anyio.sleep(0)
+        if cost > request.token_limit:
+            spent = max(int(request.token_limit), 0)
+            self.used += spent
+            raise TokenLimitReached(request.token_limit, spent)
+        self.used += cost
+        done = await self._inner.generate(replace(request, token_limit=float("inf")))
+        return replace(done, prompt_tokens=cost, output_tokens=0)
+
+
+class Hung:
+    """A backend that never answers."""
+
+    offer = Offer("hung", "edge", "Q4_0", "sha256-of-hung", "build", 4096)
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+
+    async def generate(self, request: Request) -> Generation:
+        self.request = request
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.fixture(params=["memory", "ledger"])
+def recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Recorder]:
+    if request.param == "memory":
+        yield MemoryRecorder()
+    else:
+        ledger = Ledger(tmp_path / "ledger.sqlite")
+        yield ledger
+        ledger.close()
+
+
+def test_an_answer_is_on_record_with_all_that_made_it(recorder: Recorder) -> None:
+    answer = ask(broker(recorder, ScriptedBackend([{"say": {"regime": "crisis"}}])))
+    entry = recorder.lookup(answer.key)
+    assert entry is not None
+    assert entry.response["text"] == answer.text
+    assert entry.response["choices"] == answer.choices
+    assert answer.choices["regime"]["crisis"] == pytest.approx(0.9)
+    assert {"prompt", "template", "priors", "seed", "weights_sha256", "precision"} <= set(entry.request)
+    assert entry.request["offer"]["name"] == "scripted"
+
+
+def test_an_answer_that_cannot_be_recorded_is_not_given() -> None:
+    recorder = MemoryRecorder()
+
+    def full(entry: Entry) -> None:
+        if entry.kind == "call":
+            raise RecordError("the disk is full", fix="free some space")
+
+    recorder.veto = full
+    seen: list[Event] = []
+    with pytest.raises(RecordError, match="the disk is full"):
+        ask(broker(recorder, ScriptedBackend([{}]), bus=EventBus(seen.append)))
+    assert not any(isinstance(event, CallFinished) for event in seen)
+
+
+def test_no_model_is_asked_before_its_placement_is_on_record() -> None:
+    recorder, backend = MemoryRecorder(), ScriptedBackend([{}])
+
+    def full(entry: Entry) -> None:
+        raise RecordError(f"no room for a {entry.kind}", fix="free some space")
+
+    recorder.veto = full
+    with pytest.raises(RecordError, match="no room for a placement"):
+        ask(broker(recorder, backend))
+    assert backend.requests == []
+
+
+def test_a_recorded_answer_is_given_again_without_asking_a_model(recorder: Recorder) -> None:
+    first = ask(broker(recorder, ScriptedBackend([{"say": {"regime": "crisis"}}])))
+    silent = ScriptedBackend([{"fail": "asked again"}])
+    seen: list[Event] = []
+    again = ask(broker(recorder, silent, bus=EventBus(seen.append)), run_id="another run")
+    assert (again.text, again.choices, again.key) == (first.text, first.choices, first.key)
+    assert again.reused
+    assert not first.reused
+    assert silent.requests == []
+    assert [event.reused for event in seen if isinstance(event, CallFinished)] == [True]
+    assert not any(isinstance(event, CallStarted) for event in seen)
+
+
+def test_a_resumed_run_is_given_its_recorded_answers_even_when_its_budget_is_spent(recorder: Recorder) -> None:
+    ask(broker(recorder, ScriptedBackend([{}])))
+    spent = Account(Budget(tokens=1000), clock=lambda: 0.0, carried=Spent(0.0, 1000, 0))
+    assert ask(broker(recorder, ScriptedBackend([{"fail": "asked"}])), account=spent).reused
+    assert spent.spent().tokens == 1000
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(TASK, prompt=Prompt("You are a risk analyst.", "Calm.")),
+        replace(TASK, seed=1),
+        replace(TASK, priors={"regime": {"calm": 0.9}}),
+        replace(TASK, template=compile_template(MarketSignal, {"because": "A"})),
+    ],
+    ids=["prompt", "seed", "priors", "template"],
+)
+def test_another_question_is_another_call(other: Task) -> None:
+    backend = ScriptedBackend([{}])
+    shared = broker(MemoryRecorder(), backend)
+    assert ask(shared).key != ask(shared, other).key
+    assert len(backend.requests) == 2
+
+
+def test_other_weights_are_asked_anew() -> None:
+    recorder = MemoryRecorder()
+    ask(broker(recorder, ScriptedBackend([{}], name="old")))
+    new = ScriptedBackend([{}], name="new")
+    assert not ask(broker(recorder, new)).reused
+    assert len(new.requests) == 1
+
+
+def test_two_equal_tasks_at_once_ask_once(recorder: Recorder) -> None:
+    backend = Counting()
+    shared = broker(recorder, backend)
+
+    async def both() -> list[Answer]:
+        account = unlimited()
+        return await asyncio.gather(*(shared.run(TASK, account, run_id="run") for _ in range(2)))
+
+    first, second = bounded(both())
+    assert backend.asked == 1
+    assert first.text == second.text
+    assert sorted((first.reused, second.reused)) == [False, True]
+
+
+def test_where_another_process_answered_first_its_answer_is_given() -> None:
+    class Beaten(MemoryRecorder):
+        def record(self, entry: Entry, *, run_id: str, node: str) -> None:
+            if entry.kind == "call":
+                theirs = {**entry.response, "text": entry.response["text"].replace("calm", "crisis")}
+                super().record(replace(entry, response=theirs), run_id="theirs", node=node)
+            super().record(entry, run_id=run_id, node=node)
+
+    recorder = Beaten()
+    answer = ask(broker(recorder, ScriptedBackend([{}])))
+    assert '"crisis"' in answer.text
+    assert recorder.entries[answer.key].response["text"] == answer.text
+
+
+def test_a_backend_that_fails_hands_over_to_the_next_and_both_are_on_record(recorder: Recorder) -> None:
+    seen: list[Event] = []
+    edge = ScriptedBackend([{"fail": "out of memory"}], name="edge")
+    answer = ask(broker(recorder, edge, deep(), bus=EventBus(seen.append)))
+    assert answer.offer.name == "deep"
+    placed = [event for event in seen if isinstance(event, Placed)]
+    assert [event.chosen for event in placed] == ["edge", "deep"]
+    assert placed[1].refused == {"edge": "failed on this task: out of memory"}
+
+
+def test_the_next_backend_also_meets_the_floor() -> None:
+    edge = ScriptedBackend([{}], name="edge")
+    with pytest.raises(BackendError) as failure:
+        ask(broker(MemoryRecorder(), edge, deep([{"fail": "on fire"}])), DEEP_TASK)
+    assert edge.requests == []
+    assert "edge: Q4_0 is below the floor F16" in failure.value.message
+    assert "deep: failed on this task: on fire" in failure.value.message
+    assert "'market-signal' at 'market_signal'" in failure.value.message
+
+
+def test_without_backends_the_error_says_so() -> None:
+    with pytest.raises(BackendError, match="there is none"):
+        ask(broker(MemoryRecorder()))
+
+
+def test_a_resumed_run_keeps_its_recorded_placement() -> None:
+    recorder = MemoryRecorder()
+    tight = Account(Budget(tokens=10_000), clock=lambda: 0.0)
+    ask(broker(recorder, ScriptedBackend([{}], name="edge"), deep()), account=tight)
+    before = dict(recorder.entries)
+    resumed = Account(Budget(tokens=20_000), clock=lambda: 5.0, carried=tight.spent())
+    assert ask(broker(recorder, ScriptedBackend([{}], name="edge"), deep()), account=resumed).reused
+    assert recorder.entries == before
+
+
+def test_a_resumed_run_keeps_the_answer_of_the_backend_that_stood_in(recorder: Recorder) -> None:
+    down = ScriptedBackend([{"fail": "no answer within 29 s"}], name="edge")
+    first = ask(broker(recorder, down, deep()))
+    back = ScriptedBackend([{"say": {"regime": "crisis"}}], name="edge")
+    again = ask(broker(recorder, back, deep([{"fail": "asked again"}])))
+    assert again.reused
+    assert again.key == first.key
+    assert back.requests == []
+
+
+def test_a_backend_that_is_back_is_asked_again_where_nobody_had_answered(recorder: Recorder) -> None:
+    down = [{"fail": "down"}]
+    with pytest.raises(BackendError):
+        ask(broker(recorder, ScriptedBackend(down, name="edge"), deep(down)))
+    assert ask(broker(recorder, ScriptedBackend([{}], name="edge"), deep(down))).offer.name == "edge"
+
+
+def test_a_hung_backend_is_given_up_after_the_call_timeout_and_told_to_stop() -> None:
+    hung = Hung()
+    answer = bounded(
+        broker(MemoryRecorder(), hung, deep(), call_timeout=0.05).run(TASK, unlimited(), run_id="run"), seconds=10
+    )
+    assert answer.offer.name == "deep"
+    assert hung.request is not None
+    assert hung.request.stop.is_set()
+
+
+def test_a_task_does_not_wait_past_its_own_deadline() -> None:
+    with pytest.raises(BackendError, match="'hung' gave no answer within"):
+        bounded(broker(MemoryRecorder(), Hung()).run(replace(TASK, deadline=0.05), unlimited(), run_id="r"), seconds=10)
+
+
+def test_a_cancelled_call_stops_its_backend_and_leaves_no_lock_behind() -> None:
+    hung = Hung()
+    shared = broker(MemoryRecorder(), hung, deep())
+
+    async def cancel_then_ask() -> None:
+        account = Account(Budget(tokens=5000), clock=lambda: 0.0)
+        task = asyncio.create_task(shared.run(TASK, account, run_id="run"))
+        while hung.request is None:
+            await anyio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert hung.request.stop.is_set()
+        await shared.run(DEEP_TASK, account, run_id="run")
+
+    bounded(cancel_then_ask())
+    gc.collect()
+    assert len(shared._in_flight) == 0
+
+
+def test_the_seconds_budget_is_a_hard_stop() -> None:
+    now = [0.0]
+    account = Account(Budget(seconds=10), clock=lambda: now[0])
+    backend = ScriptedBackend([{}])
+    shared = broker(MemoryRecorder(), backend)
+    ask(shared, account=account)
+    now[0] = 10.5
+    with pytest.raises(BudgetExceeded) as stop:
+        ask(shared, replace(TASK, seed=1), account)
+    assert "the budget of seconds is spent (10.5 s" in stop.value.message
+    assert "not done: the call of 'market-signal' at 'market_signal'" in stop.value.message
+    assert "larger --budget" in stop.value.fix
+    assert len(backend.requests) == 1
+
+
+def test_a_call_under_way_stops_when_the_seconds_are_spent() -> None:
+    async def run() -> None:
+        account = Account(Budget(seconds=0.05), clock=asyncio.get_running_loop().time)
+        await broker(MemoryRecorder(), Hung(), deep()).run(TASK, account, run_id="run")
+
+    with pytest.raises(BudgetExceeded, match="seconds"):
+        bounded(run(), seconds=10)
+
+
+def test_what_earlier_processes_spent_counts() -> None:
+    account = Account(Budget(seconds=10), clock=lambda: 100.0, carried=Spent(10.0, 0, 0))
+    with pytest.raises(BudgetExceeded):
+        ask(broker(MemoryRecorder(), ScriptedBackend([{}])), account=account)
+
+
+def test_a_run_whose_tokens_do_not_reach_for_the_next_call_stops_and_does_not_degrade() -> None:
+    account = Account(Budget(tokens=60), clock=lambda: 0.0)
+    with pytest.raises(
+        BudgetExceeded, match=r"tokens is spent \(0.0 s, 60 tokens, 0 of them deep\); not done: the call"
+    ):
+        ask(broker(MemoryRecorder(), Counting((61,)), deep()), account=account)
+    with pytest.raises(BudgetExceeded, match="tokens"):
+        ask(broker(MemoryRecorder(), Counting(), deep()), account=Account(Budget(tokens=20), clock=lambda: 0.0))
+
+
+def test_a_call_that_stops_before_it_spends_what_is_left_stops_the_run_too() -> None:
+    class Careful(Counting):
+        async def generate(self, request: Request) -> Generation:
+            raise TokenLimitReached(request.token_limit, 0)
+
+    far = deep()
+    with pytest.raises(BudgetExceeded, match="tokens"):
+        ask(broker(MemoryRecorder(), Careful(), far), account=Account(Budget(tokens=400), clock=lambda: 0.0))
+    assert far.requests == []
+
+
+def test_a_run_without_deep_tokens_degrades_and_goes_on() -> None:
+    account = Account(Budget(tokens=5000, deep_tokens=70), clock=lambda: 0.0)
+    with pytest.raises(BackendError, match="left"):
+        ask(broker(MemoryRecorder(), Counting((80,), tier="deep", precision="F16")), DEEP_TASK, account)
+    assert account.spent().deep_tokens == 70
+    ask(broker(MemoryRecorder(), Counting((80,))), account=account)
+
+
+costs = st.lists(st.integers(0, 400), min_size=1, max_size=6)
+
+
+@given(
+    edge_costs=costs,
+    deep_costs=costs,
+    floors=st.lists(st.sampled_from(("Q4_0", "F16")), max_size=12),
+    tokens=st.none() | st.integers(1, 2000),
+    deep_tokens=st.none() | st.integers(0, 1000),
+    at_once=st.integers(1, 4),
+)
+@settings(deadline=None, max_examples=60)
+def test_an_account_never_spends_more_than_its_budget_one_by_one_or_at_once(
+    edge_costs: list[int],
+    deep_costs: list[int],
+    floors: list[str],
+    tokens: int | None,
+    deep_tokens: int | None,
+    at_once: int,
+) -> None:
+    account = Account(Budget(None, tokens, deep_tokens), clock=lambda: 0.0)
+    edge, far = Counting(edge_costs), Counting(deep_costs, tier="deep", precision="F16")
+    shared = broker(MemoryRecorder(), edge, far)
+
+    async def one(seed: int, floor: str) -> None:
+        with contextlib.suppress(BackendError, BudgetExceeded):
+            await shared.run(replace(TASK, seed=seed, floor=floor), account, run_id="run")
+
+    async def everything() -> None:
+        for start in range(0, len(floors), at_once):
+            batch = floors[start : start + at_once]
+            await asyncio.gather(*(one(start + i, floor) for i, floor in enumerate(batch)))
+
+    bounded(everything())
+    spent = account.spent()
+    assert spent.tokens == edge.used + far.used
+    assert spent.deep_tokens == far.used
+    assert tokens is None or spent.tokens <= tokens
+    assert deep_tokens is None or spent.deep_tokens <= deep_tokens
+
+
+def test_calls_that_fit_side_by_side_run_side_by_side() -> None:
+    class Meeting(Counting):
+        """Answers only when two calls are under way."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._both = asyncio.Event()
+
+        async def generate(self, request: Request) -> Generation:
+            if self.asked:
+                self._both.set()
+            done = await super().generate(request)
+            await self._both.wait()
+            return done
+
+    async def both() -> None:
+        account = Account(Budget(tokens=100_000), clock=lambda: 0.0)
+        shared = broker(MemoryRecorder(), Meeting())
+        await asyncio.gather(*(shared.run(replace(TASK, seed=seed), account, run_id="r") for seed in range(2)))
+
+    bounded(both(), seconds=10)
