@@ -13,7 +13,9 @@ from finllm.graphs.state import Row, State
 from finllm.tools.evidence import EvidenceTable, show
 
 LONGEST_SOURCE = 600
-"""Characters of a source that the narrative agent reads; what is cut off is said in the source's row."""
+"""Most characters of one source that an agent reads."""
+ALL_SOURCES = 7200
+"""Characters of all sources together that the narrative agent reads, shared evenly; they fit the default context."""
 LONGEST_NARRATIVE = 1500
 NOT_READ = ("injected", "contradicted")
 """Verdicts after which a source's text is kept from the second reading."""
@@ -44,7 +46,8 @@ async def _read(state: State, run: RunContext, node: str, sources: list[Row], *,
         "narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE],
         "precedents": "\n".join(p["line"] for p in state["precedents"][:2]),
     }
-    offered = [Offered(s["evidence"], s["text"][:LONGEST_SOURCE]) for s in sources]
+    longest = min(LONGEST_SOURCE, ALL_SOURCES // max(len(sources), 1))
+    offered = [Offered(s["evidence"], s["text"][:longest]) for s in sources]
     return await judge(NARRATIVE, inputs, {"because": offered}, run.caller(node), floor=floor)
 
 

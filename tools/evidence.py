@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,7 +30,7 @@ class Evidence(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str = Field(pattern=r"^E[1-9][0-9]*$")
-    value: float | str
+    value: Annotated[float, Field(allow_inf_nan=False)] | str
     unit: Unit
     entity: str
     what: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -90,6 +91,8 @@ def parse_user_shock(factor: str, move: str) -> UserShock:
             f"cannot read the move {move!r} of {factor!r}", fix=f"write {_EXAMPLE[known.unit]} or '-3sigma'"
         )
     number, unit = float(match[1]), match[2]
+    if not math.isfinite(number) or (unit == "%" and number < -100):
+        raise InputError(f"{factor!r} cannot move by {move!r}", fix="give a finite move, of a price not below -100%")
     if unit in ("sigma", "σ"):
         return UserShock(factor=known.id, amount=number, in_sigmas=True)
     if _UNIT_OF[unit] != known.unit:

@@ -68,7 +68,7 @@ class Replay(_Strict):
 class BudgetEntry(_Strict):
     """What a run may spend: wall-clock s, model tokens (prompt and output), and those of the deep tier alone."""
 
-    seconds: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     tokens: int | None = Field(None, gt=0)
     deep_tokens: int | None = Field(None, ge=0)
 
@@ -78,7 +78,7 @@ class Scenario(_Strict):
 
     title: str = Field(min_length=1, max_length=200)
     narrative: Text
-    horizon: int = Field(ge=1, le=250)
+    horizon: int = Field(ge=1, le=250, strict=True)
     as_of: dt.date
     approved_by: str | None = Field(None, min_length=1, max_length=200)
     sources: tuple[SourceText, ...] = Field((), max_length=32)
@@ -109,8 +109,11 @@ def load_scenario(path: Path) -> Scenario:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {str(path)!r}: {error}", fix="give a UTF-8 YAML file") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_repeated_keys(node)
+        data = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise InputError(f"{path}:1: nested too deeply", fix="write a scenario as the shipped ones are") from error
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -129,6 +132,30 @@ def load_scenario(path: Path) -> Scenario:
             for problem in error.errors()
         ]
         raise InputError("\n".join(problems), fix="correct the field" + ("s" if len(problems) > 1 else "")) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates of its own: the schema reads them, and can name the field of an impossible one."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _refuse_repeated_keys(node: Any) -> None:
+    """Errors: MarkedYAMLError at a key that stands twice in one mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+            _refuse_repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value)
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

@@ -135,3 +135,23 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_refused(tmp_pat
     assert "finllm scenarios list" in refusal.value.fix
     with pytest.raises(InputError, match="cannot read"):
         load_scenario(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("as_of: 2022-13-45", "field 'as_of'"),
+        ("horizon: true", "field 'horizon'"),
+        ("title: again", "the key 'title' stands twice"),
+        ("budget: {seconds: .inf}", "field 'budget.seconds'"),
+        ("sources: " + "[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_yaml_would_let_through_is_refused_by_line(line: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    kept = [text for text in ("title: A", "narrative: B", "horizon: 5", "as_of: 2022-06-30")
+            if text.split(":")[0] != line.split(":")[0] or line.startswith("title")]  # fmt: skip
+    path.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="bad.yaml:") as caught:
+        load_scenario(path)
+    assert said in caught.value.message
