@@ -28,7 +28,7 @@ def run_engine(
     model: Sequence[Shock] = (),
     tails: Tails = "gaussian",
 ) -> EngineResult:
-    """Stress a portfolio: user shocks, a replayed window or named episode, and model-derived shocks, freely combined."""
+    """Stress a portfolio: user, replayed, named and model-derived shocks, freely combined."""
     raise NotImplementedError
 
 

@@ -188,7 +188,7 @@ def _parts(
     """P&L of one holding by row, USD, from its exposures; and what to say about it.
 
     A bond gains −D·Δy + ½·C·Δy² of its value, Δy = rate + credit: each factor's own terms are its row, C·rate·credit is
-    `interaction`. The price of an equity or index cannot fall below zero.
+    `interaction`. The price of an equity or index cannot fall below zero; one with gamma or vega is left to its terms.
     """
     moves = {one.factor: shocks[one.factor].move for one in loads if one.factor in shocks}
     if not moves:
@@ -204,7 +204,7 @@ def _parts(
             parts[INTERACTION] = loads[0].quadratic * math.prod(moves.values())
         if abs(sum(moves.values())) > TAYLOR_LIMIT_BP:
             notes.append(f"{holding.id!r}: duration and convexity are used beyond {TAYLOR_LIMIT_BP} bp of yield")
-    elif holding.asset_class in ("equity", "index") and holding.market_value:
+    elif holding.asset_class in ("equity", "index") and holding.market_value and not (holding.gamma or holding.vega):
         gain = sum(parts.values())
         if gain / holding.market_value < -1:
             parts[INTERACTION] = -holding.market_value - gain
