@@ -92,7 +92,8 @@ def exposures(book: Book, betas: dict[str, Beta]) -> tuple[Exposure, ...]:
 
     Equities and indices: EQUITY_US by beta, and gamma·beta² on the index's own return. Bonds: RATE_US_10Y, and
     CREDIT_BAA_AAA unless the sector is one of `GOVERNMENT`, by duration and convexity. Commodities: OIL_WTI;
-    fx: USD_BROAD; gold: GOLD, each by delta (1 unless given) and gamma. Volatility: VIX, by delta in USD per point and gamma in USD per point².
+    fx: USD_BROAD; gold: GOLD, each by delta (1 unless given) and gamma. Volatility: VIX, by delta in USD per point and
+    gamma in USD per point².
     """
     return tuple(one for holding in book.holdings for one in (*_exposures_of(holding, betas), *_vega_of(holding)))
 

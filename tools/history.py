@@ -13,7 +13,7 @@ from finllm.errors import InputError
 from finllm.tools.exposure import span
 from finllm.tools.factors import MoveUnit
 from finllm.tools.factorset import STEP_DAYS, Driver
-from finllm.tools.market import Frequency, MarketStore
+from finllm.tools.market import STALE_AFTER, Frequency, MarketStore, day_of
 from finllm.tools.shocks import LOOKBACK_YEARS
 
 MIN_ROWS = 36
@@ -80,7 +80,7 @@ def history(drivers: Sequence[Driver], market: MarketStore, as_of: dt.date, *, y
         frequency = max((frequencies[name] for name in levels), key=lambda one: STEP_DAYS[one])
         moves, dropped = _aligned(levels, units, frequency)
         if len(moves) >= MIN_ROWS:
-            return History(moves, frequency, _rule(moves, frequencies, frequency, dropped, missing), missing)
+            return History(moves, frequency, _rule(moves, frequencies, frequency, dropped, missing, as_of), missing)
         shortest = min(levels, key=lambda name: len(levels[name]) * STEP_DAYS[frequencies[name]])
         missing[shortest] = f"with it {len(moves)} {frequency} moves are shared, and {MIN_ROWS} are needed"
         del levels[shortest]
@@ -115,11 +115,14 @@ def _rule(
     frequency: Frequency,
     dropped: int,
     missing: dict[str, str],
+    as_of: dt.date,
 ) -> str:
     finer = [str(name) for name in moves.columns if frequencies[str(name)] != frequency]
     parts = [f"{frequency} moves, {span(moves.index)}, on the periods that {', '.join(map(str, moves.columns))} share"]
     if finer:
         parts.append(f"{', '.join(finer)} sampled at the last observation of the {frequency.removesuffix('ly')} period")
+    if (age := (as_of - day_of(moves.index[-1])).days) > 2 * STALE_AFTER[frequency]:
+        parts.append(f"its last move is {age} days old")
     if dropped:
         parts.append(f"{dropped} moves across gaps dropped")
     if missing:

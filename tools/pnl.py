@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -144,7 +144,20 @@ def stress(
     )
 
 
-def breaches(result: StressResult, limits: Limits) -> list[Breach]:
+class Cuts(Protocol):
+    """A stressed P&L, USD, whose cuts and one-day VaR are held against limits."""
+
+    @property
+    def by_factor(self) -> dict[str, Decimal]: ...
+    @property
+    def by_sector(self) -> dict[str, Decimal]: ...
+    @property
+    def by_position(self) -> dict[str, Decimal]: ...
+    @property
+    def var_975_1d(self) -> ValueAtRisk | None: ...
+
+
+def breaches(result: Cuts, limits: Limits) -> list[Breach]:
     """Every loss above its limit. The key `each` limits every name that has no limit of its own."""
     cuts: tuple[tuple[LossCut, dict[str, Decimal], dict[str, float]], ...] = (
         ("loss_by_factor", result.by_factor, limits.loss_by_factor),

@@ -106,7 +106,7 @@ def checked(names: Sequence[str], matrix: np.ndarray, *, repair: bool = False) -
     if least >= NEGATIVE:
         return Covariance(tuple(names), (values + values.T) / 2)
     if not repair:
-        raise InputError(f"the covariance is not positive semi-definite (least eigenvalue of the correlation {least:.3g})",
+        raise InputError(f"the covariance is not positive semi-definite (least correlation eigenvalue {least:.3g})",
                          fix="correct it, or ask for its repair")  # fmt: skip
     from skfolio.utils.stats import cov_nearest
 

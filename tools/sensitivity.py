@@ -30,7 +30,7 @@ Shrinkage = Literal["vasicek", "none"]
 
 @dataclass(frozen=True)
 class Regression:
-    """Betas of one instrument to the regressors, (K,): as estimated, their standard errors, and as used after shrinkage.
+    """Betas of one instrument by regressor: as used after shrinkage, as estimated, and their standard errors.
 
     `residuals`: daily returns beyond the betas used, about their mean, by day. `n` returns in `window`; `notes` name
     what was left out.
@@ -212,7 +212,7 @@ def _fit(
     moves |= {id: one_step(table[f"factor {id}"].to_numpy(), drivers[id].unit) for id in levels}
     frame = pd.DataFrame(moves, index=table.index[1:])[~halted].tail(window)
     if len(frame) < MIN_HISTORY - 1:
-        raise InputError(f"{name!r} has {len(frame)} returns on days shared with {', '.join(levels)}, too few for a beta",
+        raise InputError(f"{name!r} has {len(frame)} returns on days shared with {', '.join(levels)}, too few",
                          fix="give its beta in the portfolio, or use fewer regressors")  # fmt: skip
     own, factors = frame["own"].to_numpy(), frame[list(levels)].to_numpy()
     centred = factors - factors.mean(axis=0)
