@@ -13,13 +13,16 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.episodes import EPISODES, Episode
 from finllm.tools.exposure import INDEX, estimate_betas
+from finllm.tools.factorset import FactorSet
 from finllm.tools.market import MarketStore, day_of
 from finllm.tools.pnl import Cents, stress
 from finllm.tools.portfolio import Book, Holding, Portfolio, value_portfolio
+from finllm.tools.sensitivity import book_sensitivities
 from finllm.tools.shocks import replay_shocks
 
-Method = Literal["index", "sectors", "components"]
+Method = Literal["index", "shrunk", "sectors", "components"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 RANK_BAR = 0.5
@@ -33,29 +36,6 @@ COMPONENTS = 12
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Window(_Frozen):
-    """A past episode, close to close."""
-
-    name: str
-    start: dt.date
-    end: dt.date
-
-
-WINDOWS: tuple[Window, ...] = tuple(
-    Window(name=name, start=dt.date.fromisoformat(start), end=dt.date.fromisoformat(end))
-    for name, start, end in (
-        ("Russia and LTCM", "1998-07-17", "1998-08-31"),
-        ("Lehman", "2008-09-12", "2008-11-20"),
-        ("US downgrade", "2011-07-22", "2011-08-08"),
-        ("taper tantrum", "2013-05-21", "2013-06-24"),
-        ("yuan devaluation", "2015-08-17", "2015-08-25"),
-        ("volatility spike", "2018-01-26", "2018-02-08"),
-        ("pandemic", "2020-02-19", "2020-03-23"),
-        ("rate rises", "2022-01-03", "2022-10-12"),
-    )
-)
 
 
 class StockOutcome(_Frozen):
@@ -79,7 +59,7 @@ class WindowOutcome(_Frozen):
     any spread. `spread` is the standard deviation across positions of predicted over that of realised returns.
     """
 
-    window: Window
+    window: Episode
     as_of: dt.date
     factors: dict[str, float]
     positions: tuple[StockOutcome, ...]
@@ -112,12 +92,16 @@ class Backtest(_Frozen):
     mae: float
 
 
-Predict = Callable[[Book, MarketStore, Window, dt.date], Mapping[str, float]]
+Predict = Callable[[Book, MarketStore, Episode, dt.date], Mapping[str, float]]
 """P&L in USD by position from what was known at the given day and the observed factor moves of the window alone."""
 
 
 def backtest(
-    portfolio: Portfolio, market: MarketStore, *, method: Method = "index", windows: Sequence[Window] = WINDOWS
+    portfolio: Portfolio,
+    market: MarketStore,
+    *,
+    method: Method = "index",
+    windows: Sequence[Episode] = tuple(EPISODES.values()),
 ) -> Backtest:
     """Replay each window with sensitivities estimated up to the day before it and only the observed factor moves.
 
@@ -132,7 +116,7 @@ def backtest(
         try:
             done.append(_outcome(portfolio, market, window, predict))
         except InputError as error:
-            refused[window.name] = error.message
+            refused[window.id] = error.message
     if not done:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise InputError(f"no window can be back-tested with portfolio {portfolio.name!r} ({reasons})",
@@ -146,7 +130,7 @@ def backtest(
     )  # fmt: skip
 
 
-def _outcome(portfolio: Portfolio, market: MarketStore, window: Window, predict: Predict) -> WindowOutcome:
+def _outcome(portfolio: Portfolio, market: MarketStore, window: Episode, predict: Predict) -> WindowOutcome:
     before = window.start - dt.timedelta(days=1)
     whole = value_portfolio(portfolio, market, before)
     left_out = {one.id: one.reason for one in whole.exclusions}
@@ -177,7 +161,7 @@ def _outcome(portfolio: Portfolio, market: MarketStore, window: Window, predict:
     )  # fmt: skip
 
 
-def _own_return(holding: Holding, market: MarketStore, window: Window) -> tuple[str, float | None]:
+def _own_return(holding: Holding, market: MarketStore, window: Episode) -> tuple[str, float | None]:
     """The position's own return over the window, or why it has none that could be compared."""
     if holding.asset_class not in ("equity", "index") or not holding.series:
         return f"{holding.asset_class} without prices of its own: nothing realised to compare with", None
@@ -187,12 +171,12 @@ def _own_return(holding: Holding, market: MarketStore, window: Window) -> tuple[
         return error.message, None
 
 
-def _move(market: MarketStore, name: str, window: Window) -> float:
+def _move(market: MarketStore, name: str, window: Episode) -> float:
     values = market.window(name, window.start, window.end, as_of=window.end)
     return float(values.iloc[-1] / values.iloc[0] - 1)
 
 
-def _observed(market: MarketStore, window: Window) -> dict[str, float]:
+def _observed(market: MarketStore, window: Episode) -> dict[str, float]:
     found = replay_shocks(market, window.start, window.end, as_of=window.end)
     return {shock.factor: shock.move for shock in found.shocks}
 
@@ -206,7 +190,7 @@ def _row(holding: Holding, predicted: float, realised: float) -> StockOutcome:
     )  # fmt: skip
 
 
-def _by_index(book: Book, market: MarketStore, window: Window, before: dt.date) -> Mapping[str, float]:
+def _by_index(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
     """The engine's own P&L: betas of the last 504 days times the observed factor moves."""
     shocks = replay_shocks(market, window.start, window.end, as_of=window.end).shocks
     betas = estimate_betas(book, market, before, BETA_DAYS)
@@ -214,7 +198,16 @@ def _by_index(book: Book, market: MarketStore, window: Window, before: dt.date) 
     return {name: float(gain) for name, gain in result.by_position.items()}
 
 
-def _by_sectors(book: Book, market: MarketStore, window: Window, before: dt.date) -> Mapping[str, float]:
+def _by_shrunk(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
+    """The engine's shrunk betas (Vasicek) times the index, a long stock losing no more than its price."""
+    sens = book_sensitivities(book, FactorSet.default(market), market, before)
+    move = _move(market, INDEX, window)
+    betas = sens.arrays.linear[:, sens.arrays.factors.index("EQUITY_US")]  # USD per unit of the index's return
+    return {name: max(float(load * move), -abs(value)) for name, load, value in
+            zip(sens.arrays.positions, betas, sens.arrays.value, strict=True)}  # fmt: skip
+
+
+def _by_sectors(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
     """Two-factor least squares: the index, and the mean return of the *other* stocks of the position's sector."""
     returns = _returns(book, market, before, BETA_DAYS)
     moves = {name: _move(market, name, window) for name in returns.columns}
@@ -223,14 +216,14 @@ def _by_sectors(book: Book, market: MarketStore, window: Window, before: dt.date
         peers = [other.id for other in book.holdings if other.sector == one.sector and other.id != one.id]
         columns, observed = [returns[INDEX].to_numpy()], [moves[INDEX]]
         if peers and one.id != INDEX:
-            columns.append(returns[peers].mean(axis="columns").to_numpy())
+            columns.append(returns[peers].to_numpy().mean(axis=1))
             observed.append(float(np.mean([moves[peer] for peer in peers])))
         loads = _slopes(np.column_stack(columns), returns[one.id].to_numpy())
         gains[one.id] = one.market_value * max(-1.0, float(loads @ observed))
     return gains
 
 
-def _by_components(book: Book, market: MarketStore, window: Window, before: dt.date) -> Mapping[str, float]:
+def _by_components(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
     """The index, and the twelve principal components of what the *other* positions do beside it (252 days).
 
     A component's move in the window is read from the other positions alone, so that no stock predicts itself.
@@ -307,6 +300,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 _PREDICT: dict[Method, tuple[str, Predict]] = {
     "index": (f"beta to the S&P 500 by least squares over {BETA_DAYS} days", _by_index),
+    "shrunk": ("betas to the S&P 500 shrunk towards their mean (Vasicek), as the stress engine uses them", _by_shrunk),
     "sectors": (f"least squares over {BETA_DAYS} days on the S&P 500 and the mean of the sector's other stocks",
                 _by_sectors),
     "components": (f"beta to the S&P 500 and up to {COMPONENTS} principal components of the other positions' residuals,"
