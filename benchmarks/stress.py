@@ -55,7 +55,7 @@ def main() -> None:
 TEXT = (
     f"Written by `make bench-stress`; {os.cpu_count()} cores, the best of several runs. Total, by factor (with"
     " interaction) and by sector for every scenario, by position for the worst 2.5 %; a fifth of the positions is"
-    " curved, half can reach a price of zero. The memory floor moves the same bytes by the speed of a plain copy in this run."
+    " curved, half can reach a price of zero. The memory floor moves the same bytes at the speed of a plain copy."
 )
 
 
@@ -82,8 +82,8 @@ def a_thousand_scenarios(seed: int = 1) -> np.ndarray:
 
 def pandas_loop(book: Sensitivities, moves: np.ndarray) -> list[tuple[float, pd.Series, pd.Series]]:
     """The plain way: one scenario after another, a frame of positions by factors, grouped by sector."""
-    linear = pd.DataFrame(book.linear, columns=list(book.factors))
-    direction = pd.DataFrame(book.direction, columns=list(book.factors))
+    names = pd.Index(book.factors)
+    linear, direction = pd.DataFrame(book.linear, columns=names), pd.DataFrame(book.direction, columns=names)
     curvature, value = pd.Series(book.curvature), pd.Series(book.value)
     sectors = pd.Series([book.sectors[at] for at in book.sector])
     floored = pd.Series(book.floored)

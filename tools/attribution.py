@@ -43,13 +43,13 @@ def attribute(
     gains = position_gains(book, moves[None, :])[:, 0]
     cells: dict[tuple[int, str], int] = {}
     for row, column in zip(*np.nonzero(own), strict=True):
-        cells[int(row), book.factors[column]] = _cents(own[row, column])
+        cells[int(row), book.factors[column]] = _cents(float(own[row, column]))
     rest = gains - own.sum(axis=1)
     for row, holding in enumerate(holdings):
         if holding.id in realised:
             cells[row, IDIOSYNCRATIC] = _cents(realised[holding.id] - float(own[row].sum()))
         elif abs(rest[row]) >= 0.005:
-            cells[row, INTERACTION] = _cents(rest[row])
+            cells[row, INTERACTION] = _cents(float(rest[row]))
     rows = [*moved, *([IDIOSYNCRATIC] if realised else []), INTERACTION]
     loaded = {name for _, name in cells}
     shown = [name for name in rows if name in loaded or name in (IDIOSYNCRATIC, INTERACTION)]

@@ -147,7 +147,7 @@ def sector_drivers(
         if len(names) < MIN_NAMES:
             continue
         returns, index = _returns(names, market, as_of, window)
-        rest = _beyond(returns.mean(axis="columns").to_numpy(), index)
+        rest = _beyond(returns.to_numpy().mean(axis=1), index)
         id = "SECTOR_" + re.sub(r"[^A-Z0-9]+", "_", sector.upper()).strip("_")
         how = f"equal-weight return of {', '.join(names)} beyond beta, {len(rest)} days"
         found.append(Driver(id, f"sector {sector}", "return", levels=_levels(rest, returns.index), how=how))

@@ -62,7 +62,7 @@ def history(drivers: Sequence[Driver], market: MarketStore, as_of: dt.date, *, y
     missing: dict[str, str] = {}
     levels: dict[str, pd.Series] = {}
     frequencies: dict[str, Frequency] = {}
-    units = {driver.id: driver.unit for driver in drivers}
+    units: dict[str, MoveUnit] = {driver.id: driver.unit for driver in drivers}
     since = pd.Timestamp(year=as_of.year - years, month=as_of.month, day=1)
     for driver in drivers:
         if not driver.has_history:
@@ -77,7 +77,7 @@ def history(drivers: Sequence[Driver], market: MarketStore, as_of: dt.date, *, y
             continue
         levels[driver.id] = pd.Series(values[values.index >= since])
     while levels:
-        frequency = max((frequencies[name] for name in levels), key=lambda one: STEP_DAYS[one])
+        frequency: Frequency = max((frequencies[name] for name in levels), key=STEP_DAYS.__getitem__)
         moves, dropped = _aligned(levels, units, frequency)
         if len(moves) >= MIN_ROWS:
             return History(moves, frequency, _rule(moves, frequencies, frequency, dropped, missing, as_of), missing)
@@ -98,13 +98,13 @@ def _aligned(
         sampled[name] = values.groupby(periods).last()
     table = pd.DataFrame(sampled).dropna()
     if len(table) < 2:
-        return pd.DataFrame(columns=list(levels)), 0
+        return pd.DataFrame(columns=pd.Index(list(levels))), 0
     moves = pd.DataFrame(
         {name: one_step(table[name].to_numpy(), units[name]) for name in levels}, index=table.index[1:]
     )
-    ordinals = np.diff(np.array([period.ordinal for period in table.index]))
-    kept = ordinals <= _LONGEST[frequency]
-    moves = pd.DataFrame(moves[kept])
+    ordinals = np.array([period.ordinal for period in table.index], dtype="int64")
+    kept = ordinals[1:] - ordinals[:-1] <= _LONGEST[frequency]
+    moves = moves.loc[kept]
     moves.index = pd.PeriodIndex(moves.index).to_timestamp()
     return moves, int((~kept).sum())
 

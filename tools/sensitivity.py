@@ -115,7 +115,7 @@ def _loads(
         case "equity" | "index":
             if holding.beta is not None:
                 return {"EQUITY_US": holding.beta}, value, value * gamma, f"beta {holding.beta:g} (user)"
-            if holding.series not in found:
+            if holding.series is None or holding.series not in found:
                 raise InputError(f"{holding.id!r} has no history and no beta", fix="give its beta in the portfolio")
             own = found[holding.series]
             words = ", ".join(f"{name} {beta:.2f}" for name, beta in own.betas.items())
@@ -210,11 +210,11 @@ def _fit(
     halted = _halted(table["own"].to_numpy())
     moves = {"own": one_step(table["own"].to_numpy(), "return")}
     moves |= {id: one_step(table[f"factor {id}"].to_numpy(), drivers[id].unit) for id in levels}
-    frame = pd.DataFrame(moves, index=table.index[1:])[~halted].tail(window)
+    frame = pd.DataFrame(moves, index=table.index[1:]).loc[~halted].tail(window)
     if len(frame) < MIN_HISTORY - 1:
         raise InputError(f"{name!r} has {len(frame)} returns on days shared with {', '.join(levels)}, too few",
                          fix="give its beta in the portfolio, or use fewer regressors")  # fmt: skip
-    own, factors = frame["own"].to_numpy(), frame[list(levels)].to_numpy()
+    own, factors = pd.Series(frame["own"]).to_numpy(), pd.DataFrame(frame[list(levels)]).to_numpy()
     centred = factors - factors.mean(axis=0)
     scale = centred.std(axis=0)
     if (scale == 0).any() or np.linalg.eigvalsh(np.atleast_2d(np.cov(centred / scale, rowvar=False)))[0] < 1e-8:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -78,7 +80,7 @@ def solve_convex(problem: Problem) -> Solution | None:
 
     In z with m = L·z the distance is |z|, and ½|Bz|² ≤ t is the second-order cone |(Bz, t − ½)| ≤ t + ½.
     """
-    import clarabel
+    clarabel: Any = import_module("clarabel")  # it carries no types
 
     root = problem.root
     names = problem.covariance.names
@@ -101,6 +103,7 @@ def solve_convex(problem: Problem) -> Solution | None:
                 right.append(sign * bound / problem.scale[at])
                 bounded += 1
     linear = not np.abs(curve).max(initial=0.0) > 0
+    half = np.zeros((0, len(names)))  # B (r, K)
     if linear:
         rows.append(slope)
         right.append(-1.0)
@@ -110,7 +113,7 @@ def solve_convex(problem: Problem) -> Solution | None:
     if not linear:
         values, vectors = np.linalg.eigh((curve + curve.T) / 2)
         kept = values > TOLERANCE * values.max()
-        half = np.sqrt(values[kept])[:, None] * vectors[:, kept].T  # B (r, K)
+        half = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
         rows += [slope, *(-half), slope]
         right += [-0.5, *([0.0] * len(half)), -1.5]  # t = −1 − slope·z
         cones.append(clarabel.SecondOrderConeT(len(half) + 2))
@@ -126,7 +129,7 @@ def solve_convex(problem: Problem) -> Solution | None:
     if str(answer.status) not in ("Solved", "AlmostSolved"):
         return None
     whitened, dual = np.array(answer.x), np.array(answer.z)
-    price = dual[-1] if linear else dual[-1] + dual[-2 - int(kept.sum())]
+    price = dual[-1] if linear else dual[-1] + dual[-2 - len(half)]
     return Solution(root @ whitened, float(np.linalg.norm(whitened)), float(price) / problem.loss)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,14 +51,14 @@ def fat_tailed(shocks: Mapping[str, float], history: History, horizon: int, *, d
         return FatTailed(shocked, others, np.zeros((draws, len(others))), "nothing to propagate")
     from skfolio.distribution import VineCopula
 
-    spread = history.moves.std(ddof=1)
+    spread = history.moves.to_numpy().std(axis=0, ddof=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # candidates that do not fit warn; the one that AIC chooses counts
         vine = VineCopula(central_assets=list(shocked), random_state=seed, n_jobs=1).fit(history.moves / spread)
-        given = {name: float(move / scale / spread[name]) for name, move in shocks.items()}
+        given: Any = {name: float(move / scale / spread[history.names.index(name)]) for name, move in shocks.items()}
         sample = np.asarray(vine.sample(n_samples=draws, conditioning=given))
     at = [history.names.index(name) for name in others]
-    values = sample[:, at] * spread.to_numpy()[at] * scale
+    values = sample[:, at] * spread[at] * scale
     method = (
         f"vine copula given the shocks, {draws} draws, seed {seed}, one-step tails × √({horizon}/{history.step_days})"
     )
