@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import altair as alt
 
-WIDTH = 720
+WIDTH = 780
 LARGEST = 20
 """Positions with a bar of their own; the rest share one."""
 PNG_SCALE = 2.0
@@ -180,7 +180,7 @@ def stress_index(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit
         x="start:T", x2="end:T"
     )  # fmt: skip
     names = alt.Chart(alt.Data(values=shades)).mark_text(
-        angle=270, align="right", baseline="middle", fontSize=10, color=QUIET, y=4
+        angle=335, align="left", baseline="bottom", fontSize=10, color=QUIET, y=-3
     ).encode(x="middle:T", text="name:N")  # fmt: skip
     line = alt.Chart(alt.Data(values=rows)).mark_line(color=TOTAL, strokeWidth=1.2).encode(
         x=x, y=alt.Y("value:Q", title=unit)

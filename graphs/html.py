@@ -140,23 +140,23 @@ def _analogue(report: Report) -> list[list[Cell]]:
 
 
 def _engine_cards(result: EngineResult) -> list[Card]:
-    share = f"{float(result.total / result.book_value):+.2%} of the book" if result.book_value else ""
-    cards = [Card("P&L", usd(float(result.total)), share)]
+    share = _minus(f"{float(result.total / result.book_value):+.2%} of the book") if result.book_value else ""
+    cards = [Card("P&L, USD", usd(float(result.total)), share)]
     if result.interval:
         low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
         level = f"given the shocks, at {result.interval.level:.0%}"
-        cards += [Card("interval, low", low, level), Card("interval, high", high, level)]
+        cards += [Card("interval, low, USD", low, level), Card("interval, high, USD", high, level)]
     for label, before, after in (
-        ("one-day VaR, 97.5 %", result.var_975_1d, result.var_975_1d_after),
-        ("one-day ES, 97.5 %", result.es_975_1d, result.es_975_1d_after),
+        ("one-day VaR, 97.5 %, USD", result.var_975_1d, result.var_975_1d_after),
+        ("one-day ES, 97.5 %, USD", result.es_975_1d, result.es_975_1d_after),
     ):
         if before:
             cards.append(Card(label, _loss(before.loss), f"after the shocks {_loss(after.loss).text}" if after else ""))
     if result.liquidity:
-        cards.append(Card("liquidity-adjusted ES", _loss(result.liquidity.total), "97.5 %, MAR33"))
+        cards.append(Card("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
         cards.append(Card("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
-    return [*cards, Card("book value", Cell(f"{result.book_value:,.0f}"))]
+    return [*cards, Card("book value, USD", Cell(f"{result.book_value:,.0f}"))]
 
 
 def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part]:

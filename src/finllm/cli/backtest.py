@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    index = "index"
+    index_ = "index"  # a string has a method of the plain name
     shrunk = "shrunk"
     sectors = "sectors"
     components = "components"
@@ -46,7 +46,7 @@ def backtest(
     method: Annotated[
         Method, typer.Option("--method", help="What the prediction knows beside the day before: the index's move, its "
                                               "move with shrunk betas, or also those of the other stocks.")
-    ] = Method.index,
+    ] = Method.index_,
     prices: PricesOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",

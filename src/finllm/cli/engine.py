@@ -1,4 +1,4 @@
-"""What the commands that use the engine without a model share: their options, their inputs, and the files they write."""
+"""What the commands that use the engine without a model share: options, inputs, and the files they write."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.inputs import _limits as limits_for  # pyright: ignore[reportPrivateUsage]
 from finllm.cli.inputs import check_folder
 from finllm.errors import FinllmError, InputError
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from finllm.tools.factors import UserShock
     from finllm.tools.factorset import FactorSet
     from finllm.tools.market import MarketStore
-    from finllm.tools.portfolio import Portfolio
+    from finllm.tools.portfolio import Limits, Portfolio
 
 PortfolioOption = Annotated[
     Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
@@ -42,12 +42,6 @@ FilesOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", metavar="csv,parquet,xlsx", help="How --out writes the result's tables.")
 ]
-__all__ = [
-    "SHOCK_HELP", "FactorsOption", "FilesOption", "FormatOption", "HorizonOption", "Inputs", "PortfolioOption",
-    "PricesOption", "SeedOption", "check_out", "dollars", "last_day", "limits_for", "open_market", "parse_shocks",
-    "read_inputs", "write_files",
-]  # fmt: skip
-
 SHOCK_HELP = "A factor's move: OIL_WTI=+40%, RATE_US_10Y=+75bp, VIX=+12points or EQUITY_US=-3sigma. May be repeated."
 
 
@@ -75,10 +69,17 @@ def read_inputs(
 
 
 def open_market(prices: Sequence[Path]) -> MarketStore:
-    """The packaged series with the user's."""
+    """The packaged series, those imported with 'finllm data import', and the user's."""
+    from finllm.tools.fed import HISTORY, load_fed
     from finllm.tools.market import MarketStore
 
-    return MarketStore(prices)
+    folder = fed_folder(load_settings().settings)
+    return MarketStore(prices, load_fed(folder) if (folder / HISTORY).is_file() else ())
+
+
+def fed_folder(settings: Settings) -> Path:
+    """Where the Federal Reserve's imported variables are."""
+    return settings.home / "data" / "fed"
 
 
 def last_day(market: MarketStore) -> dt.date:
@@ -118,6 +119,13 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     except OSError as error:
         raise FinllmError(f"cannot write the result into {str(folder)!r}: {error}",
                           fix="free some space or choose another folder with --out") from error  # fmt: skip
+
+
+def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
+    """The limits asked for, else those beside the portfolio, else none; and what to say about that."""
+    from finllm.cli.inputs import _limits  # pyright: ignore[reportPrivateUsage]
+
+    return _limits(limits, portfolio)
 
 
 def check_out(out: Path | None) -> None:

@@ -41,7 +41,7 @@ _LOSS_FIX = "write a share of the book such as '10%', or USD such as '500000'"
 def add_to(app: typer.Typer) -> None:
     app.command("reverse", epilog=examples(
         "finllm reverse --loss 10%",
-        "finllm reverse --portfolio book.csv --loss 500000 --shock OIL_WTI=+40% --bound RATE_US_10Y=-100bp:+200bp --json",
+        "finllm reverse --portfolio book.csv --loss 500000 --shock OIL_WTI=+40% --bound EQUITY_US=-30%:+30% --json",
     ))(reverse)  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def reverse(
     formats: FormatOption = "csv",
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the smallest shocks, by plausibility, that lose the amount: several distinct answers, each revalued in full."""
+    """Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full."""
     from finllm.tools.export import parse_formats, reverse_tables, table_files
 
     day, target, kinds = parse_as_of(as_of), parse_loss(loss), parse_formats(formats)

@@ -157,6 +157,6 @@ def _view(
         for name, one in made.items()
     ]  # fmt: skip
     days = next((one.horizon for one in made.values()), 0)
-    parts += [text(""), text(f"Forecasts over {days} trading days", "bold cyan"),
-              table(("series", "point", *(f"{level} %" for level in LEVELS), "model"), rows, right=(1, 2, 3))]  # fmt: skip
+    header = ("series", "point", *(f"{level} %" for level in LEVELS), "model")
+    parts += [text(""), text(f"Forecasts over {days} trading days", "bold cyan"), table(header, rows, right=(1, 2, 3))]
     return Group(*parts, text(""), *(text(f"- {line}") for line in notes))

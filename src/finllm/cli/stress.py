@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.graphs.charts import Chart
+    from finllm.tools.export import Format
     from finllm.tools.market import MarketStore
     from finllm.tools.outcome import EngineResult, ShockRow
     from finllm.tools.pnl import Breach
@@ -157,15 +158,14 @@ def charts_of(result: EngineResult, market: MarketStore, as_of: dt.date) -> tupl
 
 
 def _files(
-    result: EngineResult, portfolio: str, breached: Sequence[Breach], charts: Sequence[Chart], formats: Sequence[str]
+    result: EngineResult, portfolio: str, breached: Sequence[Breach], charts: Sequence[Chart], formats: Sequence[Format]
 ) -> Iterator[tuple[str, bytes]]:
     import json
 
     from finllm.graphs.html import engine_html
-    from finllm.tools.export import FORMATS, engine_tables, table_files
+    from finllm.tools.export import engine_tables, table_files
 
-    kinds = [one for one in FORMATS if one in formats]
-    yield from table_files(engine_tables(result), kinds, "result").items()
+    yield from table_files(engine_tables(result), formats, "result").items()
     for chart in charts:
         yield f"{chart.name}.png", chart.png()
     yield "report.html", clean_lines(engine_html(result, portfolio, charts, breached)).encode()
