@@ -27,7 +27,7 @@ def test_the_change_over_the_horizon_is_inside_nested_intervals(name: str, unit:
     inner, outer = made.bands
     assert (made.unit, inner.level, outer.level) == (unit, 0.80, 0.95)
     assert outer.lower < inner.lower < made.point < inner.upper < outer.upper
-    assert made.model.startswith("AutoETS")
+    assert made.model.startswith("ensemble: ")
     assert "observations" in made.window
     assert Forecast.model_validate_json(made.model_dump_json()) == made
 
