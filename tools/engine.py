@@ -5,32 +5,29 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
 import numpy as np
 
 from finllm.errors import InputError
 from finllm.tools.attribution import attribute
-from finllm.tools.bands import DRAWS, Residual, gaussian_draws, own_residuals, simulate
+from finllm.tools.bands import Residual, own_residuals, simulate
 from finllm.tools.episodes import episode, nearest
 from finllm.tools.factors import Shock, UserShock
 from finllm.tools.factorset import FactorSet
 from finllm.tools.history import History, days_between, history
 from finllm.tools.kernel import Sensitivities
 from finllm.tools.market import MarketStore
-from finllm.tools.outcome import Analogue, EngineResult, HorizonRow, ReverseResult, ShockRow
-from finllm.tools.pnl import Interval
+from finllm.tools.outcome import Analogue, EngineResult, HorizonRow, ReverseResult
+from finllm.tools.pnl import TAYLOR_LIMIT_BP, Interval
 from finllm.tools.portfolio import Book, Portfolio, value_portfolio
-from finllm.tools.propagate import Covariance, Propagated, contradictions, covariance_of, propagate
+from finllm.tools.propagate import Covariance
 from finllm.tools.reverse import reverse_stress
 from finllm.tools.risk import daily_gains, liquidity, usd
 from finllm.tools.sensitivity import Shrinkage, book_sensitivities
 from finllm.tools.sizes import Direct, direct_shocks
-from finllm.tools.vine import fat_tailed
+from finllm.tools.story import Story, Tails, shock_rows, tell
 
-Tails = Literal["gaussian", "vine"]
 Window = tuple[dt.date, dt.date]
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
 """Rows of the table by horizon, trading days: those up to the scenario's, and its own."""
@@ -59,7 +56,7 @@ def run_engine(
     One shock counts per factor: a user's before history before a reading's. `replay` is two dates or the id of an
     episode; then holdings with a history take their own returns, unless another shock stands for the equity market,
     and σ and Σ are over its days. With `propagate` the other factors that the book loads on move to their mean given
-    the shocks (`tails`: Gaussian, or the mean of a vine copula), without it they are held still. `interval` holds the
+    the shocks (`tails`: Gaussian, or the median of a vine copula), without it they are held still. `interval` holds the
     P&L with probability `level`, given the shocks. Reads nothing past `as_of`.
     Errors: InputError for bad shocks, a singular Σ₁₁, a horizon below one day or beyond the data, or a level outside
     (0, 1); LookAheadError for a replay that ends after `as_of`.
@@ -71,8 +68,11 @@ def run_engine(
     days = days_between(*window) if window else horizon
     sens = book_sensitivities(book, known, market, as_of, regressors=regressors, shrinkage=shrinkage)
     direct, notes = direct_shocks(known, market, as_of, days, user=shocks, replay=window, model=model)
-    past = history([known[name] for name in _needed(sens.arrays, direct)], market, as_of)
-    story = _propagated(direct, past, days, on=propagate, tails=tails, seed=seed)
+    loaded = set(sens.arrays.loaded())
+    spare = [name for name in direct if name not in loaded] if loaded & set(direct) else []
+    past = history([known[name] for name in known.drivers if name in direct or name in loaded], market, as_of,
+                   optional=spare)  # fmt: skip
+    story = tell(known, direct, past, days, on=propagate, tails=tails, seed=seed)
     moves = np.array([story.moves.get(name, 0.0) for name in sens.arrays.factors])
     realised, said = _own_returns(book, window, direct, market, as_of)
     cuts = attribute(sens.arrays, book.holdings, moves, tuple(story.moves), realised)
@@ -88,11 +88,13 @@ def run_engine(
         by_horizon=_by_horizon(book, sens.arrays, moves, residual, cuts.total, interval, level, seed, realised),
         interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
         es_975_1d_after=shortfall_after, liquidity=liquidity(sens.arrays, past),
-        shocks=_rows(known, direct, story), mahalanobis=story.given.mahalanobis if story.given.shocked else None,
+        shocks=shock_rows(known, direct, story, past),
+        mahalanobis=story.given.mahalanobis if story.given.shocked else None,
         analogue=_analogue(book, sens.arrays, direct, story.covariance, market, as_of), alignment=past.rule,
         exclusions=book.exclusions,
         notes=(*book.notes, *sens.notes, *notes, *said, *story.notes, *_still(sens.arrays, story, past),
-               *_floor_notes(book, sens.arrays, moves, realised), *_window_note(window, days, horizon), BY_HORIZON),
+               *_limits_of_the_model(book, sens.arrays, moves, realised), *_window_note(window, days, horizon),
+               BY_HORIZON),
     )  # fmt: skip
 
 
@@ -126,50 +128,6 @@ def _check(horizon: int, level: float) -> None:
         raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
     if not 0 < level < 1:
         raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
-
-
-@dataclass(frozen=True)
-class _Story:
-    """Where every factor goes: `moves` of the shocked and propagated ones, and draws (n, n_others) about the means."""
-
-    moves: dict[str, float]
-    given: Propagated
-    others: tuple[str, ...]
-    draws: np.ndarray
-    covariance: Covariance
-    words: str
-    notes: tuple[str, ...]
-
-
-def _propagated(direct: Mapping[str, Direct], past: History, days: int, *, on: bool, tails: Tails, seed: int) -> _Story:
-    covariance = covariance_of(past, days)
-    shocked = {name: one.move for name, one in direct.items()}
-    inside = {name: move for name, move in shocked.items() if name in covariance.names}
-    given = propagate(inside, covariance)
-    notes = tuple(contradictions(inside, given, covariance).values())
-    if not on or not inside:
-        words = "factors without a shock are held still"
-        return _Story(shocked, given, (), np.zeros((DRAWS, 0)), covariance, words, notes)
-    if tails == "vine":
-        fat = fat_tailed(inside, past, days, draws=DRAWS, seed=seed)
-        means, draws, words = fat.means, fat.draws - fat.means, fat.method
-    else:
-        means, draws = given.means, gaussian_draws(given.residual, DRAWS, seed)
-        words = f"Gaussian residual of {', '.join(given.others) or 'no factor'}"
-    moves = shocked | dict(zip(given.others, means.tolist(), strict=True))
-    return _Story(moves, given, given.others, draws, covariance, words, notes)
-
-
-def _needed(arrays: Sensitivities, direct: Mapping[str, Direct]) -> list[str]:
-    """Factors of the one covariance: those shocked and those that the book loads on, in the order of the set."""
-    loaded = set(_loaded(arrays))
-    return [name for name in arrays.factors if name in direct or name in loaded]
-
-
-def _loaded(arrays: Sensitivities) -> list[str]:
-    second = (arrays.direction != 0) & (arrays.curvature[:, None] != 0)
-    used = ((arrays.linear != 0) | second).any(axis=0)
-    return [name for name, one in zip(arrays.factors, used, strict=True) if one]
 
 
 def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.ndarray:
@@ -225,33 +183,6 @@ def _by_horizon(
     return (*rows, last)
 
 
-def _rows(factors: FactorSet, direct: Mapping[str, Direct], story: _Story) -> tuple[ShockRow, ...]:
-    against = contradictions({name: direct[name].move for name in story.given.shocked}, story.given, story.covariance)
-    rows: list[ShockRow] = []
-    for name, move in story.moves.items():
-        driver, inside = factors[name], name in story.given.shocked
-        if name in direct:
-            one = direct[name]
-            flags = (*one.flags, *((against[name],) if name in against else ()))
-            if not inside and not any(flag.startswith("unpropagated") for flag in flags):
-                flags = (*flags, "unpropagated: its history shares too few moves with the others")
-            rows.append(ShockRow(
-                factor=name, label=driver.label, move=move, unit=driver.unit, origin=one.origin, sigma=one.sigma,
-                mahalanobis=story.given.mahalanobis if inside else None,
-                given_others=story.given.given_others.get(name), lower=None, upper=None,
-                window=one.window, flags=flags,
-            ))  # fmt: skip
-            continue
-        spread = story.draws[:, story.others.index(name)]
-        rows.append(ShockRow(
-            factor=name, label=driver.label, move=move, unit=driver.unit, origin="propagated",
-            sigma=move / story.covariance.sigma(name), mahalanobis=story.given.mahalanobis, given_others=None,
-            lower=move + float(np.quantile(spread, 0.05)), upper=move + float(np.quantile(spread, 0.95)),
-            window="mean given the shocks; band of 90 %", flags=(),
-        ))  # fmt: skip
-    return tuple(rows)
-
-
 def _analogue(
     book: Book,
     arrays: Sensitivities,
@@ -274,19 +205,26 @@ def _analogue(
     )  # fmt: skip
 
 
-def _still(arrays: Sensitivities, story: _Story, past: History) -> list[str]:
+def _still(arrays: Sensitivities, story: Story, past: History) -> list[str]:
     """Factors that the book loads on and nothing moves, and why."""
     return [
         f"{name} is held still: no shock" + (f", and none propagates to it ({past.missing[name]})"
                                              if name in past.missing else "")
-        for name in _loaded(arrays)
+        for name in arrays.loaded()
         if name not in story.moves
     ]  # fmt: skip
 
 
-def _floor_notes(book: Book, arrays: Sensitivities, moves: np.ndarray, realised: Mapping[str, float]) -> list[str]:
-    gains = arrays.linear @ moves
-    return [
+def _limits_of_the_model(
+    book: Book, arrays: Sensitivities, moves: np.ndarray, realised: Mapping[str, float]
+) -> list[str]:
+    gains, shifts = arrays.linear @ moves, arrays.direction @ moves
+    far = [
+        f"{holding.id!r}: duration and convexity are used beyond {TAYLOR_LIMIT_BP} bp of yield"
+        for row, holding in enumerate(book.holdings)
+        if holding.asset_class == "bond" and abs(shifts[row]) > TAYLOR_LIMIT_BP
+    ]
+    return far + [
         f"{holding.id!r}: beta times the shock is below -100 %; its price is floored at zero"
         for row, holding in enumerate(book.holdings)
         if arrays.floored[row] and holding.id not in realised and holding.market_value

@@ -51,15 +51,36 @@ def one_step(values: np.ndarray, unit: MoveUnit, steps: int = 1) -> np.ndarray:
     return end / start - 1 if unit == "return" else end - start
 
 
-def history(drivers: Sequence[Driver], market: MarketStore, as_of: dt.date, *, years: int = LOOKBACK_YEARS) -> History:
+def history(
+    drivers: Sequence[Driver],
+    market: MarketStore,
+    as_of: dt.date,
+    *,
+    years: int = LOOKBACK_YEARS,
+    optional: Sequence[str] = (),
+) -> History:
     """Moves of the drivers that have a history, aligned at the coarsest of their frequencies.
 
     Rule: each level is sampled at its last observation in the period; only periods that every factor has are used; a
     move that spans more than one period (for daily series, seven calendar days) is dropped and counted; the window is
     the last `years` years. A factor that would leave fewer than 36 moves is left out, the shortest history first.
-    Nothing is filled, interpolated or read past `as_of`.
+    So are the `optional` factors together, if they would more than halve the number of moves. Nothing is filled,
+    interpolated or read past `as_of`.
     """
-    missing: dict[str, str] = {}
+    whole = _history(drivers, market, as_of, years, {})
+    if not set(optional) & set(whole.names):
+        return whole
+    fewer = _history([one for one in drivers if one.id not in optional], market, as_of, years, {})
+    if len(whole.moves) * whole.step_days * 2 >= len(fewer.moves) * fewer.step_days:
+        return whole
+    why = f"it would cut the shared window from {len(fewer.moves)} to {len(whole.moves)} moves"
+    return _history([one for one in drivers if one.id not in optional], market, as_of, years,
+                    dict.fromkeys((one.id for one in drivers if one.id in optional), why))  # fmt: skip
+
+
+def _history(
+    drivers: Sequence[Driver], market: MarketStore, as_of: dt.date, years: int, missing: dict[str, str]
+) -> History:
     levels: dict[str, pd.Series] = {}
     frequencies: dict[str, Frequency] = {}
     units: dict[str, MoveUnit] = {driver.id: driver.unit for driver in drivers}
@@ -120,13 +141,14 @@ def _rule(
     finer = [str(name) for name in moves.columns if frequencies[str(name)] != frequency]
     parts = [f"{frequency} moves, {span(moves.index)}, on the periods that {', '.join(map(str, moves.columns))} share"]
     if finer:
-        parts.append(f"{', '.join(finer)} sampled at the last observation of the {frequency.removesuffix('ly')} period")
+        period = frequency.removesuffix("ly")
+        parts.append(f"{', '.join(finer)} sampled at the last observation of the {period}, the others as published")
     if (age := (as_of - day_of(moves.index[-1])).days) > 2 * STALE_AFTER[frequency]:
         parts.append(f"its last move is {age} days old")
     if dropped:
         parts.append(f"{dropped} moves across gaps dropped")
     if missing:
-        parts.append("without history: " + ", ".join(missing))
+        parts.append("left out: " + ", ".join(missing))
     return "; ".join(parts)
 
 

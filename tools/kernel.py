@@ -34,6 +34,12 @@ class Sensitivities:
         """Indices of the positions with a second order."""
         return np.flatnonzero(self.curvature)
 
+    def loaded(self) -> list[str]:
+        """Factors that move the value of some position, in the order of `factors`."""
+        second = (self.direction != 0) & (self.curvature[:, None] != 0)
+        used = ((self.linear != 0) | second).any(axis=0)
+        return [name for name, one in zip(self.factors, used, strict=True) if one]
+
     def gradient(self) -> np.ndarray:
         """USD per unit of each factor for the whole book, (K,)."""
         return self.linear.sum(axis=0)

@@ -57,7 +57,7 @@ def reverse_stress(
         raise InputError(f"{answers} answers", fix="ask for one or more")
     arrays = book_sensitivities(book, factors, market, as_of).arrays
     insisted = {one.factor: resolve(one, factors, market, as_of, horizon).move for one in fixed}
-    names = _driving(arrays, insisted)
+    names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
     past = history([factors[name] for name in names], market, as_of)
     covariance, notes = _whole(covariance_of(past, horizon), names, factors, market, as_of, horizon)
     if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
@@ -104,13 +104,6 @@ def _target(book: Book, loss: float) -> float:
         raise InputError(f"the book's net value is {book.value:,.0f} USD, so a share of it is no loss",
                          fix="give the loss in USD")  # fmt: skip
     return loss * book.value
-
-
-def _driving(arrays: Sensitivities, insisted: Mapping[str, float]) -> list[str]:
-    """Factors that the book loads on or the user fixes, in the order of the set."""
-    second = (arrays.direction != 0) & (arrays.curvature[:, None] != 0)
-    loaded = ((arrays.linear != 0) | second).any(axis=0)
-    return [name for name, one in zip(arrays.factors, loaded, strict=True) if one or name in insisted]
 
 
 def _whole(

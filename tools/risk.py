@@ -198,10 +198,7 @@ def liquidity(
     ES = √(Σⱼ (ES₁₀(j)·√((LHⱼ − LHⱼ₋₁)/10))²), LH₀ = 0, where ES₁₀(j) moves only the factors with a liquidity horizon
     of LHⱼ or more (Basel Committee on Banking Supervision, MAR33.5, base horizon ten days). Specific risk is left out.
     """
-    loaded = [
-        name for at, name in enumerate(arrays.factors)
-        if arrays.linear[:, at].any() or (arrays.direction[:, at] * arrays.curvature).any()
-    ]  # fmt: skip
+    loaded = arrays.loaded()
     usable = [name for name in loaded if name in past.names]
     if not usable:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,9 +66,12 @@ def size_of(driver: Driver, market: MarketStore, as_of: dt.date, horizon: int) -
     steps = max(1, round(horizon / STEP_DAYS[frequency]))
     if len(values) < steps + MIN_MOVES:
         return Size(None, None, None)
-    moves = one_step(values.to_numpy(), driver.unit, steps)
+    short = math.sqrt(min(1.0, horizon / STEP_DAYS[frequency]))  # a horizon within one step
+    moves = one_step(values.to_numpy(), driver.unit, steps) * short
     period = {"daily": "day", "monthly": "month", "quarterly": "quarter"}[frequency]
     words = f"{steps}-{period} moves of {driver.series or driver.id}, {span(values.index)}"
+    if short < 1:
+        words += f", × √({horizon}/{STEP_DAYS[frequency]})"
     return Size(Sigma(float(moves.std(ddof=1)), words), float(moves.min()), float(moves.max()))
 
 

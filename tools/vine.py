@@ -12,6 +12,7 @@ import numpy as np
 from finllm.errors import InputError
 from finllm.tools.history import History
 
+MIN_FACTORS = 3
 MIN_ROWS = 100
 """Moves below which no vine is fitted: its marginals would have no tail."""
 
@@ -26,9 +27,9 @@ class FatTailed:
     method: str
 
     @property
-    def means(self) -> np.ndarray:
-        """(n_others,)"""
-        return self.draws.mean(axis=0)
+    def centres(self) -> np.ndarray:
+        """Medians, (n_others,): a few far draws would carry a mean away."""
+        return np.median(self.draws, axis=0)
 
 
 def fat_tailed(shocks: Mapping[str, float], history: History, horizon: int, *, draws: int, seed: int) -> FatTailed:
@@ -36,12 +37,15 @@ def fat_tailed(shocks: Mapping[str, float], history: History, horizon: int, *, d
 
     Marginals and pair copulas are chosen by AIC (skfolio's VineCopula; Aas et al. 2009), the shocked factors are its
     central nodes. A shock over the horizon enters as shock/√(horizon/step) and the draws are scaled back, which carries
-    the tails of one step to the horizon: fatter than those of a sum. Errors: InputError for fewer than 100 moves, or
-    a shock of a factor that has none.
+    the tails of one step to the horizon: fatter than those of a sum. Errors: InputError for fewer than 100 moves or
+    three factors, or a shock of a factor that has none.
     """
     shocked = tuple(shocks)
     if unknown := [name for name in shocked if name not in history.names]:
         raise InputError(f"{', '.join(unknown)} has no history for a vine copula", fix="shock it without propagation")
+    if len(history.names) < MIN_FACTORS:
+        raise InputError(f"a vine copula needs {MIN_FACTORS} factors, and {len(history.names)} share a history",
+                         fix="use Gaussian tails, or shock or hold a further factor with a history")  # fmt: skip
     if len(history.moves) < MIN_ROWS:
         raise InputError(f"a vine copula needs {MIN_ROWS} moves, and {len(history.moves)} are shared",
                          fix="use Gaussian tails or a longer history")  # fmt: skip
