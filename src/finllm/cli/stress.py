@@ -106,6 +106,9 @@ def stress(
         inputs.portfolio, inputs.market, inputs.as_of, horizon, shocks, propagate=propagate, replay=window, seed=seed,
         level=level, tails=tails.value, factors=inputs.factors,
     )  # fmt: skip
+    if not result.shocks:
+        raise InputError(f"--replay {replay!r} moves no factor: no series has data there",
+                         fix="replay a window inside the data, or add --prices that cover it")  # fmt: skip
     result = result.model_copy(update={"notes": (*result.notes, *notes)})
     breached = breaches_of(result, allowed)
     if out is not None:
