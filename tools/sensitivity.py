@@ -153,6 +153,8 @@ def regress(
     variance less the mean s², both over `names`; with fewer than five names nothing is shrunk. The S&P 500 itself is
     not shrunk. Errors: InputError for a regressor that is not daily, too few shared days, or collinear regressors.
     """
+    if not names:
+        return {}
     levels: dict[str, pd.Series] = {}
     for driver in regressors:
         values, frequency = driver.seen(market, as_of)
