@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from finllm.graphs.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.graphs.page import Card, Cell, Page, Part, cited, render, tone_of, usd
 from finllm.graphs.report import Figure, Report, where
 from finllm.tools.evidence import show
+from finllm.tools.export import Table
 from finllm.tools.outcome import EngineResult, LiquidityRow, ShockRow
 from finllm.tools.pnl import Breach
 
@@ -68,6 +69,31 @@ def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], b
         parts=_engine_parts(result, breaches),
         foot=FOOT,
     ))  # fmt: skip
+
+
+def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
+    """report.html and a PNG of each chart, by file name."""
+    return {"report.html": page.encode()} | {f"{chart.name}.png": chart.png() for chart in charts}
+
+
+def report_tables(report: Report) -> tuple[Table, ...]:
+    """A run's cuts, shocks and evidence as tables, each figure with the id of its evidence row."""
+    cuts = (("position", report.by_position), ("factor", report.by_factor), ("sector", report.by_sector))
+    return (
+        *(Table(f"by_{what}", (what, "usd", "evidence"),
+                tuple((name, _cents(one.value), one.evidence) for name, one in figures.items()))
+          for what, figures in cuts),
+        Table("shocks", ("factor", "move", "unit", "sigma", "origin", "window", "refused", "evidence"),
+              tuple((row.factor, row.move.value, row.move.unit, row.sigma and row.sigma.value, row.origin, row.window,
+                     row.refused, row.move.evidence) for row in report.shocks)),
+        Table("evidence", ("id", "value", "unit", "what", "entity", "period", "as_of", "source_or_formula"),
+              tuple((row.id, str(row.value), row.unit, row.what, row.entity, row.period, row.as_of.isoformat(),
+                     where(row)) for row in report.evidence)),
+    )  # fmt: skip
+
+
+def _cents(usd: float) -> Decimal:
+    return Decimal(usd).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
 
 
 def _charts(
@@ -190,10 +216,12 @@ def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part
 
 def _shock(row: ShockRow) -> tuple[Cell, ...]:
     band = (
-        "-" if row.lower is None or row.upper is None else f"{show(row.lower, row.unit)} to {show(row.upper, row.unit)}"
+        "-"
+        if row.lower is None or row.upper is None
+        else _minus(f"{show(row.lower, row.unit)} to {show(row.upper, row.unit)}")
     )
     return (Cell(row.factor), Cell(_minus(show(row.move, row.unit)), tone=tone_of(row.move)), _sigma(row.sigma),
-            _sigma(row.given_others), Cell(_minus(band)), Cell(row.origin), Cell(", ".join(row.flags) or "-",
+            _sigma(row.given_others), Cell(band), Cell(row.origin), Cell(", ".join(row.flags) or "-",
             tone="warn" if row.flags else ""), Cell(row.window))  # fmt: skip
 
 

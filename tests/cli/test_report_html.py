@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 import re
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -12,11 +14,12 @@ from xml.etree import ElementTree
 import pytest
 
 from finllm.graphs.charts import Chart, FanPoint, Shaded, compact, fan, plain, positions, stress_index, waterfall
-from finllm.graphs.html import engine_charts, engine_html, report_html, run_charts
+from finllm.graphs.html import engine_charts, engine_html, page_files, report_html, report_tables, run_charts
 from finllm.graphs.report import Report
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.engine import run_engine
 from finllm.tools.evidence import Evidence, Source
+from finllm.tools.export import table_files
 from finllm.tools.factors import UserShock
 from finllm.tools.market import MarketStore
 from finllm.tools.portfolio import load_portfolio
@@ -182,3 +185,17 @@ def test_small_positions_share_one_bar_that_adds_up() -> None:
                                            (2.5e9, "+2.50 bn"), (-853_210, "−853 k")])  # fmt: skip
 def test_amounts_are_short_on_charts(usd: float, said: str) -> None:
     assert compact(usd) == said
+
+
+def test_a_runs_files_are_its_page_its_charts_and_its_tables(report: Report) -> None:
+    charts = run_charts(report, stress_index=INDEX)
+    files = page_files(report_html(report, charts), charts)
+    assert set(files) == {"report.html", "waterfall.png", "positions.png", "fan.png", "stress-index.png"}
+    assert all(content.startswith(PNG) for name, content in files.items() if name.endswith(".png"))
+    tables = table_files(report_tables(report), ("csv",), "report")
+    rows = list(csv.DictReader(io.StringIO(tables["by_position.csv"].decode())))
+    assert {row["position"]: float(row["usd"]) for row in rows} == {
+        name: figure.value for name, figure in report.by_position.items()
+    }
+    assert [row["evidence"] for row in rows] == [figure.evidence for figure in report.by_position.values()]
+    assert len(tables["evidence.csv"].decode().splitlines()) == len(report.evidence) + 1

@@ -165,13 +165,11 @@ def _files(
 ) -> Iterator[tuple[str, bytes]]:
     import json
 
-    from finllm.graphs.html import engine_html
+    from finllm.graphs.html import engine_html, page_files
     from finllm.tools.export import engine_tables, table_files
 
     yield from table_files(engine_tables(result), formats, "result").items()
-    for chart in charts:
-        yield f"{chart.name}.png", chart.png()
-    yield "report.html", clean_lines(engine_html(result, portfolio, charts, breached)).encode()
+    yield from page_files(clean_lines(engine_html(result, portfolio, charts, breached)), charts).items()
     said = json.dumps(stress_json(result, portfolio, breached), indent=2, allow_nan=False)
     yield "result.json", f"{said}\n".encode()
 
