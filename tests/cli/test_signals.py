@@ -28,8 +28,9 @@ def test_the_pandemic_is_a_crisis_with_a_wide_forecast(cli: Cli, tmp_path: Path)
     assert said.code == 0
     found = said.json
     assert found["regime"] == "crisis"
-    assert found["stress_index"]["value"] > 1
-    assert found["stress_index"]["last"] == "2020-03-16"
+    assert found["stress_index"] == found["stress"]["value"] > 1
+    assert found["stress"]["last"] == "2020-03-16"
+    assert sum(found["state"]["probabilities"]) == pytest.approx(1)
     assert found["factors"]["EQUITY_US"]["last"] == "2020-03-16"
     wide = found["forecasts"]["SP500"]["bands"][1]
     assert wide["upper"] - wide["lower"] > 0.3
@@ -42,7 +43,14 @@ def test_the_pandemic_is_a_crisis_with_a_wide_forecast(cli: Cli, tmp_path: Path)
 def test_the_table_names_regime_index_and_forecasts(cli: Cli) -> None:
     said = cli("signals", "--as-of", "2020-03-16", "--quiet")
     assert said.err == ""
-    for word in ("Regime: crisis", "Stress index: +", "EQUITY_US", "Forecasts over 20 trading days", "SP500"):
+    for word in (
+        "Regime: crisis",
+        "three states of volatility",
+        "Stress index: +",
+        "EQUITY_US",
+        "Forecasts over 20 trading days",
+        "SP500",
+    ):
         assert word in said.out
 
 

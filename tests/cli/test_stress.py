@@ -10,6 +10,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from .conftest import Cli
@@ -92,6 +93,19 @@ def test_a_hostile_position_is_text_everywhere(cli: Cli, tmp_path: Path) -> None
     assert "'=1+1,-100.00" in (out / "by_sector.csv").read_text()
 
 
+@pytest.mark.parametrize("kind", ["parquet", "xlsx"])
+def test_a_portfolio_in_parquet_or_excel_gives_what_its_csv_gives(cli: Cli, tmp_path: Path, kind: str) -> None:
+    table = pd.DataFrame(
+        {"id": ["AAPL", "XOM"], "quantity": [100.0, 200.0], "currency": "USD", "asset_class": "equity"}
+    )
+    table.to_csv(tmp_path / "book.csv", index=False)
+    other = tmp_path / f"book.{kind}"
+    _ = table.to_parquet(other) if kind == "parquet" else table.to_excel(other, index=False)
+    found = [cli("stress", "-p", path, "--shock", "EQUITY_US=-10%", "--json").json["by_position"]
+             for path in (tmp_path / "book.csv", other)]  # fmt: skip
+    assert found[0] == found[1]
+
+
 def test_a_breach_exits_with_3_only_where_asked(cli: Cli, tmp_path: Path) -> None:
     limits = tmp_path / "limits.yaml"
     limits.write_text("version: 1\nloss_by_factor:\n  EQUITY_US: 1000\n")
@@ -104,9 +118,16 @@ def test_a_breach_exits_with_3_only_where_asked(cli: Cli, tmp_path: Path) -> Non
 
 def test_the_table_names_the_total_the_shocks_and_the_breaches(cli: Cli) -> None:
     out = cli("stress", *SHOCKS).out
-    for said in ("Stress test of default", "P&L by factor", "OIL_WTI", "−" if "−" in out else "-", "Limit breaches",
+    for said in ("Stress test of default", "P&L by factor", "OIL_WTI", "Limit breaches",
                  "Closest past event", "Notes"):  # fmt: skip
         assert said in out
+
+
+@pytest.mark.parametrize("command", ["stress", "reverse", "signals", "backtest", "data"])
+def test_every_engine_command_has_help_with_examples(cli: Cli, command: str) -> None:
+    said = cli(command, "--help")
+    assert said.code == 0
+    assert f"finllm {command}" in said.out.split("Examples:")[1]
 
 
 def test_a_users_series_can_be_a_factor(cli: Cli, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from finllm.errors import InputError
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from finllm.tools.forecast import Forecast
     from finllm.tools.market import MarketStore
     from finllm.tools.signals import MarketSignals
-    from finllm.tools.stress_index import StressIndex
 
 LEVELS = (80, 95)
 
@@ -62,12 +61,10 @@ def signals(
     for name in series or ():
         market.read(name, day)
     found = market_signals(market, day)
-    index, why = _index(market, day)
     shown = [one.series for one in found.factors.values() if one is not None and not one.stale]
     made, refused = _forecasts(market, day, list(dict.fromkeys([*shown, *(series or ())])), horizon, quiet=quiet)
-    data = {**found.model_dump(mode="json"), "stress_index": index.model_dump(mode="json") if index else None,
-            "forecasts": {name: one.model_dump(mode="json") for name, one in made.items()},
-            "notes": [*found.notes, *why, *refused]}  # fmt: skip
+    data = {**found.model_dump(mode="json"), "notes": [*found.notes, *refused],
+            "forecasts": {name: one.model_dump(mode="json") for name, one in made.items()}}  # fmt: skip
     if out is not None:
         chart = stress_index_chart(market, day)
         files = {"stress-index.png": chart.png()} if chart else {}
@@ -75,7 +72,7 @@ def signals(
     if as_json:
         print_json(data)
     else:
-        out_console().print(_view(found, index, made, data["notes"]))
+        out_console().print(_view(found, made, data["notes"]))
 
 
 def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
@@ -95,16 +92,6 @@ def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
     shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
     known = {day_of(day): float(value) for day, value in values.items()}
     return stress_index(known, shaded, "standard deviations from its past mean")
-
-
-def _index(market: MarketStore, day: dt.date) -> tuple[StressIndex | None, tuple[str, ...]]:
-    from finllm.tools.stress_index import stress_index
-
-    try:
-        found = stress_index(market, day)
-    except InputError as error:
-        return None, (f"no stress index: {error.message}",)
-    return found, found.notes
 
 
 def _forecasts(
@@ -127,23 +114,14 @@ def _forecasts(
     return made, refused
 
 
-def _view(
-    found: MarketSignals, index: StressIndex | None, made: dict[str, Forecast], notes: Sequence[str]
-) -> RenderableType:
+def _view(found: MarketSignals, made: dict[str, Forecast], notes: Sequence[str]) -> RenderableType:
     from rich.console import Group
 
     from finllm.cli.render import table, text
     from finllm.tools.evidence import show
 
     parts: list[RenderableType] = [text(f"Market signals after the close of {found.as_of}", "bold")]
-    if found.regime and found.volatility is not None and found.percentile is not None and found.drawdown is not None:
-        parts.append(text(
-            f"Regime: {found.regime}. S&P 500: volatility {found.volatility:.1%} a year (higher than on "
-            f"{found.percentile:.0%} of its days), {found.drawdown:+.1%} from its peak of a year."))  # fmt: skip
-    if index:
-        parts.append(text(
-            f"Stress index: {index.value:+.2f} (higher than on {index.percentile:.0%} of its days); absorption "
-            f"{index.absorption:.0%}, dispersion {index.dispersion:.1%} a year, on {index.last}."))  # fmt: skip
+    parts += [text(line) for line in _lines(found)]
     states: list[Any] = [
         (name, f"{one.level:g}", show(one.change, one.unit), "-" if one.volatility is None else f"{one.volatility:.1%}",
          str(one.last), "stale" if one.stale else "")
@@ -160,3 +138,17 @@ def _view(
     header = ("series", "point", *(f"{level} %" for level in LEVELS), "model")
     parts += [text(""), text(f"Forecasts over {days} trading days", "bold cyan"), table(header, rows, right=(1, 2, 3))]
     return Group(*parts, text(""), *(text(f"- {line}") for line in notes))
+
+
+def _lines(found: MarketSignals) -> Iterator[str]:
+    """The regime and the stress index in words."""
+    if found.regime and found.volatility is not None and found.percentile is not None and found.drawdown is not None:
+        yield (f"Regime: {found.regime}. S&P 500: volatility {found.volatility:.1%} a year (higher than on "
+               f"{found.percentile:.0%} of its days), {found.drawdown:+.1%} from its peak of a year.")  # fmt: skip
+    if found.state and found.state.probabilities and found.state.volatilities:
+        states = (f"{chance:.0%} at {volatility:.0%} a year" for chance, volatility in
+                  zip(found.state.probabilities, found.state.volatilities, strict=True))  # fmt: skip
+        yield f"Probabilities of its three states of volatility: {', '.join(states)}."
+    if index := found.stress:
+        yield (f"Stress index: {index.value:+.2f} (higher than on {index.percentile:.0%} of its days); absorption "
+               f"{index.absorption:.0%}, dispersion {index.dispersion:.1%} a year, on {index.last}.")  # fmt: skip
