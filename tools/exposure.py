@@ -90,7 +90,7 @@ def _beta(holding: Holding, market: MarketStore, as_of: dt.date, window: int) ->
 def exposures(book: Book, betas: dict[str, Beta]) -> tuple[Exposure, ...]:
     """What every holding loads on, in the order of the book. A `vega` adds VIX, in USD per point.
 
-    Equities and indices: EQUITY_US by beta, and gamma·beta² on the index's own return. Bonds: RATE_US_10Y, and
+    Equities and indices: EQUITY_US by beta, and gamma on the index's own return. Bonds: RATE_US_10Y, and
     CREDIT_BAA_AAA unless the sector is one of `GOVERNMENT`, by duration and convexity. Commodities: OIL_WTI;
     fx: USD_BROAD; gold: GOLD, each by delta (1 unless given) and gamma. Volatility: VIX, by delta in USD per point and
     gamma in USD per point².
@@ -110,7 +110,7 @@ def _exposures_of(holding: Holding, betas: dict[str, Beta]) -> tuple[Exposure, .
         case "equity" | "index":
             beta = betas[holding.id]
             how = f"beta {beta.value:.2f} ({beta.origin}, {beta.window})"
-            curve = value * gamma * beta.value**2
+            curve = value * gamma
             return (Exposure(id=holding.id, factor="EQUITY_US", linear=value * beta.value, quadratic=curve, how=how),)
         case "bond":
             years, convexity = holding.duration or 0.0, holding.convexity or 0.0

@@ -15,7 +15,7 @@ class Sensitivities:
     """What P positions gain, USD, when K factors move by m: max(L·m + ½·κ·(D·m)², −value where `floored`).
 
     `linear` (P, K) USD per unit of the factor; `direction` (P, K) and `curvature` (P,) give the second order, where
-    D·m is the move of a bond's yield (bp) or of an option's underlying (return); `value` (P,) USD; `floored` (P,):
+    D·m is the move of a bond's yield (bp), of a stock, or of an option's factor; `value` (P,) USD; `floored` (P,):
     a stock's price stops at zero. `sector` (P,) indexes `sectors`. No NaN anywhere.
     """
 

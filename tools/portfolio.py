@@ -55,8 +55,8 @@ class Position(_Frozen):
     """One row of a portfolio. Exactly one of `quantity` (units; negative is short) and `market_value` (in `currency`).
 
     `duration` in years, `convexity` in years², `beta` to the S&P 500. `delta` is the return per unit return of the
-    factor, but for a volatility position its USD per VIX point. `gamma` is the change of that return per unit return of
-    the underlying (P&L of value·½·gamma·r²), for a volatility position USD per VIX point². `vega`: USD per VIX point.
+    factor, but for a volatility position its USD per VIX point. `gamma` is the change of beta or delta per unit return
+    of the factor (P&L of value·½·gamma·r²), for a volatility position USD per VIX point². `vega`: USD per VIX point.
     """
 
     id: str

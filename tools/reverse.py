@@ -25,7 +25,7 @@ from finllm.tools.risk import usd
 from finllm.tools.sensitivity import book_sensitivities
 from finllm.tools.shocks import BOUNDS, replay_shocks
 from finllm.tools.sizes import resolve, size_of
-from finllm.tools.solve import Gains, Problem, Solution, solve_convex, solve_local, starts_for
+from finllm.tools.solve import Gains, Problem, Solution, solve_convex, solve_local, solve_quadratic, starts_for
 
 SHORTFALL = 1e-6
 """Share of the target by which a full revaluation may fall short of it, for rounding."""
@@ -48,9 +48,9 @@ def reverse_stress(
 
     Σ is that of the factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed
     table. A linear or long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise,
-    or where a floor takes part of the loss back, answers are local. All are confirmed by full revaluation. Each
-    further answer holds the largest driver of those before it still. Errors: InputError for a loss that is not
-    positive, bounds that exclude or name nothing, or one that no shock within the bounds reaches.
+    or where a floor takes part of the loss back, answers are local. All are confirmed by full revaluation. Further
+    answers are other local ones, or hold the largest driver of those before them still. Errors: InputError for a loss
+    that is not positive, bounds that exclude or name nothing, or a loss that no shock within the bounds reaches.
     """
     target = _target(book, loss)
     if answers < 1:
@@ -71,12 +71,13 @@ def reverse_stress(
     while len(found) < answers:
         one = Problem(covariance, problem.gradient, problem.hessian, target, problem.lower, problem.upper,
                       insisted | dict.fromkeys(still, 0.0))  # fmt: skip
-        solved = _solve(one, arrays, market, as_of, seed)
-        if solved is None:
+        solved, method = _solve(one, arrays, market, as_of, seed, answers - len(found))
+        if not solved:
             break
-        solution, method = solved
-        cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solution.moves), covariance.names)
-        found.append(_answer(solution, method, cuts, one, factors, tuple(still), tuple(insisted)))
+        for solution in solved:
+            cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solution.moves), covariance.names)
+            found.append(_answer(solution, method, cuts, one, factors, tuple(still), tuple(insisted)))
+        cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solved[0].moves), covariance.names)
         drivers = {
             name: gain for name, gain in cuts.by_factor.items() if name in covariance.names and name not in insisted
         }
@@ -146,18 +147,24 @@ def _limits(
 
 
 def _solve(
-    problem: Problem, arrays: Sensitivities, market: MarketStore, as_of: dt.date, seed: int
-) -> tuple[Solution, Method] | None:
-    """The convex answer where it holds under full revaluation, else the nearest local one, else nothing."""
+    problem: Problem, arrays: Sensitivities, market: MarketStore, as_of: dt.date, seed: int, wanted: int
+) -> tuple[list[Solution], Method]:
+    """The convex answer where it holds under full revaluation, else up to `wanted` local ones, the nearest first."""
     gains = _gains(arrays, problem.covariance)
     if problem.convex:
         solution = solve_convex(problem)
         if solution is None:
-            return None
+            return [], "convex"
         if -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
-            return solution, "convex"
-    local = solve_local(problem, gains, starts_for(problem, gains, seed, _past(problem.covariance, market, as_of)))
-    return (local[0], "local") if local else None
+            return [solution], "convex"
+    starts = starts_for(problem, gains, seed, _past(problem.covariance, market, as_of))
+    quadratic = solve_quadratic(problem)
+    if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
+        return solve_local(problem, gains, starts)[:wanted], "local"
+    if wanted == 1:
+        return [quadratic], "local"
+    others = solve_local(problem, gains, [quadratic.moves, *starts])
+    return others[:wanted] or [quadratic], "local"
 
 
 def _gains(arrays: Sensitivities, covariance: Covariance) -> Gains:

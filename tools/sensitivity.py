@@ -68,9 +68,10 @@ def book_sensitivities(
     """What every holding gains when the factors move.
 
     Equities and indices: betas to `regressors` (see `regress`); a beta given in the portfolio is that to EQUITY_US and
-    wins. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA but for `GOVERNMENT` sectors, by duration and convexity. Commodities
-    load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by delta and gamma, but a holding whose id is a user's factor loads
-    on that. Volatility: VIX. A vega adds VIX to any of them. Errors: see `regress`.
+    wins; their gamma is on the return of EQUITY_US. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA but for `GOVERNMENT`
+    sectors, by duration and convexity. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by delta and gamma,
+    but a holding whose id is a user's factor loads on that. Volatility: VIX. A vega adds VIX to any of them. Errors:
+    see `regress`.
     """
     names = [holding.series for holding in book.holdings if holding.series and holding.beta is None]
     found = regress(list(dict.fromkeys(names)), [factors[name] for name in regressors], market, as_of,
@@ -88,6 +89,9 @@ def book_sensitivities(
         for factor, one in loads.items():
             linear[row, column[factor]] = scale * one
             direction[row, column[factor]] = one
+        if holding.asset_class in ("equity", "index") and holding.gamma:
+            direction[row] = 0.0
+            direction[row, column["EQUITY_US"]] = 1.0
         curvature[row] = second
         plain = holding.asset_class in ("equity", "index") and not (holding.gamma or holding.vega)
         floored[row] = plain

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 
 from finllm.errors import InputError
 from finllm.tools.propagate import Covariance
@@ -131,6 +131,37 @@ def solve_convex(problem: Problem) -> Solution | None:
     whitened, dual = np.array(answer.x), np.array(answer.z)
     price = dual[-1] if linear else dual[-1] + dual[-2 - len(half)]
     return Solution(root @ whitened, float(np.linalg.norm(whitened)), float(price) / problem.loss)
+
+
+def solve_quadratic(problem: Problem) -> Solution | None:
+    """The smallest shock of a quadratic P&L of any curvature, without fixed factors, if it lies within the bounds.
+
+    One quadratic constraint has no duality gap (S-lemma; Boyd and Vandenberghe 2004, appendix B.1): z(λ) solves
+    z + λ(a + Hz) = 0 with I + λH positive definite, and λ is where the loss is met. None in the hard case, where the
+    gradient vanishes along the most negative curvature, or where a bound is broken.
+    """
+    if problem.fixed:
+        return None
+    root = problem.root
+    slope = root.T @ problem.gradient / problem.loss
+    values, vectors = np.linalg.eigh(root.T @ problem.hessian @ root / problem.loss)
+    turned = vectors.T @ slope
+
+    def excess(price: float) -> float:
+        z = -price * turned / (1.0 + price * values)
+        return float(turned @ z + 0.5 * values @ z**2) + 1.0
+
+    ceiling = -1.0 / values[0] if values[0] < 0 else 1e12
+    high = ceiling * (1.0 - 1e-9)
+    if not math.isfinite(excess(high)) or excess(high) > 0:
+        return None
+    price = brentq(excess, 0.0, high, xtol=1e-15 * ceiling)
+    assert isinstance(price, float)
+    whitened = vectors @ (-price * turned / (1.0 + price * values))
+    moves = root @ whitened
+    if (moves < problem.lower).any() or (moves > problem.upper).any():
+        return None
+    return Solution(moves, float(np.linalg.norm(whitened)), price / problem.loss)
 
 
 def solve_local(problem: Problem, gains: Gains, starts: Sequence[np.ndarray]) -> list[Solution]:

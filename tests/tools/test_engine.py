@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def held(id: str, asset_class: str, **more: object) -> Position:
 def run(
     *shocks: str, portfolio: Portfolio = DEFAULT, as_of: dt.date = AS_OF, horizon: int = 20, **more
 ) -> EngineResult:
-    parsed = [parse_user_shock(*one.split("=")) for one in shocks]
+    parsed = [parse_user_shock(one.split("=")[0], one.split("=")[1]) for one in shocks]
     return run_engine(portfolio, MARKET, as_of, horizon, parsed, **more)
 
 
@@ -273,8 +274,8 @@ def test_what_is_in_another_currency_is_left_out_with_its_reason() -> None:
         ([("EQUITY_US", -0.1)], {"level": 1.0}, "an interval of level 1"),
     ],
 )
-def test_a_bad_question_is_refused(shocks: list[tuple[str, float]], change: dict, says: str) -> None:
-    asked = {"horizon": 20} | change
+def test_a_bad_question_is_refused(shocks: list[tuple[str, float]], change: dict[str, Any], says: str) -> None:
+    asked: dict[str, Any] = {"horizon": 20} | change
     wanted = [UserShock(factor=name, amount=amount, in_sigmas=False) for name, amount in shocks]
     with pytest.raises(InputError, match=says):
         run_engine(DEFAULT, MARKET, AS_OF, asked.pop("horizon"), wanted, **asked)

@@ -24,12 +24,14 @@ def series(name: str, values: list[float], start: str = "2015-01-02", freq: str 
     return Series(name, pd.Series(values, index=index, dtype="float64"), **known)  # pyright: ignore[reportArgumentType]
 
 
+def without(values: pd.Series, start: int, end: int) -> pd.Series:
+    return pd.Series(pd.concat([values.iloc[:start], values.iloc[end:]]))
+
+
 def test_mixed_frequencies_meet_at_the_coarsest_and_the_rule_says_how() -> None:
     found = history([FACTORS[name] for name in ("EQUITY_US", "CREDIT_BAA_AAA", "GOLD")], MARKET, AS_OF)
     assert found.frequency == "monthly"
-    assert found.rule.startswith(
-        "monthly moves, 1989-01-01" if found.moves.index[0].year == 1989 else "monthly moves, 19"
-    )
+    assert found.rule.startswith("monthly moves, 1990-02-01 to 2018-11-01")
     assert "EQUITY_US sampled at the last observation of the month" in found.rule
     assert "left out: GOLD" in found.rule
     assert found.missing == {"GOLD": "it has no history"}
@@ -42,7 +44,7 @@ def test_mixed_frequencies_meet_at_the_coarsest_and_the_rule_says_how() -> None:
 def test_unequal_calendars_use_the_days_that_all_share() -> None:
     one = series("ONE", list(range(100, 160)))
     two = series("TWO", list(range(200, 260)))
-    holed = Series("TWO", two.values.drop(two.values.index[10]), "price", "daily", "file:test", "0" * 64)
+    holed = Series("TWO", without(two.values, 10, 11), "price", "daily", "file:test", "0" * 64)
     market = MarketStore.of([one, holed])
     factors = FactorSet({}).with_series(market, ["ONE", "TWO"])
     found = history(list(factors.drivers.values()), market, D(2016, 1, 1))
@@ -52,7 +54,7 @@ def test_unequal_calendars_use_the_days_that_all_share() -> None:
 
 def test_a_move_across_a_gap_is_dropped_and_counted() -> None:
     values = series("ONE", list(range(100, 200)))
-    cut = values.values.drop(values.values.index[40:60])
+    cut = without(values.values, 40, 60)
     market = MarketStore.of([Series("ONE", cut, "price", "daily", "file:test", "0" * 64)])
     found = history([Driver("ONE", "one", "return", "ONE")], market, D(2016, 1, 1))
     assert len(found.moves) == 78
@@ -134,6 +136,6 @@ def test_a_sector_factor_needs_three_names_and_sees_no_future() -> None:
     (energy,) = sector_drivers(sectors, MARKET, AS_OF)
     assert energy.id == "SECTOR_ENERGY"
     assert energy.levels is not None
-    assert energy.levels.index[-1] <= pd.Timestamp(AS_OF)
+    assert str(energy.levels.index[-1])[:10] <= str(AS_OF)
     with pytest.raises(InputError, match="statistical factors of 2 names"):
         statistical_drivers(["CVX", "XOM"], MARKET, AS_OF, n=1)

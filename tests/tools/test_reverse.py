@@ -17,7 +17,7 @@ from finllm.tools.factors import parse_user_shock
 from finllm.tools.market import MarketStore
 from finllm.tools.portfolio import Portfolio, Position, load_portfolio
 from finllm.tools.propagate import Covariance, mahalanobis
-from finllm.tools.solve import Problem, closed_form, solve_convex
+from finllm.tools.solve import Problem, closed_form, solve_convex, solve_local, solve_quadratic
 
 AS_OF = dt.date(2022, 6, 30)
 MARKET = MarketStore()
@@ -58,13 +58,28 @@ def test_long_gamma_meets_its_stationary_point() -> None:
     found = solve_convex(one)
     assert found is not None
 
-    def moves(price: float) -> np.ndarray:  # Σ⁻¹m + λ(g + Hm) = 0
+    def moves(price) -> np.ndarray:  # Σ⁻¹m + λ(g + Hm) = 0
         inverse = np.linalg.inv(one.covariance.matrix)
         return -price * np.linalg.solve(inverse + price * one.hessian, one.gradient)
 
     price = brentq(lambda price: gain(one, moves(price)) + one.loss, 1e-9, 1e4, xtol=1e-14)
     assert found.moves / one.scale == pytest.approx(moves(price) / one.scale, abs=1e-6)
     assert found.price == pytest.approx(price, rel=1e-5)
+
+
+def test_short_gamma_without_bounds_is_solved_by_its_one_multiplier() -> None:
+    one = problem(4, 12, gamma=-1e-3)
+    assert not one.convex
+    found = solve_quadratic(one)
+    assert found is not None
+    local = solve_local(one, lambda m: (gain(one, m), one.gradient + one.hessian @ m), [found.moves, 3 * found.moves])
+    assert local[0].distance == pytest.approx(found.distance, rel=1e-6)
+    assert -gain(one, found.moves) == pytest.approx(one.loss, rel=1e-9)
+    random = np.random.default_rng(0)
+    for _ in range(2000):  # no nearer shock loses as much
+        other = one.root @ random.normal(size=12)
+        other *= 0.999 * found.distance / np.linalg.norm(np.linalg.solve(one.root, other))
+        assert -gain(one, other) < one.loss
 
 
 def test_the_price_is_what_one_more_dollar_adds_to_half_the_squared_distance() -> None:
@@ -133,11 +148,13 @@ def book(*positions: Position) -> Portfolio:
 
 def test_a_short_gamma_book_is_local_and_falls_on_both_sides() -> None:
     straddle = book(
-        Position(id="SHORT", currency="USD", asset_class="index", market_value=1e6, beta=0.05, gamma=-20.0),
+        Position(id="SHORT", currency="USD", asset_class="index", market_value=1e6, beta=0.01, gamma=-20.0),
         Position(id="CRUDE", currency="USD", asset_class="commodity", market_value=1e6, delta=0.3),
     )
     result = reverse(straddle, MARKET, AS_OF, 20, 1.2e5)
     assert result.answers[0].method == "local"
+    equity = [one.move for answer in result.answers[:2] for one in answer.moves if one.factor == "EQUITY_US"]
+    assert equity[0] * equity[1] < 0
     assert "a smaller shock may exist" in result.answers[0].explanation
     for answer in result.answers:
         assert float(answer.loss) == pytest.approx(1.2e5, rel=1e-5)
