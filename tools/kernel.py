@@ -138,8 +138,6 @@ def _add_floors(book: Sensitivities, moves: np.ndarray, by_sector: np.ndarray) -
         back = rate[block] @ moves.T  # (p, S) returns
         np.add(back, 1.0, out=back)
         np.minimum(back, 0.0, out=back)  # below zero by how much
-        if not back.any():
-            continue
-        back *= -book.value[held[block], None]
-        for at in np.unique(book.sector[held[block]]):
-            by_sector[:, at] += back[book.sector[held[block]] == at].sum(axis=0)
+        owners = np.zeros((len(back), len(book.sectors)))
+        owners[np.arange(len(back)), book.sector[held[block]]] = -book.value[held[block]]
+        by_sector += back.T @ owners
