@@ -160,6 +160,4 @@ def _flags(move: float, sigma: float | None, size: Size) -> tuple[str, ...]:
         flags.append("extrapolated: beyond every move of its history over the horizon")
     elif sigma is not None and np.abs(sigma) > FAR:
         flags.append(f"extrapolated: beyond {FAR:g} σ")
-    if size.least is None:
-        flags.append("unpropagated: no history, shocked directly")
     return tuple(flags)

@@ -75,8 +75,9 @@ def shock_rows(factors: FactorSet, direct: Mapping[str, Direct], story: Story, p
         if name in direct:
             one = direct[name]
             flags = (*one.flags, *((against[name],) if name in against else ()))
-            if not inside and not any(flag.startswith("unpropagated") for flag in flags):
-                flags = (*flags, f"unpropagated: {past.missing.get(name, 'no shared history')}")
+            if not inside:
+                why = past.missing.get(name, "no shared history").replace("it has no history", "no history")
+                flags = (*flags, f"unpropagated: {why}, shocked directly")
             rows.append(ShockRow(
                 factor=name, label=driver.label, move=move, unit=driver.unit, origin=one.origin, sigma=one.sigma,
                 mahalanobis=story.given.mahalanobis if inside else None,
