@@ -147,9 +147,9 @@ def coverage_table() -> str:
     for steps in HORIZONS:
         rows = every[every["steps"] == steps]
         base = rows["realised"].abs().mean()
-        ratios = [(rows["realised"] - rows[name]).abs().mean() / base for name in ("point", *LEVEL_MEMBERS[:3])]
-        widths = (rows["high80"] - rows["low80"]).quantile([0.05, 0.95])
-        spans = f"{widths.iloc[0]:.1%} to {widths.iloc[1]:.1%}"
+        ratios = [float(np.abs(rows["realised"] - rows[name]).mean() / base) for name in ("point", *LEVEL_MEMBERS[:3])]
+        widths = np.quantile(rows["high80"] - rows["low80"], [0.05, 0.95])
+        spans = f"{widths[0]:.1%} to {widths[1]:.1%}"
         lines.append(f"| {steps} | " + " | ".join(f"{one:.3f}" for one in ratios) + f" | {spans} |")
     return "\n".join(lines)
 
@@ -171,10 +171,10 @@ def volatility_table() -> str:
     ratios: list[float] = []
     for name in STOCKS:
         rows = volatility_records(name)
-        years = pd.DatetimeIndex(rows["day"]).year
+        years = rows["day"].dt.year
         errors = pd.DataFrame({one: (rows["realised"] - rows[one]).abs() for one in (*MEMBERS, "ensemble")})
-        chosen = errors[(years >= VALIDATED[0]) & (years <= VALIDATED[1])][list(MEMBERS)].mean().idxmin()
-        tested = errors[(years >= FIRST) & (years <= LAST)].mean() / rows["scale"].iloc[0]
+        chosen = pd.Series(errors[years.between(*VALIDATED)][list(MEMBERS)].mean()).idxmin()
+        tested = errors[years.between(FIRST, LAST)].mean() / rows["scale"].iloc[0]
         ratios.append(float(tested["ensemble"] / tested[chosen]))
         lines.append(
             f"| {name} | {chosen} | {tested[chosen]:.3f} | **{tested['ensemble']:.3f}** | {ratios[-1]:.3f} |"
@@ -192,7 +192,8 @@ def volatility_table() -> str:
 def crises_table() -> str:
     market = MarketStore()
     history = stress_history(shared_prices(market, STOCKS, AS_OF)[0])
-    lines = ["| episode | S&P 500, close to close | index at its start | at its end | highest of the five-day grid to 20 days after |"
+    lines = ["| episode | S&P 500, close to close | index at its start | at its end |"
+             " highest of the five-day grid to 20 days after |"
              " percentile then | absorption | dispersion | regime at its end | break confirms |",
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for words, start, end in EPISODES:

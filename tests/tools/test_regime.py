@@ -1,6 +1,7 @@
 """The regime: Markov switching, no look-ahead, and the check for a break in variance."""
 
 import datetime as dt
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from finllm.errors import InputError
 from finllm.tools.market import MarketStore
 from finllm.tools.regime import REGIMES, regime, regime_state, switching, variance_break
+from finllm.tools.volatility import log_returns
 
 MARKET = MarketStore()
+Change = Callable[[pd.Series], pd.Series]
 
 
 def prices(*volatilities: float, days: int = 252, seed: int = 4) -> pd.Series:
@@ -21,7 +24,7 @@ def prices(*volatilities: float, days: int = 252, seed: int = 4) -> pd.Series:
 
 
 def returns(*volatilities: float, days: int = 126) -> pd.Series:
-    return np.log(prices(*volatilities, days=days)).diff().dropna()
+    return log_returns(prices(*volatilities, days=days))
 
 
 def test_probabilities_are_of_three_states_in_order_of_their_volatility() -> None:
@@ -49,7 +52,7 @@ def test_the_estimate_is_that_of_the_years_before_and_so_the_same_all_year() -> 
 
 
 def test_the_states_of_a_known_process_are_found() -> None:
-    known = np.log(prices(0.005, 0.01, 0.03, 0.01, 0.005, 0.03)).diff().dropna()
+    known = log_returns(prices(0.005, 0.01, 0.03, 0.01, 0.005, 0.03))
     found = switching(tuple(known)).volatilities
     assert found == pytest.approx(np.array([0.005, 0.01, 0.03]) * np.sqrt(252), rel=0.15)
     assert switching(tuple(known)) == switching(tuple(known))
@@ -89,7 +92,6 @@ def test_fat_tails_alone_are_seldom_a_break() -> None:
         (lambda one: one.tail(251), "a regime needs 252 prices, and there are 251"),
     ],
 )
-def test_prices_that_have_no_regime_are_refused(change: object, message: str) -> None:
-    assert callable(change)
+def test_prices_that_have_no_regime_are_refused(change: Change, message: str) -> None:
     with pytest.raises(InputError, match=message):
         regime(change(prices(0.01, days=300)))
