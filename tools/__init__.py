@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from finllm.tools.engine import EngineResult, ReverseResult, reverse, run_engine
     from finllm.tools.evidence import Evidence, EvidenceTable, Source
     from finllm.tools.exposure import Beta, Exposure, estimate_betas, exposures
     from finllm.tools.factors import FACTOR_IDS, FACTORS, Factor, FactorId, Shock, UserShock, parse_user_shock
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from finllm.tools.signals import MarketSignals, market_signals
 
 _OWNER = {
+    "engine": ("EngineResult", "ReverseResult", "reverse", "run_engine"),
     "evidence": ("Evidence", "EvidenceTable", "Source"),
     "exposure": ("Beta", "Exposure", "estimate_betas", "exposures"),
     "factors": ("FACTORS", "FACTOR_IDS", "Factor", "FactorId", "Shock", "UserShock", "parse_user_shock"),
@@ -36,6 +38,7 @@ __all__ = [
     "Beta",
     "Book",
     "Breach",
+    "EngineResult",
     "Evidence",
     "EvidenceTable",
     "Exposure",
@@ -49,6 +52,7 @@ __all__ = [
     "Observed",
     "Portfolio",
     "Replayed",
+    "ReverseResult",
     "Scenario",
     "Series",
     "Shock",
@@ -67,6 +71,8 @@ __all__ = [
     "parse_user_shock",
     "replay_shocks",
     "resolve_user",
+    "reverse",
+    "run_engine",
     "stress",
     "value_portfolio",
 ]

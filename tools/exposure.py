@@ -88,22 +88,30 @@ def _beta(holding: Holding, market: MarketStore, as_of: dt.date, window: int) ->
 
 
 def exposures(book: Book, betas: dict[str, Beta]) -> tuple[Exposure, ...]:
-    """What every holding loads on, in the order of the book.
+    """What every holding loads on, in the order of the book. A `vega` adds VIX, in USD per point.
 
-    Equities and indices: EQUITY_US by beta. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA unless the sector is one of
-    `GOVERNMENT`, by duration and convexity. Commodities: OIL_WTI; fx: USD_BROAD; gold: GOLD, each by delta (1 unless
-    given). Volatility: VIX, by delta in USD per point.
+    Equities and indices: EQUITY_US by beta, and gamma on the index's own return. Bonds: RATE_US_10Y, and
+    CREDIT_BAA_AAA unless the sector is one of `GOVERNMENT`, by duration and convexity. Commodities: OIL_WTI;
+    fx: USD_BROAD; gold: GOLD, each by delta (1 unless given) and gamma. Volatility: VIX, by delta in USD per point and
+    gamma in USD per point².
     """
-    return tuple(one for holding in book.holdings for one in _exposures_of(holding, betas))
+    return tuple(one for holding in book.holdings for one in (*_exposures_of(holding, betas), *_vega_of(holding)))
+
+
+def _vega_of(holding: Holding) -> tuple[Exposure, ...]:
+    if not holding.vega or holding.asset_class in ("bond", "volatility"):
+        return ()
+    return (Exposure(id=holding.id, factor="VIX", linear=holding.vega, how=f"vega {holding.vega:g} USD per point"),)
 
 
 def _exposures_of(holding: Holding, betas: dict[str, Beta]) -> tuple[Exposure, ...]:
-    value = holding.market_value
+    value, gamma = holding.market_value, holding.gamma or 0.0
     match holding.asset_class:
         case "equity" | "index":
             beta = betas[holding.id]
             how = f"beta {beta.value:.2f} ({beta.origin}, {beta.window})"
-            return (Exposure(id=holding.id, factor="EQUITY_US", linear=value * beta.value, how=how),)
+            curve = value * gamma
+            return (Exposure(id=holding.id, factor="EQUITY_US", linear=value * beta.value, quadratic=curve, how=how),)
         case "bond":
             years, convexity = holding.duration or 0.0, holding.convexity or 0.0
             factors: tuple[FactorId, ...] = ("RATE_US_10Y", "CREDIT_BAA_AAA")
@@ -118,13 +126,14 @@ def _exposures_of(holding: Holding, betas: dict[str, Beta]) -> tuple[Exposure, .
             )  # fmt: skip
         case "volatility":
             delta = holding.delta or 0.0
-            return (Exposure(id=holding.id, factor="VIX", linear=delta, how=f"{delta:g} USD per point"),)
+            how = f"{delta:g} USD per point"
+            return (Exposure(id=holding.id, factor="VIX", linear=delta, quadratic=gamma, how=how),)
         case "commodity" | "fx" | "gold":
             by_class: dict[str, FactorId] = {"commodity": "OIL_WTI", "fx": "USD_BROAD", "gold": "GOLD"}
             delta = 1.0 if holding.delta is None else holding.delta
             how = f"delta {delta:g}" + (" (not given)" if holding.delta is None else "")
             factor = by_class[holding.asset_class]
-            return (Exposure(id=holding.id, factor=factor, linear=value * delta, how=how),)
+            return (Exposure(id=holding.id, factor=factor, linear=value * delta, quadratic=value * gamma, how=how),)
 
 
 def span(index: pd.Index) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -63,11 +64,11 @@ class Shock(BaseModel):
 
 
 class UserShock(BaseModel):
-    """A shock as a user wrote it: in the factor's own unit, or in sigmas."""
+    """A shock as a user wrote it, of a judged factor or one of the user's: in the factor's own unit, or in sigmas."""
 
     model_config = ConfigDict(frozen=True)
 
-    factor: FactorId
+    factor: str
     amount: float
     in_sigmas: bool
 
@@ -77,24 +78,23 @@ _UNIT_OF = {"%": "return", "bp": "bp", "points": "points", "pts": "points"}
 _EXAMPLE: dict[MoveUnit, str] = {"return": "'+40%'", "bp": "'+75bp'", "points": "'+12points'"}
 
 
-def parse_user_shock(factor: str, move: str) -> UserShock:
-    """Read a move such as `+40%`, `-75bp`, `+12points` or `-3sigma` for a factor.
+def parse_user_shock(factor: str, move: str, units: Mapping[str, MoveUnit] | None = None) -> UserShock:
+    """Read a move such as `+40%`, `-75bp`, `+12points` or `-3sigma` for a factor; `units` are those of the known ones.
 
     Errors: InputError for an unknown factor, an unreadable move, or a unit that is not the factor's.
     """
-    if factor not in FACTORS:
-        raise InputError(f"unknown factor {factor!r}", fix=f"use one of {', '.join(FACTOR_IDS)}")
-    known = FACTORS[factor]
+    known = units or {id: one.unit for id, one in FACTORS.items()}
+    if factor not in known:
+        raise InputError(f"unknown factor {factor!r}", fix=f"use one of {', '.join(known)}")
+    example = f"write {_EXAMPLE[known[factor]]} or '-3sigma'"
     match = _MOVE.match(move)
     if match is None:
-        raise InputError(
-            f"cannot read the move {move!r} of {factor!r}", fix=f"write {_EXAMPLE[known.unit]} or '-3sigma'"
-        )
+        raise InputError(f"cannot read the move {move!r} of {factor!r}", fix=example)
     number, unit = float(match[1]), match[2]
     if not math.isfinite(number) or (unit == "%" and number < -100):
         raise InputError(f"{factor!r} cannot move by {move!r}", fix="give a finite move, of a price not below -100%")
     if unit in ("sigma", "σ"):
-        return UserShock(factor=known.id, amount=number, in_sigmas=True)
-    if _UNIT_OF[unit] != known.unit:
-        raise InputError(f"{factor!r} does not move in {unit!r}", fix=f"write {_EXAMPLE[known.unit]} or '-3sigma'")
-    return UserShock(factor=known.id, amount=number / 100 if unit == "%" else number, in_sigmas=False)
+        return UserShock(factor=factor, amount=number, in_sigmas=True)
+    if _UNIT_OF[unit] != known[factor]:
+        raise InputError(f"{factor!r} does not move in {unit!r}", fix=example)
+    return UserShock(factor=factor, amount=number / 100 if unit == "%" else number, in_sigmas=False)

@@ -23,9 +23,9 @@ from finllm.errors import FinllmError, InputError, LookAheadError
 from finllm.tools.evidence import Source, sha256_of
 
 SeriesUnit = Literal["price", "percent", "bp", "points"]
-Frequency = Literal["daily", "monthly"]
+Frequency = Literal["daily", "monthly", "quarterly"]
 
-STALE_AFTER: dict[Frequency, int] = {"daily": 7, "monthly": 62}
+STALE_AFTER: dict[Frequency, int] = {"daily": 7, "monthly": 62, "quarterly": 184}
 """Calendar days after which the last observation of a series no longer counts as current."""
 
 STOCKS = (
@@ -60,7 +60,13 @@ class Series:
     sha256: str
 
     def visible(self, as_of: dt.date) -> pd.Series:
-        """What was known after the close of `as_of`; a monthly row only from the month that follows its stamp."""
+        """What was known after the close of `as_of`; a month's or quarter's row only once that period is over.
+
+        Both are stamped with the first day of their period.
+        """
+        if self.frequency == "quarterly":
+            quarter = as_of.replace(month=as_of.month - (as_of.month - 1) % 3, day=1)
+            return pd.Series(self.values[self.values.index < pd.Timestamp(quarter)], copy=True)
         if self.frequency == "monthly":
             return pd.Series(self.values[self.values.index < pd.Timestamp(as_of.replace(day=1))], copy=True)
         return pd.Series(self.values[self.values.index <= pd.Timestamp(as_of)], copy=True)
@@ -84,8 +90,9 @@ class Observed:
 class MarketStore:
     """Every series by name: the packaged ones and those of the user's price files. Reads nothing past `as_of`."""
 
-    def __init__(self, user_files: Sequence[Path] = ()) -> None:
-        self._series = dict(packaged_series())
+    def __init__(self, user_files: Sequence[Path] = (), extra: Iterable[Series] = ()) -> None:
+        """`extra` are series read elsewhere, such as those of `finllm.tools.fed.load_fed`."""
+        self._series = dict(packaged_series()) | {series.name: series for series in extra}
         for path in user_files:
             for series in read_price_file(path):
                 if series.name in self._series:
@@ -162,6 +169,10 @@ class MarketStore:
                 f"series {name!r} has fewer than two observations from {start} to {end}", fix="use a longer window"
             )
         return window
+
+    def unit_of(self, name: str) -> SeriesUnit:
+        """The unit of a series. InputError if it is unknown."""
+        return self._known(name).unit
 
     def source(self, name: str, pointer: str) -> Source:
         """Where the values of a series were read; `pointer` says which, such as a date or a window."""

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -144,7 +144,20 @@ def stress(
     )
 
 
-def breaches(result: StressResult, limits: Limits) -> list[Breach]:
+class Cuts(Protocol):
+    """A stressed P&L, USD, whose cuts and one-day VaR are held against limits."""
+
+    @property
+    def by_factor(self) -> dict[str, Decimal]: ...
+    @property
+    def by_sector(self) -> dict[str, Decimal]: ...
+    @property
+    def by_position(self) -> dict[str, Decimal]: ...
+    @property
+    def var_975_1d(self) -> ValueAtRisk | None: ...
+
+
+def breaches(result: Cuts, limits: Limits) -> list[Breach]:
     """Every loss above its limit. The key `each` limits every name that has no limit of its own."""
     cuts: tuple[tuple[LossCut, dict[str, Decimal], dict[str, float]], ...] = (
         ("loss_by_factor", result.by_factor, limits.loss_by_factor),
@@ -188,7 +201,7 @@ def _parts(
     """P&L of one holding by row, USD, from its exposures; and what to say about it.
 
     A bond gains −D·Δy + ½·C·Δy² of its value, Δy = rate + credit: each factor's own terms are its row, C·rate·credit is
-    `interaction`. The price of an equity or index cannot fall below zero.
+    `interaction`. The price of an equity or index cannot fall below zero; one with gamma or vega is left to its terms.
     """
     moves = {one.factor: shocks[one.factor].move for one in loads if one.factor in shocks}
     if not moves:
@@ -204,7 +217,7 @@ def _parts(
             parts[INTERACTION] = loads[0].quadratic * math.prod(moves.values())
         if abs(sum(moves.values())) > TAYLOR_LIMIT_BP:
             notes.append(f"{holding.id!r}: duration and convexity are used beyond {TAYLOR_LIMIT_BP} bp of yield")
-    elif holding.asset_class in ("equity", "index") and holding.market_value:
+    elif holding.asset_class in ("equity", "index") and holding.market_value and not (holding.gamma or holding.vega):
         gain = sum(parts.values())
         if gain / holding.market_value < -1:
             parts[INTERACTION] = -holding.market_value - gain

@@ -21,6 +21,7 @@ ASSET_CLASSES: tuple[AssetClass, ...] = get_args(AssetClass)
 
 COLUMNS = (
     "id", "quantity", "market_value", "currency", "asset_class", "sector", "duration", "convexity", "beta", "delta",
+    "gamma", "vega",
 )  # fmt: skip
 REQUIRED = ("id", "currency", "asset_class")
 MIN_HISTORY = 61
@@ -40,6 +41,8 @@ _USED_BY: dict[str, tuple[AssetClass, ...]] = {
     "convexity": ("bond",),
     "beta": ("equity", "index"),
     "delta": ("commodity", "fx", "gold", "volatility"),
+    "gamma": ("equity", "index", "commodity", "fx", "gold", "volatility"),
+    "vega": ("equity", "index", "commodity", "fx", "gold"),
 }
 _FILE_EXAMPLE = "see 'finllm scenarios list' for the shipped portfolio"
 
@@ -52,7 +55,8 @@ class Position(_Frozen):
     """One row of a portfolio. Exactly one of `quantity` (units; negative is short) and `market_value` (in `currency`).
 
     `duration` in years, `convexity` in years², `beta` to the S&P 500. `delta` is the return per unit return of the
-    factor, but for a volatility position its USD per VIX point.
+    factor, but for a volatility position its USD per VIX point. `gamma` is the change of beta or delta per unit return
+    of the factor (P&L of value·½·gamma·r²), for a volatility position USD per VIX point². `vega`: USD per VIX point.
     """
 
     id: str
@@ -65,6 +69,8 @@ class Position(_Frozen):
     convexity: float | None = None
     beta: float | None = None
     delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
 
 
 class Portfolio(_Frozen):
@@ -92,6 +98,8 @@ class Holding(_Frozen):
     convexity: float | None = None
     beta: float | None = None
     delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
 
 
 class Exclusion(_Frozen):
@@ -245,7 +253,7 @@ def _valued(position: Position, market: MarketStore, as_of: dt.date) -> tuple[Ho
         id=position.id, asset_class=position.asset_class, sector=position.sector or position.asset_class,
         market_value=value, quantity=position.quantity, price=price, price_date=price_date,
         series=position.id if has_history else None, duration=position.duration, convexity=position.convexity,
-        beta=position.beta, delta=position.delta,
+        beta=position.beta, delta=position.delta, gamma=position.gamma, vega=position.vega,
     ), ""  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def sigma_of(factor: FactorId, market: MarketStore, as_of: dt.date, horizon: int
 
 def resolve_user(user_shock: UserShock, market: MarketStore, as_of: dt.date, horizon: int) -> Shock:
     """The user's shock in the factor's own unit, with its size in σ. Errors: InputError for a move outside `BOUNDS`."""
-    known = FACTORS[user_shock.factor]
+    known = _known(user_shock.factor)
     sigma = sigma_of(known.id, market, as_of, horizon)
     if user_shock.in_sigmas and sigma is None:
         raise InputError(f"{known.id!r} has too little history by {as_of} to have a σ",
@@ -215,6 +215,13 @@ def replay_shocks(market: MarketStore, start: dt.date, end: dt.date, as_of: dt.d
         words = f"{span(window.index)}; {_basis(sigma)}"
         found.append(_shock(factor, move, sigma, "historical", words))
     return Replayed(tuple(found), missing)
+
+
+def _known(factor: str) -> Factor:
+    for known in FACTORS.values():
+        if known.id == factor:
+            return known
+    raise InputError(f"unknown factor {factor!r}", fix=f"use one of {', '.join(FACTORS)}")
 
 
 def _basis(sigma: Sigma | None) -> str:

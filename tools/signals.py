@@ -1,10 +1,9 @@
-"""Market signals: realised volatility, drawdown, a regime label by a stated rule, and each factor's recent state."""
+"""Market signals: the index's volatility, drawdown and regime, the stress index, and each factor's recent state."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,18 +13,13 @@ from finllm.errors import InputError
 from finllm.tools.exposure import INDEX
 from finllm.tools.factors import FACTORS, Factor, FactorId, MoveUnit
 from finllm.tools.market import MarketStore
+from finllm.tools.regime import YEAR, Regime, RegimeState, drawdown, regime, regime_state, volatility_percentile
+from finllm.tools.stress_index import StressIndex, stress_index
 
-Regime = Literal["calm", "uneasy", "stressed", "crisis"]
-
-YEAR = 252
-"""Trading days a year, for annualising and for the peak from which the regime measures its drawdown."""
-RECENT = {"daily": 20, "monthly": 1}
+RECENT = {"daily": 20, "monthly": 1, "quarterly": 1}
 """Observations over which a factor's recent change is taken."""
-REGIMES: tuple[Regime, ...] = ("calm", "uneasy", "stressed", "crisis")
-VOLATILITY_GRADES = (0.60, 0.85, 0.95)
-"""Percentiles of 20-day realised volatility at which its grade becomes 1, 2 and 3."""
-DRAWDOWN_GRADES = (0.05, 0.10, 0.20)
-"""Falls from the 252-day peak at which the drawdown's grade becomes 1, 2 and 3."""
+__all__ = ["FactorSignal", "MarketSignals", "drawdown", "market_signals", "realised_volatility", "regime",
+           "volatility_percentile"]  # fmt: skip
 
 
 class FactorSignal(BaseModel):
@@ -51,7 +45,8 @@ class MarketSignals(BaseModel):
     """What the market said at `as_of`. None stands for what is not visible then.
 
     `volatility` (annualised, decimal), its `percentile` in the visible history (0 to 1) and `drawdown` (decimal, from
-    the peak of the last 252 days) are of the S&P 500, and give the `regime`.
+    the peak of the last 252 days) are of the S&P 500, whose `regime` is by Markov switching and drawdown (`state` has
+    the probabilities and the check for a break). `stress` is the PCA-APT index of the stocks, `stress_index` its value.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +58,9 @@ class MarketSignals(BaseModel):
     drawdown: float | None
     factors: dict[FactorId, FactorSignal | None]
     notes: tuple[str, ...]
+    state: RegimeState | None = None
+    stress_index: float | None = None
+    stress: StressIndex | None = None
 
 
 def realised_volatility(prices: pd.Series, days: int = 20) -> float:
@@ -71,30 +69,6 @@ def realised_volatility(prices: pd.Series, days: int = 20) -> float:
         raise InputError(f"realised volatility over {days} days needs {days + 1} prices, and there are {len(prices)}",
                          fix="use a later 'as_of' or a longer series")  # fmt: skip
     return float(np.diff(np.log(prices.to_numpy()[-days - 1 :])).std(ddof=1) * math.sqrt(YEAR))
-
-
-def drawdown(prices: pd.Series) -> float:
-    """Return from the highest of these prices to the last, decimal and at most 0."""
-    return float(prices.iloc[-1] / prices.max() - 1)
-
-
-def volatility_percentile(prices: pd.Series, days: int = 20) -> float:
-    """Share of all `days`-day realised volatilities in these prices that are at or below the last one."""
-    rolling = pd.Series(np.log(prices.to_numpy())).diff().rolling(days).std().dropna()
-    return float((rolling <= rolling.iloc[-1]).mean())
-
-
-def regime(prices: pd.Series) -> Regime:
-    """The regime from the volatility's percentile in these prices and the drawdown over 252 days.
-
-    Each measure gets a grade from 0 to 3 (`VOLATILITY_GRADES`, `DRAWDOWN_GRADES`); the label is `REGIMES` at the mean
-    of the two, rounded down. Errors: InputError for fewer than 252 prices.
-    """
-    if len(prices) < YEAR:
-        raise InputError(f"a regime needs {YEAR} prices, and there are {len(prices)}", fix="use a later 'as_of'")
-    volatility = sum(volatility_percentile(prices) >= step for step in VOLATILITY_GRADES)
-    fall = sum(-drawdown(prices.iloc[-YEAR:]) >= step for step in DRAWDOWN_GRADES)
-    return REGIMES[(volatility + fall) // 2]
 
 
 def market_signals(market: MarketStore, as_of: dt.date) -> MarketSignals:
@@ -114,14 +88,24 @@ def market_signals(market: MarketStore, as_of: dt.date) -> MarketSignals:
     equity = factors["EQUITY_US"]
     prices = market.read(INDEX, as_of).values if equity and not equity.stale else pd.Series(dtype="float64")
     enough = len(prices) >= YEAR
+    state = regime_state(prices) if enough else None
+    try:
+        stress = stress_index(market, as_of)
+        notes += [f"stress index: {note}" for note in stress.notes]
+    except InputError as error:
+        stress = None
+        notes.append(f"no stress index: {error.message}")
     return MarketSignals(
         as_of=as_of,
-        regime=regime(prices) if enough else None,
+        regime=state.label if state else None,
         volatility=realised_volatility(prices) if enough else None,
         percentile=volatility_percentile(prices) if enough else None,
-        drawdown=drawdown(prices.iloc[-YEAR:]) if enough else None,
+        drawdown=state.drawdown if state else None,
         factors=factors,
         notes=tuple(notes),
+        state=state,
+        stress_index=stress.value if stress else None,
+        stress=stress,
     )
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from finllm import __version__
-from finllm.cli import config, doctor, history, read, run, scenarios
+from finllm.cli import backtest, config, data, doctor, history, read, reverse, run, scenarios, signals, stress
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
 from finllm.cli.terminal import tolerate_narrow_encodings
@@ -51,6 +51,11 @@ def _root(
 
 
 run.add_to(app)
+stress.add_to(app)
+reverse.add_to(app)
+backtest.add_to(app)
+signals.add_to(app)
+data.add_to(app)
 history.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)

@@ -1,0 +1,154 @@
+"""`finllm signals`: what the market says on a day: regime, stress index, every factor's state, forecasts; no model."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finllm.cli.engine import FilesOption, HorizonOption, PricesOption, check_out, last_day, open_market, write_files
+from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
+from finllm.cli.terminal import out_console, print_json
+from finllm.errors import InputError
+from finllm.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from finllm.graphs.charts import Chart
+    from finllm.tools.forecast import Forecast
+    from finllm.tools.market import MarketStore
+    from finllm.tools.signals import MarketSignals
+
+LEVELS = (80, 95)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("signals", epilog=examples(
+        "finllm signals --as-of 2020-03-16",
+        "finllm signals --as-of 2022-06-30 --series AAPL --horizon 5 --json",
+    ))(signals)  # fmt: skip
+
+
+def signals(
+    as_of: AsOfOption = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option("--series", metavar="NAME", help="Forecast this one too, besides the factors'. May be repeated."),
+    ] = None,
+    horizon: HorizonOption = 20,
+    prices: PricesOption = None,
+    out: FilesOption = None,
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the market said after the close of a day: its regime, stress index, each factor's state and forecasts.
+
+    Forecasts are calibrated once a month for each series, which takes seconds, and kept under $FINLLM_HOME.
+    """
+    from finllm.tools.signals import market_signals
+
+    asked = parse_as_of(as_of)
+    if horizon < 1:
+        raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
+    check_out(out)
+    market = open_market(prices or ())
+    day = asked or last_day(market)
+    for name in series or ():
+        market.read(name, day)
+    found = market_signals(market, day)
+    shown = [one.series for one in found.factors.values() if one is not None and not one.stale]
+    made, refused = _forecasts(market, day, list(dict.fromkeys([*shown, *(series or ())])), horizon, quiet=quiet)
+    data = {**found.model_dump(mode="json"), "notes": [*found.notes, *refused],
+            "forecasts": {name: one.model_dump(mode="json") for name, one in made.items()}}  # fmt: skip
+    if out is not None:
+        chart = stress_index_chart(market, day)
+        files = {"stress-index.png": chart.png()} if chart else {}
+        write_files(out, files | {"signals.json": f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()})
+    if as_json:
+        print_json(data)
+    else:
+        out_console().print(_view(found, made, data["notes"]))
+
+
+def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
+    """The stress index up to `as_of`, the episodes shaded; None where it has no value yet."""
+    from finllm.graphs.charts import Shaded, stress_index
+    from finllm.tools.episodes import EPISODES
+    from finllm.tools.market import day_of
+    from finllm.tools.stress_index import shared_prices, stress_history
+
+    try:
+        prices, _notes = shared_prices(market, market.stock_names(), as_of)
+        values = stress_history(prices)["index"].dropna()
+    except InputError:
+        return None
+    if values.empty:
+        return None
+    shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
+    known = {day_of(day): float(value) for day, value in values.items()}
+    return stress_index(known, shaded, "standard deviations from its past mean")
+
+
+def _forecasts(
+    market: MarketStore, day: dt.date, names: Sequence[str], horizon: int, *, quiet: bool
+) -> tuple[dict[str, Forecast], list[str]]:
+    """Forecasts by series, and why others have none."""
+    from finllm.tools.calibration import Calibrations
+    from finllm.tools.forecast import forecast
+
+    calibrations = Calibrations(load_settings().settings.home / "calibrations")
+    made: dict[str, Forecast] = {}
+    refused: list[str] = []
+    for name in names:
+        if not quiet:
+            typer.echo(f"forecasting {name}", err=True)
+        try:
+            made[name] = forecast(market.read(name, day), horizon, LEVELS, calibrations)
+        except InputError as error:
+            refused.append(f"no forecast of {name}: {error.message}")
+    return made, refused
+
+
+def _view(found: MarketSignals, made: dict[str, Forecast], notes: Sequence[str]) -> RenderableType:
+    from rich.console import Group
+
+    from finllm.cli.render import table, text
+    from finllm.tools.evidence import show
+
+    parts: list[RenderableType] = [text(f"Market signals after the close of {found.as_of}", "bold")]
+    parts += [text(line) for line in _lines(found)]
+    states: list[Any] = [
+        (name, f"{one.level:g}", show(one.change, one.unit), "-" if one.volatility is None else f"{one.volatility:.1%}",
+         str(one.last), "stale" if one.stale else "")
+        for name, one in found.factors.items() if one is not None
+    ]  # fmt: skip
+    header = ("factor", "level", "recent change", "volatility", "last", "")
+    parts += [text(""), text("Factors", "bold cyan"), table(header, states, right=(1, 2, 3))]
+    rows = [
+        (name, show(one.point, one.unit),
+         *(f"{show(band.lower, one.unit)} to {show(band.upper, one.unit)}" for band in one.bands), one.model)
+        for name, one in made.items()
+    ]  # fmt: skip
+    days = next((one.horizon for one in made.values()), 0)
+    header = ("series", "point", *(f"{level} %" for level in LEVELS), "model")
+    parts += [text(""), text(f"Forecasts over {days} trading days", "bold cyan"), table(header, rows, right=(1, 2, 3))]
+    return Group(*parts, text(""), *(text(f"- {line}") for line in notes))
+
+
+def _lines(found: MarketSignals) -> Iterator[str]:
+    """The regime and the stress index in words."""
+    if found.regime and found.volatility is not None and found.percentile is not None and found.drawdown is not None:
+        yield (f"Regime: {found.regime}. S&P 500: volatility {found.volatility:.1%} a year (higher than on "
+               f"{found.percentile:.0%} of its days), {found.drawdown:+.1%} from its peak of a year.")  # fmt: skip
+    if found.state and found.state.probabilities and found.state.volatilities:
+        states = (f"{chance:.0%} at {volatility:.0%} a year" for chance, volatility in
+                  zip(found.state.probabilities, found.state.volatilities, strict=True))  # fmt: skip
+        yield f"Probabilities of its three states of volatility: {', '.join(states)}."
+    if index := found.stress:
+        yield (f"Stress index: {index.value:+.2f} (higher than on {index.percentile:.0%} of its days); absorption "
+               f"{index.absorption:.0%}, dispersion {index.dispersion:.1%} a year, on {index.last}.")  # fmt: skip
