@@ -13,7 +13,7 @@ from finllm.cli.outputs import write_outputs
 from finllm.errors import FinllmError
 from finllm.graphs.report import Report
 
-FILES = ["report.json", "report.md", "trace.jsonl"]
+FILES = ["fan.png", "positions.png", "report.html", "report.json", "report.md", "trace.jsonl", "waterfall.png"]
 
 
 def test_writes_report_markdown_and_trace(report: Report, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from finllm.cli.engine import (
     check_out,
     dollars,
     read_inputs,
-    write_files,
 )
 from finllm.cli.options import JsonFlag, examples
+from finllm.cli.outputs import write_files
 from finllm.cli.terminal import out_console, print_json
 
 if TYPE_CHECKING:

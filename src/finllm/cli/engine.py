@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finllm.cli.inputs import check_folder
-from finllm.errors import FinllmError, InputError
+from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.settings import Settings, load_settings
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from finllm.tools.factors import UserShock
     from finllm.tools.factorset import FactorSet
     from finllm.tools.market import MarketStore
-    from finllm.tools.portfolio import Limits, Portfolio
+    from finllm.tools.portfolio import Portfolio
 
 PortfolioOption = Annotated[
     Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
@@ -102,30 +99,6 @@ def parse_shocks(texts: Sequence[str], factors: FactorSet) -> tuple[UserShock, .
             raise InputError(f"--shock: {name.strip()!r} is shocked twice", fix="give one move for each factor")
         found[name.strip()] = factors.parse(name.strip(), move.strip())
     return tuple(found.values())
-
-
-def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Put the files into the folder, each in place whole. Errors: FinllmError where the folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))  # inside, so that a replace is a rename
-        try:
-            for name, content in contents.items():
-                (partial / name).write_bytes(content)
-            for name in contents:
-                os.replace(partial / name, folder / name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise FinllmError(f"cannot write the result into {str(folder)!r}: {error}",
-                          fix="free some space or choose another folder with --out") from error  # fmt: skip
-
-
-def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
-    """The limits asked for, else those beside the portfolio, else none; and what to say about that."""
-    from finllm.cli.inputs import _limits  # pyright: ignore[reportPrivateUsage]
-
-    return _limits(limits, portfolio)
 
 
 def check_out(out: Path | None) -> None:

@@ -69,7 +69,7 @@ def build_request(
         raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
                              fix=f"set 'as_of' to {end} or later, or end the replay earlier")  # fmt: skip
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
-    allowed, notes = _limits(limits, portfolio)
+    allowed, notes = limits_for(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)
     value_portfolio(held, MarketStore([file.unchanged() for file in files]), story.as_of)
     request = RunRequest(scenario=story, portfolio=held, limits=allowed, prices=files, seed=seed,
@@ -77,7 +77,7 @@ def build_request(
     return Checked(request, notes)
 
 
-def _limits(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
+def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
     """The limits asked for; else those beside the portfolio; else none, said so."""
     from finllm.tools.portfolio import Limits, load_limits
 

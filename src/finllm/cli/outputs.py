@@ -1,4 +1,4 @@
-"""A run's files: report.json, report.md and trace.jsonl, each put in place whole."""
+"""Files that commands leave: each put in place whole, or none of them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,48 @@ if TYPE_CHECKING:
 
 
 def write_outputs(folder: Path, report: Report, trace: Iterable[Mapping[str, Any]]) -> None:
-    """Write the three files; report.json comes last, so that where it is, all are.
+    """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
 
-    Errors: FinllmError where the folder cannot be written; files of an earlier run stay whole.
+    Where report.json is, all are. Errors: as `write_files`.
     """
+    from finllm.graphs.html import page_files, report_html, run_charts
     from finllm.graphs.report import to_markdown
 
+    charts = run_charts(report)
     contents = {
-        "trace.jsonl": "".join(_dump(row) + "\n" for row in trace),
-        "report.md": clean_lines(to_markdown(report)),
-        "report.json": _dump(report.model_dump(mode="json"), indent=2) + "\n",
+        "trace.jsonl": "".join(_dump(row) + "\n" for row in trace).encode(),
+        "report.md": clean_lines(to_markdown(report)).encode(),
+        **page_files(report_html(report, charts), charts),
+        "report.json": (_dump(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
+    fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
+    write_files(folder, contents, fix=fix)
+
+
+def write_files(
+    folder: Path, contents: Mapping[str, bytes], *, fix: str = "free some space or choose another folder with --out"
+) -> None:
+    """Put the files into the folder in their order, each in place whole; files of an earlier run stay whole.
+
+    Errors: FinllmError with `fix` where the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))  # inside, so that a replace is a rename
         try:
-            for name, text in contents.items():
-                _write_through(partial / name, text)
+            for name, content in contents.items():
+                _write_through(partial / name, content)
             for name in contents:
                 os.replace(partial / name, folder / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise FinllmError(
-            f"cannot write the report into {str(folder)!r}: {error}; the run itself is recorded",
-            fix=f"free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'",
-        ) from error
+        raise FinllmError(f"cannot write the report into {str(folder)!r}: {error}", fix=fix) from error
 
 
-def _write_through(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -22,9 +22,9 @@ from finllm.cli.engine import (
     dollars,
     parse_shocks,
     read_inputs,
-    write_files,
 )
 from finllm.cli.options import AsOfOption, JsonFlag, examples, parse_as_of
+from finllm.cli.outputs import write_files
 from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 

@@ -165,7 +165,8 @@ def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence
             report, trace = _finish(start, settings, bus, display, wanted)
             folder = wanted.out or settings.runs_dir / report.run_id
             write_outputs(folder, report, trace)
-        bus.emit(Noted(level="info", message=f"report.json, report.md and trace.jsonl are in {str(folder)!r}"))
+        files = "report.html, report.md, report.json, the charts and trace.jsonl"
+        bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
     if wanted.as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli.engine import FilesOption, HorizonOption, PricesOption, check_out, last_day, open_market, write_files
+from finllm.cli.engine import FilesOption, HorizonOption, PricesOption, check_out, last_day, open_market
 from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
+from finllm.cli.outputs import write_files
 from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 from finllm.settings import load_settings

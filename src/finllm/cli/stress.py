@@ -21,12 +21,12 @@ from finllm.cli.engine import (
     SeedOption,
     check_out,
     dollars,
-    limits_for,
     parse_shocks,
     read_inputs,
-    write_files,
 )
+from finllm.cli.inputs import limits_for
 from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
+from finllm.cli.outputs import write_files
 from finllm.cli.terminal import clean_lines, out_console, print_json
 from finllm.errors import InputError
 
