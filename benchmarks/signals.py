@@ -142,8 +142,8 @@ def coverage_table() -> str:
                 f" {series.min():.1%} {series.idxmin()}, {series.max():.1%} {series.idxmax()} | {plain.mean():.1%} |"
                 f" {worst:.1%} | {plain_worst:.1%} | {len(rows):,} |"
             )
-    lines += ["", "| horizon | ensemble | " + " | ".join(LEVEL_MEMBERS[:3]) + " | width of the 80 % interval, calmest"
-              " tenth of days to wildest |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    lines += ["", "| horizon | ensemble | " + " | ".join(LEVEL_MEMBERS[:3]) + " | width of the 80 % interval, from its"
+              " 5th to its 95th percentile |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for steps in HORIZONS:
         rows = every[every["steps"] == steps]
         base = rows["realised"].abs().mean()

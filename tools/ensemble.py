@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import warnings
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from finllm.tools.market import day_of
+from finllm.tools.steady import steady
 from finllm.tools.volatility import MIN_GARCH, Garch, blended_sigma, fit_garch
 
 MemberName = Literal["AutoARIMA", "AutoETS", "AutoTheta", "SeasonalNaive", "GARCH"]
@@ -98,19 +97,11 @@ class Fitted:
     def changes(self, levels: np.ndarray, horizons: Sequence[int]) -> np.ndarray:
         """Forecast changes from the last level, shape (n_horizons, n_members), from these levels alone."""
         own, longest = levels[self.start :], max(horizons)
-        with quiet():
+        with steady():
             paths = [np.asarray(model.forward(own, longest)["mean"], dtype="float64") for model in self.models]
         paths.append(np.resize(own[-self.season :], longest))
         at = [steps - 1 for steps in horizons]
         return np.array([path[at] - own[-1] for path in paths]).T
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the optimisers' chatter on candidate models: the chosen one is judged by its held-out errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def select(levels: np.ndarray) -> tuple[Order, tuple[_Model, ...]]:
@@ -122,7 +113,7 @@ def select(levels: np.ndarray) -> tuple[Order, tuple[_Model, ...]]:
         AutoETS(season_length=1, model="AZN"),
         AutoTheta(season_length=1),
     )
-    with quiet():
+    with steady():
         for model in models:
             model.fit(y=levels)
     chosen: list[Any] = [model.model_ for model in models]
@@ -146,7 +137,7 @@ def fit(levels: np.ndarray, order: Order, pace: Pace) -> Fitted:
         AutoETS(season_length=1, model=order.ets, damped=order.damped),
         AutoTheta(season_length=1, model=order.theta),
     )
-    with quiet():
+    with steady():
         for model in models:
             model.fit(y=levels[start:])
     return Fitted(models, start, SEASON[pace])

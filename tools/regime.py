@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import warnings
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.tools.market import day_of
+from finllm.tools.steady import steady
 from finllm.tools.volatility import log_returns
 
 Regime = Literal["calm", "uneasy", "stressed", "crisis"]
@@ -141,8 +141,7 @@ def switching(returns: tuple[float, ...]) -> Switching:
     bounds = [(np.quantile(square, low), np.quantile(square, high)) for low, high in START_SHARES]
     starts = [float(square[(square >= low) & (square <= high)].mean()) for low, high in bounds]
     stay, model = np.array(START), _model(own)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a step's probabilities are rescaled to sum to one, which is what is wanted
+    with steady():  # a step's probabilities are rescaled to sum to one with a warning, which is what is wanted
         fitted = model.fit(start_params=np.concatenate([stay[:, 0], stay[:, 1], starts]), em_iter=EM_STEPS,
                                  maxiter=0, disp=False, cov_type="none")  # fmt: skip
     return Switching(parameters=tuple(float(one) for one in fitted.params))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +11,14 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.market import day_of
+from finllm.tools.steady import steady
 
 DECAY = 0.94
 """EWMA decay for daily returns (RiskMetrics technical document, 1996)."""
 GARCH_RETURNS = 2520
 """Returns that a GARCH is fitted on, at most: ten years."""
 MIN_GARCH = 250
-REVIEWED = ((0.05, 0.93), (0.08, 0.90), (0.12, 0.85))
+STATED = ((0.05, 0.93), (0.08, 0.90), (0.12, 0.85))
 """(α, β) that are tried beside the optimiser's answer, which is at times far from the maximum."""
 MIN_WEEK_DAYS = 3
 FLOOR = 1e-12
@@ -32,7 +32,7 @@ class Garch:
     omega: float
     alpha: float
     beta: float
-    origin: Literal["fitted", "reviewed"]
+    origin: Literal["fitted", "stated"]
 
     @property
     def persistence(self) -> float:
@@ -43,7 +43,7 @@ def fit_garch(returns: np.ndarray) -> Garch:
     """GARCH(1,1) by statsforecast on the last 2,520 returns; numpy's global generator is left as it was.
 
     The optimiser stops far from the maximum on some series, so the result must beat, in Gaussian likelihood, three
-    reviewed pairs (α, β) whose ω matches the sample variance; else the best of these is used (`origin` says so).
+    stated pairs (α, β) whose ω matches the sample variance; else the best of these is used (`origin` says so).
     Errors: InputError for fewer than 250 returns, or returns that are not finite or never move.
     """
     from statsforecast.garch import garch_model
@@ -57,12 +57,11 @@ def fit_garch(returns: np.ndarray) -> Garch:
     unit = own / scale
     kept = np.random.get_state()  # statsforecast seeds the global generator
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the optimiser's chatter; its answer is judged below
+        with steady():  # its answer is judged below
             omega, alpha, beta = (max(float(one), 0.0) for one in garch_model(unit, 1, 1)["coeff"])
     finally:
         np.random.set_state(kept)
-    candidates = [Garch(1 - a - b, a, b, "reviewed") for a, b in REVIEWED]
+    candidates = [Garch(1 - a - b, a, b, "stated") for a, b in STATED]
     if math.isfinite(omega + alpha + beta) and alpha + beta < 1 and omega > 0:
         candidates.insert(0, Garch(omega, alpha, beta, "fitted"))
     best = max(candidates, key=lambda one: _likelihood(one, unit))

@@ -87,9 +87,10 @@ def test_a_calibration_is_kept_as_json_and_read_instead_of_computed(tmp_path: Pa
 def test_the_key_is_of_the_content() -> None:
     levels = walk(300)
     assert key(levels, "daily", 5) == key(levels.copy(), "daily", 5)
-    later = pd.Series(levels.to_numpy(), index=levels.index + pd.Timedelta(days=1))
-    others = [key(levels, "daily", 1), *(key(other, "daily", 5) for other in (levels.iloc[:-1], later, levels + 1e-12))]
-    assert len({key(levels, "daily", 5), *others}) == 5
+    a_day_later = pd.Series(levels.to_numpy(), index=levels.index + pd.Timedelta(days=1))
+    others = [levels.iloc[:-1], a_day_later, levels + 1e-12]
+    keys = {key(one, "daily", 5) for one in (levels, *others)} | {key(levels, "daily", 1), key(levels, "monthly", 5)}
+    assert len(keys) == 6
 
 
 def test_a_forecast_with_a_kept_calibration_is_the_forecast_without_and_serves_the_month(tmp_path: Path) -> None:

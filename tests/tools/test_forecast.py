@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,3 +140,23 @@ def test_the_forecast_of_a_quarterly_series_takes_quarters() -> None:
     series = Series("GDP", values, "percent", "quarterly", "file:x", sha256_of("x"))
     made = forecast(MarketStore.of([series]).read("GDP", D(2020, 6, 30)), 126)
     assert (made.steps, made.unit) == (2, "bp")
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_does_not_change_the_answer() -> None:
+    code = (
+        "import datetime as dt\n"
+        "from finllm.tools.forecast import forecast\n"
+        "from finllm.tools.market import MarketStore\n"
+        "print(forecast(MarketStore().read('GE', dt.date(2022, 5, 20)), 20).model_dump_json())\n"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": one},
+        ).stdout
+        for one in ("1", "2")
+    }
+    assert len(answers) == 1

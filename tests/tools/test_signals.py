@@ -65,6 +65,25 @@ def test_what_is_not_visible_is_none_and_what_is_stale_says_so() -> None:
     assert MarketSignals.model_validate_json(late.model_dump_json()) == late
 
 
+def test_the_regime_says_what_it_is_made_of_and_the_stress_index_stands_beside_it() -> None:
+    signals = market_signals(MARKET, D(2008, 11, 20))
+    assert signals.state is not None
+    assert signals.state.label == signals.regime
+    assert signals.state.confirmed
+    assert signals.stress is not None
+    assert signals.stress_index == signals.stress.value
+    assert signals.stress.value > 1.5
+    calm = market_signals(MARKET, D(2005, 7, 29))
+    assert calm.stress_index is not None
+    assert calm.stress_index < 0
+
+
+def test_before_there_is_a_stress_index_a_note_says_why() -> None:
+    signals = market_signals(MARKET, D(1990, 12, 31))
+    assert signals.stress_index is None
+    assert any(note.startswith("no stress index: ") for note in signals.notes)
+
+
 def test_a_stale_index_gives_no_regime() -> None:
     signals = market_signals(MARKET, D(2023, 6, 30))
     assert (signals.regime, signals.volatility, signals.drawdown) == (None, None, None)

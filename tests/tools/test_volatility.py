@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from finllm.errors import InputError
 from finllm.tools.market import MarketStore, day_of
 from finllm.tools.volatility import (
+    STATED,
     Garch,
     blended_sigma,
     ewma_variance,
@@ -63,9 +64,7 @@ def test_a_garch_is_stationary_deterministic_and_leaves_the_global_generator_alo
     assert first.alpha + first.beta < 1
 
 
-def test_a_garch_is_at_least_as_likely_as_every_reviewed_pair_and_says_which_it_is() -> None:
-    prices = MarketStore().read("AAPL", dt.date(2014, 12, 31)).values
-    assert fit_garch(log_returns(prices).to_numpy()).origin == "reviewed"
+def test_the_garch_of_a_known_process_is_found() -> None:
     rng = np.random.default_rng(2)
     returns, variance = np.empty(4000), 1e-4
     for day in range(4000):
@@ -74,6 +73,17 @@ def test_a_garch_is_at_least_as_likely_as_every_reviewed_pair_and_says_which_it_
     found = fit_garch(returns)
     assert found.origin == "fitted"
     assert (found.alpha, found.beta) == (pytest.approx(0.10, abs=0.05), pytest.approx(0.86, abs=0.08))
+
+
+@pytest.mark.parametrize("stopped", [(2.8, 0.0001, 0.0006), (0.1, 0.7, 0.7), (float("nan"), 0.1, 0.8)])
+def test_an_optimiser_that_stops_far_from_the_maximum_is_not_believed(
+    stopped: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = MarketStore().read("AAPL", dt.date(2014, 12, 31)).values
+    monkeypatch.setattr("statsforecast.garch.garch_model", lambda *_: {"coeff": np.array(stopped)})
+    found = fit_garch(log_returns(prices).to_numpy())
+    assert found.origin == "stated"
+    assert (found.alpha, found.beta) in STATED
 
 
 @pytest.mark.parametrize("returns", [np.zeros(300), RETURNS[:249], np.append(RETURNS, np.nan)])
