@@ -20,6 +20,7 @@ from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.task import Account, Budget, Spent, Tier
 from finllm.settings import Settings
+from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
 
 
@@ -33,6 +34,7 @@ class Desk:
     broker: Broker
     knowledge: KnowledgeBase
     embedder: Embedder
+    calibrations: Calibrations
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     embedder = Embedder()
     broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout)
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, Calibrations(settings.calibrations_dir))
 
 
 def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:

@@ -180,7 +180,7 @@ def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Ro
         (signals.volatility, "return", "realised volatility, annualised", "last 20 days", "std of log returns × √252"),
         (signals.percentile, "probability", "share of past volatilities at or below", "since 1990", "rank"),
         (signals.drawdown, "return", "fall from the year's peak", "last 252 days", "last / max − 1"),
-        (signals.regime, "text", "regime by rule", f"at {as_of}", "mean grade of volatility and drawdown"),
+        (signals.regime, "text", "regime by rule", f"at {as_of}", "volatility, drawdown and Markov switching"),
     )
     cites = [
         table.add(value, unit, entity=entity, what=what, period=period, as_of=as_of, source=source, formula=formula)
@@ -190,9 +190,10 @@ def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Ro
 
 
 def _forecast(factor: FactorId, run: RunContext, table: EvidenceTable) -> list[str]:
-    known = FACTORS[factor]
+    known, request = FACTORS[factor], run.request
     try:
-        seen = forecast(run.market.read(known.series or "", run.request.as_of), run.request.scenario.horizon)
+        observed = run.market.read(known.series or "", request.as_of)
+        seen = forecast(observed, request.scenario.horizon, calibrations=run.desk.calibrations)
     except InputError as error:
         run.desk.bus.emit(Noted(level="info", message=f"no forecast of {factor}: {error.message}"))
         return []

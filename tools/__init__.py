@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from finllm.tools.conditioned import Conditioned, condition, narrowing
     from finllm.tools.engine import EngineResult, ReverseResult, reverse, run_engine
     from finllm.tools.evidence import Evidence, EvidenceTable, Source
     from finllm.tools.exposure import Beta, Exposure, estimate_betas, exposures
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from finllm.tools.signals import MarketSignals, market_signals
 
 _OWNER = {
+    "conditioned": ("Conditioned", "condition", "narrowing"),
     "engine": ("EngineResult", "ReverseResult", "reverse", "run_engine"),
     "evidence": ("Evidence", "EvidenceTable", "Source"),
     "exposure": ("Beta", "Exposure", "estimate_betas", "exposures"),
@@ -38,6 +40,7 @@ __all__ = [
     "Beta",
     "Book",
     "Breach",
+    "Conditioned",
     "EngineResult",
     "Evidence",
     "EvidenceTable",
@@ -61,6 +64,7 @@ __all__ = [
     "UserShock",
     "ValueAtRisk",
     "breaches",
+    "condition",
     "estimate_betas",
     "exposures",
     "load_limits",
@@ -68,6 +72,7 @@ __all__ = [
     "load_scenario",
     "market_signals",
     "model_shock",
+    "narrowing",
     "parse_user_shock",
     "replay_shocks",
     "resolve_user",

@@ -47,6 +47,10 @@ class Settings(BaseModel):
         return self.home / "knowledge"
 
     @property
+    def calibrations_dir(self) -> Path:
+        return self.home / "calibrations"
+
+    @property
     def runs_dir(self) -> Path:
         return self.home / "runs"
 

@@ -23,6 +23,7 @@ from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.scheduler.backends import Backend
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
+from finllm.tools.forecast import MEMORY
 from finllm.tools.portfolio import load_limits, load_portfolio
 from finllm.tools.scenario import load_scenario
 
@@ -95,7 +96,7 @@ def scripted_desk(
             if deep is not None:
                 backends.append(ScriptedBackend(deep, name="deep", tier="deep", precision="F16"))
             desk = assemble(settings, EventBus(seen), ledger, backends)
-            return replace(desk, knowledge=shared_knowledge, embedder=shared_embedder)
+            return replace(desk, knowledge=shared_knowledge, embedder=shared_embedder, calibrations=MEMORY)
 
         yield make
 

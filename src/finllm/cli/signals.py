@@ -102,7 +102,7 @@ def _forecasts(
     from finllm.tools.calibration import Calibrations
     from finllm.tools.forecast import forecast
 
-    calibrations = Calibrations(load_settings().settings.home / "calibrations")
+    calibrations = Calibrations(load_settings().settings.calibrations_dir)
     made: dict[str, Forecast] = {}
     refused: list[str] = []
     for name in names:
