@@ -17,7 +17,7 @@ from finllm.graphs.desk import llama_backends
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.settings import Settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before llama.cpp is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, before llama.cpp is loaded
 LONGEST_WAIT = 60.0
 _attempts: list[str] = []
 T = TypeVar("T")

@@ -91,12 +91,17 @@ class LlamaCppBackend:
 
 
 class _Walk:
-    """One call's way through the context: the `Scorer` that a template is filled with."""
+    """One call's way through the context: the `Scorer` that a template is filled with.
+
+    Text is decoded when a score needs it, so that a value and the forced text behind it cost one decode, and the text
+    behind the last choice none. `position` counts it all the same.
+    """
 
     def __init__(self, engine: _Engine, request: Request) -> None:
         self._engine = engine
         self._request = request
         self._logits: Any = None
+        self._waiting: list[int] = []
         self.position = 0
         engine.clear()
 
@@ -109,7 +114,8 @@ class _Walk:
     def score(self, field: str, values: Sequence[str]) -> list[float]:
         """Scores by first token; where two values share it, by the whole value's log-probability."""
         tokens = [self._engine.tokenize(value, special=False) for value in values]
-        if self._logits is None:
+        if self._waiting or self._logits is None:
+            self._decode_waiting()
             self._logits = self._engine.logits()
         logits = self._logits
         if len({value[0] for value in tokens}) == len(values):
@@ -134,13 +140,15 @@ class _Walk:
             )
         if self.position + len(tokens) > self._request.token_limit:
             raise TokenLimitReached(self._request.token_limit, self.position)
-        for start in range(0, len(tokens), BATCH):
+        self._waiting += tokens
+        self.position += len(tokens)
+
+    def _decode_waiting(self) -> None:
+        for start in range(0, len(self._waiting), BATCH):
             if self._request.stop.is_set():
                 raise BackendError("the call was abandoned", fix="ask again")
-            chunk = tokens[start : start + BATCH]
-            self._logits = None
-            self._engine.decode(chunk)
-            self.position += len(chunk)
+            self._engine.decode(self._waiting[start : start + BATCH])
+        self._waiting = []
 
 
 class _Engine:
@@ -163,6 +171,8 @@ class _Engine:
         context_params.n_ctx = context
         context_params.n_batch = BATCH
         context_params.n_threads = context_params.n_threads_batch = threads
+        # On the CPU, flash attention makes a forced run of 7 tokens behind 976 cost 115 ms instead of 34.
+        context_params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = llama.llama_init_from_model(self._model, context_params)
         if not self._context:
             llama.llama_model_free(self._model)
