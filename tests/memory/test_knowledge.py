@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from finllm.errors import BackendError, InputError
 from finllm.memory.knowledge import KnowledgeBase
-from finllm.memory.precedents import PRECEDENTS_PATH, Precedent, load_precedents
+from finllm.memory.precedents import Precedent, load_precedents
 from finllm.models.embedding import Embedder
 
 EVENTS: list[dict[str, Any]] = [
@@ -261,8 +261,6 @@ def test_it_opens_no_socket(
 
 
 def test_the_shipped_precedents_are_valid_and_found_by_their_own_titles(tmp_path: Path, embedder: Embedder) -> None:
-    if not PRECEDENTS_PATH.exists():
-        pytest.skip("memory/precedents.yaml is not written yet")
     precedents = load_precedents()
     assert len(precedents) >= 15
     base = KnowledgeBase(tmp_path / "kb", embedder)
