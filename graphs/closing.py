@@ -20,7 +20,7 @@ async def compliance(state: State, run: RunContext) -> Row:
     """Check the rules; the agent reads the findings, and where it differs that is dissent."""
     table = EvidenceTable.from_json(state["evidence"])
     breached = _breached(state, run, table)
-    findings = check_rules(_facts(state, run, breached))
+    findings = check_rules(rule_facts(state, run, breached))
     cites = [
         table.add(
             f"{finding.rule}: {finding.what}",
@@ -66,17 +66,32 @@ def _breached(state: State, run: RunContext, table: EvidenceTable) -> list[Row]:
     ]
 
 
-def _facts(state: State, run: RunContext, breached: list[Row]) -> RuleFacts:
+def rule_facts(state: State, run: RunContext, breached: list[Row]) -> RuleFacts:
+    """What the rule book looks at, from the finished state and the request."""
     held = {holding.id for holding in Book.model_validate(state["book"]).holdings}
+    late = {s.id for s in run.request.scenario.sources if s.published_at.date() > run.request.as_of}
+    left_out = {s["id"] for s in state["sources"] if s["left_out"] is not None}
     return RuleFacts(
         breaches=[(f"{b['subject']} ({b['kind']})", (b["loss"], b["limit"])) for b in breached],
         restricted_held=[name for name in run.request.limits.restricted if name in held],
-        sources_refused=[s["id"] for s in state["sources"] if s["verdict"] == "refused"],
-        sources_used_late=[],
+        sources_refused=sorted(late & left_out),
+        sources_used_late=sorted(late - left_out),
         approved_by=run.request.scenario.approved_by,
         claims_withheld=[f"{c['factor']} {c['read']}" for c in _withheld(state)],
-        claims_unsupported=[],
+        claims_unsupported=_unsupported(state),
     )
+
+
+def _unsupported(state: State) -> list[str]:
+    """Factors shocked by the reading without support, which only a person's acceptance allows."""
+    if state.get("answer") == "accept":
+        return []
+    supported = {c["factor"] for c in state["checks"] if c["support"] == "supported"}
+    return [
+        row["factor"]
+        for row in state["shocks"]
+        if row["origin"] in ("model", "table") and row["refused"] is None and row["factor"] not in supported
+    ]
 
 
 def _withheld(state: State) -> list[Row]:
