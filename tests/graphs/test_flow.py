@@ -172,16 +172,13 @@ def test_late_sources_that_were_used_and_shocks_without_support_would_block(scri
     scenario = request.scenario.model_copy(update={"sources": (later,)})
     context = replace(context, request=request.model_copy(update={"scenario": scenario}))
     shock = {"factor": "GOLD", "origin": "model", "refused": None}
-    state: Any = {
-        "book": {**EMPTY_BOOK},
-        "sources": [{"id": later.id, "left_out": None}],
-        "checks": [],
-        "shocks": [shock],
-    }
+    source = {"id": later.id, "left_out": None}
+    state: Any = {"book": EMPTY_BOOK, "sources": [source], "checks": [], "shocks": [shock]}
+    accepted: Any = {**state, "answer": "accept"}
     facts = rule_facts(state, context, [])
     assert list(facts.sources_used_late) == [later.id]
     assert list(facts.claims_unsupported) == ["GOLD"]
-    assert list(rule_facts({**state, "answer": "accept"}, context, []).claims_unsupported) == []
+    assert list(rule_facts(accepted, context, []).claims_unsupported) == []
 
 
 def test_an_unapproved_scenario_is_flagged_and_a_restricted_name_blocks(scripted_desk: MakeDesk) -> None:
