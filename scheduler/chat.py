@@ -21,8 +21,8 @@ class Piece:
 def chat_pieces(template: str | None, prompt: Prompt) -> list[Piece]:
     """Split the rendered chat template at the two messages, so that these can be tokenised as data.
 
-    `template` is Jinja, None for a model without one. A model whose template knows no system message gets both in the user's. Errors: BackendError for a template that
-    does not show each message once.
+    `template` is Jinja, None for a model without one. A model whose template knows no system message gets both in the
+    user's. Errors: BackendError for a template that does not show each message once.
     """
     separate = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
     joined = [{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}]
