@@ -52,11 +52,15 @@ class Engine:
         """Queue a job; `job.done` is called exactly once. Errors: BackendError where the engine is closed or full."""
         with self._news:
             if self._closed:
-                raise closed(self._config.path)
+                raise closed(self._config.path.stem)
             if len(self._inbox) + self._unfinished >= MOST_WAITING:
                 raise BackendError(f"{MOST_WAITING} requests wait already", fix="ask again when fewer are under way")
             self._inbox.append(job)
             self._news.notify()
+
+    def stop(self, job: Job) -> None:
+        """Let a job go; its caller no longer waits."""
+        job.stop.set()
 
     def close(self, wait: float = 30.0) -> None:
         """Answer what is under way with an error and free the model. Closing again does nothing.
@@ -75,12 +79,9 @@ class Engine:
         while self._wait():
             try:
                 self._serve()
-            except FinllmError as error:
-                self._refuse(error)
             except Exception as error:  # noqa: BLE001  whatever it was, those that wait must hear of it
-                why = f"the engine failed: {type(error).__name__}: {error}"
-                self._refuse(BackendError(why, fix="ask again; see 'finllm doctor'"))
-        self._refuse(closed(self._config.path))
+                self._refuse(_typed(error))
+        self._refuse(closed(self._config.path.stem))
 
     def _wait(self) -> bool:
         """Wait for work; False once closed."""
@@ -90,7 +91,7 @@ class Engine:
             return not self._closed
 
     def _serve(self) -> None:
-        """Load the model and serve until closed or failed."""
+        """Load the model and serve until closed or failed. Errors: those of loading, for which nobody was answered."""
         config = self._config
         native = Native(config.path, threads=config.threads, cells=config.cells, sequences=config.slots)
         loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=self._turn)
@@ -100,15 +101,14 @@ class Engine:
                     self._unfinished = loop.unfinished
                     self._news.wait_for(lambda: self._inbox or self._closed or not loop.idle)
                     if self._closed:
-                        raise closed(config.path)
+                        loop.fail(closed(config.path.stem))
+                        return
                     new, self._inbox = self._inbox, []
                 for job in new:
                     loop.add(job)
                 loop.step()
-        except Exception as error:
-            whole = error if isinstance(error, FinllmError) else None
-            loop.fail(whole or BackendError(f"the engine failed: {error}", fix="ask again; see 'finllm doctor'"))
-            raise
+        except Exception as error:  # noqa: BLE001  whatever it was, those that wait must hear of it
+            loop.fail(_typed(error))
         finally:
             native.close()
 
@@ -119,5 +119,11 @@ class Engine:
             job.done(error)
 
 
-def closed(path: Path) -> BackendError:
-    return BackendError(f"the engine of {path.stem!r} is closed", fix="open the desk again")
+def _typed(error: Exception) -> FinllmError:
+    if isinstance(error, FinllmError):
+        return error
+    return BackendError(f"the engine failed: {type(error).__name__}: {error}", fix="ask again; see 'finllm doctor'")
+
+
+def closed(name: str) -> BackendError:
+    return BackendError(f"the engine {name!r} is closed", fix="open the desk again")
