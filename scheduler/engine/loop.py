@@ -26,11 +26,11 @@ BESIDE = 256
 """Most prefill tokens in a step that also serves answers."""
 WORTH_SHARING = 32
 """A common prefix of fewer tokens is not waited for, nor kept."""
-MOSTLY = 0.75
+MOSTLY = 0.5
 """A prompt of which this share was cached is not kept once more."""
 RESERVE = 16
 """Cells that a request should find free beyond its head when it is let in."""
-MOST_ROWS = 24
+MOST_ROWS = 40
 """Requests are let in until a step decodes about so many tokens: beyond, a step only grows, and the cache with it."""
 PATIENCE = 8
 """A request passed over so often for want of room is waited for."""
