@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from finllm.errors import BackendError
+from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Prompt, Tier
-from finllm.scheduler.template import Choices, Template
+from finllm.scheduler.template import Template
 
 __all__ = ["Backend", "Generation", "Offer", "Request", "TokenLimitReached"]
 
@@ -39,7 +40,8 @@ class Request:
     """A call as a backend sees it.
 
     `token_limit`: the call fails before it would use more. `stop`: set by the caller to abandon the call; a backend
-    looks at it between steps.
+    looks at it between steps. `rank`: of the calls that wait the highest goes first. `background`: gives way to every
+    call that is not. `within`: the call is of no use after so many seconds.
     """
 
     prompt: Prompt
@@ -47,6 +49,9 @@ class Request:
     priors: Mapping[str, Mapping[str, float]] | None
     seed: int
     token_limit: float = float("inf")
+    rank: float = 0.0
+    background: bool = False
+    within: float = float("inf")
     stop: threading.Event = field(default_factory=threading.Event)
 
 

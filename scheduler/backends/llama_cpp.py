@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 from finllm.errors import BackendError
 from finllm.models import llama_log
 from finllm.scheduler.backends import Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.chat import chat_pieces
+from finllm.scheduler.filling import fill
 from finllm.scheduler.task import Prompt, Tier
-from finllm.scheduler.template import fill
 
 BATCH = 512
 """Longest prefill between two looks at `Request.stop`, tokens."""
-
-_SYSTEM, _USER = "\x02system\x03", "\x02user\x03"
 
 
 class LlamaCppBackend:
@@ -181,7 +179,8 @@ class _Engine:
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._size = llama.llama_vocab_n_tokens(self._vocabulary)
         self._memory = llama.llama_get_memory(self._context)
-        self._template = llama.llama_model_chat_template(self._model, None)
+        template = llama.llama_model_chat_template(self._model, None)
+        self._template = template.decode("utf-8", "replace") if template is not None else None
 
     def close(self) -> None:
         self._llama.llama_free(self._context)
@@ -207,7 +206,7 @@ class _Engine:
         """The chat prompt; only the template's own text may become control tokens, the messages never."""
         llama, vocabulary = self._llama, self._vocabulary
         tokens = [llama.llama_vocab_bos(vocabulary)] if llama.llama_vocab_get_add_bos(vocabulary) else []
-        for piece in _chat_pieces(self._template, prompt):
+        for piece in chat_pieces(self._template, prompt):
             tokens += self.tokenize(piece.text, special=piece.special)
         return tokens
 
@@ -223,46 +222,6 @@ class _Engine:
 
         pointer = self._llama.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(pointer, (self._size,)).copy()
-
-
-@dataclass(frozen=True)
-class _Piece:
-    text: str
-    special: bool
-
-
-def _chat_pieces(template: bytes | None, prompt: Prompt) -> list[_Piece]:
-    """Split the rendered chat template at the two messages, so that these can be tokenised as data.
-
-    A model whose template knows no system message gets both in the user's. Errors: BackendError for a template that
-    does not show each message once.
-    """
-    separate = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
-    joined = [{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}]
-    for messages in (separate, joined):
-        rendered = _rendered(template, messages)
-        if rendered.count(_SYSTEM) == rendered.count(_USER) == 1 and rendered.index(_SYSTEM) < rendered.index(_USER):
-            before, rest = rendered.split(_SYSTEM)
-            between, after = rest.split(_USER)
-            pieces = ((before, True), (prompt.system, False), (between, True), (prompt.user, False), (after, True))
-            return [_Piece(text, special) for text, special in pieces if text]
-    raise BackendError("the model's chat template cannot be used", fix="set FINLLM_MODEL to a chat model's GGUF file")
-
-
-def _rendered(template: bytes | None, messages: list[dict[str, str]]) -> str:
-    """The chat as the model expects it; empty where its template refuses these messages."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    if template is None:
-        return "\n\n".join([message["content"] for message in messages] + [""])
-    try:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(template.decode("utf-8", "replace")).render(
-            messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
-        )
-    except (TemplateError, TypeError):
-        return ""
 
 
 def _log_sum_exp(logits: Any) -> float:

@@ -19,8 +19,9 @@ from finllm.errors import BackendError
 from finllm.events import EventBus
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
 from finllm.scheduler.backends import llama_cpp as backend_module
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, _chat_pieces, _Engine, _log_sum_exp, _Walk
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, _Engine, _log_sum_exp, _Walk
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.chat import chat_pieces
 from finllm.scheduler.task import Account, Budget, Prompt, Task
 from finllm.scheduler.template import compile_template
 from finllm.testing import MemoryRecorder
@@ -119,7 +120,7 @@ def test_a_template_without_a_system_message_gets_it_in_the_user_s() -> None:
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
     )
-    pieces = _chat_pieces(template.encode(), Prompt("be brief", "<user>hello"))
+    pieces = chat_pieces(template, Prompt("be brief", "<user>hello"))
     assert "".join(piece.text for piece in pieces) == "<user>be brief\n\n<user>hello</user>"
     assert [piece.text for piece in pieces if not piece.special] == ["be brief", "<user>hello"]
 
@@ -127,7 +128,7 @@ def test_a_template_without_a_system_message_gets_it_in_the_user_s() -> None:
 @pytest.mark.parametrize("template", ["{{ messages", "{{ messages[0].role }}", "{{ messages.nothing.more }}", ""])
 def test_a_chat_template_that_cannot_be_used_is_a_backend_error(template: str) -> None:
     with pytest.raises(BackendError, match="chat template cannot be used; set FINLLM_MODEL"):
-        _chat_pieces(template.encode(), Prompt("s", "u"))
+        chat_pieces(template, Prompt("s", "u"))
 
 
 def test_a_prompt_too_long_for_the_context_says_what_to_do(real_edge: LlamaCppBackend) -> None:
