@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from finllm.errors import BackendError
+from finllm.models.hf_export import MANIFEST
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm_client import MOST_CANDIDATES, Patience, VllmClient
@@ -26,8 +27,6 @@ from finllm.scheduler.template import Write
 
 T = TypeVar("T")
 
-MANIFEST = "finllm.json"
-"""File beside exported weights that names their digest (`models.hf_export` writes it)."""
 _RANK_STEPS = 1000
 _BACKGROUND = 10**9
 

@@ -15,8 +15,8 @@ class EngineLoad:
     """Load of one server, summed over its engines.
 
     `running` and `waiting` count requests. `kv_used` is the fullest engine's share of its KV cache, 0 to 1. The others
-    count since the server's start: `steps` of the engine, `prompt_tokens` (of which `cached_tokens` came from the prefix
-    cache) and `output_tokens`, and `preemptions`.
+    count since the server's start: `steps` of the engine, `prompt_tokens` (of which `cached_tokens` came from the
+    prefix cache) and `output_tokens`, and `preemptions`.
     """
 
     running: int

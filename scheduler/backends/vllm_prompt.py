@@ -1,7 +1,7 @@
 """The chat prompt of a served model as token ids, with the messages as data: no text becomes a control token.
 
-vLLM's `/tokenize` turns a control token's own spelling into that token, wherever it stands. Text is therefore cut inside
-every spelling that the server takes for one token, and its parts are tokenised apart.
+vLLM's `/tokenize` turns a control token's own spelling into that token, wherever it stands. Text is therefore cut
+inside every spelling that the server takes for one token, and its parts are tokenised apart.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from finllm.scheduler.task import Prompt
 
 MARKUP = re.compile(r"(?=(<[^<>\n]{1,64}>|\[[^\[\]\n]{1,32}\]|>>[A-Z_]{1,32}<<))")
 """How control tokens are spelt: `<|im_start|>`, `</s>`, `<｜end▁of▁sentence｜>`, `[INST]`, `>>ABSTRACT<<`."""
-KEPT = 4096
-"""Texts whose tokens are remembered: forced text and values come again with every call."""
+KEPT, SHORT = 4096, 256
+"""Texts whose tokens are remembered, and their most characters: forced text and values come again with every call."""
 
 Tokenize = Callable[[str], Awaitable[list[int]]]
 TokenizeChat = Callable[[Sequence[dict[str, str]]], Awaitable[list[int]]]
@@ -34,6 +34,7 @@ class PromptTokenizer:
         self._tokenize_chat = tokenize_chat
         self._detokenize = detokenize
         self._rendered: list[str] | None = None
+        self._control: set[int] = set()
         self._known: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
 
     async def chat(self, prompt: Prompt) -> list[int]:
@@ -53,11 +54,18 @@ class PromptTokenizer:
         tokens: list[int] = []
         for part in await self._parts(text):
             tokens += await self._tokenize(part)
+        if not self._control.isdisjoint(tokens):
+            raise BackendError("a text cannot be kept apart from control tokens", fix="serve another model")
         return self._keep((text, False), tokens)
 
     async def _parts(self, text: str) -> list[str]:
         """The text, cut behind the first character of every spelling of a control token."""
-        cuts = [m.start() + 1 for m in MARKUP.finditer(text) if len(await self._raw(m[1])) == 1]
+        cuts: list[int] = []
+        for match in MARKUP.finditer(text):
+            tokens = await self._raw(match[1])
+            if len(tokens) == 1:
+                self._control.update(tokens)
+                cuts.append(match.start() + 1)
         return [text[start:end] for start, end in pairwise([0, *cuts, len(text)]) if end > start]
 
     async def _raw(self, text: str) -> list[int]:
@@ -65,7 +73,8 @@ class PromptTokenizer:
         return known if known is not None else self._keep((text, True), await self._tokenize(text))
 
     def _keep(self, key: tuple[str, bool], tokens: list[int]) -> list[int]:
-        self._known[key] = tokens
+        if len(key[0]) <= SHORT:
+            self._known[key] = tokens
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return tokens

@@ -95,7 +95,7 @@ def scores(data: Any, prompts: int, candidates: Sequence[int]) -> Scores:
 
 
 def chunk(line: str) -> Chunk | None:
-    """A line of a streamed completion; None for one that holds nothing. Errors: BackendError where the server failed."""
+    """A line of a streamed completion; None where it holds nothing. Errors: BackendError where the server failed."""
     data = line.removeprefix("data:").strip()
     if not line.startswith("data:") or data == "[DONE]":
         return None
