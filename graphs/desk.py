@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from finllm.agents.agent import Caller
+from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
 from finllm.memory.knowledge import KnowledgeBase
@@ -17,8 +18,9 @@ from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends.vllm import VllmBackend, connect
 from finllm.scheduler.broker import Broker
-from finllm.scheduler.task import Account, Budget, Spent, Tier
+from finllm.scheduler.task import PRECISIONS, Account, Budget, Spent, Tier, meets_floor
 from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
@@ -35,6 +37,14 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
+
+    @property
+    def deep_floors(self) -> tuple[str, ...]:
+        """Precisions of the deep tier, finest first: what a task that wants the best there is asks for, in turn."""
+        asked = self.settings.deep_precision
+        found = {offer.precision for offer in self.broker.offers if offer.tier == "deep"}
+        finer = {precision for precision in found if meets_floor(precision, asked)} | {asked}
+        return tuple(sorted(finer, key=PRECISIONS.index, reverse=True))
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
     with contextlib.ExitStack() as closing:
         ledger = Ledger(settings.ledger_path)
         closing.callback(ledger.close)
-        backends = llama_backends(settings, bus)
+        backends = [*llama_backends(settings, bus), *vllm_backends(settings, bus)]
         for backend in backends:
             closing.callback(backend.close)
         yield assemble(settings, bus, ledger, backends)
@@ -99,6 +109,18 @@ def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:
                 context=settings.context,
             )
         )
+    return backends
+
+
+def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend]:
+    """The vLLM servers that answer; one that does not is noted, and the desk does without it."""
+    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
+    backends: list[VllmBackend] = []
+    for url in settings.vllm_urls:
+        try:
+            backends.append(connect(url, model=settings.vllm_model, api_key=key, precision=settings.vllm_precision))
+        except BackendError as error:
+            bus.emit(Noted(level="warning", message=f"without the deep tier at {url}: {error.message}; {error.fix}"))
     return backends
 
 

@@ -25,7 +25,7 @@ _FIX = "serve the model's original folder, or export a llama-like GGUF file"
 
 
 class Exported(BaseModel):
-    """The folder written. `weights_sha256` is made of its weights, configuration and tokenizer; `bytes` of the whole."""
+    """The folder written. `weights_sha256` is made of weights, configuration and tokenizer; `bytes`: all of it."""
 
     model_config = ConfigDict(frozen=True)
 
