@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from finllm.agents.agent import Caller
 from finllm.errors import BackendError
@@ -19,6 +20,7 @@ from finllm.models.registry import default_source
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.backends.vllm import VllmBackend, connect
+from finllm.scheduler.backends.vllm_inprocess import InProcessBackend, open_in_process
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.task import PRECISIONS, Account, Budget, Spent, Tier, meets_floor
 from finllm.settings import Settings
@@ -112,15 +114,22 @@ def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:
     return backends
 
 
-def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend]:
-    """The vLLM servers that answer; one that does not is noted, and the desk does without it."""
+def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend | InProcessBackend]:
+    """The vLLM engines that answer; one that does not is noted, and the desk does without it."""
     key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
-    backends: list[VllmBackend] = []
-    for url in settings.vllm_urls:
+    precision, folder = settings.vllm_precision, settings.vllm_folder
+    ways: dict[str, Callable[[], VllmBackend | InProcessBackend]] = {
+        url: partial(connect, url, model=settings.vllm_model, api_key=key, precision=precision)
+        for url in settings.vllm_urls
+    }
+    if folder is not None:
+        ways[str(folder)] = partial(open_in_process, folder, precision=precision)
+    backends: list[VllmBackend | InProcessBackend] = []
+    for where, way in ways.items():
         try:
-            backends.append(connect(url, model=settings.vllm_model, api_key=key, precision=settings.vllm_precision))
+            backends.append(way())
         except BackendError as error:
-            bus.emit(Noted(level="warning", message=f"without the deep tier at {url}: {error.message}; {error.fix}"))
+            bus.emit(Noted(level="warning", message=f"without the deep tier at {where}: {error.message}; {error.fix}"))
     return backends
 
 

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from finllm.errors import BackendError
 from finllm.models.hf_export import MANIFEST
 from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm_client import MOST_CANDIDATES, Patience, VllmClient
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
@@ -79,16 +79,15 @@ class VllmBackend:
         batches = [candidates[at : at + MOST_CANDIDATES] for at in range(0, len(candidates), MOST_CANDIDATES)]
         merged: list[dict[int, float]] = [{} for _ in prompts]
         for batch in batches:
-            scores = await self._ranking(
-                priority, lambda rank, ids=batch: self._client.score(self._model, prompts, ids, priority=rank)
-            )
+            asking = partial(self._client.score, self._model, prompts, batch)
+            scores = await self._ranking(priority, asking)
             for into, found in zip(merged, scores.logprobs, strict=True):
                 into.update(found)
             self._count(scores.usage)
         return merged
 
     async def write(self, prompt: Sequence[int], step: Write, seed: int, priority: int) -> Written:
-        return await self._ranking(priority, lambda rank: self._write(prompt, step, seed, rank))
+        return await self._ranking(priority, partial(self._write, prompt, step, seed))
 
     async def chat(self, prompt: Prompt) -> list[int]:
         return await self._tokenizer.chat(prompt)
@@ -96,7 +95,7 @@ class VllmBackend:
     async def tokens(self, text: str) -> list[int]:
         return await self._tokenizer.data(text)
 
-    async def _write(self, prompt: Sequence[int], step: Write, seed: int, priority: int) -> Written:
+    async def _write(self, prompt: Sequence[int], step: Write, seed: int, *, priority: int) -> Written:
         text, tokens = "", 0
         structure = None if step.prose is None else {"regex": prose_regex(step.prose)}
         stream = self._client.stream(
@@ -117,15 +116,15 @@ class VllmBackend:
                     self._count(chunk.usage)
         return Written(text, tokens)
 
-    async def _ranking(self, priority: int, ask: Any) -> Any:
+    async def _ranking(self, priority: int, ask: Callable[..., Awaitable[T]]) -> T:
         """Ask with a priority; without one where the server has no priority scheduling and refuses it."""
         try:
-            return await ask(priority if self._ranked else 0)
+            return await ask(priority=priority if self._ranked else 0)
         except Refused as error:
             if not self._ranked or priority == 0 or "priority" not in error.message.lower():
                 raise
             self._ranked = False
-            return await ask(0)
+            return await ask(priority=0)
 
     async def _one_token(self) -> float:
         loop = asyncio.get_running_loop()
@@ -222,45 +221,3 @@ def prose_regex(prose: Prose) -> str:
 def _priority(request: Request) -> int:
     """vLLM serves the lowest number first."""
     return (_BACKGROUND if request.background else 0) - round(request.rank * _RANK_STEPS)
-
-
-class LoopThread:
-    """An event loop on a thread of its own, for connections that outlive a caller's loop."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._closed = False
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        self._thread.start()
-
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work` on the thread's loop; cancelling this cancels it. Errors: BackendError once closed."""
-        return await asyncio.wrap_future(self._submit(work))
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """As `call`, from code that is not asynchronous."""
-        return self._submit(work).result()
-
-    def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancel what runs, await `last`, and end the thread. Closing again does nothing."""
-        if self._closed:
-            last.close()
-            return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._end(last), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._closed:
-            work.close()
-            raise BackendError("the connection to the vLLM server is closed", fix="open the desk again")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    async def _end(self, last: Coroutine[Any, Any, None]) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await last

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 MOST_CANDIDATES = 128
 """Token ids that vLLM scores in one request, at most."""
-_BUSY = frozenset({429, 503})
+OK, _BUSY = 200, frozenset({429, 503})
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class VllmClient:
     @asynccontextmanager
     async def _answered(
         self, method: str, path: str, body: Mapping[str, Any] | None, within: float, head: float
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncGenerator[httpx.Response, None]:
         """A response that says 200, its body still to be read: its head within `head` s, all of it within `within` s.
 
         Sent again only where the server has not begun: no connection, or 429 or 503 in place of an answer.
@@ -253,7 +253,7 @@ class VllmClient:
                 if last:
                     raise self._away(error) from error
             else:
-                if response.status_code == httpx.codes.OK:
+                if response.status_code == OK:
                     return response
                 try:
                     if last or response.status_code not in _BUSY:

@@ -27,9 +27,20 @@ Detokenize = Callable[[Sequence[int]], Awaitable[str]]
 
 
 class PromptTokenizer:
-    """Tokenises through a server's three calls. Errors: BackendError, also for a model without a usable template."""
+    """Tokenises through a server's three calls; `markup` finds what may be spelt like a control token.
 
-    def __init__(self, tokenize: Tokenize, tokenize_chat: TokenizeChat, detokenize: Detokenize) -> None:
+    Errors: BackendError, also for a model without a usable chat template.
+    """
+
+    def __init__(
+        self,
+        tokenize: Tokenize,
+        tokenize_chat: TokenizeChat,
+        detokenize: Detokenize,
+        *,
+        markup: re.Pattern[str] = MARKUP,
+    ) -> None:
+        self._markup = markup
         self._tokenize = tokenize
         self._tokenize_chat = tokenize_chat
         self._detokenize = detokenize
@@ -61,7 +72,7 @@ class PromptTokenizer:
     async def _parts(self, text: str) -> list[str]:
         """The text, cut behind the first character of every spelling of a control token."""
         cuts: list[int] = []
-        for match in MARKUP.finditer(text):
+        for match in self._markup.finditer(text):
             tokens = await self._raw(match[1])
             if len(tokens) == 1:
                 self._control.update(tokens)

@@ -107,7 +107,7 @@ def chunk(line: str) -> Chunk | None:
 
 
 def usage(data: Mapping[str, Any]) -> Usage:
-    details = data.get("prompt_tokens_details") or {}
+    details: Mapping[str, Any] = data.get("prompt_tokens_details") or {}
     return Usage(
         int(data["prompt_tokens"]), int(data.get("completion_tokens") or 0), int(details.get("cached_tokens") or 0)
     )

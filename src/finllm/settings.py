@@ -35,6 +35,9 @@ class Settings(BaseModel):
     )
     vllm_model: str | None = Field(default=None, description="model or adapter to ask there; unset: the first served")
     vllm_precision: str = Field(default="BF16", description="precision of the served weights, which vLLM does not tell")
+    vllm_folder: Path | None = Field(
+        default=None, description="weights that vLLM serves inside this process; needs finllm[gpu]"
+    )
     vllm_api_key: SecretStr | None = Field(default=None, description="key that the vLLM servers ask for")
 
     @field_validator("vllm_urls", mode="before")
