@@ -67,6 +67,9 @@ class LoopThread:
         await _cancelled(self._calls.copy())
         await last
         await _cancelled(asyncio.all_tasks() - {asyncio.current_task()})
+        await self._loop.shutdown_asyncgens()
+        for _ in range(3):  # transports close their sockets in callbacks of their own
+            await asyncio.sleep(0)
 
     def _is_closed(self) -> BackendError:
         return BackendError(f"{self._thread.name!r} is closed", fix="open the desk again")
