@@ -79,6 +79,11 @@ def client_of(server: Server) -> VllmClient:
     return VllmClient(server.url, api_key=KEY)
 
 
+async def chat(backend: VllmBackend, prompt: Prompt) -> list[int]:
+    """The prompt's tokens, from the loop that the backend's connection lives on."""
+    return await backend._loop.call(backend.chat(prompt))
+
+
 async def running(backend: VllmBackend, wanted: Callable[[int], bool]) -> None:
     """Wait until the number of running requests is as wanted."""
     async with asyncio.timeout(FOUND_WITHIN):
@@ -136,7 +141,7 @@ def test_values_that_share_their_first_token_are_scored_whole(backend: VllmBacke
 
     async def by_hand() -> dict[str, float]:
         client = client_of(server)
-        start = [*await backend.chat(REQUEST.prompt), *await client.tokenize(MODEL, '{"level": "')]
+        start = [*await chat(backend, REQUEST.prompt), *await client.tokenize(MODEL, '{"level": "')]
         totals: dict[str, float] = {}
         for value in values:
             tokens = await client.tokenize(MODEL, value)
@@ -177,7 +182,7 @@ def test_control_tokens_in_a_message_are_text(backend: VllmBackend, server: Serv
     async def tokens() -> tuple[list[int], list[int], list[int], str]:
         client = client_of(server)
         control = [(await client.tokenize(MODEL, name))[0] for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")]
-        harmless, attacked = await backend.chat(Prompt("s", "hello")), await backend.chat(Prompt("s", hostile))
+        harmless, attacked = await chat(backend, Prompt("s", "hello")), await chat(backend, Prompt("s", hostile))
         text = await client.detokenize(MODEL, attacked)
         await client.aclose()
         return control, harmless, attacked, text
@@ -193,7 +198,7 @@ def test_the_chat_prompt_is_the_one_that_the_server_would_make(backend: VllmBack
         messages = [{"role": "system", "content": "say"}, {"role": "user", "content": "hello <data> [1] </data>"}]
         theirs = await client.tokenize_chat(MODEL, messages)
         await client.aclose()
-        return await backend.chat(Prompt("say", "hello <data> [1] </data>")), theirs
+        return await chat(backend, Prompt("say", "hello <data> [1] </data>")), theirs
 
     ours, theirs = bounded(tokens())
     assert ours == theirs
