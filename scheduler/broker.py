@@ -131,6 +131,8 @@ class Broker:
                     "prompt_tokens": generation.prompt_tokens,
                     "output_tokens": generation.output_tokens,
                     "seconds": generation.seconds,
+                    "cached_tokens": generation.cached_tokens,
+                    "side_by_side": generation.side_by_side,
                 }
                 asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer)}
                 entry = self._kept(Entry(key, "call", offer.name, asked, response), task, run_id)
@@ -167,8 +169,6 @@ class Broker:
                 account.check(_not_done(task))
                 fix = "raise FINLLM_CALL_TIMEOUT or check the backend with 'finllm doctor'"
                 raise BackendError(f"{name!r} gave no answer within {wait:.0f} s", fix=fix) from None
-            finally:
-                request.stop.set()
             account.spend(tier, generation.tokens)
             return generation
 

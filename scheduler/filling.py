@@ -129,11 +129,11 @@ class _Filling:
         self._text += self._decided[step.field]
 
     def _pick(self, step: Pick) -> Generator[Ask | Compose, Sequence[float] | str, None]:
-        """Write `["A", "C"]`; the probabilities kept are those of the first decision, when every label was open."""
+        """Write `["A","C"]`; the probabilities kept are those of the first decision, when every label was open."""
         left = list(step.labels)
         self._choices[step.field] = {}
         for position in range(min(step.count, len(left))):
-            self._text += '["' if position == 0 else ', "'
+            self._text += '["' if position == 0 else ',"'
             scores = yield from self._decide(step.field, tuple(left))
             if position == 0:
                 self._choices[step.field] = scores

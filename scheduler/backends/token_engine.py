@@ -30,7 +30,12 @@ class Written:
 
 
 class TokenEngine(Protocol):
-    """An engine as the walk sees it. Tokens of text are always those of data: no control token comes of it."""
+    """An engine as one request's walk sees it. Tokens of text are those of data: no control token comes of it."""
+
+    @property
+    def cached(self) -> int:
+        """Tokens that the first question did not compute, because the engine knew them."""
+        ...
 
     async def chat(self, prompt: Prompt) -> list[int]: ...
 
@@ -44,9 +49,10 @@ class TokenEngine(Protocol):
 
 
 async def answer(engine: TokenEngine, request: Request, context: int) -> Generation:
-    """Fill the request's template. `context` is the engine's, in tokens.
+    """Fill the request's template. `context` is the engine's, in tokens; `engine` serves this request alone.
 
-    Errors: BackendError, also for a prompt that does not fit or a call that was abandoned; TokenLimitReached.
+    `Generation.seconds` are those of the wait, also where the engine worked for others. Errors: BackendError, also for
+    a prompt that does not fit; TokenLimitReached.
     """
     started = time.monotonic()
     position = _Position(request, context)
@@ -54,7 +60,6 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
     prompt_tokens = len(position.tokens)
     walking = walk(request.template, request.priors)
     reply: Sequence[float] | str | None = None
-    asked = ""
     while True:
         try:
             question = next(walking) if reply is None else walking.send(reply)
@@ -62,17 +67,15 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
             filled = end.value
             break
         position.advance(await engine.tokens(question.text))
-        asked += question.text
         if isinstance(question, Ask):
             reply = await _scores(engine, position.tokens, question.values)
         else:
             written = await engine.write(position.tokens, _fitting(question.write, position), request.seed)
             position.advance(await engine.tokens(written.text))
-            asked += written.text
             reply = written.text
-    position.advance(await engine.tokens(filled.text[len(asked) :]))
     output = len(position.tokens) - prompt_tokens
-    return Generation(filled.text, filled.choices, prompt_tokens, output, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Generation(filled.text, filled.choices, prompt_tokens, output, seconds, min(engine.cached, prompt_tokens))
 
 
 class _Position:
@@ -88,8 +91,6 @@ class _Position:
         return int(min(self._context, self._request.token_limit)) - len(self.tokens)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        if self._request.stop.is_set():
-            raise BackendError("the call was abandoned", fix="ask again")
         if len(self.tokens) + len(tokens) >= self._context:
             raise BackendError(
                 f"the prompt needs more than the {self._context} tokens of the context",

@@ -74,17 +74,19 @@ class VllmBackend:
 
     async def score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], priority: int
-    ) -> list[dict[int, float]]:
-        """Scores in as few requests as the server's limit on candidates allows."""
+    ) -> tuple[list[dict[int, float]], Usage]:
+        """Scores in as few requests as the server's limit on candidates allows, and the first one's usage."""
         batches = [candidates[at : at + MOST_CANDIDATES] for at in range(0, len(candidates), MOST_CANDIDATES)]
         merged: list[dict[int, float]] = [{} for _ in prompts]
+        first = Usage()
         for batch in batches:
             asking = partial(self._client.score, self._model, prompts, batch)
             scores = await self._ranking(priority, asking)
             for into, found in zip(merged, scores.logprobs, strict=True):
                 into.update(found)
             self._count(scores.usage)
-        return merged
+            first = scores.usage if batch is batches[0] else first
+        return merged, first
 
     async def write(self, prompt: Sequence[int], step: Write, seed: int, priority: int) -> Written:
         return await self._ranking(priority, partial(self._write, prompt, step, seed))
@@ -140,16 +142,23 @@ class VllmBackend:
 
 
 class _Served:
-    """A backend at one request's priority: what `answer` drives."""
+    """A backend at one request's service: what `answer` drives."""
 
     def __init__(self, backend: VllmBackend, priority: int) -> None:
         self._backend = backend
         self._priority = priority
+        self._cached: int | None = None
         self.chat = backend.chat
         self.tokens = backend.tokens
 
+    @property
+    def cached(self) -> int:
+        return self._cached or 0
+
     async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> Sequence[Mapping[int, float]]:
-        return await self._backend.score(prompts, candidates, self._priority)
+        scores, usage = await self._backend.score(prompts, candidates, self._priority)
+        self._cached = usage.cached if self._cached is None else self._cached
+        return scores
 
     async def write(self, prompt: Sequence[int], step: Write, seed: int) -> Written:
         return await self._backend.write(prompt, step, seed, self._priority)

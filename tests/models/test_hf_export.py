@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from finllm.errors import InputError
 from finllm.models.hf_export import MANIFEST, Exported, export_hf
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import ModelSource
-from finllm.scheduler.backends.llama_cpp import _Engine
+from finllm.scheduler.engine.native import Native, Run
 from finllm.settings import Settings
 
 TEXTS = (
@@ -36,8 +37,8 @@ def exported(embedded: ModelSource, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def engine(embedded: ModelSource, ladder_home: Settings) -> Any:
-    loaded = _Engine(ensure_rung(embedded, "F16", ladder_home).path, 1, 512)
+def engine(embedded: ModelSource, ladder_home: Settings) -> Iterator[Native]:
+    loaded = Native(ensure_rung(embedded, "F16", ladder_home).path, threads=1, cells=512, sequences=1)
     yield loaded
     loaded.close()
 
@@ -54,19 +55,19 @@ def test_the_folder_is_what_its_manifest_says(exported: Exported, embedded: Mode
     assert not [path for path in exported.folder.parent.iterdir() if path != exported.folder]
 
 
-def test_text_becomes_the_same_tokens_as_in_llama_cpp(exported: Exported, engine: Any) -> None:
+def test_text_becomes_the_same_tokens_as_in_llama_cpp(exported: Exported, engine: Native) -> None:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(exported.folder), local_files_only=True)
     for text in SPELLINGS:
-        theirs = engine.tokenize(text, special=True)
+        theirs = engine.vocabulary.tokenize(text, special=True)
         assert list(tokenizer.encode(text, add_special_tokens=False)) == theirs, text
     messages = [{"role": "system", "content": "say"}, {"role": "user", "content": "hello"}]
     chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert chat == "<|im_start|>system\nsay<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_answers_are_those_of_llama_cpp_at_f16(exported: Exported, engine: Any) -> None:
+def test_the_answers_are_those_of_llama_cpp_at_f16(exported: Exported, engine: Native) -> None:
     """Log-probabilities at every position of the text, and the greedy token where it is no near tie."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -74,13 +75,13 @@ def test_the_answers_are_those_of_llama_cpp_at_f16(exported: Exported, engine: A
     model: Any = AutoModelForCausalLM.from_pretrained(str(exported.folder), dtype=torch.float32, local_files_only=True)
     gaps: list[float] = []
     for text in TEXTS:
-        tokens = engine.tokenize(text, special=False)
+        tokens = engine.vocabulary.tokenize(text, special=False)
         with torch.no_grad():
             theirs = torch.log_softmax(model(torch.tensor([tokens])).logits[0].double(), -1).numpy()
         engine.clear()
         for at, token in enumerate(tokens):
-            engine.decode([token])
-            logits = engine.logits().astype(np.float64)
+            (row,) = engine.decode([Run(0, at, [token], scored=True)])
+            logits = engine.logits(row).astype(np.float64)
             ours = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
             top = np.argsort(ours)[-20:]
             gaps.append(float(np.abs(ours[top] - theirs[at][top]).max()))

@@ -227,10 +227,10 @@ def test_free_text_is_one_more_question_and_stands_in_the_judgement() -> None:
     walking = walk(template)
     ask = next(walking)
     assert isinstance(ask, Ask)
-    assert ask.text == '{"mood": "'
+    assert ask.text == '{"mood":"'
     compose = walking.send([0.0, 1.0])
     assert isinstance(compose, Compose)
-    assert compose.text == 'down", "why": "'
+    assert compose.text == 'down","why":"'
     with pytest.raises(StopIteration) as end:
         walking.send("The S&P 500 falls, see [[E7]]")
     filled: Filled = end.value.value

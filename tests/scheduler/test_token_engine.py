@@ -29,6 +29,8 @@ def weight(text: str, token: int) -> float:
 class Letters:
     """An engine whose tokens are letters. `requests` counts what a server would be asked."""
 
+    cached = 3
+
     def __init__(self) -> None:
         self.requests = 0
 
@@ -72,7 +74,8 @@ def test_the_answers_are_those_of_a_scorer_at_the_same_place() -> None:
     assert done.text == filled.text
     for field, probabilities in filled.choices.items():
         assert done.choices[field] == pytest.approx(probabilities), field
-    assert (done.prompt_tokens, done.output_tokens) == (len("system|user|"), len(done.text))
+    assert (done.prompt_tokens, done.cached_tokens) == (len("system|user|"), 3)
+    assert len(done.text) - len('"]}') - 1 == done.output_tokens, "what stands behind the last question is not fed"
 
 
 def test_each_question_is_one_request_even_where_whole_values_are_scored() -> None:
@@ -100,14 +103,3 @@ def test_a_text_beyond_the_context_is_an_error_with_its_mend() -> None:
 def test_prose_takes_no_more_than_the_context_leaves() -> None:
     request = replace(REQUEST, template=(Write("story", 500, None),))
     assert ask(request, context=100).tokens < 100
-
-
-def test_an_abandoned_call_stops_before_its_next_request() -> None:
-    engine = Letters()
-    REQUEST.stop.set()
-    try:
-        with pytest.raises(BackendError, match="abandoned"):
-            asyncio.run(answer(engine, REQUEST, 4096))
-    finally:
-        REQUEST.stop.clear()
-    assert engine.requests == 0

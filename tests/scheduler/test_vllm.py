@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -41,7 +40,7 @@ FOUND_WITHIN = 5.0
 
 
 def again(**changes: Any) -> Request:
-    return replace(REQUEST, **{"stop": threading.Event(), **changes})
+    return replace(REQUEST, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +262,9 @@ def test_an_adapter_can_be_loaded_and_dropped_while_the_server_runs(server: Serv
 def test_a_shared_prefix_is_read_once_and_the_usage_says_so(backend: VllmBackend) -> None:
     request = again(prompt=Prompt("You are a risk analyst.", "Tankers wait outside the strait. " * 60))
     before = backend.used
-    bounded(backend.generate(request))
-    bounded(backend.generate(replace(request, stop=threading.Event())))
+    first, second = bounded(backend.generate(request)), bounded(backend.generate(request))
+    assert first.cached_tokens < first.prompt_tokens / 4
+    assert second.cached_tokens > second.prompt_tokens * 3 / 4
     prompt, cached = backend.used.prompt - before.prompt, backend.used.cached - before.cached
     assert cached > prompt / 2
 
@@ -300,7 +300,7 @@ def test_what_ranks_higher_overtakes_background_work_that_waits(backend: VllmBac
             for n in range(SEATS + 4)
         ]
         await running(backend, lambda count: count == SEATS)
-        await call("urgent", again(rank=3.0))
+        await call("urgent", again(rank=3.0, template=(Choose("oil", ("up", "down")),)))
         await asyncio.gather(*background)
         return done
 
