@@ -95,7 +95,7 @@ def _write(source: ModelSource, folder: Path) -> tuple[str, int]:
             del config.quantization_config  # what the file was; the weights read from it are no longer quantised
         config._name_or_path = source.name
         with torch.device("meta"):
-            plain = type(read)(config)
+            plain: Any = type(read)(config)
         plain.load_state_dict(read.state_dict(), assign=True)
         plain.tie_weights()
         plain.to(torch.bfloat16)

@@ -413,7 +413,7 @@ def test_closing_fails_the_calls_under_way(server: Server) -> None:
         call = asyncio.create_task(made.generate(again(template=LONG)))
         await running(made, lambda count: count == 1)
         await asyncio.to_thread(made.close)
-        return await asyncio.gather(call, return_exceptions=True)
+        return list(await asyncio.gather(call, return_exceptions=True))
 
     (outcome,) = bounded(close())
     assert isinstance(outcome, BackendError)
