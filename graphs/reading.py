@@ -34,10 +34,13 @@ async def narrative(state: State, run: RunContext) -> Row:
 
 
 async def reread(state: State, run: RunContext) -> Row:
-    """The same reading on the deep tier, without the sources that the checks rejected."""
+    """The same reading on the finest deep backend that gives one, without the sources that the checks rejected."""
     kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
-    floor = run.desk.settings.deep_precision
-    opinion = await _read(state, run, "reread", kept, floor=floor)
+    finest, *others = run.desk.deep_floors
+    opinion = await _read(state, run, "reread", kept, floor=finest)
+    for floor in others:
+        if opinion.status == "abstained":
+            opinion = await _read(state, run, "reread", kept, floor=floor)
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 

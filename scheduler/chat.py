@@ -18,21 +18,35 @@ class Piece:
     special: bool
 
 
+def chat_layouts() -> tuple[list[dict[str, str]], ...]:
+    """The ways to lay a prompt out as messages, best first, with marks in the place of its two texts.
+
+    A model whose template knows no system message gets both in the user's.
+    """
+    separate = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
+    return separate, [{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}]
+
+
+def split_at_marks(rendered: str, prompt: Prompt) -> list[Piece] | None:
+    """The prompt in a rendered layout; None where that does not show each mark once."""
+    if not (rendered.count(_SYSTEM) == rendered.count(_USER) == 1 and rendered.index(_SYSTEM) < rendered.index(_USER)):
+        return None
+    before, rest = rendered.split(_SYSTEM)
+    between, after = rest.split(_USER)
+    pieces = ((before, True), (prompt.system, False), (between, True), (prompt.user, False), (after, True))
+    return [Piece(text, special) for text, special in pieces if text]
+
+
 def chat_pieces(template: str | None, prompt: Prompt) -> list[Piece]:
     """Split the rendered chat template at the two messages, so that these can be tokenised as data.
 
-    `template` is Jinja, None for a model without one. A model whose template knows no system message gets both in the
-    user's. Errors: BackendError for a template that does not show each message once.
+    `template` is Jinja, None for a model without one. Errors: BackendError for a template that does not show each
+    message once.
     """
-    separate = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
-    joined = [{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}]
-    for messages in (separate, joined):
-        rendered = _rendered(template, messages)
-        if rendered.count(_SYSTEM) == rendered.count(_USER) == 1 and rendered.index(_SYSTEM) < rendered.index(_USER):
-            before, rest = rendered.split(_SYSTEM)
-            between, after = rest.split(_USER)
-            pieces = ((before, True), (prompt.system, False), (between, True), (prompt.user, False), (after, True))
-            return [Piece(text, special) for text, special in pieces if text]
+    for messages in chat_layouts():
+        pieces = split_at_marks(_rendered(template, messages), prompt)
+        if pieces is not None:
+            return pieces
     raise BackendError("the model's chat template cannot be used", fix="set FINLLM_MODEL to a chat model's GGUF file")
 
 

@@ -115,3 +115,33 @@ def test_a_home_of_nobody_is_named() -> None:
 def test_a_home_that_is_a_file_leaves_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert load_settings({"FINLLM_HOME": str(tmp_path / "file")}).origins["threads"] == "default"
+
+
+def test_vllm_servers_are_named_by_commas_or_as_a_list(home: Path) -> None:
+    env = configured(home, 'vllm_urls = ["http://a:8000", "https://b"]\n')
+    assert load_settings(env).settings.vllm_urls == ("http://a:8000", "https://b")
+    two = {**env, "FINLLM_VLLM_URLS": "http://c:8000/v1, http://d:1 ,"}
+    assert load_settings(two).settings.vllm_urls == ("http://c:8000/v1", "http://d:1")
+
+
+@pytest.mark.parametrize(
+    ("urls", "complaint"),
+    [
+        ("localhost:8000", "not a URL"),
+        ("ftp://a", "not a URL"),
+        ("http://", "not a URL"),
+        ("http://me:geheim@a:8000", "FINLLM_VLLM_API_KEY"),
+        ("http://a,http://a", "named twice"),
+    ],
+)
+def test_what_is_no_server_is_refused_without_showing_a_password(home: Path, urls: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint) as refusal:
+        load_settings({"FINLLM_HOME": str(home), "FINLLM_VLLM_URLS": urls})
+    assert "geheim" not in str(refusal.value)
+
+
+def test_the_key_of_the_servers_shows_itself_nowhere(home: Path) -> None:
+    settings = load_settings({"FINLLM_HOME": str(home), "FINLLM_VLLM_API_KEY": "geheim"}).settings
+    assert "geheim" not in f"{settings!r} {settings.model_dump_json()}"
+    assert settings.vllm_api_key is not None
+    assert settings.vllm_api_key.get_secret_value() == "geheim"

@@ -7,8 +7,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from finllm.errors import InputError
 
@@ -33,6 +34,33 @@ class Settings(BaseModel):
     prefix_cache: int = Field(default=256, ge=0, le=65536, description="saved prompts of a backend, MiB")
     call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
     seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
+    vllm_urls: tuple[str, ...] = Field(
+        default=(), description="vLLM servers of the deep tier, asked before the local rung; in a variable, by commas"
+    )
+    vllm_model: str | None = Field(default=None, description="model or adapter to ask there; unset: the first served")
+    vllm_precision: str = Field(default="BF16", description="precision of the served weights, which vLLM does not tell")
+    vllm_folder: Path | None = Field(
+        default=None, description="weights that vLLM serves inside this process; needs finllm[gpu]"
+    )
+    vllm_api_key: SecretStr | None = Field(default=None, description="key that the vLLM servers ask for")
+
+    @field_validator("vllm_urls", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
+
+    @field_validator("vllm_urls")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} is not a URL such as 'http://localhost:8000'")
+            if "@" in parts.netloc:
+                raise ValueError("a URL must hold no password; set FINLLM_VLLM_API_KEY")
+        if len(set(urls)) != len(urls):
+            raise ValueError("a server is named twice")
+        return urls
 
     @property
     def models_dir(self) -> Path:

@@ -159,3 +159,18 @@ def test_budget_options() -> None:
     assert merge_budgets(base, parse_budget("60s,500deep")) == BudgetEntry(seconds=60, tokens=5000, deep_tokens=500)
     assert merge_budgets(None, base) == base
     assert merge_budgets(base, None) == base
+
+
+def test_doctor_names_a_vllm_server_that_does_not_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINLLM_VLLM_URLS", "http://127.0.0.1:9")
+    said = cli("doctor", "--json")
+    check = next(check for check in said.json["checks"] if check["name"] == "vLLM at http://127.0.0.1:9")
+    assert said.code == 1
+    assert check["status"] == "missing"
+    assert "vllm serve" in check["fix"]
+
+
+def test_a_key_is_not_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINLLM_VLLM_API_KEY", "geheim")
+    for options in ((), ("--json",)):
+        assert "geheim" not in cli("config", "show", *options).out

@@ -85,16 +85,22 @@ def shared_knowledge(shared_embedder: Embedder, tmp_path_factory: pytest.TempPat
 def scripted_desk(
     tmp_path: Path, seen: Seen, shared_embedder: Embedder, shared_knowledge: KnowledgeBase
 ) -> Iterator[Callable[..., Desk]]:
-    """Make a desk whose edge and deep backends answer from scripts; the rest is real."""
+    """Make a desk whose edge, deep and served backends answer from scripts; the rest is real."""
     with contextlib.ExitStack() as closing:
 
-        def make(edge: list[dict[str, Any]], deep: list[dict[str, Any]] | None = None) -> Desk:
+        def make(
+            edge: list[dict[str, Any]],
+            deep: list[dict[str, Any]] | None = None,
+            served: list[dict[str, Any]] | None = None,
+        ) -> Desk:
             settings = Settings(home=tmp_path)
             ledger = Ledger(settings.ledger_path)
             closing.callback(ledger.close)
             backends: list[Backend] = [ScriptedBackend(edge, name="edge")]
             if deep is not None:
                 backends.append(ScriptedBackend(deep, name="deep", tier="deep", precision="F16"))
+            if served is not None:
+                backends.append(ScriptedBackend(served, name="served", tier="deep", precision="BF16"))
             desk = assemble(settings, EventBus(seen), ledger, backends)
             return replace(desk, knowledge=shared_knowledge, embedder=shared_embedder, calibrations=MEMORY)
 

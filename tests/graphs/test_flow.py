@@ -71,6 +71,23 @@ def test_a_reading_against_the_sources_is_read_again_on_the_deep_tier(scripted_d
     assert outcome.report.event["event"] == "blockade"
 
 
+def test_a_served_model_reads_again_before_the_local_deep_one(scripted_desk: MakeDesk, seen: Seen) -> None:
+    desk = scripted_desk([READS_BADLY], [READS_BADLY], [READS_WELL])
+    assert desk.deep_floors == ("BF16", "F16")
+    outcome = run(request_for("hormuz-blockade"), desk)
+    assert {event.chosen for event in seen.kinds("placed") if event.node == "reread"} == {"served"}
+    assert outcome.report is not None
+    assert outcome.report.verdict == "aligned"
+
+
+def test_a_served_model_that_fails_is_replaced_by_the_local_deep_one(scripted_desk: MakeDesk, seen: Seen) -> None:
+    down = [{"fail": "no vLLM server answers"}]
+    outcome = run(request_for("hormuz-blockade"), scripted_desk([READS_BADLY], [READS_WELL], down))
+    assert {event.chosen for event in seen.kinds("placed") if event.node == "reread"} == {"served", "deep"}
+    assert outcome.report is not None
+    assert outcome.report.verdict == "aligned"
+
+
 def test_a_reading_that_stays_wrong_moves_nothing_and_says_so(scripted_desk: MakeDesk) -> None:
     outcome = run(request_for("hormuz-blockade"), scripted_desk([READS_BADLY], [READS_BADLY]))
     report = outcome.report

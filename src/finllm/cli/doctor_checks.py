@@ -24,6 +24,8 @@ TIGHT_DISK = 2 << 30
 """Bytes free below which a ladder, a knowledge base and some runs may not fit."""
 CHILD_TIMEOUT = 20.0
 """Longest wait for llama.cpp to say how it was built, s."""
+VLLM_FIRST = 60.0
+"""Longest wait for a vLLM server's first token, s: a fresh one compiles kernels then."""
 _SYSTEM_INFO = "import sys, llama_cpp; sys.stdout.buffer.write(llama_cpp.llama_print_system_info())"
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 _REINSTALL = "run 'make install' where finllm was cloned, or 'pip install --force-reinstall {}'"
@@ -56,6 +58,7 @@ def all_checks() -> list[Check]:
         _ledger(settings),
         _knowledge(settings),
         *_nodes(settings),
+        *_vllm(settings),
     ]
 
 
@@ -179,3 +182,30 @@ def _nodes(settings: Settings) -> Iterator[Check]:
     for tier, precision in (("edge", settings.edge_precision), ("deep", settings.deep_precision)):
         where = f"in this process, {precision} on {settings.threads} threads"
         yield Check(f"{tier} node", "ok", f"{where}; answers on first use")
+
+
+def _vllm(settings: Settings) -> Iterator[Check]:
+    """Each vLLM server, asked for one token: a hung engine still answers every other question."""
+    import asyncio
+
+    from finllm.scheduler.backends.vllm import connect
+    from finllm.scheduler.backends.vllm_client import Patience
+
+    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
+    for url in settings.vllm_urls:
+        name = f"vLLM at {url}"
+        try:
+            backend = connect(url, model=settings.vllm_model, api_key=key, patience=Patience(first=VLLM_FIRST))
+        except FinllmError as error:
+            yield Check(name, "missing", error.message, error.fix)
+            continue
+        try:
+            seconds, load = asyncio.run(backend.check()), asyncio.run(backend.load())
+        except FinllmError as error:
+            yield Check(name, "missing", error.message, error.fix)
+        else:
+            queue = f"{load.running} running, {load.waiting} waiting, KV {load.kv_used:.0%} used"
+            offer = f"{backend.offer.name}, {backend.offer.build}, {backend.offer.context} tokens of context"
+            yield Check(name, "ok", f"{offer}; one token in {seconds:.2f} s; {queue}")
+        finally:
+            backend.close()

@@ -93,12 +93,16 @@ def check_model(settings: Settings) -> None:
     """The model file and the precisions asked for can be used, and the home can be written. Loads no model."""
     from finllm.models.ladder import PRECISIONS
     from finllm.models.registry import default_source
+    from finllm.scheduler.task import PRECISIONS as SERVED
 
     check_folder(settings.home, "FINLLM_HOME")
     for name in ("edge_precision", "deep_precision"):
         if (precision := getattr(settings, name)) not in PRECISIONS:
             raise InputError(f"setting {name!r} is {precision!r}, which cannot be derived",
                              fix=f"set FINLLM_{name.upper()} to one of {', '.join(PRECISIONS)}")  # fmt: skip
+    if settings.vllm_precision not in SERVED:
+        raise InputError(f"setting 'vllm_precision' is {settings.vllm_precision!r}, which is no precision",
+                         fix=f"set FINLLM_VLLM_PRECISION to one of {', '.join(SERVED)}")  # fmt: skip
     default_source(settings)
 
 
