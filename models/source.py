@@ -94,6 +94,11 @@ def cached_digest(path: Path, settings: Settings) -> str:
     return digest
 
 
+def forget_digest(settings: Settings) -> None:
+    """Have every digest computed again when it is next asked for."""
+    (settings.models_dir / "digests.json").unlink(missing_ok=True)
+
+
 def _read(memory: Path) -> dict[str, object]:
     """The remembered digests; none where the file is missing or spoilt, since each can be computed again."""
     try:

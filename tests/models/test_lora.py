@@ -111,7 +111,7 @@ def by_transformers(source: Path, made: dict[str, tuple[Logits, Logits]]) -> tup
     plain = logits()
     with torch.no_grad():
         for module, (a, b) in made.items():
-            weight = model.get_submodule(module).weight
+            weight: Any = model.get_submodule(module).weight
             weight += (ALPHA / RANK) * torch.from_numpy(b) @ torch.from_numpy(a)
     return plain, logits()
 
