@@ -25,7 +25,7 @@ BACKOFF = 0.5
 """Wait after the first such failure, s; each further one doubles it."""
 TIMEOUT = 30.0
 """Longest silence of the hub, s."""
-_CHUNK = 1 << 20
+_STEP = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 BY_HAND = "fetch the GGUF file some other way and run 'finllm models add NAME FILE'"
 
@@ -161,10 +161,13 @@ def _continue(client: Any, remote: Remote, file: Any, progress: Progress | None)
             raise InputError(
                 f"the hub answered {response.status_code} for {remote.origin.url!r}", fix=f"try later, or {BY_HAND}"
             )
-        for chunk in response.iter_raw(_CHUNK):
+        shown = -1
+        for chunk in response.iter_raw():  # as it comes: a larger buffer would be lost with the connection
             file.write(chunk)
-            if progress is not None:
-                progress(file.tell(), remote.size or 0)
+            done = file.tell()
+            if progress is not None and (done // _STEP != shown or done == remote.size):
+                shown = done // _STEP
+                progress(done, remote.size or 0)
         file.flush()
 
 

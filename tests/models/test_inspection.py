@@ -63,7 +63,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_kills_llama_cpp_does_not_kill_us(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_CHILD", "import os; os.kill(os.getpid(), 6)")
-    with pytest.raises(InputError, match="corrupt: llama.cpp died of signal 6"):
+    with pytest.raises(InputError, match=r"corrupt: llama\.cpp died of signal 6"):
         inspect_model(tiny, {})
 
 
