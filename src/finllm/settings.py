@@ -53,6 +53,10 @@ class Settings(BaseModel):
         return self.home / "calibrations"
 
     @property
+    def engine_calibration_path(self) -> Path:
+        return self.home / "engine-calibration.json"
+
+    @property
     def runs_dir(self) -> Path:
         return self.home / "runs"
 
