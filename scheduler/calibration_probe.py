@@ -39,9 +39,9 @@ class Measured(Protocol):
 
 
 def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[int] = BATCHES) -> Speed:
-    """Measure the rates of a probe, each after a warm-up. `memory`: bytes that the probe holds, asked at the end."""
+    """Measure the rates of a probe after a warm-up. `memory`: bytes that the probe holds, asked at the end."""
     cpu = energy.read_cpu()
-    probe.prefill(PREFILL // 8)
+    probe.decode(max(batches), 1)
 
     def timed(work: Callable[[], float]) -> tuple[float, energy.Energy]:
         before = energy.read()
@@ -51,7 +51,6 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     seconds, used = timed(lambda: probe.prefill(PREFILL))
     rates: list[DecodeRate] = []
     for batch in batches:
-        probe.decode(batch, 1)
         took, spent = timed(lambda batch=batch: probe.decode(batch, STEPS))
         tokens = batch * STEPS
         rates.append(DecodeRate(batch=batch, tokens_per_second=tokens / took, joules_per_token=spent.joules / tokens))
@@ -65,11 +64,11 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     )
 
 
-def measure_rung(path: Path, threads: int) -> Speed:
+def measure_rung(path: Path, threads: int, batches: Sequence[int] = BATCHES) -> Speed:
     """Measure a GGUF file on llama.cpp, in a child process. Errors: BackendError where it fails or takes too long."""
     fix = "run 'finllm models verify'; see 'finllm doctor'"
     try:
-        child = subprocess.run([sys.executable, "-c", _CHILD], input=json.dumps([str(path), threads]), text=True,
+        child = subprocess.run([sys.executable, "-c", _CHILD], input=json.dumps([str(path), threads, list(batches)]), text=True,
                                capture_output=True, timeout=CHILD_TIMEOUT, check=False)  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BackendError(f"{str(path)!r} was not measured within {CHILD_TIMEOUT:.0f} s", fix=fix) from error
@@ -80,15 +79,15 @@ def measure_rung(path: Path, threads: int) -> Speed:
 
 
 def answer() -> None:
-    """The child's part: path and threads on stdin, the speed on stdout, both JSON."""
+    """The child's part: path, threads and batches on stdin, the speed on stdout, both JSON."""
     import llama_cpp  # before the first look at the memory, of which the library is no part
 
     del llama_cpp
-    path, threads = json.loads(sys.stdin.read())
+    path, threads, batches = json.loads(sys.stdin.read())
     before = resident_peak()
-    probe = RawProbe(Path(path), threads)
+    probe = RawProbe(Path(path), threads, max(batches))
     try:
-        print(measure_speed(probe, lambda: max(resident_peak() - before, 0)).model_dump_json())
+        print(measure_speed(probe, lambda: max(resident_peak() - before, 0), batches).model_dump_json())
     finally:
         probe.close()
 
@@ -109,7 +108,7 @@ class RawProbe:
     One unified KV cache; the sequences share their prefix in it. Not thread-safe.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, most: int) -> None:
         import llama_cpp
 
         llama: Any = llama_cpp
@@ -121,11 +120,10 @@ class RawProbe:
         self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
         if not self._model:
             raise BackendError(f"llama.cpp cannot load {str(path)!r}", fix="run 'finllm models verify'")
-        self._most = max(BATCHES)
         params = llama.llama_context_default_params()
-        params.n_ctx = PREFILL + SHARED + self._most * (STEPS + 8)
+        params.n_ctx = PREFILL + SHARED + most * (STEPS + 8)
         params.n_batch = params.n_ubatch = PREFILL
-        params.n_seq_max = self._most
+        params.n_seq_max = most
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED  # as the backend has it

@@ -18,7 +18,7 @@ from finllm.tools.scenario import BudgetEntry
 from .conftest import Cli
 
 HEAVY = ("torch", "pandas", "langgraph", "chromadb", "llama_cpp", "sentence_transformers", "statsforecast")
-COMMANDS = ("run", "resume", "trace", "read", "doctor", "runs", "scenarios", "config", "models")
+COMMANDS = ("run", "resume", "trace", "read", "doctor", "runs", "scenarios", "config", "models", "calibrate")
 
 
 @pytest.mark.parametrize(
