@@ -67,8 +67,9 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
 def measure_rung(path: Path, threads: int, batches: Sequence[int] = BATCHES) -> Speed:
     """Measure a GGUF file on llama.cpp, in a child process. Errors: BackendError where it fails or takes too long."""
     fix = "run 'finllm models verify'; see 'finllm doctor'"
+    asked = json.dumps([str(path), threads, list(batches)])
     try:
-        child = subprocess.run([sys.executable, "-c", _CHILD], input=json.dumps([str(path), threads, list(batches)]), text=True,
+        child = subprocess.run([sys.executable, "-c", _CHILD], input=asked, text=True,
                                capture_output=True, timeout=CHILD_TIMEOUT, check=False)  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BackendError(f"{str(path)!r} was not measured within {CHILD_TIMEOUT:.0f} s", fix=fix) from error

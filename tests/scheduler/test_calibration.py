@@ -56,7 +56,7 @@ def test_a_new_build_takes_the_old_one_s_place_and_another_machine_s_stays(tmp_p
     elsewhere = TAKEN.model_copy(update={"key": KEY.model_copy(update={"cpu": "EPYC"})})
     for one in (TAKEN, elsewhere, newer):
         keep(path, one)
-    assert {one.key for one in read_calibrations(path)} == {newer.key, elsewhere.key}
+    assert [one.key for one in read_calibrations(path)] == [elsewhere.key, newer.key]
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", '{"version": 2, "rungs": []}', '{"version": 1, "rungs": [{}]}'])
@@ -110,13 +110,13 @@ def test_rates_are_tokens_of_all_sequences_over_the_time_they_took() -> None:
 
 def test_the_real_edge_rung_is_measured_in_a_process_of_its_own(ladder_home: Settings) -> None:
     rung = ensure_rung(default_source(ladder_home), "Q4_0", ladder_home)
-    speed = measure_rung(rung.path, 1, (1, 8))
+    speed = measure_rung(rung.path, 1, (1, 4))
     assert speed.prefill_tokens_per_second > 20
-    assert [rate.batch for rate in speed.decode] == [1, 8]
-    assert speed.decode_at(8).tokens_per_second > speed.decode_at(1).tokens_per_second
+    assert [rate.batch for rate in speed.decode] == [1, 4]
+    assert speed.decode_at(4).tokens_per_second > speed.decode_at(1).tokens_per_second
     assert rung.bytes < speed.memory_bytes < 1_000_000_000
     assert speed.energy in ("measured", "modelled")
-    assert speed.decode_at(1).joules_per_token > speed.decode_at(8).joules_per_token > 0
+    assert speed.decode_at(1).joules_per_token > speed.decode_at(4).joules_per_token > 0
 
 
 def test_a_file_that_does_not_load_or_a_child_that_dies_is_a_backend_error(
