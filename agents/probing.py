@@ -15,7 +15,8 @@ from finllm.agents.agent import LABELS, NEUTRAL, Agent, Offered, labels_of, neut
 from finllm.agents.roles import AGENTS
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.calibration import Quality, wilson_lower
-from finllm.scheduler.template import Choices, Choose, Force, Pick, Template, best, compile_template
+from finllm.scheduler.filling import Choices, best
+from finllm.scheduler.template import Choose, Force, Pick, Template, compile_template
 
 PROBES = Path(__file__).resolve().parent / "probes"
 

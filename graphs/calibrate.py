@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -17,10 +17,12 @@ from finllm.models.ladder import Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
 from finllm.scheduler import energy
-from finllm.scheduler.backends import Backend
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.calibration import Key, RungCalibration, Speed, find, keep, read_calibrations
 from finllm.scheduler.calibration_probe import measure_rung
+from finllm.scheduler.engine.engine import EngineConfig
+from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
 LADDER = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
@@ -38,13 +40,20 @@ class Calibrated:
     fresh: bool
 
 
-def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> AbstractContextManager[Backend]:
+@contextlib.contextmanager
+def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[Backend]:
     """The backend that runs use, on one rung."""
-    backend = LlamaCppBackend(
-        rung.path, rung.sha256, name=f"{source.name}:{rung.precision}", tier="edge", precision=rung.precision,
-        threads=settings.threads, context=settings.context,
+    process = EngineProcess()
+    name = f"calibration:{source.name}:{rung.precision}"
+    config = EngineConfig(
+        rung.path, threads=settings.threads, slots=settings.slots, context=settings.context,
+        cells=settings.context * min(settings.slots, 2), store=settings.prefix_cache << 20,
     )  # fmt: skip
-    return contextlib.closing(backend)
+    offer = Offer(name, "edge", rung.precision, rung.sha256, llama_build(), settings.context)
+    try:
+        yield LlamaCppBackend(process.open(name, config), offer)
+    finally:
+        process.close()
 
 
 def calibrate(

@@ -14,6 +14,7 @@ from finllm.errors import BackendError
 from finllm.models import llama_log
 from finllm.scheduler import energy
 from finllm.scheduler.calibration import BATCHES, DecodeRate, Speed
+from finllm.scheduler.engine.native import choose_attention, has_amx
 
 PREFILL = 512
 """Tokens of the measured prompt."""
@@ -117,7 +118,7 @@ class RawProbe:
         llama_log.silence()
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
-        model_params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
+        model_params.use_extra_bufts = not has_amx(llama)
         self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
         if not self._model:
             raise BackendError(f"llama.cpp cannot load {str(path)!r}", fix="run 'finllm models verify'")
@@ -127,7 +128,7 @@ class RawProbe:
         params.n_seq_max = most
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED  # as the backend has it
+        choose_attention(llama, params)
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             llama.llama_model_free(self._model)
