@@ -104,7 +104,7 @@ async def judge(
     `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. Errors:
     BudgetExceeded, RecordError; a backend that fails makes the agent abstain.
     """
-    labels = _labels(agent, offered)
+    labels = labels_of(agent, offered)
     by_label = dict(zip(LABELS, [line for field in labels for line in offered[field]], strict=False))
     template = compile_template(agent.judgement, labels, count=agent.picks)
     version = prompt_version(agent)
@@ -112,7 +112,7 @@ async def judge(
     problem: str | None = None
     try:
         blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
-        neutral = await _ask(agent, _neutral(inputs), blank, template, version, caller, floor, None, None)
+        neutral = await _ask(agent, neutral_inputs(inputs), blank, template, version, caller, floor, None, None)
         calls.append(neutral.key)
         for _attempt in range(2):
             answer = await _ask(agent, inputs, by_label, template, version, caller, floor, neutral.choices, problem)
@@ -156,16 +156,10 @@ async def _ask(
     priors: Choices | None,
     problem: str | None,
 ) -> Answer:
-    lines = "\n".join(f"{label}: {' '.join(line.text.split())}" for label, line in by_label.items())
-    material = {name: _FENCE.sub(" ", text) for name, text in {**inputs, "evidence": lines}.items()}
-    user = _templates().get_template(f"{agent.prompt}.md.j2").render(material)
-    if problem is not None:
-        user += f"\nYour last answer was invalid: {problem}"
-    prompt = Prompt(_templates().get_template("system.md.j2").render(), user)
     task = Task(
         agent=agent.role,
         node=caller.node,
-        prompt=prompt,
+        prompt=render(agent, inputs, by_label, problem),
         prompt_version=version,
         template=template,
         floor=floor or agent.floor,
@@ -175,6 +169,18 @@ async def _ask(
         priors=priors,
     )
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
+
+
+def render(
+    agent: Agent, inputs: Mapping[str, str], by_label: Mapping[str, Offered], problem: str | None = None
+) -> Prompt:
+    """An agent's prompt about this material; `problem` is what was wrong with its last answer."""
+    lines = "\n".join(f"{label}: {' '.join(line.text.split())}" for label, line in by_label.items())
+    material = {name: _FENCE.sub(" ", text) for name, text in {**inputs, "evidence": lines}.items()}
+    user = _templates().get_template(f"{agent.prompt}.md.j2").render(material)
+    if problem is not None:
+        user += f"\nYour last answer was invalid: {problem}"
+    return Prompt(_templates().get_template("system.md.j2").render(), user)
 
 
 def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
@@ -213,7 +219,7 @@ def prompt_version(agent: Agent) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def _labels(agent: Agent, offered: Mapping[str, Sequence[Offered]]) -> dict[str, str]:
+def labels_of(agent: Agent, offered: Mapping[str, Sequence[object]]) -> dict[str, str]:
     """For each citing field the letters of its own lines; letters run on from field to field."""
     labels: dict[str, str] = {}
     start = 0
@@ -227,7 +233,7 @@ def _pick_fields(agent: Agent) -> list[str]:
     return [name for name, field in agent.judgement.model_fields.items() if field.annotation == tuple[str, ...]]
 
 
-def _neutral(inputs: Mapping[str, str]) -> dict[str, str]:
+def neutral_inputs(inputs: Mapping[str, str]) -> dict[str, str]:
     return {name: NEUTRAL if text else "" for name, text in inputs.items()}
 
 

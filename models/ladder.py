@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from finllm.errors import BackendError, InputError
 from finllm.models.files import exclusive, sha256_of_file, sync, write_atomically
 from finllm.models.llama_log import ERROR_LEVEL, listening
-from finllm.models.registry import ModelSource
+from finllm.models.lora import Adapter, merge_adapter
+from finllm.models.source import ModelSource
 from finllm.settings import Settings
 
 PRECISIONS: dict[str, str] = {
+    "BF16": "LLAMA_FTYPE_MOSTLY_BF16",
     "F16": "LLAMA_FTYPE_MOSTLY_F16",
     "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
     "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
@@ -37,6 +40,7 @@ class Rung(BaseModel):
 
     `precision` is the label asked for; `tensor_mix` (tensor type → number of tensors) is what the file really holds:
     at widths that a K-quant does not divide, most tensors fall back to another type. `bytes` is the file's size.
+    `adapter_sha256`: the LoRA adapter merged into it, if any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +51,7 @@ class Rung(BaseModel):
     source_sha256: str
     tensor_mix: dict[str, int]
     bytes: int
+    adapter_sha256: str | None = None
 
 
 class _Manifest(BaseModel):
@@ -64,23 +69,26 @@ def ensure_rung(
     settings: Settings,
     progress: RungProgress | None = None,
     *,
+    adapter: Adapter | None = None,
     verify: bool = False,
 ) -> Rung:
     """The rung of `source` at `precision`, derived on first use (about a second for the embedded model).
 
-    A rung already there is re-used when its size and modification time are those of its manifest; `verify` reads the
-    whole file and compares its digest too. One that does not match is derived again.
+    With an `adapter`, its changes are merged into the weights first; such rungs have a folder of their own. A rung
+    already there is re-used when its size and modification time are those of its manifest; `verify` reads the whole
+    file and compares its digest too. One that does not match is derived again.
 
-    Errors: InputError for an unknown precision, a source that llama.cpp cannot read whole, or a folder that cannot be
-    written; BackendError where the disk is full.
+    Errors: InputError for an unknown precision, a source that llama.cpp cannot read whole, an adapter made for another
+    model, or a folder that cannot be written; BackendError where the disk is full.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", fix=f"use one of {', '.join(PRECISIONS)}")
-    folder = settings.models_dir / source.sha256[:16]
+    wanted = _Wanted(source, precision, adapter)
+    folder = wanted.folder(settings)
     try:
         with exclusive(folder / f".{precision}.lock"):
-            found = _reusable(folder, source, precision, verify=verify)
-            return found if found is not None else _derive(folder, source, precision, settings.threads, progress)
+            found = _reusable(folder, wanted, verify=verify)
+            return found if found is not None else _derive(folder, wanted, settings.threads, progress)
     except OSError as error:
         raise InputError(
             f"cannot write the {precision} rung under {str(folder)!r}: {error}",
@@ -88,28 +96,68 @@ def ensure_rung(
         ) from error
 
 
-def _reusable(folder: Path, source: ModelSource, precision: str, *, verify: bool) -> Rung | None:
+def derived_rungs(source_sha256: str, settings: Settings) -> tuple[Rung, ...]:
+    """The rungs that are there, best first, those with an adapter after those without. Derives nothing."""
+    folder = settings.models_dir / source_sha256[:16]
+    rungs: list[Rung] = []
+    for place in (folder, *sorted(folder.glob("adapter-*"))):
+        for precision in PRECISIONS:
+            rung = _manifested(place, precision)
+            if rung is not None and rung.source_sha256 == source_sha256:
+                rungs.append(rung)
+    return tuple(rungs)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    source: ModelSource
+    precision: str
+    adapter: Adapter | None
+
+    @property
+    def adapter_sha256(self) -> str | None:
+        return self.adapter.sha256 if self.adapter is not None else None
+
+    def folder(self, settings: Settings) -> Path:
+        plain = settings.models_dir / self.source.sha256[:16]
+        return plain if self.adapter is None else plain / f"adapter-{self.adapter.sha256[:16]}"
+
+
+def _manifested(folder: Path, precision: str) -> Rung | None:
+    """The rung whose manifest is there and fits its file's size and modification time."""
     try:
         manifest = _Manifest.model_validate_json((folder / f"{precision}.json").read_bytes())
         rung = manifest.rung.model_copy(update={"path": folder / f"{precision}.gguf"})  # the folder may have moved
         stat = rung.path.stat()
     except (OSError, ValidationError):
         return None
-    if (rung.precision, rung.source_sha256) != (precision, source.sha256):
+    return rung if (rung.bytes, manifest.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
+
+
+def _reusable(folder: Path, wanted: _Wanted, *, verify: bool) -> Rung | None:
+    rung = _manifested(folder, wanted.precision)
+    if rung is None:
         return None
-    if (rung.bytes, manifest.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+    made_of = (rung.precision, rung.source_sha256, rung.adapter_sha256)
+    if made_of != (wanted.precision, wanted.source.sha256, wanted.adapter_sha256):
         return None
     if verify and sha256_of_file(rung.path) != rung.sha256:
         return None
     return rung
 
 
-def _derive(folder: Path, source: ModelSource, precision: str, threads: int, progress: RungProgress | None) -> Rung:
+def _derive(folder: Path, wanted: _Wanted, threads: int, progress: RungProgress | None) -> Rung:
+    precision = wanted.precision
     path, manifest = folder / f"{precision}.gguf", folder / f"{precision}.json"
     partial = folder / f".{precision}.partial"  # under the lock, so a partial file is a dead process's and is ours
+    merged = folder / f".{precision}.merged"
     manifest.unlink(missing_ok=True)
     try:
-        _quantise(source, precision, partial, threads, progress)
+        weights = wanted.source.path
+        if wanted.adapter is not None:
+            merge_adapter(weights, wanted.adapter, merged)
+            weights = merged
+        _quantise(wanted.source, weights, precision, partial, threads, progress)
         mix = _tensor_mix(partial)
         digest = sha256_of_file(partial)
         sync(partial)
@@ -117,15 +165,24 @@ def _derive(folder: Path, source: ModelSource, precision: str, threads: int, pro
         sync(folder)
     finally:
         partial.unlink(missing_ok=True)
+        merged.unlink(missing_ok=True)
     stat = path.stat()
     rung = Rung(
-        path=path, precision=precision, sha256=digest, source_sha256=source.sha256, tensor_mix=mix, bytes=stat.st_size
+        path=path,
+        precision=precision,
+        sha256=digest,
+        source_sha256=wanted.source.sha256,
+        tensor_mix=mix,
+        bytes=stat.st_size,
+        adapter_sha256=wanted.adapter_sha256,
     )
     write_atomically(manifest, _Manifest(rung=rung, mtime_ns=stat.st_mtime_ns).model_dump_json(indent=1))
     return rung
 
 
-def _quantise(source: ModelSource, precision: str, out: Path, threads: int, progress: RungProgress | None) -> None:
+def _quantise(
+    source: ModelSource, weights: Path, precision: str, out: Path, threads: int, progress: RungProgress | None
+) -> None:
     import llama_cpp
 
     errors: list[str] = []
@@ -147,7 +204,7 @@ def _quantise(source: ModelSource, precision: str, out: Path, threads: int, prog
     params.ftype = getattr(llama_cpp, PRECISIONS[precision])
     params.allow_requantize = True
     with listening(listen):
-        status = llama_cpp.llama_model_quantize(str(source.path).encode(), str(out).encode(), ctypes.pointer(params))
+        status = llama_cpp.llama_model_quantize(str(weights).encode(), str(out).encode(), ctypes.pointer(params))
     if raised:
         raise raised[0]
     if status == 0:

@@ -27,7 +27,8 @@ def test_the_wheel_holds_one_top_level_name(wheel_names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["py.typed", "agents/prompts/narrative.md.j2", "scenarios/hormuz-blockade.yaml", "scenarios/portfolios/default.csv",
+    ["py.typed", "agents/prompts/narrative.md.j2", "agents/probes/narrative.yaml", "scenarios/hormuz-blockade.yaml",
+     "scenarios/portfolios/default.csv",
      "memory/precedents.yaml", "tools/size_table.yaml", "guardrails/injection.yaml"],
 )  # fmt: skip
 def test_the_wheel_carries_the_data_that_runs_need(name: str, wheel_names: list[str]) -> None:

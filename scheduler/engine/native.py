@@ -68,7 +68,7 @@ class Native:
         params.n_seq_max = sequences
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
-        _choose_attention(llama, params)
+        choose_attention(llama, params)
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             self._closing.close()
@@ -191,7 +191,7 @@ class _Batch:
         self._llama.llama_batch_free(self.value)
 
 
-def _choose_attention(llama: Any, params: Any) -> None:
+def choose_attention(llama: Any, params: Any) -> None:
     """Flash attention passes over the cells of other requests, but on the CPU it is fast with BF16 cells only.
 
     Measured with SmolLM2 at Q4_0 on two cores, 24 sequences of about 300 tokens, tokens/s: BF16 cells with flash

@@ -23,7 +23,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(default=DEFAULT_HOME, description="folder of models, ledger, knowledge base and runs")
-    model: Path | None = Field(default=None, description="GGUF file of the ladder; unset: the embedded SmolLM2-135M")
+    model: Path | None = Field(
+        default=None, description="registered name or GGUF file of the ladder; unset: the embedded one"
+    )
     edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
@@ -81,6 +83,10 @@ class Settings(BaseModel):
     @property
     def calibrations_dir(self) -> Path:
         return self.home / "calibrations"
+
+    @property
+    def engine_calibration_path(self) -> Path:
+        return self.home / "engine-calibration.json"
 
     @property
     def runs_dir(self) -> Path:

@@ -18,7 +18,7 @@ from finllm.tools.scenario import BudgetEntry
 from .conftest import Cli
 
 HEAVY = ("torch", "pandas", "langgraph", "chromadb", "llama_cpp", "sentence_transformers", "statsforecast")
-COMMANDS = ("run", "resume", "trace", "read", "doctor", "runs", "scenarios", "config")
+COMMANDS = ("run", "resume", "trace", "read", "doctor", "runs", "scenarios", "config", "models", "calibrate")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_help_has_examples(cli: Cli, command: tuple[str, ...]) -> None:
     assert " ".join(("finllm", *command)) in said.out
 
 
-@pytest.mark.parametrize("group", ["runs", "scenarios", "config"])
+@pytest.mark.parametrize("group", ["runs", "scenarios", "config", "models"])
 def test_a_group_alone_shows_its_help(cli: Cli, group: str) -> None:
     said = cli(group)
     assert said.code == 0

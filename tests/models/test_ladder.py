@@ -67,7 +67,7 @@ def test_a_rung_is_smaller_than_the_one_above(ladder_home: Settings, embedded: M
 
 @pytest.mark.usefixtures("no_derivation")
 def test_an_unknown_precision_names_those_known(home: Settings, embedded: ModelSource) -> None:
-    with pytest.raises(InputError, match="unknown precision 'Q3_X'; use one of F16, Q8_0, Q4_K_M, Q4_0"):
+    with pytest.raises(InputError, match="unknown precision 'Q3_X'; use one of BF16, F16, Q8_0, Q4_K_M, Q4_0"):
         ensure_rung(embedded, "Q3_X", home)
 
 
@@ -135,8 +135,8 @@ def test_a_rung_without_a_whole_manifest_is_derived_again(
     first = small_rung(filled, embedded)
     derived: list[str] = []
 
-    def derive(_folder: Path, _source: ModelSource, precision: str, *_: object) -> Rung:
-        derived.append(precision)
+    def derive(_folder: Path, wanted: ladder._Wanted, *_: object) -> Rung:
+        derived.append(wanted.precision)
         return first
 
     monkeypatch.setattr(ladder, "_derive", derive)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finllm.errors import InputError
-from finllm.models import registry
+from finllm.models import source
 from finllm.models.registry import ModelSource, default_source
 from finllm.settings import Settings
 
@@ -73,7 +73,7 @@ def test_a_digest_is_computed_once(home: Settings, tmp_path: Path, monkeypatch: 
     def fail(_path: Path) -> str:
         raise AssertionError("the digest was computed again")
 
-    monkeypatch.setattr(registry, "sha256_of_file", fail)
+    monkeypatch.setattr(source, "sha256_of_file", fail)
     assert default_source(settings) == first
 
 

@@ -13,7 +13,21 @@ import typer
 from typer.main import get_command
 
 from finllm import __version__
-from finllm.cli import backtest, config, data, doctor, history, read, reverse, run, scenarios, signals, stress
+from finllm.cli import (
+    backtest,
+    calibrate,
+    config,
+    data,
+    doctor,
+    history,
+    models,
+    read,
+    reverse,
+    run,
+    scenarios,
+    signals,
+    stress,
+)
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
 from finllm.cli.terminal import tolerate_narrow_encodings
@@ -59,6 +73,8 @@ data.add_to(app)
 history.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
+models.add_to(app)
+calibrate.add_to(app)
 doctor.add_to(app)
 config.add_to(app)
 

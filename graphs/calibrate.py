@@ -1,0 +1,109 @@
+"""Calibrating the ladder: speed, memory, energy and each agent's quality by rung, taken once and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from finllm.agents.probing import measure_quality, probes_digest
+from finllm.agents.roles import AGENTS
+from finllm.events import EventBus, Progress
+from finllm.models.ladder import Rung, ensure_rung
+from finllm.models.registry import default_source
+from finllm.models.source import ModelSource
+from finllm.scheduler import energy
+from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
+from finllm.scheduler.calibration import Key, RungCalibration, Speed, find, keep, read_calibrations
+from finllm.scheduler.calibration_probe import measure_rung
+from finllm.scheduler.engine.engine import EngineConfig
+from finllm.scheduler.engine.process import EngineProcess
+from finllm.settings import Settings
+
+LADDER = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
+"""The rungs that are calibrated unless others are asked for."""
+_BACKEND = "llama_cpp"
+
+OpenBackend = Callable[[ModelSource, Rung, Settings], AbstractContextManager[Backend]]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A rung's calibration, and whether it was taken now or is an earlier one that is still true."""
+
+    calibration: RungCalibration
+    fresh: bool
+
+
+@contextlib.contextmanager
+def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[Backend]:
+    """The backend that runs use, on one rung."""
+    process = EngineProcess()
+    name = f"calibration:{source.name}:{rung.precision}"
+    config = EngineConfig(
+        rung.path, threads=settings.threads, slots=settings.slots, context=settings.context,
+        cells=settings.context * min(settings.slots, 2), store=settings.prefix_cache << 20,
+    )  # fmt: skip
+    offer = Offer(name, "edge", rung.precision, rung.sha256, llama_build(), settings.context)
+    try:
+        yield LlamaCppBackend(process.open(name, config), offer)
+    finally:
+        process.close()
+
+
+def calibrate(
+    settings: Settings,
+    bus: EventBus,
+    precisions: Sequence[str] = LADDER,
+    *,
+    force: bool = False,
+    measure: Callable[[Rung, int], Speed] = lambda rung, threads: measure_rung(rung.path, threads),
+    open_backend: OpenBackend = open_llama,
+) -> list[Calibrated]:
+    """Calibrate rungs of the default model, each kept as soon as it is taken.
+
+    One taken before is used again while its weights, build, CPU, threads and probes are the same, unless `force`.
+    Errors: InputError for a model or precision that cannot be used; BackendError where a measurement fails.
+    """
+    source = default_source(settings)
+    done: list[Calibrated] = []
+    steps = len(AGENTS) + 1
+    for at, precision in enumerate(precisions):
+
+        def progress(what: str, step: int, at: int = at, precision: str = precision) -> None:
+            what = f"calibrating {precision}: {what}"
+            bus.emit(Progress(what=what, done=at * steps + step, total=len(precisions) * steps))
+
+        rung = ensure_rung(source, precision, settings)
+        with open_backend(source, rung, settings) as backend:
+            key = _key(rung, backend, settings)
+            kept = None if force else find(read_calibrations(settings.engine_calibration_path), key)
+            if kept is not None:
+                done.append(Calibrated(kept, fresh=False))
+                continue
+            started = time.monotonic()
+            progress("speed", 0)
+            speed = measure(rung, settings.threads)
+            quality = {}
+            for step, agent in enumerate(AGENTS):
+                progress(agent.role, step + 1)
+                quality[agent.role] = asyncio.run(measure_quality(backend, agent))
+        taken = RungCalibration(
+            key=key, model=source.name, precision=precision, speed=speed, quality=quality,
+            taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), seconds=time.monotonic() - started,
+        )  # fmt: skip
+        keep(settings.engine_calibration_path, taken)
+        done.append(Calibrated(taken, fresh=True))
+    return done
+
+
+def _key(rung: Rung, backend: Backend, settings: Settings) -> Key:
+    return Key(
+        backend=_BACKEND, weights_sha256=rung.sha256, build=backend.offer.build, cpu=energy.read_cpu().name,
+        threads=settings.threads, probes=probes_digest(),
+    )  # fmt: skip
