@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from finllm.errors import InputError
 
@@ -29,6 +29,8 @@ class Settings(BaseModel):
     context: int = Field(default=4096, ge=512, le=131072, description="context length of a backend, tokens")
     call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
     seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
+    audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
+    audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
 
     @property
     def models_dir(self) -> Path:
@@ -49,6 +51,14 @@ class Settings(BaseModel):
     @property
     def calibrations_dir(self) -> Path:
         return self.home / "calibrations"
+
+    @property
+    def audit_dir(self) -> Path:
+        return self.home / "audit"
+
+    @property
+    def default_audit_key_file(self) -> Path:
+        return self.home / "audit.key"
 
     @property
     def runs_dir(self) -> Path:
