@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from finllm.agents.agent import Caller
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
+from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.models.embedding import Embedder
@@ -58,10 +59,10 @@ class RunContext:
 def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
-    Errors: InputError for a model file that cannot be used, RecordError for a ledger that cannot be opened.
+    Errors: InputError for a model file that cannot be used, RecordError for a ledger or an audit log that cannot be opened.
     """
     with contextlib.ExitStack() as closing:
-        ledger = Ledger(settings.ledger_path)
+        ledger = open_recorder(settings)
         closing.callback(ledger.close)
         backends = llama_backends(settings, bus)
         for backend in backends:

@@ -271,7 +271,7 @@ class AuditLog:
             lines, torn = whole_lines(added)
             leaves = [leaf_of(line) for line in lines]
             good = next((at for at, leaf in enumerate(leaves) if leaf is None), len(leaves))
-            if any(leaves[good:]) or (good < len(lines) or torn) and self.size + good < self._floor:
+            if any(leaves[good:]) or ((good < len(lines) or torn) and self.size + good < self._floor):
                 raise self._damaged(f"record {self.size + good} is not what was written")
             if good < len(lines) or torn:
                 self._cut(sum(len(line) + 1 for line in lines[:good]), added)

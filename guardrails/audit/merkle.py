@@ -87,7 +87,7 @@ def includes(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: b
 
 def consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether the proof shows the old tree to be the beginning of the new one (RFC 9162, 2.1.4.2)."""
-    if old == 0 or old == new:
+    if old in (0, new):
         return not proof and (old_root == EMPTY_ROOT if old == 0 else old_root == new_root)
     if not 0 < old < new or not proof:
         return False

@@ -80,9 +80,9 @@ class LogReader:
             if self.note.signed_by(self.meta.vkey) is None or self.checkpoint.origin != self.meta.origin:
                 raise ValueError("the checkpoint is not signed with the log's key")
             width, last = self.meta.segment_records, self._extent.segments - 1
-            self._leaves = lru_cache(maxsize=4)(self._load)
-            self.size = last * width + len(self._leaves(last)) if last >= 0 else 0
-            self.tree = LogTree(width, unpacked(sealed)[: max(last, 0)], self._leaves)
+            self.leaves = lru_cache(maxsize=4)(self._load)
+            self.size = last * width + len(self.leaves(last)) if last >= 0 else 0
+            self.tree = LogTree(width, unpacked(sealed)[: max(last, 0)], self.leaves)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -101,6 +101,15 @@ class LogReader:
             for segment in range(self._extent.segments):
                 lines, _torn = whole_lines(self._extent.records(self.layout, segment))
                 yield from enumerate(map(record_of, lines), segment * self.meta.segment_records)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def newest_first(self) -> Iterator[bytes]:
+        """Every record, the last one first."""
+        try:
+            for segment in reversed(range(self._extent.segments)):
+                lines, _torn = whole_lines(self._extent.records(self.layout, segment))
+                yield from map(record_of, reversed(lines))
         except OSError as error:
             raise self._unreadable(error) from error
 

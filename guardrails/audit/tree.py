@@ -1,4 +1,4 @@
-"""The log's Merkle tree over its segments: the hashes of full ones are kept, those of the others are made when asked."""
+"""The log's Merkle tree over its segments: full ones keep their hash, the others make theirs when asked."""
 
 from __future__ import annotations
 
