@@ -59,7 +59,7 @@ class RunContext:
 def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
-    Errors: InputError for a model file that cannot be used, RecordError for a ledger or an audit log that cannot be opened.
+    Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
     with contextlib.ExitStack() as closing:
         ledger = open_recorder(settings)

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.records import run_ended, run_started, session_opened, use_recorded
 from finllm.guardrails.audit.storage import Layout
-from finllm.memory.ledger import Ledger, UsedRow
+from finllm.memory.ledger import Ledger
 from finllm.scheduler.record import Entry
 from finllm.settings import Settings
-
-OpenLog = Callable[[], AuditLog]
 
 
 class AuditedRecorder(Ledger):
@@ -70,7 +68,12 @@ class AuditedRecorder(Ledger):
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
         row = self.run(run_id)
-        self._log.append(*run_ended(run_id, status, {} if row is None else row.request, result, self._session))
+        try:
+            self._log.append(*run_ended(run_id, status, {} if row is None else row.request, result, self._session))
+        except RecordError:
+            if status == "stopped":  # so it is, whether the audit log can say it or not
+                super().end_run(run_id, status, result)
+            raise
         super().end_run(run_id, status, result)
 
     def _audit(self, use_id: int) -> None:
@@ -95,7 +98,7 @@ class AuditedRecorder(Ledger):
 
 
 @contextlib.contextmanager
-def _closing_on_error(log: AuditLog):  # noqa: ANN202
+def _closing_on_error(log: AuditLog) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -85,10 +85,10 @@ def run_started(run_id: str, request: Mapping[str, Any], session: str) -> Item:
 def run_ended(
     run_id: str, status: str, request: Mapping[str, Any], result: Mapping[str, Any] | None, session: str
 ) -> Item:
-    """A run ended, stopped or waits; with a report: each source's credibility, the verdicts, and what was overridden."""
+    """A run ended, stopped or waits; with a report: its sources' credibility, verdicts, and what was overridden."""
     body, blobs = _run(f"run.{status}", run_id, result or {}, session)
     if result is None:
-        return {**body, "blobs": []}, {}
+        return {**body, "content": None, "blobs": []}, {}
     judged = {source["id"]: source["verdict"] for source in result.get("sources", ())}
     said = {
         "inputs": inputs_of(request, judged),
@@ -112,7 +112,7 @@ def run_ended(
 
 
 def inputs_of(request: Mapping[str, Any], judged: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The inputs of a run by hash. `fetched` is None for what came with the request; `credibility` until it is judged."""
+    """The inputs of a run by hash. `fetched` is None for what came with it, `credibility` until it is judged."""
     sources: Sequence[Mapping[str, Any]] = request.get("scenario", {}).get("sources", ())
     listed = [
         {"what": "source", "id": s["id"], "uri": s["url"], "sha256": sha256(s["text"].encode()).hexdigest(),
@@ -120,7 +120,8 @@ def inputs_of(request: Mapping[str, Any], judged: Mapping[str, str]) -> list[dic
         for s in sources
     ]  # fmt: skip
     for what in ("portfolio", "limits"):
-        listed.append(_file(what, request.get(what, {}).get("sha256")))
+        given = request.get(what, {})
+        listed.append(_file(what, given.get("sha256") or _digest(given)))
     return [*listed, *(_file(f"prices {file['path']}", file["sha256"]) for file in request.get("prices", ()))]
 
 
