@@ -96,7 +96,8 @@ def verify_log(
     if scans and isinstance(scans[-1], Scan) and scans[-1].torn:
         behind = max(signed, witnessed.checkpoint.size if witnessed else 0)
         if len(leaves) < behind:
-            found.add(len(leaves), "torn", "the last record ends in the middle")
+            torn = Damage(len(leaves), "torn", "the last record ends in the middle")
+            found.damage.insert(0, torn)  # a closer look than that records are missing
         else:
             found.notes.append(f"an unfinished line follows record {len(leaves) - 1}: a writer died; none was accepted")
     if witnessed is not None:
