@@ -27,13 +27,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tests.guardrails.audit.attacks import ATTACKS, build
+
 from finllm.errors import FinllmError
 from finllm.guardrails.audit import AuditLog, LogReader, read_witnessed, verify_log, witness_log
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.records import use_recorded
 from finllm.memory.ledger import Use
 from finllm.scheduler.record import Entry
-from tests.guardrails.audit.attacks import ATTACKS, build
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "audit"
