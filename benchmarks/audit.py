@@ -230,7 +230,8 @@ def _whole(home: Path, audit: Path, acknowledged: int) -> dict[str, Any]:
     with contextlib.closing(sqlite3.connect(home / "ledger.sqlite")) as db:
         rows = {row[0] for row in db.execute("SELECT key FROM entry")}
     return {"lost": sum(f"key-{n}" not in tasks for n in range(acknowledged)), "ledger_rows": len(rows),
-            "rows_without_audit": len(rows - tasks.keys()), "recovered": sum(b.get("recovered") is True for b in bodies),
+            "rows_without_audit": len(rows - tasks.keys()),
+            "recovered": sum(body.get("recovered") is True for body in bodies),
             "damage": len(verify_log(audit).damage)}  # fmt: skip
 
 
@@ -360,8 +361,10 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 def page() -> str:
     """The page from the results that are kept."""
     kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    lines = ["# The audit log, measured", "",
-             "Written by `make bench-audit`. What is measured and against whom it helps: [audit.md](audit.md).", ""]  # fmt: skip
+    lines = [
+        "# The audit log, measured", "",
+        "Written by `make bench-audit`. What is measured and against whom it helps: [audit.md](audit.md).", "",
+    ]  # fmt: skip
     if "attacks" in kept:
         found = kept["attacks"]
         lines += ["## Attacks against a witnessed checkpoint", "",
@@ -372,9 +375,11 @@ def page() -> str:
             lines.append(f"| {name} | {caught} of {found['seeds']} | {kinds} |")
         lines.append("")
     if "append" in kept:
-        lines += ["## Durable records per second", "",
-                  "Threads that each wait until their record is on disk; with blobs, its request and response are too.",
-                  "", "| threads | blobs | records/s | p50, ms | p99, ms | longest, ms |", "|---|---|---|---|---|---|"]  # fmt: skip
+        lines += [
+            "## Durable records per second", "",
+            "Threads that each wait until their record is on disk; with blobs, its request and response are too.", "",
+            "| threads | blobs | records/s | p50, ms | p99, ms | longest, ms |", "|---|---|---|---|---|---|",
+        ]  # fmt: skip
         lines += [f"| {r['threads']} | {'yes' if r['blobs'] else 'no'} | {r['per_second']:,.0f} | {r['p50_ms']:.2f} | "
                   f"{r['p99_ms']:.2f} | {r['max_ms']:.1f} |" for r in kept["append"]["runs"]]  # fmt: skip
         lines.append("")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from tests.guardrails.audit.test_recorder import call, placement
 
 
 @pytest.fixture
-def logged(home: Path) -> Iterator[Path]:
+def logged(home: Path) -> Path:
     """A home whose audit log holds two runs."""
     ledger = open_recorder(Settings(home=home))
     for run in ("run-1", "run-2"):
@@ -27,7 +26,7 @@ def logged(home: Path) -> Iterator[Path]:
             ledger.record(call(n), run_id=run, node="narrative")
         ledger.end_run(run, "finished", {"total": -0.5})
     ledger.close()
-    yield home
+    return home
 
 
 def verify_bundle(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +66,8 @@ def test_a_bundle_is_verified_offline_by_its_own_script(cli: Cli, logged: Path, 
     vkey = (logged / "audit" / "log.json").read_text().split('"vkey":"')[1].split('"')[0]
     done = verify_bundle(out, "--json", "--vkey", vkey)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) | {"notes": []} == {"ok": True, "run": "run-1", "records": 8, "size": 17, "notes": [],
+    found = json.loads(done.stdout) | {"notes": []}
+    assert found == {"ok": True, "run": "run-1", "records": 8, "size": 17, "notes": [],
         "blobs": shown.json["blobs"], "witnessed": 17, "origin": vkey.split("+")[0]}  # fmt: skip
     assert verify_bundle(out, "--vkey", vkey[:-4] + "AAAA").returncode == 1
 

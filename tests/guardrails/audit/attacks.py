@@ -65,7 +65,7 @@ def body(index: int, source: random.Random) -> tuple[dict[str, object], dict[str
 
 
 def build(folder: Path, seed: int, *, key: SigningKey = KEY, fewest: int = 6) -> Victim:
-    """A log of up to forty records over segments of eight, written in one to three sessions; a witness saw most of it."""
+    """A log of up to forty records over segments of eight, in one or two sessions; a witness saw most of it."""
     source = random.Random(seed)
     size = source.randrange(fewest, 40)
     seen = source.randrange(max(fewest, size - 6), size + 1)

@@ -1,4 +1,4 @@
-"""Whatever is done to a log that a witness saw is found, with the record named; a log that nobody touched is in order."""
+"""Whatever is done to a log that a witness saw is found and the record named; an untouched log raises no alarm."""
 
 from __future__ import annotations
 
