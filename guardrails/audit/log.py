@@ -1,4 +1,4 @@
-"""The writer of the audit log: records of many threads share one write and one fsync; an append returns when durable.
+"""The writer of the audit log: an append returns when its record is on disk, after a write and fsync shared by all.
 
 Several processes may write one log: each commit is made under the log's lock, after taking in what others wrote. After
 a failed write nothing more is taken: what the disk then holds is not known, so the log has to be opened again.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.guardrails.audit.canonical import canonical
+from finllm.guardrails.audit.commit import BATCH, GroupCommit, Item, Waiting
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.merkle import leaf_hash, root_of
 from finllm.guardrails.audit.note import Checkpoint, Note
@@ -38,8 +39,6 @@ from finllm.models.files import sync, write_atomically
 
 CHECKPOINT_EVERY = 1.0
 """Seconds between the checkpoints of a log that is being written."""
-BATCH = 256
-"""Most records of one commit, so that none waits long for the others."""
 
 
 class Disk:
@@ -56,21 +55,6 @@ class Disk:
         os.fdatasync(descriptor)
 
 
-Item = tuple[Mapping[str, Any], Mapping[str, bytes]]
-"""A record's body, and the blobs (sha256 → content) that it names."""
-
-
-class _Waiting:
-    """Records on their way, and the thread that waits for them."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = [(canonical(body), blobs) for body, blobs in items]
-        self.first = -1
-        self.error: RecordError | None = None
-        self.woken = threading.Event()
-        self.leads = False
-
-
 class AuditLog:
     """The log in `folder`, made if it is not there.
 
@@ -84,10 +68,8 @@ class AuditLog:
         self._layout = Layout(folder)
         self._key = key
         self._disk = disk or Disk()
-        self._mutex, self._writing = threading.Lock(), threading.Lock()
-        self._queue: list[_Waiting] = []
-        self._busy = False
-        self._broken: RecordError | None = None
+        self._writing = threading.Lock()
+        self._group = GroupCommit(self._commit, lambda error: self._failed("write", error))
         self._records = self._blobs = -1
         try:
             self._layout.segments.mkdir(parents=True, exist_ok=True)
@@ -112,38 +94,12 @@ class AuditLog:
 
         Errors: RecordError, from then on for every further append too.
         """
-        return self._add([(body, blobs or {})])
+        return self._group.add([(body, blobs or {})])
 
     def append_many(self, items: Sequence[Item]) -> None:
         """Add records, up to `BATCH` to a commit. Errors: as `append`; what was committed before stays."""
         for at in range(0, len(items), BATCH):
-            self._add(items[at : at + BATCH])
-
-    def _add(self, items: Sequence[Item]) -> int:
-        mine = _Waiting(items)
-        with self._mutex:
-            if self._broken is not None:
-                raise self._broken
-            self._queue.append(mine)
-            mine.leads, self._busy = not self._busy, True
-        if not mine.leads:
-            self._await(mine)
-        if mine.leads:
-            self._lead()
-        if mine.error is not None:
-            raise mine.error
-        return mine.first
-
-    def _await(self, mine: _Waiting) -> None:
-        try:
-            mine.woken.wait()
-        except BaseException:  # interrupted: what has not been begun is withdrawn, and the lead goes to the next
-            with self._mutex:
-                if mine in self._queue:
-                    self._queue.remove(mine)
-                if mine.leads:
-                    self._hand_over()
-            raise
+            self._group.add(items[at : at + BATCH])
 
     def checkpoint(self) -> Checkpoint:
         """Sign and publish how far the log goes. Errors: RecordError."""
@@ -157,42 +113,13 @@ class AuditLog:
     def close(self) -> None:
         """Publish a last checkpoint, where there is something new, and let go of the files."""
         try:
-            if self._broken is None and self._published != self.size:
+            if self._group.broken is None and self._published != self.size:
                 self.checkpoint()
         finally:
             for descriptor in (self._records, self._blobs, self._lock):
                 os.close(descriptor)
 
-    def _lead(self) -> None:
-        """Commit what waits, this thread's records among it, then hand over to the first that came since."""
-        with self._mutex:
-            batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
-        error: RecordError | None = self._broken
-        try:
-            if error is None:
-                self._commit(batch)
-        except OSError as failure:
-            error = self._failed("write", failure)
-        except RecordError as failure:
-            error = failure
-        except BaseException:
-            error = self._failed("write", OSError("the commit was interrupted"))
-            raise
-        finally:
-            with self._mutex:
-                self._broken = error
-                for one in batch:
-                    one.error = error
-                    one.woken.set()
-                self._hand_over()
-
-    def _hand_over(self) -> None:
-        self._busy = bool(self._queue)
-        if self._queue:
-            self._queue[0].leads = True
-            self._queue[0].woken.set()
-
-    def _commit(self, batch: Sequence[_Waiting]) -> None:
+    def _commit(self, batch: Sequence[Waiting]) -> None:
         with self._locked():
             self._take_in()
             rest: list[tuple[bytes, Mapping[str, bytes]]] = []
@@ -242,7 +169,7 @@ class AuditLog:
         for root in self._sealed:
             full.push(root)
         made = Checkpoint(self._meta.origin, self.size, Frontier([*full.stack, *self._open.stack]).root())
-        write_atomically(self._layout.checkpoint, str(made.note().signed(self._key, self._meta.origin)))
+        self._put(self._layout.checkpoint, str(made.note().signed(self._key, self._meta.origin)))
         self._published, self._published_at = made.size, time.monotonic()
         return made
 
@@ -347,8 +274,8 @@ class AuditLog:
             meta = Meta.new(self._key.public, segment_records)
             empty = Checkpoint(meta.origin, 0, root_of(())).note().signed(self._key, meta.origin)
             staged = self._layout.folder / ".log.json.new"  # log.json comes last: with it the log exists
-            write_atomically(staged, meta.to_bytes().decode())
-            write_atomically(self._layout.checkpoint, str(empty))
+            self._put(staged, meta.to_bytes().decode())
+            self._put(self._layout.checkpoint, str(empty))
             staged.rename(self._layout.meta)
             sync(self._layout.folder)
         meta = read_meta(self._layout)
@@ -358,6 +285,11 @@ class AuditLog:
                 fix="give that key in FINLLM_AUDIT_KEY or FINLLM_AUDIT_KEY_FILE, or move the folder away to begin anew",
             )
         return meta
+
+    def _put(self, path: Path, text: str) -> None:
+        """Replace a small file whole; whoever may read the records may read it."""
+        write_atomically(path, text)
+        shutil.copymode(self._layout.lock, path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

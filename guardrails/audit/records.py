@@ -15,7 +15,7 @@ from hashlib import sha256
 from importlib import metadata
 from typing import Any
 
-from finllm.guardrails.audit.log import Item
+from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.rules import RULE_BOOK_VERSION
 from finllm.memory.ledger import Use, dump
 
