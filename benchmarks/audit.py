@@ -402,7 +402,7 @@ _TITLES = {
     "kills": "SIGKILL at random points, ledger and log on one home",
     "disk": "Disk full (a real tmpfs), read-only, and a file size limit",
     "build": "Building a log of a million records, a tenth of them with blobs",
-    "verify": "Verifying it against its witness, with two processes (files not in memory) and then with one (in memory)",
+    "verify": "Verifying it with its witness: by two processes with cold files, then by one with warm ones",
     "run": "What it costs a run of hormuz-blockade",
 }
 
