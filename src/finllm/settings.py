@@ -46,6 +46,9 @@ class Settings(BaseModel):
     )
     vllm_api_key: SecretStr | None = Field(default=None, description="key that the vLLM servers ask for")
 
+    audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
+    audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
+
     @field_validator("vllm_urls", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
@@ -87,6 +90,14 @@ class Settings(BaseModel):
     @property
     def engine_calibration_path(self) -> Path:
         return self.home / "engine-calibration.json"
+
+    @property
+    def audit_dir(self) -> Path:
+        return self.home / "audit"
+
+    @property
+    def default_audit_key_file(self) -> Path:
+        return self.home / "audit.key"
 
     @property
     def runs_dir(self) -> Path:

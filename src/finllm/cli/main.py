@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from finllm import __version__
 from finllm.cli import (
+    audit,
     backtest,
     calibrate,
     config,
@@ -71,6 +72,7 @@ backtest.add_to(app)
 signals.add_to(app)
 data.add_to(app)
 history.add_to(app)
+audit.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)

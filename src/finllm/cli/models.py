@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli import models_export
 from finllm.cli.options import JsonFlag, QuietFlag, examples, help_if_alone
 from finllm.cli.terminal import err_console, out_console, print_json
 from finllm.errors import FinllmError, InputError
@@ -34,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("remove", epilog=examples("finllm models remove mine"))(remove)
     group.command("pull", epilog=examples(
         "finllm models pull OWNER/REPOSITORY model.gguf", "finllm models pull mine"))(pull)  # fmt: skip
+    models_export.add_to(group)
     app.add_typer(group, name="models")
 
 

@@ -48,6 +48,8 @@ def write_files(
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))  # inside, so that a replace is a rename
         try:
             for name, content in contents.items():
+                for base in (partial, folder):
+                    (base / name).parent.mkdir(exist_ok=True)
                 _write_through(partial / name, content)
             for name in contents:
                 os.replace(partial / name, folder / name)

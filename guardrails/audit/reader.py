@@ -1,0 +1,165 @@
+"""Reading the audit log as it stood at one moment: records, blobs, roots and proofs; the writer goes on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from finllm.errors import RecordError
+from finllm.guardrails.audit.canonical import parse_canonical
+from finllm.guardrails.audit.merkle import includes
+from finllm.guardrails.audit.note import Checkpoint, Note
+from finllm.guardrails.audit.storage import (
+    Layout,
+    Meta,
+    leaf_of,
+    read_meta,
+    read_pack,
+    record_of,
+    shared_lock,
+    whole_lines,
+)
+from finllm.guardrails.audit.tree import LogTree, unpacked
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far the log goes: its segments, and the bytes of the last one's records and blobs."""
+
+    segments: int
+    records_end: int
+    blobs_end: int
+
+    def records(self, layout: Layout, segment: int) -> bytes:
+        """A segment's lines, without what came later. Errors: OSError."""
+        return _bytes(layout.records(segment), self.records_end if segment == self.segments - 1 else None)
+
+    def blobs(self, layout: Layout, segment: int) -> bytes:
+        """A segment's pack, empty where there is none. Errors: OSError."""
+        path = layout.blobs(segment)
+        return _bytes(path, self.blobs_end if segment == self.segments - 1 else None) if path.exists() else b""
+
+
+def extent_of(layout: Layout) -> Extent:
+    """Call it under `shared_lock`. Errors: OSError."""
+    count = layout.count()
+    if not count:
+        return Extent(0, 0, 0)
+    pack = layout.blobs(count - 1)
+    return Extent(count, layout.records(count - 1).stat().st_size, pack.stat().st_size if pack.exists() else 0)
+
+
+def load_leaves(layout: Layout, segment: int, end: int | None = None) -> list[bytes]:
+    """The leaf hashes of a segment's records. Errors: OSError; ValueError where a line is not what was written."""
+    lines, _torn = whole_lines(_bytes(layout.records(segment), end))
+    leaves = [leaf for leaf in map(leaf_of, lines) if leaf is not None]
+    if len(leaves) != len(lines):
+        raise ValueError(f"segment {segment} holds a record that is not what was written")
+    return leaves
+
+
+class LogReader:
+    """The log in `folder` as it stands now, held against its own checkpoint only as far as it is read.
+
+    Errors, here and of all methods: InputError where there is no log, RecordError where it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.layout = Layout(folder)
+        self.meta: Meta = read_meta(self.layout)
+        try:
+            with shared_lock(self.layout):
+                self._extent = extent_of(self.layout)
+                self.note = Note.parse(self.layout.checkpoint.read_text(encoding="utf-8"))
+                sealed = self.layout.sealed.read_bytes() if self.layout.sealed.exists() else b""
+            self.checkpoint = Checkpoint.of(self.note)
+            if self.note.signed_by(self.meta.vkey) is None or self.checkpoint.origin != self.meta.origin:
+                raise ValueError("the checkpoint is not signed with the log's key")
+            width, last = self.meta.segment_records, self._extent.segments - 1
+            self.leaves = lru_cache(maxsize=4)(self._load)
+            self.size = last * width + len(self.leaves(last)) if last >= 0 else 0
+            self.tree = LogTree(width, unpacked(sealed)[: max(last, 0)], self.leaves)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def record(self, index: int) -> bytes:
+        """The canonical JSON of a record. `0 <= index < size`."""
+        segment, within = divmod(index, self.meta.segment_records)
+        try:
+            lines, _torn = whole_lines(self._extent.records(self.layout, segment))
+            return record_of(lines[within])
+        except (OSError, IndexError) as error:
+            raise self._unreadable(error) from error
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Every record with its index."""
+        try:
+            for segment in range(self._extent.segments):
+                lines, _torn = whole_lines(self._extent.records(self.layout, segment))
+                yield from enumerate(map(record_of, lines), segment * self.meta.segment_records)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def newest_first(self) -> Iterator[bytes]:
+        """Every record, the last one first."""
+        try:
+            for segment in reversed(range(self._extent.segments)):
+                lines, _torn = whole_lines(self._extent.records(self.layout, segment))
+                yield from map(record_of, reversed(lines))
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def records_of(self, run_id: str) -> list[tuple[int, bytes]]:
+        """The records of one run."""
+        needle = b'"run":"%b"' % run_id.encode()
+        return [(index, data) for index, data in self.records() if needle in data and _run_of(data) == run_id]
+
+    def blob(self, digest: str, index: int) -> bytes:
+        """The blob that the record at `index` names. Errors: RecordError where it is missing or has other content."""
+        segment = index // self.meta.segment_records
+        try:
+            data = self._extent.blobs(self.layout, segment)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        start, end = read_pack(data, check=False).places.get(digest, (0, -1))
+        if end < start or sha256(data[start:end]).hexdigest() != digest:
+            raise self._unreadable(ValueError(f"blob {digest} of record {index} is missing or not what was written"))
+        return data[start:end]
+
+    def inclusion(self, index: int) -> list[bytes]:
+        """The proof that a record is under the checkpoint. `index < checkpoint.size`."""
+        try:
+            proof = self.tree.inclusion(index, self.checkpoint.size)
+            leaf = self.tree.leaf(index)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        if not includes(leaf, index, self.checkpoint.size, proof, self.checkpoint.root):
+            raise self._unreadable(ValueError(f"record {index} is not under the log's own checkpoint"))
+        return proof
+
+    def _load(self, segment: int) -> Sequence[bytes]:
+        return load_leaves(
+            self.layout, segment, self._extent.records_end if segment == self._extent.segments - 1 else None
+        )
+
+    def _unreadable(self, error: Exception) -> RecordError:
+        return RecordError(
+            f"cannot read the audit log {str(self.layout.folder)!r}: {error}",
+            fix="run 'finllm audit verify' to see the first bad record",
+        )
+
+
+def _run_of(data: bytes) -> Any:
+    try:
+        return parse_canonical(data)["body"].get("run")
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+def _bytes(path: Path, end: int | None) -> bytes:
+    with path.open("rb") as file:
+        return file.read(-1 if end is None else end)

@@ -1,0 +1,138 @@
+"""The ledger with an audit record behind each of its rows: what cannot be put into the audit log is not decided on.
+
+The ledger's row comes first, so that a call is never made again; the audit record follows before anybody sees the
+answer. Rows whose process died in between get their record when the log is next opened by one process alone. Runs are
+the other way round: the record of a start or an end comes first, and a repeated one does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finllm.errors import RecordError
+from finllm.guardrails.audit.keys import signing_key
+from finllm.guardrails.audit.log import AuditLog
+from finllm.guardrails.audit.reader import LogReader
+from finllm.guardrails.audit.records import run_ended, run_started, session_opened, use_recorded
+from finllm.guardrails.audit.storage import Layout
+from finllm.memory.ledger import Ledger
+from finllm.scheduler.record import Entry
+from finllm.settings import Settings
+
+
+class AuditedRecorder(Ledger):
+    """A ledger whose writes return only once the audit log has them too.
+
+    Errors, of all writes and of opening: RecordError; the ledger's row is kept then, and nothing is decided on it.
+    """
+
+    def __init__(self, path: Path, log: AuditLog, folder: Path) -> None:
+        super().__init__(path)
+        self._log = log
+        self._session = secrets.token_hex(6)
+        try:
+            self._alone = os.open(Layout(folder).sessions, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._begin(folder)
+        except OSError as error:
+            super().close()
+            raise RecordError(
+                f"cannot open the audit log {str(folder)!r}: {error}; nothing was decided without it",
+                fix="free disk space or mend its permissions, then resume the run",
+            ) from error
+        except BaseException:
+            super().close()
+            raise
+
+    def close(self) -> None:
+        """Close ledger and log; the log is left under a fresh checkpoint."""
+        super().close()
+        os.close(self._alone)
+        self._log.close()
+
+    def record(self, entry: Entry, *, run_id: str, node: str) -> None:
+        self._audit(self.write(entry, run_id=run_id, node=node))
+
+    def used(self, key: str, *, run_id: str, node: str) -> None:
+        self._audit(self.write_use(key, run_id=run_id, node=node))
+
+    def start_run(self, run_id: str, request: dict[str, Any]) -> None:
+        self._log.append(*run_started(run_id, request, self._session))
+        super().start_run(run_id, request)
+
+    def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
+        row = self.run(run_id)
+        try:
+            self._log.append(*run_ended(run_id, status, {} if row is None else row.request, result, self._session))
+        except RecordError:
+            if status == "stopped":  # so it is, whether the audit log can say it or not
+                super().end_run(run_id, status, result)
+            raise
+        super().end_run(run_id, status, result)
+
+    def _audit(self, use_id: int) -> None:
+        row = self.use(use_id)
+        self._log.append(*use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=False))
+
+    def _begin(self, folder: Path) -> None:
+        """Say that this session begins and, where no other is open, give rows without an audit record theirs."""
+        try:
+            fcntl.flock(self._alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._alone, fcntl.LOCK_SH)
+            self._log.append(*session_opened(self._session, through=-1, recovered=0))
+            return
+        through, known = _audited(folder)
+        missing = [row for row in self.uses_after(max(through, 0)) if row.id not in known]
+        self._log.append_many([
+            use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=True) for row in missing
+        ])  # fmt: skip
+        self._log.append(*session_opened(self._session, through=self.last_use(), recovered=len(missing)))
+        fcntl.flock(self._alone, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def _closing_on_error(log: AuditLog) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(RecordError):
+            log.close()
+        raise
+
+
+def open_recorder(settings: Settings) -> AuditedRecorder:
+    """The ledger and the audit log of the home, opened together.
+
+    Errors: RecordError; InputError for a signing key that cannot be read.
+    """
+    try:
+        key = signing_key(settings)
+    except OSError as error:
+        raise RecordError(
+            f"cannot make the signing key in {str(settings.home)!r}: {error}; nothing was decided without it",
+            fix="mend the folder's permissions, or give a key in FINLLM_AUDIT_KEY",
+        ) from error
+    log = AuditLog(settings.audit_dir, key)
+    with _closing_on_error(log):
+        return AuditedRecorder(settings.ledger_path, log, settings.audit_dir)
+
+
+def _audited(folder: Path) -> tuple[int, set[int]]:
+    """The use up to which all have a record, by the last session that could tell, and those recorded since."""
+    known: set[int] = set()
+    reader = LogReader(folder)
+    for data in reader.newest_first():
+        body = json.loads(data)["body"]
+        through = body["ledger"]["through"] if body["action"] == "session.opened" else -1
+        if through >= 0:
+            return through, known
+        if "ledger" in body:
+            known.add(body["ledger"].get("use", -1))
+    return 0, known

@@ -1,0 +1,197 @@
+"""What the audit log says of each thing that happened: bodies of records, made from the ledger's rows.
+
+A record names content by sha256 and keeps it in `blobs`; it holds no fraction, so probabilities and seconds are in the
+blobs. `None` means: not known to whoever wrote the record.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib import metadata
+from typing import Any
+
+from finllm.guardrails.audit.commit import Item
+from finllm.guardrails.rules import RULE_BOOK_VERSION
+from finllm.memory.ledger import Use, dump
+
+CLOCK = "CLOCK_REALTIME of this machine"
+SERVICE = {"kind": "service", "name": "finllm"}
+_HUMAN_DEFAULT = "withhold"
+"""What happens to disputed shocks where no person says otherwise: another answer overrides it."""
+
+
+def moment(ns: int | None = None) -> dict[str, str]:
+    """UTC nanoseconds since 1970, as a string (they exceed what every JSON reader keeps), and which clock said so."""
+    return {"ns": str(time.time_ns() if ns is None else ns), "clock": CLOCK}
+
+
+def session_opened(session: str, through: int, recovered: int) -> Item:
+    """A process opened the log. `through`: the ledger's use up to which every one has its record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    body = {
+        "action": "session.opened",
+        "actor": {**SERVICE, "version": metadata.version("finllm")},
+        "at": moment(),
+        "session": session,
+        "process": {"pid": os.getpid(), "user": user, "host": platform.node()},
+        "policy": {"rule_book": RULE_BOOK_VERSION},
+        "ledger": {"through": through},
+        "recovered": recovered,
+    }
+    return body, {}
+
+
+def use_recorded(use: Use, run_id: str, use_id: int, at_ns: int, session: str, *, recovered: bool) -> Item:
+    """A run used a ledger entry: a call, a placement or a person's answer; the first use is the one that wrote it.
+
+    `recovered`: the process that wrote the row died before it could write this.
+    """
+    entry = use.entry
+    request, response = dump(entry.request).encode(), dump(entry.response).encode()
+    blobs = {sha256(data).hexdigest(): data for data in (request, response)}
+    body: dict[str, Any] = {
+        "action": f"{entry.kind}.{'reused' if use.reused else 'recorded'}",
+        "at": moment(at_ns),
+        "session": session,
+        "run": run_id,
+        "node": use.node,
+        "task": entry.key,
+        "ledger": {"use": use_id},
+        "recovered": recovered,
+        "request": sha256(request).hexdigest(),
+        "response": sha256(response).hexdigest(),
+        "blobs": sorted(blobs),
+        "policy": {"rule_book": RULE_BOOK_VERSION},
+        **_SAYS[entry.kind](entry.actor, entry.request, entry.response),
+    }
+    if entry.kind == "call":
+        body["cache"] |= {"ledger": use.reused}
+    return body, blobs
+
+
+def run_started(run_id: str, request: Mapping[str, Any], session: str) -> Item:
+    body, blobs = _run("run.started", run_id, request, session)
+    return {**body, "inputs": inputs_of(request, {}), "seed": request.get("seed")}, blobs
+
+
+def run_ended(
+    run_id: str, status: str, request: Mapping[str, Any], result: Mapping[str, Any] | None, session: str
+) -> Item:
+    """A run ended, stopped or waits; with a report: its sources' credibility, verdicts, and what was overridden."""
+    body, blobs = _run(f"run.{status}", run_id, result or {}, session)
+    if result is None:
+        return {**body, "content": None, "blobs": []}, {}
+    judged = {source["id"]: source["verdict"] for source in result.get("sources", ())}
+    said = {
+        "inputs": inputs_of(request, judged),
+        "verdicts": [
+            *({"by": f"rule {f['rule']}", "version": f["version"], "verdict": f["verdict"], "why": f["what"]}
+              for f in result.get("findings", ())),
+            {"by": "validator", "version": None, "verdict": result.get("verdict"), "why": None},
+            {"by": "compliance", "version": None, "verdict": result.get("compliance"), "why": None},
+        ],
+        "decision": {
+            "chosen": status,
+            "refused": [{"what": f"shock {shock['factor']}", "why": shock["refused"]}
+                        for shock in result.get("shocks", ()) if shock.get("refused")],
+        },
+        "overridden": [
+            {"who": d["who"], "about": d["about"], "said": d["said"], "instead": d["instead_of"]}
+            for d in result.get("dissent", ())
+        ],
+    }  # fmt: skip
+    return {**body, **said}, blobs
+
+
+def inputs_of(request: Mapping[str, Any], judged: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The inputs of a run by hash. `fetched` is None for what came with it, `credibility` until it is judged."""
+    sources: Sequence[Mapping[str, Any]] = request.get("scenario", {}).get("sources", ())
+    listed = [
+        {"what": "source", "id": s["id"], "uri": s["url"], "sha256": sha256(s["text"].encode()).hexdigest(),
+         "published": s["published_at"], "fetched": s.get("fetched_at"), "credibility": judged.get(s["id"])}
+        for s in sources
+    ]  # fmt: skip
+    for what in ("portfolio", "limits"):
+        given = request.get(what, {})
+        listed.append(_file(what, given.get("sha256") or _digest(given)))
+    return [*listed, *(_file(f"prices {file['path']}", file["sha256"]) for file in request.get("prices", ()))]
+
+
+def _file(what: str, digest: str | None) -> dict[str, Any]:
+    return {"what": what, "sha256": digest, "fetched": None, "credibility": None}
+
+
+def _run(action: str, run_id: str, content: Mapping[str, Any], session: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    data = dump(content).encode()
+    digest = sha256(data).hexdigest()
+    body = {
+        "action": action,
+        "actor": SERVICE,
+        "at": moment(),
+        "session": session,
+        "run": run_id,
+        "content": digest,
+        "blobs": [digest],
+        "policy": {"rule_book": RULE_BOOK_VERSION},
+    }
+    return body, {digest: data}
+
+
+def _call(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    offer = request.get("offer", {})
+    return {
+        "actor": {"kind": "model", "name": actor},
+        "agent": request.get("agent"),
+        "model": {
+            "weights": request.get("weights_sha256"),
+            "precision": request.get("precision"),
+            "tier": offer.get("tier"),
+            "build": offer.get("build"),
+            "context": offer.get("context"),
+            "seed": request.get("seed"),
+        },
+        "prompt": {"version": request.get("prompt_version"), "sha256": _digest(request.get("prompt"))},
+        "template": _digest(request.get("template")),
+        "cache": {"prefix_tokens": response.get("cached_tokens")},
+        "batch": response.get("batch"),
+        "raw_output": sha256(str(response.get("text", "")).encode()).hexdigest(),
+    }
+
+
+def _placement(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    refused = sorted(dict(response.get("refused", {})).items())
+    return {
+        "actor": {"kind": "service", "name": actor},
+        "agent": request.get("agent"),
+        "decision": {
+            "chosen": response.get("chosen"),
+            "rule": response.get("rule"),
+            "refused": [{"what": name, "why": why} for name, why in refused],
+        },
+    }
+
+
+def _human(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    answer = response.get("answer")
+    options = [option for option in request.get("options", ()) if option != answer]
+    override = {"of": _HUMAN_DEFAULT, "with": answer, "reason": response.get("reason")}
+    return {
+        "actor": {"kind": "person", "name": actor},
+        "decision": {"chosen": answer, "refused": [{"what": option, "why": None} for option in options]},
+        "override": override if answer != _HUMAN_DEFAULT else None,
+    }
+
+
+def _digest(value: Any) -> str:
+    return sha256(dump(value).encode()).hexdigest()
+
+
+_SAYS = {"call": _call, "placement": _placement, "human": _human}

@@ -1,0 +1,182 @@
+"""`finllm audit`: verify the tamper-evident record, prove a record, take one run out, let a witness see the log."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finllm.cli.inputs import check_folder
+from finllm.cli.options import JsonFlag, examples, help_if_alone
+from finllm.cli.outputs import write_files
+from finllm.cli.terminal import clean, out_console, print_json
+from finllm.errors import InputError
+from finllm.settings import load_settings
+
+if TYPE_CHECKING:
+    from finllm.guardrails.audit import LogReader, Verdict
+
+LogOption = Annotated[
+    Path | None, typer.Option("--log", metavar="DIR", help="The log, or a copy of it.  [default: $FINLLM_HOME/audit]")
+]
+WitnessOption = Annotated[
+    Path | None,
+    typer.Option("--witness", "-w", metavar="PATH", help="A witness's folder, or a checkpoint kept elsewhere."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="The tamper-evident record of all runs. What it proves and what not: docs/audit.md.",
+        epilog=examples("finllm audit witness /mnt/usb/witness", "finllm audit verify --witness /mnt/usb/witness",
+                        "finllm audit export 20220630-081500-hormuz-closed-for-a-month-1f3a --out bundle"),
+    )  # fmt: skip
+    group.callback(invoke_without_command=True)(help_if_alone)
+    group.command(epilog=examples("finllm audit verify -w /mnt/usb/witness", "finllm audit verify --json"))(verify)
+    group.command(epilog=examples("finllm audit prove 17", "finllm audit prove 17 --json"))(prove)
+    group.command(epilog=examples(
+        "finllm audit export 20220630-081500-hormuz-closed-for-a-month-1f3a --out bundle --witness /mnt/usb/witness",
+    ))(export)  # fmt: skip
+    group.command(epilog=examples("finllm audit witness /mnt/usb/witness"))(witness)
+    app.add_typer(group, name="audit")
+
+
+def verify(
+    log: LogOption = None,
+    witness: WitnessOption = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="VKEY", help="The log's verifier key, as known from elsewhere.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check every record, blob and signature; name the first bad record and what was done to it.
+
+    Exits with 1 if anything is wrong, and also without a witness: whoever holds the signing key could have cut or
+    rewritten the log.
+    """
+    from finllm.guardrails.audit import read_witnessed, verify_log
+    from finllm.guardrails.audit.note import VerifierKey
+
+    folder = log or load_settings().settings.audit_dir
+    try:
+        vkey = None if key is None else VerifierKey.parse(key)
+    except ValueError as error:
+        raise InputError(f"--key {key!r}: {error}", fix="give the line of a log.vkey file") from error
+    verdict = verify_log(folder, None if witness is None else read_witnessed(witness), vkey)
+    if as_json:
+        print_json({
+            "ok": not verdict.damage, "complete": verdict.complete, "log": str(folder), "origin": verdict.origin,
+            "size": verdict.size, "signed": verdict.signed, "witnessed": verdict.witnessed,
+            "damage": [vars(one) for one in verdict.damage], "notes": list(verdict.notes),
+        })  # fmt: skip
+    else:
+        _show(verdict)
+    if not verdict.complete:
+        raise typer.Exit(1)
+
+
+def prove(
+    index: Annotated[int, typer.Argument(metavar="INDEX", min=0, help="The record's number, from 0.")],
+    log: LogOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Prove that a record is in the log: its hash's way up to the signed checkpoint (c2sp.org/tlog-proof)."""
+    from finllm.guardrails.audit.bundle import proof_text
+
+    reader = _open(log)
+    if index >= reader.checkpoint.size:
+        raise InputError(f"no record {index}: the signed log has {reader.checkpoint.size}", fix="give a smaller INDEX")
+    text = proof_text(reader, index)
+    if not as_json:
+        print(text, end="")
+        return
+    print_json({
+        "index": index, "size": reader.checkpoint.size, "leaf": reader.tree.leaf(index).hex(),
+        "record": json.loads(reader.record(index)), "proof": [_encoded(hash) for hash in reader.inclusion(index)],
+        "root": _encoded(reader.checkpoint.root), "checkpoint": str(reader.note), "key": str(reader.meta.vkey),
+    })  # fmt: skip
+
+
+def export(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for the bundle.")],
+    log: LogOption = None,
+    witness: WitnessOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take one run out as a bundle: its records, their proofs, the checkpoint, the blobs and a script that verifies.
+
+    The script needs Python and the package 'cryptography', and nothing else.
+    """
+    from finllm.guardrails.audit.bundle import bundle_of
+
+    check_folder(out, "--out")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {str(out)!r} holds files", fix="name a new folder")
+    files = bundle_of(_open(log), run_id, witness)
+    write_files(out, files)
+    records, blobs = files["records.jsonl"].count(b"\n"), sum(name.startswith("blobs/") for name in files)
+    if as_json:
+        print_json({"run": run_id, "out": str(out), "records": records, "blobs": blobs,
+                    "witnessed": witness is not None})  # fmt: skip
+    else:
+        print(clean(f"{records} records and {blobs} blobs are in {str(out)!r}; verify: python {out / 'verify.py'}"))
+
+
+def witness(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The witness's folder: elsewhere, out of reach of whoever holds the "
+                                                 "log's key.")],
+    log: LogOption = None,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Let a witness see the log: it cosigns the checkpoint and keeps it, unless that contradicts its last."""
+    from finllm.guardrails.audit import witness_log
+
+    reader = _open(log)
+    saw = witness_log(reader, folder)
+    if as_json:
+        print_json({"witness": str(folder), "origin": saw.checkpoint.origin, "size": saw.checkpoint.size,
+                    "root": _encoded(saw.checkpoint.root), "at": saw.at, "key": str(reader.meta.vkey)})  # fmt: skip
+    else:
+        print(clean(f"the witness in {str(folder)!r} has seen {saw.checkpoint.size} records"))
+
+
+def _open(log: Path | None) -> LogReader:
+    """The log to read; records of the home's own that no checkpoint covers, as after a kill, are signed first."""
+    from finllm.guardrails.audit import AuditLog, LogReader
+    from finllm.guardrails.audit.keys import signing_key
+
+    settings = load_settings().settings
+    reader = LogReader(log or settings.audit_dir)
+    if log is None and reader.size > reader.checkpoint.size:
+        AuditLog(settings.audit_dir, signing_key(settings)).close()
+        reader = LogReader(settings.audit_dir)
+    return reader
+
+
+def _show(verdict: Verdict) -> None:
+    from rich.console import Group
+
+    from finllm.cli.render import table, text
+
+    if verdict.first is not None:
+        head = text(f"DAMAGED at record {verdict.first.index}: {verdict.first.kind}", "bold red")
+    elif verdict.witnessed is None:
+        head = text("completeness unproven: no record is damaged, but no witness says that none is missing or was "
+                    "written anew; give --witness", "yellow")  # fmt: skip
+    else:
+        head = text(f"ok: {verdict.size} records, the first {verdict.witnessed} of them seen by a witness", "green")
+    rows = [("log", verdict.origin or "-"), ("records", str(verdict.size)), ("signed", str(verdict.signed)),
+            ("witnessed", "-" if verdict.witnessed is None else str(verdict.witnessed))]  # fmt: skip
+    parts = [head, table(("", ""), rows), *(text(f"note: {note}", "dim") for note in verdict.notes)]
+    if verdict.damage:
+        parts.append(table(("record", "kind", "what"), [(str(d.index), d.kind, d.what) for d in verdict.damage]))
+    out_console().print(Group(*parts))
+
+
+def _encoded(hash: bytes) -> str:
+    return base64.b64encode(hash).decode()

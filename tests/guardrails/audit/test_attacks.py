@@ -1,0 +1,36 @@
+"""Whatever is done to a log that a witness saw is found and the record named; an untouched log raises no alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finllm.guardrails.audit import read_witnessed, verify_log
+from tests.guardrails.audit.attacks import ATTACKS, build
+
+SEEDS = 12
+"""The benchmark runs 200 of each; `python -m benchmarks.audit attacks`."""
+CLEAN = 60
+"""The benchmark looks at 2,000."""
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_is_caught_and_the_first_bad_record_named(name: str, tmp_path: Path) -> None:
+    for seed in range(SEEDS):
+        victim = build(tmp_path / str(seed), seed)
+        expected = ATTACKS[name](victim)
+        verdict = verify_log(victim.folder, read_witnessed(victim.witness))
+        assert verdict.first is not None, (name, seed)
+        assert verdict.first.index == expected.index, (name, seed, verdict.damage)
+        assert verdict.first.kind in expected.kinds, (name, seed, verdict.damage)
+        assert not verdict.complete
+
+
+def test_a_log_that_nobody_touched_raises_no_alarm(tmp_path: Path) -> None:
+    for seed in range(CLEAN):
+        victim = build(tmp_path / str(seed), seed, fewest=1)
+        verdict = verify_log(victim.folder, read_witnessed(victim.witness))
+        assert verdict.damage == (), seed
+        assert (verdict.complete, verdict.size, verdict.witnessed) == (True, victim.size, victim.seen)
+        assert not verify_log(victim.folder).complete, "without a witness completeness is unproven"
