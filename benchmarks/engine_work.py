@@ -11,13 +11,9 @@ from finllm.scheduler.task import Prompt
 OUT = 48
 """Output tokens of a chat request, at most."""
 
-_SYSTEM = (
-    "You are a risk analyst at a bank. "
-    + (
-        "You read news about markets and explain it in plain words to a risk manager who holds a book of shares, bonds and "
-        "oil futures and wants to know what moves, which way, and through which channel. "
-    )
-    * 6
+_SYSTEM = "You are a risk analyst at a bank. " + 6 * (
+    "You read news about markets and explain it in plain words to a risk manager who holds a book of shares, bonds "
+    "and oil futures and wants to know what moves, which way, and through which channel. "
 )
 _NEWS = (
     "The strait is closed to tankers.",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
+from finllm.graphs.desk import engine_config
 from finllm.models.ladder import Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
@@ -21,7 +22,6 @@ from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.calibration import Key, RungCalibration, Speed, find, keep, read_calibrations
 from finllm.scheduler.calibration_probe import measure_rung
-from finllm.scheduler.engine.engine import EngineConfig
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
@@ -45,10 +45,7 @@ def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[
     """The backend that runs use, on one rung."""
     process = EngineProcess()
     name = f"calibration:{source.name}:{rung.precision}"
-    config = EngineConfig(
-        rung.path, threads=settings.threads, slots=settings.slots, context=settings.context,
-        cells=settings.context * min(settings.slots, 2), store=settings.prefix_cache << 20,
-    )  # fmt: skip
+    config = engine_config(rung.path, settings)
     offer = Offer(name, "edge", rung.precision, rung.sha256, llama_build(), settings.context)
     try:
         yield LlamaCppBackend(process.open(name, config), offer)

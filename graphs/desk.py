@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from finllm.agents.agent import Caller
 from finllm.errors import BackendError
@@ -107,17 +108,21 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
     for tier, precision in tiers:
         rung = ensure_rung(source, precision, settings, progress)
         name = f"{tier}:{source.name}:{precision}"
-        config = EngineConfig(
-            rung.path,
-            threads=settings.threads,
-            slots=settings.slots,
-            context=settings.context,
-            cells=settings.context * min(settings.slots, 2),
-            store=settings.prefix_cache << 20,
-        )
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        backends.append(LlamaCppBackend(process.open(name, config), offer))
+        backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer))
     return backends
+
+
+def engine_config(path: Path, settings: Settings) -> EngineConfig:
+    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share."""
+    return EngineConfig(
+        path,
+        threads=settings.threads,
+        slots=settings.slots,
+        context=settings.context,
+        cells=settings.context * min(settings.slots, 2),
+        store=settings.prefix_cache << 20,
+    )
 
 
 def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend | InProcessBackend]:
