@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finllm.agents.compliance import RuleCall
@@ -23,6 +25,7 @@ from finllm.agents.sanity_checker import SourceCheck
 from finllm.agents.validator import Validation
 from finllm.tools.factors import FACTOR_IDS
 from training.corpus.build import Corpus, clean_texts, counts, labels_of, main, words
+from training.corpus.grammar import divide
 from training.corpus.schema import (
     ALLOWED,
     SPLITS,
@@ -216,6 +219,14 @@ def test_a_size_without_a_direction_is_refused() -> None:
     data = dump_item(next(item for item in read_handwritten() if item.task == "reading"))
     with pytest.raises(ValidationError, match="has a size and no direction"):
         parse_item(data | {"labels": {"factors": {"GOLD": "none"}, "sizes": {"GOLD": "small"}}})
+
+
+@given(st.lists(st.text(min_size=1), unique=True, min_size=3), st.sampled_from((0.1, 0.15, 0.2)))
+def test_splits_depend_on_the_names_alone_and_none_is_empty(names: list[str], share: float) -> None:
+    split = divide(names, share)
+    assert split == divide(reversed(names), share)
+    assert set(split) == set(names)
+    assert set(split.values()) == set(SPLITS)
 
 
 def test_the_command_names_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
