@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
 from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Account, Prompt, Task
-from finllm.scheduler.template import Choices, Template, compile_template
+from finllm.scheduler.template import Template, compile_template
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 LABELS = string.ascii_uppercase

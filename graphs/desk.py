@@ -15,9 +15,11 @@ from finllm.memory.ledger import Ledger
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.scheduler.backends import Backend
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.engine.engine import EngineConfig
+from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.task import Account, Budget, Spent, Tier
 from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
@@ -63,9 +65,9 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
     with contextlib.ExitStack() as closing:
         ledger = Ledger(settings.ledger_path)
         closing.callback(ledger.close)
-        backends = llama_backends(settings, bus)
-        for backend in backends:
-            closing.callback(backend.close)
+        process = EngineProcess()
+        closing.callback(process.close)
+        backends = llama_backends(settings, bus, process)
         yield assemble(settings, bus, ledger, backends)
 
 
@@ -77,7 +79,7 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     return Desk(settings, bus, ledger, broker, knowledge, embedder, Calibrations(settings.calibrations_dir))
 
 
-def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:
+def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
     """The edge and the deep backend of the default model, both derived from one file: deep is no deeper than that."""
     source = default_source(settings)
 
@@ -88,17 +90,17 @@ def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:
     tiers: tuple[tuple[Tier, str], ...] = (("edge", settings.edge_precision), ("deep", settings.deep_precision))
     for tier, precision in tiers:
         rung = ensure_rung(source, precision, settings, progress)
-        backends.append(
-            LlamaCppBackend(
-                rung.path,
-                rung.sha256,
-                name=f"{tier}:{source.name}:{precision}",
-                tier=tier,
-                precision=precision,
-                threads=settings.threads,
-                context=settings.context,
-            )
+        name = f"{tier}:{source.name}:{precision}"
+        config = EngineConfig(
+            rung.path,
+            threads=settings.threads,
+            slots=settings.slots,
+            context=settings.context,
+            cells=settings.context * min(settings.slots, 2),
+            store=settings.prefix_cache << 20,
         )
+        offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
+        backends.append(LlamaCppBackend(process.open(name, config), offer))
     return backends
 
 

@@ -13,10 +13,10 @@ import anyio
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFinished, CallStarted, EventBus, Placed
 from finllm.scheduler.backends import Backend, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.filling import Choices
 from finllm.scheduler.policy import Placement, least_tokens, place
 from finllm.scheduler.record import Entry, Recorder
 from finllm.scheduler.task import Account, Task, key_of
-from finllm.scheduler.template import Choices
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ class Broker:
                     "prompt_tokens": generation.prompt_tokens,
                     "output_tokens": generation.output_tokens,
                     "seconds": generation.seconds,
+                    "cached_tokens": generation.cached_tokens,
+                    "side_by_side": generation.side_by_side,
                 }
                 asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer)}
                 entry = self._kept(Entry(key, "call", offer.name, asked, response), task, run_id)
@@ -153,8 +155,8 @@ class Broker:
             account.check(_not_done(task))
             self._bus.emit(CallStarted(key=key, agent=task.agent, backend=name))
             last = limit == account.tokens_left("edge") < float("inf")
-            request = Request(task.prompt, task.template, task.priors, task.seed, limit)
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
+            request = Request(task.prompt, task.template, task.priors, task.seed, limit, rank=task.value, within=wait)
             try:
                 with anyio.fail_after(wait):
                     generation = await backend.generate(request)
@@ -167,8 +169,6 @@ class Broker:
                 account.check(_not_done(task))
                 fix = "raise FINLLM_CALL_TIMEOUT or check the backend with 'finllm doctor'"
                 raise BackendError(f"{name!r} gave no answer within {wait:.0f} s", fix=fix) from None
-            finally:
-                request.stop.set()
             account.spend(tier, generation.tokens)
             return generation
 

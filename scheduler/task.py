@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from finllm.errors import BudgetExceeded
-from finllm.scheduler.template import Template
+from finllm.scheduler.template import Template, Write
 
 Tier = Literal["edge", "deep"]
 
@@ -41,7 +41,7 @@ class Task:
     """One model call that an agent asks for.
 
     `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
-    expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `template.fill`.
+    expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
     """
 
     agent: str
@@ -67,7 +67,8 @@ class Task:
 
     def most_tokens(self) -> int:
         """More than any call of this task uses: a token is at least one byte of what goes in or may come out."""
-        return len(json.dumps(self.content(), ensure_ascii=False).encode()) + CHAT_OVERHEAD
+        written = sum(step.tokens for step in self.template if isinstance(step, Write))
+        return len(json.dumps(self.content(), ensure_ascii=False).encode()) + written + CHAT_OVERHEAD
 
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:

@@ -14,7 +14,10 @@ import pytest
 
 from finllm.events import EventBus
 from finllm.graphs.desk import llama_backends
+from finllm.models.ladder import ensure_rung
+from finllm.models.registry import default_source
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, before llama.cpp is loaded
@@ -96,10 +99,15 @@ def ladder_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def real_backends(ladder_home: Settings) -> Iterator[list[LlamaCppBackend]]:
     """The real edge and deep backends, loaded on their first call."""
-    backends = llama_backends(ladder_home, EventBus())
-    yield backends
-    for backend in backends:
-        backend.close()
+    process = EngineProcess()
+    yield llama_backends(ladder_home, EventBus(), process)
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def edge_weights(ladder_home: Settings) -> Path:
+    """The file of the real edge rung."""
+    return ensure_rung(default_source(ladder_home), ladder_home.edge_precision, ladder_home).path
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from finllm.errors import BackendError
+from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Prompt, Tier
-from finllm.scheduler.template import Choices, Template
+from finllm.scheduler.template import Template
 
 __all__ = ["Backend", "Generation", "Offer", "Request", "TokenLimitReached"]
 
@@ -19,6 +19,7 @@ class TokenLimitReached(BackendError):
 
     def __init__(self, limit: float, tokens: int) -> None:
         super().__init__(f"the call needs more than the {limit:.0f} tokens left", fix="give the run a larger --budget")
+        self.limit = limit
         self.tokens = tokens
 
 
@@ -38,8 +39,8 @@ class Offer:
 class Request:
     """A call as a backend sees it.
 
-    `token_limit`: the call fails before it would use more. `stop`: set by the caller to abandon the call; a backend
-    looks at it between steps.
+    `token_limit`: the call fails before it would use more. `rank`: of the calls that wait the highest goes first.
+    `background`: gives way to every call that is not. `within`: the call is of no use after so many seconds.
     """
 
     prompt: Prompt
@@ -47,18 +48,27 @@ class Request:
     priors: Mapping[str, Mapping[str, float]] | None
     seed: int
     token_limit: float = float("inf")
-    stop: threading.Event = field(default_factory=threading.Event)
+    rank: float = 0.0
+    background: bool = False
+    within: float = float("inf")
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A filled template. `tokens` counts prompt and output; `seconds` is the time the model worked."""
+    """A filled template.
+
+    `tokens` counts prompt and output; `seconds` is the time that the model worked for this request, its share where it
+    served others in the same steps. `cached_tokens` of the prompt were not computed again; `side_by_side` is the most
+    requests that one step served.
+    """
 
     text: str
     choices: Choices
     prompt_tokens: int
     output_tokens: int
     seconds: float
+    cached_tokens: int = 0
+    side_by_side: int = 1
 
     @property
     def tokens(self) -> int:
@@ -66,7 +76,10 @@ class Generation:
 
 
 class Backend(Protocol):
-    """Something that generates. Errors of `generate`: BackendError, never a hang: the caller bounds the wait."""
+    """Something that generates. A caller that no longer wants the answer cancels the await.
+
+    Errors of `generate`: BackendError, never a hang: the caller bounds the wait.
+    """
 
     @property
     def offer(self) -> Offer: ...

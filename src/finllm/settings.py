@@ -27,6 +27,10 @@ class Settings(BaseModel):
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
     context: int = Field(default=4096, ge=512, le=131072, description="context length of a backend, tokens")
+    slots: int = Field(
+        default=8, ge=1, le=256, description="calls side by side on a backend; 1: the same bits for the same call"
+    )
+    prefix_cache: int = Field(default=256, ge=0, le=65536, description="saved prompts of a backend, MiB")
     call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
     seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
 

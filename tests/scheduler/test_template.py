@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional
 
@@ -22,7 +23,9 @@ from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR, Validation
 from finllm.errors import BackendError
 from finllm.models.registry import default_source
-from finllm.scheduler.template import Choose, Filled, Pick, Template, Unless, compile_template, fill
+from finllm.scheduler.filling import Ask, Compose, Filled, fill, walk
+from finllm.scheduler.prose import Prose
+from finllm.scheduler.template import Choose, Pick, Template, Unless, Write, Written, compile_template
 from finllm.settings import Settings
 
 AGENTS = (MARKET_SIGNAL, NARRATIVE, SANITY_CHECKER, VALIDATOR, STRESS_TESTER, COMPLIANCE)
@@ -213,3 +216,42 @@ def first_tokens(ladder_home: Settings) -> Any:
 
 def verdict(filled: Filled) -> str:
     return json.loads(filled.text)["verdict"]
+
+
+def test_free_text_is_one_more_question_and_stands_in_the_judgement() -> None:
+    class Story(BaseModel):
+        mood: Literal["up", "down"]
+        why: Annotated[str, Written(tokens=20, names=("S&P 500",))]
+
+    template = compile_template(Story, {"why": ["E7"]})
+    walking = walk(template)
+    ask = next(walking)
+    assert isinstance(ask, Ask)
+    assert ask.text == '{"mood":"'
+    compose = walking.send([0.0, 1.0])
+    assert isinstance(compose, Compose)
+    assert compose.text == 'down","why":"'
+    with pytest.raises(StopIteration) as end:
+        walking.send("The S&P 500 falls, see [[E7]]")
+    filled: Filled = end.value.value
+    assert Story.model_validate_json(filled.text).why == "The S&P 500 falls, see [[E7]]"
+
+
+@pytest.mark.parametrize(
+    "text", ["it falls 5 %", "see [[E8]]", 'a "quote"', "two\nlines", "see [[E7", "S&P 5000", "\\"]
+)
+def test_free_text_outside_its_grammar_is_refused(text: str) -> None:
+    prose = Prose(("E7",), ("S&P 500",))
+    assert not prose.allows(text)
+    walking = walk((Write("why", 20, prose),))
+    next(walking)
+    with pytest.raises(BackendError, match="left the grammar of 'why'"):
+        walking.send(text)
+
+
+@given(st.lists(st.sampled_from(["Oil rises", " [[E7]]", " S&P 500", ", ", "émigré", " 10-year"]), max_size=8))
+def test_what_the_grammar_allows_holds_no_digit_outside_references_and_names(parts: list[str]) -> None:
+    prose = Prose(("E7",), ("S&P 500", "10-year"))
+    text = "".join(parts)
+    assert prose.allows(text)
+    assert re.fullmatch(prose.pattern, text)

@@ -1,0 +1,113 @@
+"""A request that the engine has taken up: where it stands in its program and in the context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from finllm.errors import BackendError
+from finllm.scheduler.backends import TokenLimitReached
+from finllm.scheduler.engine.cells import Cells
+from finllm.scheduler.engine.job import Finished, Job
+from finllm.scheduler.engine.native import Logits
+from finllm.scheduler.engine.programs import Program
+from finllm.scheduler.filling import Filled
+from finllm.scheduler.template import Write
+
+NOWHERE = -1
+FIELD = 5
+"""Tokens of a field of a judgement, with its name and punctuation, roughly."""
+
+
+def _no_cells() -> Cells:
+    return np.empty(0, dtype=np.int32)
+
+
+@dataclass
+class Live:
+    """A job with its program.
+
+    `head`: the tokens known at once, the prompt and what is forced behind it. `waiting`: tokens still to be decoded.
+    `cells`: those decoded. `sequence`: NOWHERE while it is not in the context; then `saved` holds its cells if it was
+    there before.
+    """
+
+    job: Job
+    program: Program
+    prompt_tokens: int
+    head: list[int]
+    waiting: list[int]
+    filled: Filled | None = None
+    sequence: int = NOWHERE
+    cells: Cells = field(default_factory=_no_cells)
+    saved: bytes | None = None
+    cached: int = 0
+    passed_over: int = 0
+    seconds: float = 0.0
+    side_by_side: int = 1
+    output_tokens: int = 0
+
+    @classmethod
+    def begin(cls, job: Job, program: Program, prompt: list[int], context: int) -> Live:
+        """Take a job up. Errors: BackendError for a prompt that cannot fit, TokenLimitReached."""
+        limit = job.work.token_limit
+        if len(prompt) > limit:
+            raise TokenLimitReached(limit, 0)
+        live = cls(job, program, len(prompt), list(prompt), [])
+        try:
+            first = next(program)
+        except StopIteration as end:
+            live.filled = end.value
+            return live
+        live.head += first.tokens
+        live.waiting = list(live.head)
+        live.count(len(first.tokens), context)
+        return live
+
+    @property
+    def rows(self) -> int:
+        """About how many tokens it decodes in a step: prose one by one, a judgement a field with its name."""
+        return 1 if any(isinstance(step, Write) for step in self.job.work.template) else FIELD
+
+    @property
+    def decoded(self) -> int:
+        return len(self.cells)
+
+    @property
+    def answering(self) -> bool:
+        """Its prompt is through: it waits for short runs of tokens only."""
+        return self.decoded >= len(self.head)
+
+    def count(self, more: int, context: int) -> None:
+        """Count output tokens before they are fed. Errors: TokenLimitReached, BackendError beyond the context."""
+        total = self.prompt_tokens + self.output_tokens + more
+        if total > self.job.work.token_limit:
+            raise TokenLimitReached(self.job.work.token_limit, self.prompt_tokens + self.output_tokens)
+        if total > context:
+            raise too_long(context)
+        self.output_tokens += more
+
+    def go_on(self, logits: Logits, context: int) -> int:
+        """Send the program its logits; `waiting` holds what it asks for next, and `filled` is set at its end.
+
+        Returns how many tokens it goes back over. Errors: as `count`, and whatever the program raises.
+        """
+        try:
+            feed = self.program.send(logits)
+        except StopIteration as end:
+            self.filled = end.value
+            return 0
+        self.count(len(feed.tokens), context)
+        self.waiting = list(feed.tokens)
+        return feed.back
+
+    def finished(self, filled: Filled) -> Finished:
+        return Finished(filled, self.prompt_tokens, self.output_tokens, self.cached, self.seconds, self.side_by_side)
+
+
+def too_long(context: int) -> BackendError:
+    return BackendError(
+        f"the prompt needs more than the {context} tokens of the context",
+        fix="shorten the sources or raise FINLLM_CONTEXT",
+    )
