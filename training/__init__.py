@@ -1,0 +1,1 @@
+"""What makes the adapters: the corpus and the training. Run from the root of the repository; not shipped."""
