@@ -12,11 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-<<<<<<< HEAD
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit install format clean
-=======
-.PHONY: demo test check bench bench-stress bench-signals corpus install format clean
->>>>>>> refs/heads/corpus
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit corpus install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -40,13 +36,10 @@ bench-stress: install
 bench-signals: install
 	$(BIN)/python -m benchmarks.signals
 
-<<<<<<< HEAD
 bench-audit: install
 	$(BIN)/python -m benchmarks.audit
-=======
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
->>>>>>> refs/heads/corpus
 
 format: install
 	$(BIN)/ruff check --fix .
