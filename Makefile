@@ -30,6 +30,10 @@ check: install
 bench: install
 	$(BIN)/python -m benchmarks.demo
 
+bench-engine: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.engine
+
 bench-stress: install
 	$(BIN)/python -m benchmarks.stress
 

@@ -104,7 +104,8 @@ def engine(model: Path, mark: str, at_once: int) -> Figures:
 def limit(model: Path, mark: str, at_once: int) -> Figures:
     """A raw decode loop over sequences that share a prefix, with nothing around it, and the unshared prefill.
 
-    The attention that is faster for it on this machine is the engine's own; so the loop uses it too.
+    The attention that is fastest for it on this machine is the engine's own, so the loop uses it too. What ends leaves
+    the batch.
     """
     native = Native(model, threads=THREADS, cells=8192, sequences=at_once)
     prompts = [native.vocabulary.chat_tokens(prompt) for prompt in chats(mark)]
@@ -116,13 +117,15 @@ def limit(model: Path, mark: str, at_once: int) -> Figures:
         for sequence in range(1, len(group)):
             native.share(0, sequence, shared)
         started = time.monotonic()
-        last = _prefill(native, [prompt[shared:] for prompt in group], shared)
-        tokens += len(group)
-        for step in range(OUT - 1):
-            runs = [Run(s, len(prompt) + step, [last[s]], scored=True) for s, prompt in enumerate(group)]
+        last = dict(enumerate(_prefill(native, [prompt[shared:] for prompt in group], shared)))
+        for step in range(OUT):
+            last = {s: token for s, token in last.items() if token not in native.vocabulary.ends}
+            tokens += len(last)
+            if not last or step == OUT - 1:
+                break
+            runs = [Run(s, len(group[s]) + step, [token], scored=True) for s, token in last.items()]
             rows = native.decode(runs)
-            last = [int(native.logits(row).argmax()) for row in rows]
-            tokens += len(group)
+            last = {s: int(native.logits(row).argmax()) for s, row in zip(list(last), rows, strict=True)}
         seconds += time.monotonic() - started
         for sequence in range(len(group)):
             native.forget(sequence, shared if sequence == 0 else 0)

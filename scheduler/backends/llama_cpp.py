@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
 from finllm.scheduler.backends import Generation, Offer, Request
@@ -23,11 +24,16 @@ class ServesJobs(Protocol):
 
 
 class LlamaCppBackend:
-    """A GGUF file on the CPU (or on what llama.cpp was built for), behind an engine."""
+    """A GGUF file on the CPU (or on what llama.cpp was built for), behind an engine.
 
-    def __init__(self, engine: ServesJobs, offer: Offer) -> None:
+    `adapter`: a GGUF LoRA adapter that the engine puts on its context for this backend's calls, without loading the
+    weights again; the offer's digest then stands for both. Backends with different adapters may share an engine.
+    """
+
+    def __init__(self, engine: ServesJobs, offer: Offer, adapter: Path | None = None) -> None:
         self._engine = engine
         self._offer = offer
+        self._adapter = adapter
 
     @property
     def offer(self) -> Offer:
@@ -81,7 +87,7 @@ class LlamaCppBackend:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result)
 
-        job = Job(_work(request), done, on_text)
+        job = Job(_work(request, self._adapter), done, on_text)
         self._engine.submit(job)
         try:
             finished = await answer
@@ -99,7 +105,7 @@ class LlamaCppBackend:
         )
 
 
-def _work(request: Request) -> Work:
+def _work(request: Request, adapter: Path | None) -> Work:
     return Work(
         request.prompt,
         request.template,
@@ -109,6 +115,7 @@ def _work(request: Request) -> Work:
         request.rank,
         request.background,
         request.within,
+        None if adapter is None else str(adapter),
     )
 
 

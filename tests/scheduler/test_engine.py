@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,49 @@ def test_each_answer_follows_its_own_prompt(desk: Desk) -> None:
     for word in words:
         said = desk.finished(word).filled.text.lower()
         assert not any(other in said for other in words if other != word), said
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter that turns the model's first layers into something else."""
+    path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
+    random_numbers = np.random.default_rng(3)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    for layer in range(8):
+        name = f"blk.{layer}.ffn_up.weight"
+        writer.add_tensor(f"{name}.lora_a", random_numbers.normal(0, 0.4, (4, 576)).astype(np.float32))
+        writer.add_tensor(f"{name}.lora_b", random_numbers.normal(0, 0.4, (1536, 4)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_adapters_are_swapped_between_requests_and_their_cells_are_never_mixed(desk: Desk, adapter: Path) -> None:
+    user = "The strait is closed. " * 8
+    for name, path in (("a plain", None), ("b adapted", adapter), ("c plain", None), ("d adapted", adapter)):
+        desk.ask(name, user, JUDGES, adapter=None if path is None else str(path))
+    desk.run()
+    chances = {name: desk.finished(name).filled.choices["oil"]["up"] for name in desk.answers}
+    assert chances["a plain"] == pytest.approx(chances["c plain"], abs=0.05)
+    assert chances["b adapted"] == pytest.approx(chances["d adapted"], abs=0.05)
+    assert abs(chances["a plain"] - chances["b adapted"]) > 0.1
+    desk.native.adapt(None)
+    desk.assert_nothing_left()
+
+
+def test_a_file_that_is_no_adapter_is_refused_and_others_are_served(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "none.gguf"
+    path.write_bytes(b"GGUF")
+    desk.ask("wrong", "Rates rise.", JUDGES, adapter=str(path))
+    desk.ask("right", "Rates rise.", JUDGES)
+    desk.run()
+    assert "cannot use the adapter" in str(desk.answers["wrong"])
+    desk.finished("right")
 
 
 # -- the thread and the process around it
