@@ -188,11 +188,14 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
     roles["position"] = positions[0]
     roles["total"] = add(total, "usd", "book", "P&L", period, f"sum({', '.join(positions)})")
     roles["share"] = add(total / value, "return", "book", "P&L over market value", period, f"{roles['total']} / {roles['value']}")
-    roles["factor"] = add(pnl(value / 25), "usd", first, "P&L by factor", period, f"part of {roles['total']}")
-    roles["other"] = add(pnl(value / 40), "usd", names[1], "P&L by factor", period, f"part of {roles['total']}")
+    by_factor, by_sector = (pnl(value / 25), pnl(value / 40)), pnl(value / 25)
+    part = f"part of {roles['total']}"
+    roles["factor"] = add(by_factor[0], "usd", first, "P&L by factor", period, part)
+    roles["other"] = add(by_factor[1], "usd", names[1], "P&L by factor", period, part)
+    add(round(total - sum(by_factor), 2), "usd", names[2], "P&L by factor", period, part)
     sectors = draw.sample(SECTORS, 2)
-    roles["sector"] = add(pnl(value / 25), "usd", sectors[0], "P&L by sector", period, f"part of {roles['total']}")
-    add(pnl(value / 25), "usd", sectors[1], "P&L by sector", period, f"part of {roles['total']}")
+    roles["sector"] = add(by_sector, "usd", sectors[0], "P&L by sector", period, part)
+    add(round(total - by_sector, 2), "usd", sectors[1], "P&L by sector", period, part)
     roles["horizon"] = add(float(steps), "days", "scenario", "horizon", period, "given by the scenario")
     roles["low"] = add(total - abs(pnl(value / 20)), "usd", "book", "interval, lower end", period, "simulated")
     roles["high"] = add(total + abs(pnl(value / 20)), "usd", "book", "interval, upper end", period, "simulated")
