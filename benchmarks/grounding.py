@@ -38,7 +38,7 @@ _OPPOSITE = {
     "is down": "is up", "rise": "fall", "jump": "drop", "fall": "rise", "drop": "jump", "decline": "rise",
     "rose": "fell", "climbed": "slid", "fell": "rose", "slid": "climbed",
 }  # fmt: skip
-_NOUN_GAIN = ("of",)
+
 
 
 def _pick(

@@ -42,6 +42,12 @@ _NEUTRAL = re.compile(r"volatility|value at risk|shortfall|^market value|^limit|
 _LOSSES = re.compile(r"value at risk|shortfall|^limit")
 _LOSS_CUE = re.compile(r"at risk|\bC?VaR\b|\bES\b|shortfall|limit|allow|cap\b|ceiling|bound", re.IGNORECASE)
 """Words beside which a loss that might be, or is allowed, is meant and not one that comes."""
+_CUES = tuple((re.compile(what), re.compile(cue, re.IGNORECASE)) for what, cue in (
+    (r"^forecast", r"forecast|predict|project|expect|model|ahead"),
+    (r"past event to repeat", r"repeat|replay|again|histor|past|window|analogue"),
+    (r"^interval, ", r"between|from|range|interval|band|low|high|worst|best|least|most|confidence|end\b"),
+))  # fmt: skip
+"""Rows beside the main story, and the words or period without which a number that names no row is not one of these."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,10 @@ class _Sentence:
         for period in self._periods_of(number):
             if not period.fits(row):
                 return no(4, "period", f"{period.text!r}: {row.id} is for {row.period!r}")
+        if number.cite is None and not self._periods_of(number):
+            for what, cue in _CUES:
+                if what.search(row.what) and not cue.search(self._rest):
+                    return no(1, "value", f"{row.id} is {row.what!r}, which the sentence does not say")
         if (why := misfit(row, self.evidence)) is not None:
             return no(5, "formula", f"{row.id}: {why}")
         return None
@@ -244,13 +254,16 @@ class _Sentence:
 
     def _owner(self, period: Period) -> Quantity | None:
         """The number that a period is about: in its clause the one before it, else after it; else in the sentence."""
-        if re.search(r"\bhorizon(?: is| of|:)? *$", self._rest[: period.start]) and self._is_horizon(period):
+        if self._says_horizon(period):
             return None
         start, end = self._clause(period.start)
         before = [one for one in self.numbers if one.end <= period.start]
         after = [one for one in self.numbers if one.start >= period.end]
         near = [one for one in before if one.start >= start][-1:] or [one for one in after if one.start < end][:1]
         return next(iter(near or before[-1:] or after[:1]), None)
+
+    def _says_horizon(self, period: Period) -> bool:
+        return re.search(r"\bhorizon(?: is| of|:)? *$", self._rest[: period.start], re.IGNORECASE) is not None
 
     def _is_horizon(self, period: Period) -> bool:
         return any(row.unit == "days" and period.days == row.value for row in self.evidence)
@@ -260,7 +273,8 @@ class _Sentence:
         return [one for one in self.periods if self._owner(one) is None]
 
     def fault_of_period(self, period: Period) -> Ungrounded | None:
-        if self._is_horizon(period) or any(period.fits(row) for row in self.evidence):
+        fits = [row for row in self.evidence if period.fits(row)]
+        if self._is_horizon(period) or (fits and not self._says_horizon(period)):
             return None
         return Ungrounded(period.text, "period", "no row is for that period")
 

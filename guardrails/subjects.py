@@ -30,7 +30,8 @@ _NO_NAMES = frozenset((
     "January February March April May June July August September October November December Monday Tuesday Wednesday "
     "Thursday Friday Saturday Sunday It That This There They We What Which Nothing Nobody The A An Our Your Its Their These Those All Each "
     "Both In On At By Of For From To With Over After Before Through Without Within Under Between If When While Where Were "
-    "Had As So Then But And Or Not No Most Some Many Much More Less USD US P&L VaR ES CVaR I Q1 Q2 Q3 Q4 E").split())  # fmt: skip
+    "Had As So Then But And Or Not No Most Some Many Much More Less Overall However Today Here Still Yet Thus Hence Together Again Now "
+    "Meanwhile Also Finally First Second Third Next Otherwise Instead Elsewhere Of USD US P&L VaR ES CVaR I Q1 Q2 Q3 Q4 E").split())  # fmt: skip
 
 _UP = (r"gain(?:s|ed|ing)?|ris(?:e|es|en|ing)|rose|climb(?:s|ed|ing)?|jump(?:s|ed|ing)?|up|higher|add(?:s|ed|ing)?|"
        r"mak(?:e|es|ing)|made|earn(?:s|ed|ing)?|profits?|profited|increas(?:e|es|ed|ing)|grow(?:s|n|ing)?|grew|"
@@ -105,7 +106,7 @@ def find_strangers(text: str) -> list[Mention]:
 
 
 _FINITE = re.compile(
-    r"(?:'s)?(?: alone| itself| also| then| now)? (?:is|are|was|were|has|have|had|will|would|could|may|might|should|can|showed|\w+s|"
+    r",|(?:'s)?(?: alone| itself| also| then| now)? (?:is|are|was|were|has|have|had|will|would|could|may|might|should|can|showed|\w+s|"
     rf"{_UP}|{_DOWN})\b", re.IGNORECASE)  # fmt: skip
 """What follows the subject of a sentence, so that its capital is a name's and not only the first word's."""
 _OTHER = re.compile(rf"\b(?:{'|'.join(_ELSE)})\b", re.IGNORECASE)
