@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from benchmarks.narratives import (
+    FRESH,
     PHRASINGS,
     SECTORS,
     TICKERS,
@@ -190,12 +191,13 @@ def main() -> int:
     parse.add_argument("--count", type=int, default=1000, help="narratives for each mutation")
     parse.add_argument("--seed", type=int, default=1)
     parse.add_argument("--show", type=int, default=0, help="print so many misses of each kind")
-    parse.add_argument("--only", choices=("developed", "held-out"), help="one half of the phrasings")
+    parse.add_argument("--only", choices=("developed", "held-out", "fresh"), help="one set of phrasings")
     options = parse.parse_args()
-    halves = {"developed": [p for p in PHRASINGS if not held_out(p)], "held-out": [p for p in PHRASINGS if held_out(p)]}
+    sets = {"developed": [p for p in PHRASINGS if not held_out(p)], "held-out": [p for p in PHRASINGS if held_out(p)],
+            "fresh": list(FRESH)}  # fmt: skip
     failed = False
     print(f"{'phrasings':10} {'numbers':8} " + " ".join(f"{name:>16}" for name in ("clean refused", *MUTATIONS)))
-    for half, phrasings in halves.items():
+    for half, phrasings in sets.items():
         if options.only not in (None, half):
             continue
         for cited in (True, False):

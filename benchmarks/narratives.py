@@ -85,6 +85,26 @@ PHRASINGS = (
     "{total.E}, over a horizon of {horizon.n}, {total.v} {total.n}.",
 )  # fmt: skip
 
+FRESH = (
+    "Over {total.p} we see {total.e} {total.ving} {total.n}.",
+    "Should the story come true, {total.e} {total.v} some {total.n}, i.e. {share.n}, in {total.p}.",
+    "{total.E} takes a {total.noun} of {total.n}; {factor.e} alone is good for {factor.s}.",
+    "What hurts or helps is {factor.e}: {factor.s} within {factor.p}.",
+    "{shock.E} goes {shock.adj} {shock.n} and {rate.e} goes {rate.adj} {rate.n}.",
+    "Because {shock.e} {shock.v} {shock.n}, {position.e} {position.v} {position.n}.",
+    "No limit but that on {limit.e}, {limit.n}, is near.",
+    "{position.E} stands at {position.s}; {sector.e} stands at {sector.s}.",
+    "From {low.s} to {high.s}: that is where {low.e} ends up, {level.n} of the time.",
+    "In the past event, {analogue.p}, {analogue.e} {analogue.v} {analogue.n}.",
+    "{vol.E} swung by {vol.n} a year, judged by {vol.p}.",
+    "A one-day VaR of {var.n} was reported for {var.e}.",
+    "All of {value.e} was valued at {value.n}.",
+    "{other.E} hands {total.e} {other.s}.",
+    "({total.E}: {total.s}, {share.s}; {total.p}.)",
+    "Desk note: {sector.e} {sector.v} {sector.n}, {position.e} {position.v} {position.n}, horizon {position.p}.",
+)  # fmt: skip
+"""Phrasings written after the guard was finished, and run on it as they are."""
+
 ALIASES: dict[str, tuple[str, ...]] = {
     "book": ("the book", "the portfolio", "your book", "our portfolio"),
     "EQUITY_US": ("US equities", "equities", "the S&P 500", "EQUITY_US", "stocks"),

@@ -24,6 +24,7 @@ from finllm.guardrails.subjects import (
     find_directions,
     find_mentions,
     find_strangers,
+    is_name,
 )
 from finllm.tools.evidence import Evidence, EvidenceTable, show
 
@@ -32,7 +33,7 @@ NAMES = ("S&P 500", "10-year", "US 10-year", "RATE_US_10Y", "as_of")
 
 Fault = Literal["value", "unit", "sign", "entity", "period", "formula"]
 
-_REFERENCE = re.compile(r"\[\[([A-Za-z][A-Za-z0-9_]*)\]\]")
+_REFERENCE = re.compile(r"\[\[([A-Za-z][A-Za-z0-9_]*)(\.entity)?\]\]")
 _CITED = re.compile(r" ?\[(E[1-9][0-9]*)\]")
 _QUOTED = re.compile(r"«[^»]*»")
 _CUT = "\0"
@@ -61,11 +62,13 @@ class Ungrounded:
 
 def cited(sentence: str) -> list[str]:
     """The evidence ids that a sentence refers to, in order."""
-    return [name for name in _REFERENCE.findall(sentence) if re.fullmatch(r"E[1-9][0-9]*", name)]
+    return [name for name, _entity in _REFERENCE.findall(sentence) if re.fullmatch(r"E[1-9][0-9]*", name)]
 
 
 def ground(sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | None = None) -> str:
     """Fill in a sentence's `[[E7]]` references with the rows' values, and its `[[name]]` references from `quotes`.
+
+    `[[E7.entity]]` is whom the row is about.
 
     Quotes are the user's own words (a title, an instrument's id), shown as such. What comes out is read again: what it
     says about each number must be so. Errors: GroundingError for a number outside a reference, a reference to nothing,
@@ -85,19 +88,23 @@ def ground(sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | N
         name = match[1]
         if name in evidence:
             row = evidence[name]
+            if match[2]:
+                return row.entity if not marked or is_name(row.entity) else f"«{row.entity}»"
             shown = show(row.value, row.unit)
             if not marked:
                 return shown
             return f"«{shown}»" if row.unit == "text" else f"{shown} [{name}]"
         if quotes is not None and name in quotes:
-            return quotes[name] if not marked or quotes[name] in known else f"«{quotes[name].replace('»', '')}»"
+            said = quotes[name]
+            return said if not marked or (said in known and is_name(said)) else f"«{said.replace('»', '')}»"
         raise GroundingError(
             f"the sentence {sentence!r} refers to {name!r}, which no evidence row is",
             fix="cite an existing row, or report this as a fault of finllm",
         )
 
     marked = _REFERENCE.sub(lambda match: fill(match, marked=True), sentence)
-    for found in ungrounded(marked, evidence):
+    unnamed = [said for said in (quotes or {}).values() if said in known and not is_name(said)]
+    for found in ungrounded(marked, evidence, *unnamed[:1]):
         raise GroundingError(
             f"the sentence {sentence!r} does not fit its evidence: {found.number!r}: {found.why}",
             fix="word it as the row says, or report this as a fault of finllm",
@@ -114,8 +121,6 @@ def ungrounded(sentence: str, evidence: EvidenceTable, subject: str = BOOK) -> t
     text = _Sentence(sentence, evidence, subject)
     faults = [fault for number in text.numbers if (fault := text.fault_of(number)) is not None]
     faults += [fault for period in text.loose_periods() if (fault := text.fault_of_period(period)) is not None]
-    if not text.numbers and not faults:
-        return ()
     return (*faults, *text.unread())
 
 
@@ -146,7 +151,7 @@ class _Sentence:
 
     def unread(self) -> list[Ungrounded]:
         """Digits that were left over, which no number could be read from."""
-        left = re.findall(r"\S*[^\W\D_]\S*|\S*\d\S*", self._rest)
+        left = [word for word in self._rest.split() if any(character.isnumeric() for character in word)]
         return [Ungrounded(word, "value", "it cannot be read as a number") for word in left]
 
     def fault_of(self, number: Quantity) -> Ungrounded | None:

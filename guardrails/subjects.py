@@ -84,6 +84,11 @@ def entity_key(entity: str) -> str:
 _LABELS = {factor.label: id for id, factor in FACTORS.items()}
 
 
+def is_name(entity: str) -> bool:
+    """Whether a sentence may carry the name as it is: one that starts with a digit could pass for a number."""
+    return re.match(r"[^\W\d_]", entity) is not None
+
+
 def find_mentions(text: str, entities: Iterable[str]) -> list[Mention]:
     """Every name of a table's entities, of the book and of a factor, and every other name; longest first."""
     pattern, meant = _names(frozenset(entities))
@@ -116,7 +121,7 @@ _CAPITAL = re.compile(r"(?<![\w&])[A-Z][\w&.-]*\w")
 @lru_cache(maxsize=64)
 def _names(entities: frozenset[str]) -> tuple[re.Pattern[str], dict[str, frozenset[str]]]:
     meant: dict[str, set[str]] = {}
-    for entity in entities:
+    for entity in filter(is_name, entities):
         key = entity_key(entity)
         meant.setdefault(entity, set()).add(key)
         if " " in entity or not entity.isupper():
@@ -132,7 +137,7 @@ def _names(entities: frozenset[str]) -> tuple[re.Pattern[str], dict[str, frozens
     exact = sorted((name for name in meant if name != name.lower()), key=len, reverse=True)
     written = sorted((*exact, *loose), key=len, reverse=True)
     parts = [re.escape(n) if n in exact else f"(?i:{re.escape(n)})" for n in written]
-    pattern = re.compile(rf"(?<![\w&])(?:(?<=million )(?!)|{'|'.join(parts)})(?![\w&]|-\w)")
+    pattern = re.compile(rf"(?<![\w&])(?:{'|'.join(parts)})(?![\w&]|-\w)")
     return pattern, {name: frozenset(keys) for name, keys in meant.items()}
 
 
