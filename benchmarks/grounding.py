@@ -21,6 +21,7 @@ from benchmarks.narratives import (
     is_directed,
     names_of,
     narrative,
+    report_narrative,
 )
 from finllm.guardrails.grounding import ungrounded
 from finllm.tools.evidence import Evidence, EvidenceTable
@@ -154,14 +155,17 @@ def refused(told: Narrative, *, cited: bool) -> list[str]:
     return [f"{text}  <- {found}" for text in told.texts(cited=cited) for found in ungrounded(text, told.table)]
 
 
-def measure(phrasings: Sequence[str], count: int, seed: int, *, cited: bool, show: int = 0) -> dict[str, tuple[int, int]]:
-    """Per mutation how many were caught of how many made, and under `clean` how many clean ones were refused."""
+def measure(phrasings: Sequence[str] | None, count: int, seed: int, *, cited: bool, show: int = 0) -> dict[str, tuple[int, int]]:
+    """Per mutation how many were caught of how many made, and under `clean` how many clean ones were refused.
+
+    Without phrasings, the narratives are the summaries of reports.
+    """
     draw = random.Random(seed)
     hits: Counter[str] = Counter()
     made: Counter[str] = Counter()
     shown: Counter[str] = Counter()
     while min((made[name] for name in MUTATIONS), default=0) < count:
-        told = narrative(draw, phrasings)
+        told = report_narrative(draw) if phrasings is None else narrative(draw, phrasings)
         bad = refused(told, cited=cited)
         made["clean"] += 1
         hits["clean"] += bool(bad)
@@ -191,9 +195,9 @@ def main() -> int:
     parse.add_argument("--count", type=int, default=1000, help="narratives for each mutation")
     parse.add_argument("--seed", type=int, default=1)
     parse.add_argument("--show", type=int, default=0, help="print so many misses of each kind")
-    parse.add_argument("--only", choices=("developed", "held-out", "fresh"), help="one set of phrasings")
+    parse.add_argument("--only", choices=("report", "developed", "held-out", "fresh"), help="one set of phrasings")
     options = parse.parse_args()
-    sets = {"developed": [p for p in PHRASINGS if not held_out(p)], "held-out": [p for p in PHRASINGS if held_out(p)],
+    sets: dict[str, Sequence[str] | None] = {"report": None, "developed": [p for p in PHRASINGS if not held_out(p)], "held-out": [p for p in PHRASINGS if held_out(p)],
             "fresh": list(FRESH)}  # fmt: skip
     failed = False
     print(f"{'phrasings':10} {'numbers':8} " + " ".join(f"{name:>16}" for name in ("clean refused", *MUTATIONS)))

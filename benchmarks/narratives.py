@@ -14,7 +14,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from finllm.tools.evidence import EvidenceTable, Unit
+from finllm.graphs.closing import summary_lines
+from finllm.tools.evidence import EvidenceTable, Unit, show
 from finllm.tools.factors import FACTORS, FactorId
 
 PHRASINGS = (
@@ -248,6 +249,39 @@ def narrative(draw: random.Random, phrasings: Sequence[str]) -> Narrative:
                 and any(p.kind == "period" for p in pieces)
                 and any(p.kind == "entity" for p in pieces) and any(is_directed(p) for p in pieces)):  # fmt: skip
             return Narrative(table, roles, sentences)
+
+
+_REFERENCE = re.compile(r"\[\[(\w+?)(\.entity)?\]\]|\b(the book)\b")
+
+
+def report_narrative(draw: random.Random) -> Narrative:
+    """The summary that a run's report would give of a made-up table, as the report words it."""
+    table, roles = made_up_table(draw)
+    stress = {
+        "total": roles["total"], "total_share": roles["share"], "horizon": roles["horizon"],
+        "interval": [roles["low"], roles["high"]], "interval_level": roles["level"],
+        "by_factor": {row.entity: row.id for row in table if row.what == "P&L by factor"},
+    }  # fmt: skip
+    sentences: list[tuple[Piece, ...]] = []
+    for line in summary_lines(stress, table):
+        pieces: list[Piece] = []
+        at = 0
+        for match in _REFERENCE.finditer(line.replace("[[title]]", "Hormuz closed for 30 days")):
+            pieces += [Piece("text", match.string[at : match.start()])] if match.start() > at else []
+            pieces.append(_reported(match, table, roles))
+            at = match.end()
+        sentences.append((*pieces, Piece("text", match.string[at:])))
+    return Narrative(table, roles, tuple(sentences))
+
+
+def _reported(match: re.Match[str], table: EvidenceTable, roles: dict[str, str]) -> Piece:
+    if match[3]:
+        return Piece("entity", match[3], roles["total"])
+    row = table[match[1]]
+    if match[2]:
+        return Piece("entity", row.entity, row.id)
+    kind = "period" if row.unit == "days" else "number"
+    return Piece(kind, show(row.value, row.unit), row.id, float(row.value), row.unit)
 
 
 def is_directed(piece: Piece) -> bool:
