@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from finllm.agents.agent import Caller
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
+from finllm.graphs.state import Row
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.models.embedding import Embedder
@@ -35,17 +38,26 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """The weights file of each backend that has one, by the backend's name."""
+
+
+class StateWatch(Protocol):
+    """Sees the state before and after each node, as JSON-able data."""
+
+    def __call__(self, node: str, before: Row, after: Row) -> None: ...
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run at the desk: handed to every node."""
+    """One run at the desk: handed to every node. `watch` is told the state around each."""
 
     desk: Desk
     run_id: str
     request: RunRequest
     market: MarketStore
     account: Account
+    watch: StateWatch | None = None
 
     def caller(self, node: str) -> Caller:
         desk = self.desk
@@ -74,7 +86,9 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     embedder = Embedder()
     broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout)
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, Calibrations(settings.calibrations_dir))
+    weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
+    calibrations = Calibrations(settings.calibrations_dir)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights)
 
 
 def llama_backends(settings: Settings, bus: EventBus) -> list[LlamaCppBackend]:

@@ -29,7 +29,8 @@ from finllm.graphs.intake import intake
 from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
 from finllm.graphs.report import Report
 from finllm.graphs.request import RunRequest
-from finllm.graphs.state import Row, State
+from finllm.graphs.standing import recorded
+from finllm.graphs.state import Row, State, after
 from finllm.graphs.stress import stress_tester
 from finllm.graphs.validation import after_validator, human, validator
 from finllm.tools.scenario import BudgetEntry
@@ -76,6 +77,7 @@ async def run_stress_test(run_id: str, request: RunRequest, desk: Desk) -> Outco
     """
     run = open_run(desk, run_id, request)
     desk.ledger.start_run(run_id, request.model_dump(mode="json"))
+    run = recorded(run)
     desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
     return await _drive(run, {"opinions": []})
 
@@ -98,7 +100,7 @@ async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: 
     if budget is not None:
         scenario = request.scenario.model_copy(update={"budget": budget})
         request = request.model_copy(update={"scenario": scenario})
-    run = open_run(desk, run_id, request)
+    run = recorded(open_run(desk, run_id, request))
     desk.bus.emit(
         RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat(), resumed=True)
     )
@@ -195,6 +197,8 @@ def _timed(name: str, node: Node) -> Callable[[State, Runtime[RunContext]], Awai
         bus.emit(NodeStarted(node=name))
         started = time.monotonic()
         out = await node(state, runtime.context)
+        if runtime.context.watch is not None:
+            runtime.context.watch(name, dict(state), after(state, out))
         bus.emit(NodeFinished(node=name, seconds=time.monotonic() - started))
         return out
 

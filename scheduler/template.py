@@ -59,6 +59,19 @@ Step = Force | Choose | Pick
 Template = tuple[Step, ...]
 
 
+def template_from(rows: Sequence[Mapping[str, Any]]) -> Template:
+    """The template that a recorded task names: each row the step's type under `step`, and its fields."""
+    return tuple(_step(dict(row)) for row in rows)
+
+
+def _step(row: dict[str, Any]) -> Step:
+    kind = row.pop("step")
+    if kind == "Choose":
+        unless = row.get("unless")
+        return Choose(row["field"], tuple(row["values"]), None if unless is None else Unless(**unless))
+    return Pick(row["field"], tuple(row["labels"]), row["count"]) if kind == "Pick" else Force(row["text"])
+
+
 LEAST_PRIOR = 0.02
 """Priors below this count as this much, so that a value the model never says unasked cannot win by that alone."""
 

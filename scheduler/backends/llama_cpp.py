@@ -45,6 +45,11 @@ class LlamaCppBackend:
     def offer(self) -> Offer:
         return self._offer
 
+    @property
+    def path(self) -> Path:
+        """The weights file."""
+        return self._path
+
     async def generate(self, request: Request) -> Generation:
         """Fill the request's template.
 

@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from finllm import __version__
-from finllm.cli import backtest, config, data, doctor, history, read, reverse, run, scenarios, signals, stress
+from finllm.cli import backtest, config, data, doctor, history, read, replay, reverse, run, scenarios, signals, stress
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
 from finllm.cli.terminal import tolerate_narrow_encodings
@@ -57,6 +57,7 @@ backtest.add_to(app)
 signals.add_to(app)
 data.add_to(app)
 history.add_to(app)
+replay.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 doctor.add_to(app)
