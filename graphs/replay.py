@@ -104,7 +104,7 @@ class _States:
             raise ReplayRefused(f"run {ledger.run_id!r} has no state on record: it is older than replays are",
                                 fix="run it again")  # fmt: skip
         nodes = list(dict.fromkeys(node for node, _before in self._recorded))
-        name, _, count = (at or nodes[-1]).partition(":")
+        name, _, count = (at or list(self._recorded)[-1][0]).partition(":")
         passes = [pair for pair in self._recorded if pair[0] == name]
         if not passes or not (count or "1").isdigit() or not 0 < int(count or len(passes)) <= len(passes):
             raise InputError(f"run {ledger.run_id!r} has no state at {at!r}", fix=f"use one of {', '.join(nodes)}, or "

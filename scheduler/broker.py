@@ -44,6 +44,10 @@ class Broker:
         self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
+    def backends(self) -> tuple[Backend, ...]:
+        return tuple(self._backends.values())
+
+    @property
     def offers(self) -> tuple[Offer, ...]:
         return tuple(backend.offer for backend in self._backends.values())
 
