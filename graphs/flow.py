@@ -11,9 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import aiosqlite
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -23,6 +20,7 @@ from finllm.agents.agent import Opinion, judge
 from finllm.agents.narrative import NARRATIVE
 from finllm.errors import InputError, RecordError
 from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.closing import compliance, report
 from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
 from finllm.graphs.intake import intake
@@ -159,11 +157,8 @@ def _question(held: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def _graph(desk: Desk) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
     """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
-    async with aiosqlite.connect(desk.settings.checkpoints_path) as connection:
-        await connection.execute("PRAGMA journal_mode=WAL")
-        await connection.execute("PRAGMA synchronous=FULL")
-        serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=[])
-        yield build_graph().compile(checkpointer=AsyncSqliteSaver(connection, serde=serde))
+    async with checkpointer(desk.settings.checkpoints_path) as saver:
+        yield build_graph().compile(checkpointer=saver)
 
 
 def build_graph() -> StateGraph[State, RunContext, State, State]:
