@@ -42,7 +42,6 @@ _OPPOSITE = {
 }  # fmt: skip
 
 
-
 def _pick(
     told: Narrative, draw: random.Random, wanted: Callable[[Piece], bool], change: Callable[[Piece], str | None]
 ) -> Narrative | None:
@@ -104,10 +103,12 @@ def period(told: Narrative, draw: random.Random) -> Narrative | None:
         dates = list(re.finditer(r"\d{4}", piece.text))
         if dates:
             year = draw.choice(dates)
-            return f"{piece.text[:year.start()]}{int(year[0]) + draw.choice((-9, -2, -1, 1, 3))}{piece.text[year.end():]}"
+            return f"{piece.text[: year.start()]}{int(year[0]) + draw.choice((-9, -2, -1, 1, 3))}{piece.text[year.end() :]}"
         if draw.random() < 0.4:
             return re.sub(r"(trading )?(days|steps)", draw.choice(("weeks", "months", "years")), piece.text)
-        return re.sub(r"\b(\d+|five|ten|twenty-one|twenty|sixty)\b", str(draw.choice((1, 2, 3, 7, 15, 30, 45, 90))), piece.text)
+        return re.sub(
+            r"\b(\d+|five|ten|twenty-one|twenty|sixty)\b", str(draw.choice((1, 2, 3, 7, 15, 30, 45, 90))), piece.text
+        )
 
     return _pick(told, draw, lambda p: p.kind == "period", change)
 
@@ -155,7 +156,9 @@ def refused(told: Narrative, *, cited: bool) -> list[str]:
     return [f"{text}  <- {found}" for text in told.texts(cited=cited) for found in ungrounded(text, told.table)]
 
 
-def measure(phrasings: Sequence[str] | None, count: int, seed: int, *, cited: bool, show: int = 0) -> dict[str, tuple[int, int]]:
+def measure(
+    phrasings: Sequence[str] | None, count: int, seed: int, *, cited: bool, show: int = 0
+) -> dict[str, tuple[int, int]]:
     """Per mutation how many were caught of how many made, and under `clean` how many clean ones were refused.
 
     Without phrasings, the narratives are the summaries of reports.
@@ -184,7 +187,9 @@ def measure(phrasings: Sequence[str] | None, count: int, seed: int, *, cited: bo
             if not caught:
                 shown[name] += 1
                 if shown[name] <= show:
-                    changed = [(a, b) for a, b in zip(told.texts(cited=cited), wrong.texts(cited=cited), strict=True) if a != b]
+                    changed = [
+                        (a, b) for a, b in zip(told.texts(cited=cited), wrong.texts(cited=cited), strict=True) if a != b
+                    ]
                     print("MISSED", name, changed or wrong.texts(cited=cited), file=sys.stderr)
     return {name: (hits[name], made[name]) for name in ("clean", *MUTATIONS)}
 

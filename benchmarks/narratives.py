@@ -123,7 +123,11 @@ _UP = {"v": ("gains", "adds", "makes", "earns"), "vi": ("gain", "add", "make"), 
        "adj": ("up", "higher"), "ving": ("rising", "climbing"), "pv": ("has gained", "gained")}  # fmt: skip
 _DOWN = {"v": ("loses", "gives up", "sheds", "drops"), "vi": ("lose", "give up", "shed"), "noun": ("loss", "drawdown"),
          "adj": ("down", "lower"), "ving": ("falling", "dropping"), "pv": ("has lost", "lost")}  # fmt: skip
-_RISE = _UP | {"v": ("rises", "climbs", "jumps", "is up"), "noun": ("rise", "jump"), "pv": ("rose", "climbed", "has gained")}
+_RISE = _UP | {
+    "v": ("rises", "climbs", "jumps", "is up"),
+    "noun": ("rise", "jump"),
+    "pv": ("rose", "climbed", "has gained"),
+}
 _FALL = _DOWN | {"v": ("falls", "drops", "slides", "is down"), "noun": ("fall", "drop", "decline"),
                  "pv": ("fell", "slid", "has lost")}  # fmt: skip
 
@@ -154,9 +158,7 @@ class Narrative:
     def with_piece(self, sentence: int, at: int, piece: Piece) -> Narrative:
         pieces = list(self.sentences[sentence])
         pieces[at] = piece
-        return replace(
-            self, sentences=(*self.sentences[:sentence], tuple(pieces), *self.sentences[sentence + 1 :])
-        )
+        return replace(self, sentences=(*self.sentences[:sentence], tuple(pieces), *self.sentences[sentence + 1 :]))
 
 
 def _shown(piece: Piece, cited: bool) -> str:
@@ -188,7 +190,9 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
     unit = FACTORS[first].unit
     move = {"return": draw.choice((-1, 1)) * draw.uniform(0.01, 0.6), "bp": draw.choice((-1, 1)) * draw.uniform(5, 300),
             "points": draw.choice((-1, 1)) * draw.uniform(1, 40)}[unit]  # fmt: skip
-    roles["shock"] = add(move, unit, FACTORS[first].label, "shock (model)", history, "quantile of the factor's own moves")
+    roles["shock"] = add(
+        move, unit, FACTORS[first].label, "shock (model)", history, "quantile of the factor's own moves"
+    )
     roles["sigma"] = add(move / draw.uniform(0.01, 0.2) if unit == "return" else draw.uniform(0.5, 6) * (1 if move > 0 else -1),
                          "sigma", FACTORS[first].label, "size of the shock", history, "its own moves")  # fmt: skip
     roles["rate"] = add(draw.choice((-1, 1)) * float(draw.randrange(10, 300)), "bp", FACTORS["RATE_US_10Y"].label,
@@ -208,7 +212,9 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
     total = round(sum(gains), 2) or 1.0
     roles["position"] = positions[0]
     roles["total"] = add(total, "usd", "book", "P&L", period, f"sum({', '.join(positions)})")
-    roles["share"] = add(total / value, "return", "book", "P&L over market value", period, f"{roles['total']} / {roles['value']}")
+    roles["share"] = add(
+        total / value, "return", "book", "P&L over market value", period, f"{roles['total']} / {roles['value']}"
+    )
     by_factor, by_sector = (pnl(value / 25), pnl(value / 40)), pnl(value / 25)
     part = f"part of {roles['total']}"
     roles["factor"] = add(by_factor[0], "usd", first, "P&L by factor", period, part)
@@ -220,7 +226,9 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
     roles["horizon"] = add(float(steps), "days", "scenario", "horizon", period, "given by the scenario")
     roles["low"] = add(total - abs(pnl(value / 20)), "usd", "book", "interval, lower end", period, "simulated")
     roles["high"] = add(total + abs(pnl(value / 20)), "usd", "book", "interval, upper end", period, "simulated")
-    roles["level"] = add(draw.choice((0.8, 0.9, 0.95)), "probability", "book", "level of the interval", period, "stated")
+    roles["level"] = add(
+        draw.choice((0.8, 0.9, 0.95)), "probability", "book", "level of the interval", period, "stated"
+    )
     roles["var"] = add(abs(pnl(value / 60)), "usd", "book", "one-day value at risk, before the event", period,
                        f"historical simulation, {history}")  # fmt: skip
     start = day - dt.timedelta(days=draw.randrange(1000, 5000))

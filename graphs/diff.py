@@ -98,11 +98,15 @@ def _standing(uses: Iterable[Use]) -> dict[str, dict[str, str]]:
 def _flat(value: Any, path: str = "") -> dict[str, str]:
     """A JSON value as dotted paths. Lists of named things go by their name, so that an insertion shifts nothing."""
     if isinstance(value, Mapping):
-        return {k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()}
+        return {
+            k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()
+        }
     if isinstance(value, list):
         named = [one.get("id", one.get("factor")) if isinstance(one, Mapping) else None for one in value]
         labels = named if all(named) and len(set(named)) == len(named) else range(len(value))
-        return {k: v for label, part in zip(labels, value, strict=True) for k, v in _flat(part, f"{path}[{label}]").items()}
+        return {
+            k: v for label, part in zip(labels, value, strict=True) for k, v in _flat(part, f"{path}[{label}]").items()
+        }
     return {path: value if isinstance(value, str) else json.dumps(value)}
 
 

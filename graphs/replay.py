@@ -206,8 +206,11 @@ async def regenerate(run_id: str, ledger: RecordedLedger, backends: Iterable[Bac
         asked = use.entry.request
         backend = by_weights.get((asked["weights_sha256"], asked["precision"]))
         if backend is None:
-            raise ReplayRefused(f"run {run_id!r} is not regenerated: the weights {asked['weights_sha256'][:12]} of "
-                                f"{use.entry.actor!r} are not here", fix="set the model and precisions that the run had")
+            raise ReplayRefused(
+                f"run {run_id!r} is not regenerated: the weights {asked['weights_sha256'][:12]} of "
+                f"{use.entry.actor!r} are not here",
+                fix="set the model and precisions that the run had",
+            )
         request = Request(Prompt(**asked["prompt"]), template_from(asked["template"]), asked["priors"], asked["seed"])
         try:
             said = await backend.generate(request)
@@ -215,7 +218,11 @@ async def regenerate(run_id: str, ledger: RecordedLedger, backends: Iterable[Bac
             found.append(Regenerated(key, asked["agent"], use.node, use.entry.actor, False, False, 1.0, error.message))
             continue
         then = use.entry.response["choices"]
-        gaps = [abs(said.choices.get(field, {}).get(value, 0.0) - p) for field, row in then.items() for value, p in row.items()]
+        gaps = [
+            abs(said.choices.get(field, {}).get(value, 0.0) - p)
+            for field, row in then.items()
+            for value, p in row.items()
+        ]
         found.append(
             Regenerated(
                 key, asked["agent"], use.node, use.entry.actor, said.text == use.entry.response["text"],

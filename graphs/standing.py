@@ -108,7 +108,9 @@ def recorded(run: RunContext) -> RunContext:
     def watch(node: str, before: Row, after: Row) -> None:
         told = {"run": run.run_id, "node": node, "before": state_hash(before)}
         found = {"sha256": state_hash(after)}
-        ledger.record(Entry(key_of("state", told | found), "state", "finllm", told, found), run_id=run.run_id, node=node)
+        ledger.record(
+            Entry(key_of("state", told | found), "state", "finllm", told, found), run_id=run.run_id, node=node
+        )
 
     return replace(run, watch=watch)
 

@@ -111,7 +111,11 @@ def trace_story(run_id: str, ledger: Ledger) -> str:
 def trace_markdown(run_id: str, ledger: Ledger) -> str:
     """The story as Markdown; what sources wrote can open no link, image, table cell or tag of its own."""
     story = story_of(run_id, ledger)
-    parts = [f"# {markdown_text(story.title)}", f"Run `{story.run_id}`. {story.asked}", *map(markdown_text, story.verdict)]
+    parts = [
+        f"# {markdown_text(story.title)}",
+        f"Run `{story.run_id}`. {story.asked}",
+        *map(markdown_text, story.verdict),
+    ]
     for chapter in story.chapters:
         lines = [f"- {markdown_text(line)}" for line in chapter.lines] or [f"{chapter.otherwise.capitalize()}."]
         parts.append("\n".join([f"## {chapter.title}", "", *lines]))
@@ -128,7 +132,11 @@ def trace_html(run_id: str, ledger: Ledger) -> str:
     known = frozenset(row[0] for row in story.evidence)
     report = story.report
     chapters = [
-        Part(chapter.title, [cited(line, known) for line in chapter.lines], otherwise=f"{chapter.otherwise.capitalize()}.")
+        Part(
+            chapter.title,
+            [cited(line, known) for line in chapter.lines],
+            otherwise=f"{chapter.otherwise.capitalize()}.",
+        )
         for chapter in story.chapters
     ]
     return render(Page(
@@ -172,7 +180,11 @@ def _claims(report: Report) -> Iterator[str]:
     rows = {row.id: row for row in report.evidence}
 
     def on(figure: Figure) -> str:
-        return f"{figure} [{figure.evidence}], from {where(rows[figure.evidence])}" if figure.evidence in rows else str(figure)
+        return (
+            f"{figure} [{figure.evidence}], from {where(rows[figure.evidence])}"
+            if figure.evidence in rows
+            else str(figure)
+        )
 
     yield f"the book moves by {on(report.total)}"
     yield f"of its value, that is {on(report.total_share)}"
@@ -229,7 +241,9 @@ def _fields(use: Use) -> Iterator[str]:
 
 def _blocked(report: Report) -> Iterator[str]:
     yield from report.blocked
-    yield from (f"shock or claim flagged by rule {one.rule}: {one.what}" for one in report.findings if one.verdict == "flag")
+    yield from (
+        f"shock or claim flagged by rule {one.rule}: {one.what}" for one in report.findings if one.verdict == "flag"
+    )
     yield from report.exclusions
 
 
@@ -245,7 +259,11 @@ def _placements(uses: Sequence[Use]) -> Iterator[str]:
         elif entry.kind == "call":
             said = entry.response
             tokens = f"{said['prompt_tokens']} tokens in, {said['output_tokens']} out"
-            cost = f"nothing, from the ledger ({tokens} when it was asked)" if use.reused else f"{said['seconds']:.2f} s, {tokens}"
+            cost = (
+                f"nothing, from the ledger ({tokens} when it was asked)"
+                if use.reused
+                else f"{said['seconds']:.2f} s, {tokens}"
+            )
             purpose = "its prior" if entry.request["priors"] is None else "its judgement"
             yield f"{waiting}: {purpose} cost {cost}"
         elif entry.kind == "failure":

@@ -11,7 +11,12 @@ from finllm.tools.evidence import Evidence, EvidenceTable
 _ID = re.compile(r"\bE[1-9][0-9]*\b")
 _TOKEN = re.compile(r"\s*(?:(?P<id>E[1-9][0-9]*)|(?P<number>\d+(?:\.\d+)?)|(?P<name>[a-z]+)|(?P<sign>[-+−*×/(),]))")
 _PART = re.compile(r"part of (E[1-9][0-9]*)")
-_NAMES: dict[str, Callable[[list[float]], float]] = {"sum": math.fsum, "min": min, "max": max, "abs": lambda of: abs(of[0])}
+_NAMES: dict[str, Callable[[list[float]], float]] = {
+    "sum": math.fsum,
+    "min": min,
+    "max": max,
+    "abs": lambda of: abs(of[0]),
+}
 _RELATIVE = 1e-9
 _HALF_CENT = 0.005
 """Money rows hold whole cents, so that a term may be off by half of one."""

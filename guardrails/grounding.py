@@ -244,7 +244,9 @@ class _Sentence:
         inside = [one for one in self.mentions if start <= one.start < end]
         known = [one for one in inside if one.entities]
         strangers = [one for one in inside if not one.entities]
-        if known and not any(_gap(self._rest, one.end, number.start) < 6 for one in strangers if one.end <= number.start):
+        if known and not any(
+            _gap(self._rest, one.end, number.start) < 6 for one in strangers if one.end <= number.start
+        ):
             return frozenset().union(*(one.entities for one in known))
         if strangers:
             return frozenset()

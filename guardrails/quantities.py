@@ -10,7 +10,9 @@ from typing import Literal
 
 from finllm.tools.evidence import Unit
 
-Kind = Literal["percent", "percentage points", "bp", "points", "usd", "sigma", "days", "years", "times", "bare", "other"]
+Kind = Literal[
+    "percent", "percentage points", "bp", "points", "usd", "sigma", "days", "years", "times", "bare", "other"
+]
 """How a sentence gives a number. `bare`: without a unit; `other`: in a unit that no evidence row has."""
 
 UNITS: dict[Kind, tuple[Unit, ...]] = {
@@ -24,9 +26,8 @@ _FACTOR: dict[Kind, float] = {"percent": 100.0, "percentage points": 0.01}
 
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "mn": 1e6, "mm": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
            "b": 1e9, "trillion": 1e12, "tn": 1e12}  # fmt: skip
-_SMALL = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-          "seventeen eighteen nineteen").split()  # fmt: skip
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
+_TENS = dict(zip(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], range(20, 100, 10), strict=True))
 _WORDS = {word: value for value, word in enumerate(_SMALL)} | _TENS
 _FRACTIONS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "fifth": 1 / 5, "tenth": 1 / 10, "twentieth": 1 / 20}
 
@@ -52,14 +53,18 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+−–])?(?P<digits>{_DIGITS})(?:[ -]?(?P<scale>{_SCALE}))?(?:[  -]?(?:{_UNIT}))?",
 )
 _NUMERAL = "|".join((*_SMALL, *_TENS, "dozen", "hundred", "thousand", "million", "billion", "trillion"))
-_SPELLED = re.compile(rf"\b(?:an? )?(?:{_NUMERAL})(?:(?:[ -]| and )(?:{_NUMERAL}))*\b(?:[ -]?(?:{_UNIT}))?", re.IGNORECASE)
+_SPELLED = re.compile(
+    rf"\b(?:an? )?(?:{_NUMERAL})(?:(?:[ -]| and )(?:{_NUMERAL}))*\b(?:[ -]?(?:{_UNIT}))?", re.IGNORECASE
+)
 _SHARE = re.compile(
     rf"\b(?:(?P<count>an?|one|two|three|four) |(?P<bare>))(?P<part>{'|'.join(_FRACTIONS)})s?\b(?= of| off|[.,;]|$)"
     r"|\bhalf\b|\b(?P<times>twice|doubled?|doubles|thrice|tripled?|triples|halved|halves)\b",
     re.IGNORECASE,
 )  # fmt: skip
 _TIMES = {"twice": 2.0, "thrice": 3.0}
-_HEDGE = re.compile(r"\b(?:about|around|roughly|some|circa|approximately|nearly|almost|close to)\s*(?:an? )?$|[~≈]\s*$", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"\b(?:about|around|roughly|some|circa|approximately|nearly|almost|close to)\s*(?:an? )?$|[~≈]\s*$", re.IGNORECASE
+)
 _ABOVE = re.compile(r"\b(?:more than|over|above|at least|in excess of|exceed\w*|upwards of)\s*$", re.IGNORECASE)
 _BELOW = re.compile(r"\b(?:less than|under|below|at most|fewer than)\s*$", re.IGNORECASE)
 _RANGE = re.compile(r"\s*(?:to|and|or|–|-)\s*(?:a (?:gain|loss) of )?")
@@ -147,7 +152,9 @@ def _from_words(match: re.Match[str], text: str) -> Quantity | None:
     """A number in words; `one` and `a hundred` alone are no numbers unless a unit follows."""
     kind = _kind(match)
     unit = next((match[f"u{at}"] for at in range(len(_AFTER)) if match[f"u{at}"]), "")
-    words = [word for word in re.split(r"[ -]", match[0][: len(match[0]) - len(unit)].lower()) if word not in ("and", "")]
+    words = [
+        word for word in re.split(r"[ -]", match[0][: len(match[0]) - len(unit)].lower()) if word not in ("and", "")
+    ]
     if kind == "bare" and words in (["one"], ["a", "one"], ["zero"]):
         return None
     value, part = 0.0, 0.0
@@ -170,7 +177,9 @@ def _from_words(match: re.Match[str], text: str) -> Quantity | None:
 def _from_share(match: re.Match[str], text: str) -> Quantity | None:
     times = match["times"]
     if times:
-        value = _TIMES.get(times.lower(), 3.0 if times.lower().startswith("trip") else 0.5 if "hal" in times.lower() else 2.0)
+        value = _TIMES.get(
+            times.lower(), 3.0 if times.lower().startswith("trip") else 0.5 if "hal" in times.lower() else 2.0
+        )
         return _quantity(match, text, match.start(), value, 0.1, 1.0, "times", 0, False)
     part = (match["part"] or "half").lower()
     count = (match["count"] or "a").lower()

@@ -56,7 +56,8 @@ def trace(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
     as_json: JsonFlag = False,
     form: Annotated[
-        Form | None, typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]")
+        Form | None,
+        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]"),
     ] = None,
 ) -> None:
     """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, the cost."""
