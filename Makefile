@@ -10,7 +10,7 @@ NO_AMX := $(shell echo 'int main(void){return 0;}' | $(CC) -x c -mno-amx-tile -m
 HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: demo test check bench bench-stress bench-signals install format clean
+.PHONY: demo test check bench bench-stress bench-signals bench-grounding bench-replay install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -33,6 +33,12 @@ bench-stress: install
 
 bench-signals: install
 	$(BIN)/python -m benchmarks.signals
+
+bench-grounding: install
+	$(BIN)/python -m benchmarks.grounding
+
+bench-replay: install
+	$(BIN)/python -m benchmarks.replay
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -102,8 +102,8 @@ def period(told: Narrative, draw: random.Random) -> Narrative | None:
     def change(piece: Piece) -> str:
         dates = list(re.finditer(r"\d{4}", piece.text))
         if dates:
-            year = draw.choice(dates)
-            return f"{piece.text[: year.start()]}{int(year[0]) + draw.choice((-9, -2, -1, 1, 3))}{piece.text[year.end() :]}"
+            year, moved = draw.choice(dates), draw.choice((-9, -2, -1, 1, 3))
+            return f"{piece.text[: year.start()]}{int(year[0]) + moved}{piece.text[year.end() :]}"
         if draw.random() < 0.4:
             return re.sub(r"(trading )?(days|steps)", draw.choice(("weeks", "months", "years")), piece.text)
         return re.sub(
@@ -202,8 +202,12 @@ def main() -> int:
     parse.add_argument("--show", type=int, default=0, help="print so many misses of each kind")
     parse.add_argument("--only", choices=("report", "developed", "held-out", "fresh"), help="one set of phrasings")
     options = parse.parse_args()
-    sets: dict[str, Sequence[str] | None] = {"report": None, "developed": [p for p in PHRASINGS if not held_out(p)], "held-out": [p for p in PHRASINGS if held_out(p)],
-            "fresh": list(FRESH)}  # fmt: skip
+    sets: dict[str, Sequence[str] | None] = {
+        "report": None,
+        "developed": [p for p in PHRASINGS if not held_out(p)],
+        "held-out": [p for p in PHRASINGS if held_out(p)],
+        "fresh": FRESH,
+    }
     failed = False
     print(f"{'phrasings':10} {'numbers':8} " + " ".join(f"{name:>16}" for name in ("clean refused", *MUTATIONS)))
     for half, phrasings in sets.items():

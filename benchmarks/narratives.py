@@ -1,8 +1,8 @@
 """Narratives about made-up evidence tables: many phrasings, half of them held out from the guard's development.
 
-A phrasing is a sentence with slots. `{role.n}` is the number of the row in that role, unsigned; `{role.s}` the same with
-its sign; `{role.v}` a verb that says its direction, `{role.noun}` a noun that does; `{role.e}` a name of the row's entity
-and `{role.p}` its period. Pieces stay apart until the text is joined, so that a mutation changes one fact and no other.
+A phrasing is a sentence with slots. `{role.n}` is the number of the row in that role, unsigned; `{role.s}` the same
+with its sign; `{role.v}` a verb that says its direction, `{role.noun}` a noun that does; `{role.e}` a name of the row's
+entity and `{role.p}` its period. Pieces stay apart until the text is joined, so that a mutation changes one fact and no other.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
     roles["shock"] = add(
         move, unit, FACTORS[first].label, "shock (model)", history, "quantile of the factor's own moves"
     )
-    roles["sigma"] = add(move / draw.uniform(0.01, 0.2) if unit == "return" else draw.uniform(0.5, 6) * (1 if move > 0 else -1),
+    sizes = (0.01, 0.2) if unit == "return" else (abs(move) / 6, abs(move) / 0.5)
+    roles["sigma"] = add(move / draw.uniform(*sizes),
                          "sigma", FACTORS[first].label, "size of the shock", history, "its own moves")  # fmt: skip
     roles["rate"] = add(draw.choice((-1, 1)) * float(draw.randrange(10, 300)), "bp", FACTORS["RATE_US_10Y"].label,
                         "shock (user)", "stated", "given by the user")  # fmt: skip
@@ -201,7 +202,8 @@ def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
                           f"to {day}", "last / first − 1")  # fmt: skip
     roles["vol"] = add(draw.uniform(0.05, 0.6), "return", FACTORS["EQUITY_US"].label, "realised volatility, annualised",
                        "last 20 days", "std of log returns × √252")  # fmt: skip
-    roles["forecast"] = add(draw.gauss(0, 0.08), "return", FACTORS[first].label, "forecast", f"{steps} steps from {day}",
+    roles["forecast"] = add(draw.gauss(0, 0.08), "return", FACTORS[first].label, "forecast",
+                            f"{steps} steps from {day}",
                             "theta")  # fmt: skip
     value = round(draw.uniform(2e5, 4e9), 2)
     roles["value"] = add(value, "usd", "book", "market value", period, "sum of market values")

@@ -41,8 +41,8 @@ CAUSES = ("input", "prompt", "weights")
 
 def request_of(path: Path, seed: int, files: tuple[Path, ...] = ()) -> RunRequest:
     book, limits = PORTFOLIOS_DIR / "default.csv", PORTFOLIOS_DIR / "limits.yaml"
-    return RunRequest(scenario=load_scenario(path), portfolio=load_portfolio(book), limits=load_limits(limits), seed=seed,
-                      files=tuple(map(PriceFile.of, files)))  # fmt: skip
+    return RunRequest(scenario=load_scenario(path), portfolio=load_portfolio(book), limits=load_limits(limits),
+                      seed=seed, files=tuple(map(PriceFile.of, files)))  # fmt: skip
 
 
 def script(draw: random.Random) -> list[dict[str, Any]]:
@@ -147,7 +147,8 @@ def main() -> int:
         failed = False
         if options.real:  # before the prompts are copied
             same, asked, matched, gap = real(home, options.first, options.real)
-            print(f"real models: {same} of {options.real} runs identical in every state; asked again, one call at a time: "
+            print(f"real models: {same} of {options.real} runs identical in every state; asked again, "
+                  "one call at a time: "
                   f"{matched} of {asked} answers matched, largest change of a probability {gap:.1e}")  # fmt: skip
             failed |= same < options.real
         if options.scripted:

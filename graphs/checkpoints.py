@@ -16,7 +16,8 @@ from finllm.errors import RecordError
 
 _KINDS = ("null", "bytes", "bytearray", "msgpack")
 BUILT = frozenset((("langgraph.types", "Interrupt"), ("langgraph.types", "Send"), ("builtins", "set"),
-                   ("builtins", "frozenset"), ("collections", "deque"), ("uuid", "UUID"), ("datetime", "datetime")))  # fmt: skip
+                   ("builtins", "frozenset"), ("collections", "deque"), ("uuid", "UUID"),
+                   ("datetime", "datetime")))  # fmt: skip
 """The only types that reading a checkpoint may build."""
 
 
@@ -56,7 +57,8 @@ def _refuse_unknown(code: int, content: bytes) -> None:
 
 
 def _poisoned(why: str) -> RecordError:
-    return RecordError(f"a checkpoint is refused: {why}; nothing of it was built", fix="restore checkpoints.sqlite from a "
+    return RecordError(f"a checkpoint is refused: {why}; nothing of it was built",
+                       fix="restore checkpoints.sqlite from a "
                        "copy, or remove it and run again: recorded calls are answered from the ledger")  # fmt: skip
 
 

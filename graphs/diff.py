@@ -50,7 +50,7 @@ def diff_runs(first: str, second: str, ledger: Ledger) -> Diff:
     stood = _standing(uses[0]), _standing(uses[1])
     return Diff(
         (first, second),
-        inputs=_changes(*(_flat(row.request) for row in rows)) + _changes(stood[0].get("data", {}), stood[1].get("data", {})),
+        inputs=(*_changes(*(_flat(row.request) for row in rows)), *_changes(*(one.get("data", {}) for one in stood))),
         prompts=_changes(*(one.get("prompts", {}) for one in stood)),
         weights=_changes(*(one.get("weights", {}) for one in stood)),
         placements=_changes(*(_placements(used) for used in uses)),

@@ -218,7 +218,8 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
         if use.entry.kind != "call" or use.entry.request["priors"] is None:
             continue
         asked = use.entry.request
-        yield (f"{use.node}: {asked['agent']} by {use.entry.actor} (prompt {asked['prompt_version']}, key {use.key[:12]})"
+        yield (f"{use.node}: {asked['agent']} by {use.entry.actor} (prompt {asked['prompt_version']}, "
+               f"key {use.key[:12]})"
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
         yield from (f"  {line}" for line in _fields(use))
     for agent in report.agents if report else ():

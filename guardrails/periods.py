@@ -8,11 +8,50 @@ from dataclasses import dataclass
 
 from finllm.tools.evidence import Evidence
 
-_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _SHORT = {name[:3]: at for at, name in enumerate(_MONTHS, 1)} | {"sept": 9}
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?"
-_COUNTS = {word: at for at, word in enumerate(
-    ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"], 1)} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90}  # fmt: skip
+_COUNTS = {
+    word: at
+    for at, word in enumerate(
+        [
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ],
+        1,
+    )
+} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90}
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _COUNT = rf"\d+|(?:twenty|thirty|forty|fifty|sixty|ninety)(?:[ -](?:{_ONES}))?|{'|'.join(_COUNTS)}"
 _DAYS = {"day": 1, "session": 1, "step": 1, "week": 5, "month": 21, "quarter": 63, "year": 252}
@@ -37,7 +76,7 @@ _DATE = re.compile(
 
 @dataclass(frozen=True)
 class Period:
-    """A stretch or a day that a sentence names. `days`: trading days of a duration; else the first and last day named."""
+    """A stretch or a day that a sentence names. `days`: trading days of a duration; else the first and last day."""
 
     start: int
     end: int

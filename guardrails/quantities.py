@@ -26,8 +26,31 @@ _FACTOR: dict[Kind, float] = {"percent": 100.0, "percentage points": 0.01}
 
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "mn": 1e6, "mm": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
            "b": 1e9, "trillion": 1e12, "tn": 1e12}  # fmt: skip
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
-_TENS = dict(zip(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], range(20, 100, 10), strict=True))
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = dict(
+    zip(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], range(20, 100, 10), strict=True)
+)
 _WORDS = {word: value for value, word in enumerate(_SMALL)} | _TENS
 _FRACTIONS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "fifth": 1 / 5, "tenth": 1 / 10, "twentieth": 1 / 20}
 
@@ -45,7 +68,8 @@ _AFTER: tuple[tuple[Kind, str], ...] = (
     ("days", r"(?:trading |business )?days?(?![A-Za-z])"),
     ("years", r"years?(?![A-Za-z])"),
     ("times", r"times(?![A-Za-z])|[x×](?![A-Za-z])|-?fold(?![A-Za-z])"),
-    ("other", r"(?:€|£|¥|EUR|GBP|JPY|CHF|CNY|euros?|pounds?|yen|francs?|yuan|barrels?|ounces?|tonnes?|tons?|degrees?)(?![A-Za-z])"),
+    ("other", r"(?:€|£|¥|EUR|GBP|JPY|CHF|CNY|euros?|pounds?|yen|francs?|yuan|barrels?|ounces?|"
+              r"tonnes?|tons?|degrees?)(?![A-Za-z])"),
 )  # fmt: skip
 _UNIT = "|".join(f"(?P<u{at}>{pattern})" for at, (_kind, pattern) in enumerate(_AFTER))
 _NUMBER = re.compile(

@@ -23,9 +23,156 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "VIX": ("implied volatility", "VIX"),
 }  # fmt: skip
 """Names by which prose calls the book and the judged factors."""
-_ELSE = ["copper", "silver", "platinum", "palladium", "bitcoin", "ether", "crypto", "wheat", "corn", "gilts", "bunds", "bonds", "euro", "yen", "sterling", "pound", "franc", "renminbi", "yuan", "nikkei", "dax", "ftse", "nasdaq", "dow", "gas", "coal", "lithium", "uranium", "housing", "property", "cash"]  # fmt: skip
+_ELSE = [
+    "copper",
+    "silver",
+    "platinum",
+    "palladium",
+    "bitcoin",
+    "ether",
+    "crypto",
+    "wheat",
+    "corn",
+    "gilts",
+    "bunds",
+    "bonds",
+    "euro",
+    "yen",
+    "sterling",
+    "pound",
+    "franc",
+    "renminbi",
+    "yuan",
+    "nikkei",
+    "dax",
+    "ftse",
+    "nasdaq",
+    "dow",
+    "gas",
+    "coal",
+    "lithium",
+    "uranium",
+    "housing",
+    "property",
+    "cash",
+]
 """What finance talks of besides: a sentence about one of these is not about the book."""
-_NO_NAMES = frozenset(["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "It", "That", "This", "There", "They", "We", "What", "Which", "Nothing", "Nobody", "The", "A", "An", "Our", "Your", "Its", "Their", "These", "Those", "All", "Each", "Both", "In", "On", "At", "By", "Of", "For", "From", "To", "With", "Over", "After", "Before", "Through", "Without", "Within", "Under", "Between", "If", "When", "While", "Where", "Were", "Had", "As", "So", "Then", "But", "And", "Or", "Not", "No", "Most", "Some", "Many", "Much", "More", "Less", "Overall", "However", "Today", "Here", "Still", "Yet", "Thus", "Hence", "Together", "Again", "Now", "Meanwhile", "Also", "Finally", "First", "Second", "Third", "Next", "Otherwise", "Instead", "Elsewhere", "Of", "USD", "US", "P&L", "VaR", "ES", "CVaR", "I", "Q1", "Q2", "Q3", "Q4", "E"])  # fmt: skip
+_NO_NAMES = frozenset(
+    [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+        "It",
+        "That",
+        "This",
+        "There",
+        "They",
+        "We",
+        "What",
+        "Which",
+        "Nothing",
+        "Nobody",
+        "The",
+        "A",
+        "An",
+        "Our",
+        "Your",
+        "Its",
+        "Their",
+        "These",
+        "Those",
+        "All",
+        "Each",
+        "Both",
+        "In",
+        "On",
+        "At",
+        "By",
+        "Of",
+        "For",
+        "From",
+        "To",
+        "With",
+        "Over",
+        "After",
+        "Before",
+        "Through",
+        "Without",
+        "Within",
+        "Under",
+        "Between",
+        "If",
+        "When",
+        "While",
+        "Where",
+        "Were",
+        "Had",
+        "As",
+        "So",
+        "Then",
+        "But",
+        "And",
+        "Or",
+        "Not",
+        "No",
+        "Most",
+        "Some",
+        "Many",
+        "Much",
+        "More",
+        "Less",
+        "Overall",
+        "However",
+        "Today",
+        "Here",
+        "Still",
+        "Yet",
+        "Thus",
+        "Hence",
+        "Together",
+        "Again",
+        "Now",
+        "Meanwhile",
+        "Also",
+        "Finally",
+        "First",
+        "Second",
+        "Third",
+        "Next",
+        "Otherwise",
+        "Instead",
+        "Elsewhere",
+        "Of",
+        "USD",
+        "US",
+        "P&L",
+        "VaR",
+        "ES",
+        "CVaR",
+        "I",
+        "Q1",
+        "Q2",
+        "Q3",
+        "Q4",
+        "E",
+    ]
+)
 
 _UP = (r"gain(?:s|ed|ing)?|ris(?:e|es|en|ing)|rose|climb(?:s|ed|ing)?|jump(?:s|ed|ing)?|up|higher|add(?:s|ed|ing)?|"
        r"mak(?:e|es|ing)|made|earn(?:s|ed|ing)?|profits?|profited|increas(?:e|es|ed|ing)|grow(?:s|n|ing)?|grew|"
@@ -48,7 +195,8 @@ _NEGATED = re.compile(
     r"\b(?:no|not|never|without|hardly|neither|nor|avoids?|avoided|avoiding|cannot)\b|n't\b", re.IGNORECASE
 )
 _CLAUSE = re.compile(
-    r"[;:()]|,(?!\d{3})|[—]|(?<= )–(?= [a-z])|\b(?:and|but|or|while|whereas|when|if|as|so|because|that|which|with|against|"
+    r"[;:()]|,(?!\d{3})|[—]|(?<= )–(?= [a-z])|\b(?:and|but|or|while|whereas|when|if|as|so|because|that|which|with|"
+    r"against|"
     r"ahead of|after|where|were|had|versus|than)\b", re.IGNORECASE)  # fmt: skip
 
 
@@ -107,7 +255,8 @@ def find_strangers(text: str) -> list[Mention]:
 
 
 _FINITE = re.compile(
-    r",|(?:'s)?(?: alone| itself| also| then| now)? (?:is|are|was|were|has|have|had|will|would|could|may|might|should|can|showed|\w+s|"
+    r",|(?:'s)?(?: alone| itself| also| then| now)? (?:is|are|was|were|has|have|had|will|would|could|may|might|should|"
+    r"can|showed|\w+s|"
     rf"{_UP}|{_DOWN})\b", re.IGNORECASE)  # fmt: skip
 """What follows the subject of a sentence, so that its capital is a name's and not only the first word's."""
 _OTHER = re.compile(rf"\b(?:{'|'.join(_ELSE)})\b", re.IGNORECASE)

@@ -41,7 +41,8 @@ class RecordedLedger(Ledger):
         if entry.kind != "failure":
             raise NotOnRecord(
                 f"node {node!r} asks for a {entry.kind} that run {self.run_id!r} has not on record",
-                fix="the code or a setting has changed since, or the ledger was altered; start a new run and compare with 'finllm diff'",
+                fix="the code or a setting has changed since, or the ledger was altered; start a new run and compare "
+                "with 'finllm diff'",
             )
 
     def failure_of(self, node: str, task: str) -> Entry | None:

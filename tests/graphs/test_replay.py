@@ -115,7 +115,7 @@ def test_one_byte_of_an_input_file_off_is_refused_by_name(scripted_desk: MakeDes
     run(small().model_copy(update={"files": (PriceFile.of(scenario),)}), desk)
     assert again(desk).not_compared == ()
     one_byte_off(scenario)
-    with pytest.raises(ReplayRefused, match="input file '.*hormuz.yaml' differs"):
+    with pytest.raises(ReplayRefused, match=r"input file '.*hormuz.yaml' differs"):
         again(desk)
     scenario.unlink()
     assert again(desk).not_compared == (str(scenario),)
@@ -147,7 +147,7 @@ def test_one_byte_of_the_weights_off_is_refused_by_name(scripted_desk: MakeDesk,
     run(small(), desk)
     assert again(desk).node == "report"
     one_byte_off(weights)
-    with pytest.raises(ReplayRefused, match="weights of 'edge' .*edge.gguf.* differs"):
+    with pytest.raises(ReplayRefused, match=r"weights of 'edge' .*edge.gguf.* differs"):
         again(desk)
 
 
@@ -171,7 +171,8 @@ def test_a_table_that_changed_is_refused_by_name(
         ("UPDATE entry SET request = replace(request, 'Hormuz', 'Hormus') WHERE key = (SELECT key FROM entry WHERE "
          "kind = 'call' AND request LIKE '%Hormuz%' LIMIT 1)", "the call .* was altered"),
         ("UPDATE entry SET response = replace(response, 'blockade', 'ceasefire') WHERE key = (SELECT key FROM entry "
-         "WHERE kind = 'call' AND request NOT LIKE '%\"priors\": null%' AND response LIKE '%blockade%' LIMIT 1)", "the state after 'narrative' differs"),
+         "WHERE kind = 'call' AND request NOT LIKE '%\"priors\": null%' AND response LIKE '%blockade%' LIMIT 1)",
+         "the state after 'narrative' differs"),
     ],
 )  # fmt: skip
 def test_a_record_that_was_altered_is_refused(statement: str, cause: str, scripted_desk: MakeDesk) -> None:
@@ -200,7 +201,7 @@ def test_regenerating_tells_the_share_that_matched(scripted_desk: MakeDesk) -> N
     assert 0 < regenerated_json(other)["share"] < 1
     failed = ask_again(desk, [ScriptedBackend([{"fail": "no engine"}], name="edge")])
     assert {one.reason for one in failed} == {"no engine"}
-    with pytest.raises(ReplayRefused, match="the weights .* are not here"):
+    with pytest.raises(ReplayRefused, match=r"the weights .* are not here"):
         ask_again(desk, [ScriptedBackend([READS_WELL], name="other")])
 
 

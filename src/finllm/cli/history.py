@@ -60,7 +60,7 @@ def trace(
         typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]"),
     ] = None,
 ) -> None:
-    """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, the cost."""
+    """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, costs."""
     if as_json and form not in (None, Form.json):
         raise InputError(f"--json and --format {form} are two forms", fix="give one of them")
     settings = load_settings().settings

@@ -62,7 +62,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="RUN2", help="The run to compare it with.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what differs between two runs, in inputs, prompts, weights, placements and judgements, and what it changed."""
+    """Say what two runs differ in: inputs, prompts, weights, placements and judgements; and what that changed."""
     settings = load_settings().settings
     for run_id in (first, second):
         find_run(run_id, settings)
@@ -104,7 +104,8 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
 
 def _told(rebuilt: Replayed, asked: list[Regenerated] | None) -> str:
     lines = [f"Run {rebuilt.run_id}: the state after {rebuilt.node} is rebuilt, byte for byte.",
-             f"{len(rebuilt.data)} bytes, sha256 {rebuilt.sha256}", "", "Each state on the way is the recorded one"]  # fmt: skip
+             f"{len(rebuilt.data)} bytes, sha256 {rebuilt.sha256}", "",
+             "Each state on the way is the recorded one"]  # fmt: skip
     lines += [f"  {node}: {sha256}" for node, sha256 in rebuilt.hashes]
     lines += [f"Not compared, the file is gone: {path}" for path in rebuilt.not_compared]
     if asked is not None:
