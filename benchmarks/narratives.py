@@ -2,7 +2,8 @@
 
 A phrasing is a sentence with slots. `{role.n}` is the number of the row in that role, unsigned; `{role.s}` the same
 with its sign; `{role.v}` a verb that says its direction, `{role.noun}` a noun that does; `{role.e}` a name of the row's
-entity and `{role.p}` its period. Pieces stay apart until the text is joined, so that a mutation changes one fact and no other.
+entity and `{role.p}` its period. Pieces stay
+apart until the text is joined, so that a mutation changes one fact and no other.
 """
 
 from __future__ import annotations

@@ -156,7 +156,8 @@ class _Sentence:
 
     def fault_of(self, number: Quantity) -> Ungrounded | None:
         """None where a row carries the number; else what did not fit on the row that came nearest."""
-        rows = [self.evidence[number.cite]] if number.cite in self.evidence else []
+        named = number.cite is not None and number.cite in self.evidence
+        rows = [self.evidence[number.cite]] if named and number.cite else []
         if number.cite is None:
             rows = [row for row in self.evidence if not isinstance(row.value, str)]
         found: list[tuple[int, Ungrounded]] = []

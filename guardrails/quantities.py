@@ -228,7 +228,10 @@ def _quantity(
 
 
 def _kind(match: re.Match[str]) -> Kind:
-    return next((kind for at, (kind, _pattern) in enumerate(_AFTER) if match[f"u{at}"]), "bare")
+    for at, (kind, _pattern) in enumerate(_AFTER):
+        if match[f"u{at}"]:
+            return kind
+    return "bare"
 
 
 def _ranges(found: Sequence[Quantity], text: str) -> list[Quantity]:

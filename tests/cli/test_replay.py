@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from finllm.events import EventBus
 from finllm.graphs.desk import assemble
 from finllm.graphs.flow import run_stress_test
 from finllm.memory.ledger import Ledger
+from finllm.scheduler.broker import Broker
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
 from tests.graphs.conftest import request_for
@@ -19,16 +22,20 @@ from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 from .conftest import Cli
 
+EARLY = dt.date(1991, 6, 28)
+"""A day with little history before it, so that its forecasts are calibrated at once."""
+
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two runs that read the same story differently."""
     settings = Settings(home=tmp_path_factory.mktemp("kept"))
     with closing(Ledger(settings.ledger_path)) as ledger:
+        desk = assemble(settings, EventBus(), ledger, [])
         for name, script in (("first", READS_WELL), ("second", READS_BADLY)):
             backend = ScriptedBackend([script], name="edge", weights=name)
-            desk = assemble(settings, EventBus(), ledger, [backend])
-            asyncio.run(run_stress_test(name, request_for("hormuz-blockade", sources=()), desk))
+            own = replace(desk, broker=Broker([backend], ledger, desk.bus, call_timeout=60))
+            asyncio.run(run_stress_test(name, request_for("hormuz-blockade", sources=(), as_of=EARLY), own))
     return settings.home
 
 
