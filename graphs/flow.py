@@ -11,9 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import aiosqlite
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -23,13 +20,15 @@ from finllm.agents.agent import Opinion, judge
 from finllm.agents.narrative import NARRATIVE
 from finllm.errors import InputError, RecordError
 from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.closing import compliance, report
 from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
 from finllm.graphs.intake import intake
 from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
 from finllm.graphs.report import Report
 from finllm.graphs.request import RunRequest
-from finllm.graphs.state import Row, State
+from finllm.graphs.standing import recorded
+from finllm.graphs.state import Row, State, after
 from finllm.graphs.stress import stress_tester
 from finllm.graphs.validation import after_validator, human, validator
 from finllm.tools.scenario import BudgetEntry
@@ -76,6 +75,7 @@ async def run_stress_test(run_id: str, request: RunRequest, desk: Desk) -> Outco
     """
     run = open_run(desk, run_id, request)
     desk.ledger.start_run(run_id, request.model_dump(mode="json"))
+    run = recorded(run)
     desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
     return await _drive(run, {"opinions": []})
 
@@ -98,7 +98,7 @@ async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: 
     if budget is not None:
         scenario = request.scenario.model_copy(update={"budget": budget})
         request = request.model_copy(update={"scenario": scenario})
-    run = open_run(desk, run_id, request)
+    run = recorded(open_run(desk, run_id, request))
     desk.bus.emit(
         RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat(), resumed=True)
     )
@@ -157,11 +157,8 @@ def _question(held: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def _graph(desk: Desk) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
     """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
-    async with aiosqlite.connect(desk.settings.checkpoints_path) as connection:
-        await connection.execute("PRAGMA journal_mode=WAL")
-        await connection.execute("PRAGMA synchronous=FULL")
-        serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=[])
-        yield build_graph().compile(checkpointer=AsyncSqliteSaver(connection, serde=serde))
+    async with checkpointer(desk.settings.checkpoints_path) as saver:
+        yield build_graph().compile(checkpointer=saver)
 
 
 def build_graph() -> StateGraph[State, RunContext, State, State]:
@@ -195,6 +192,8 @@ def _timed(name: str, node: Node) -> Callable[[State, Runtime[RunContext]], Awai
         bus.emit(NodeStarted(node=name))
         started = time.monotonic()
         out = await node(state, runtime.context)
+        if runtime.context.watch is not None:
+            runtime.context.watch(name, dict(state), after(state, out))
         bus.emit(NodeFinished(node=name, seconds=time.monotonic() - started))
         return out
 

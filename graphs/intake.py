@@ -23,6 +23,8 @@ from finllm.tools.signals import MarketSignals, market_signals
 
 EXCERPT = 160
 """Characters of a source that its evidence row shows."""
+LEFT_OUT = "weight of a position left out"
+"""What the evidence row of an excluded position's share of the book says."""
 
 
 async def intake(_state: State, run: RunContext) -> Row:
@@ -37,6 +39,16 @@ def _intake(run: RunContext) -> Row:
     market = _market(run, table)
     for exclusion in book.exclusions:
         weight = "of unknown weight" if exclusion.weight is None else f"{exclusion.weight:.2%} of the book"
+        if exclusion.weight is not None:
+            table.add(
+                exclusion.weight,
+                "return",
+                entity=exclusion.id,
+                what=LEFT_OUT,
+                period=f"at {request.as_of}",
+                as_of=request.as_of,
+                formula="its value over the gross value of all valued positions",
+            )
         run.desk.bus.emit(Noted(level="warning", message=f"excluded {exclusion.id!r} ({weight}): {exclusion.reason}"))
     return {
         "sources": sources,

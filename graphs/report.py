@@ -120,10 +120,10 @@ class Report(_Frozen):
 def to_markdown(report: Report) -> str:
     """The report as Markdown; each number stands with its evidence id, and the evidence table closes the page."""
     parts = [
-        f"# {_md(report.title)}",
+        f"# {markdown_text(report.title)}",
         f"Run `{report.run_id}`, as of {report.as_of}, over {report.horizon} trading days. "
         f"Compliance: **{report.compliance}**. Text and measurements: **{report.verdict}**.",
-        *(_md(sentence) for sentence in report.summary),
+        *(markdown_text(sentence) for sentence in report.summary),
         _section("The event as read", _event_lines(report)),
         _section(
             "Shocks",
@@ -148,7 +148,7 @@ def to_markdown(report: Report) -> str:
             "Who dissented",
             [f"- {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent] or ["Nobody."],
         ),
-        _section("What was blocked", [f"- {_md(line)}" for line in report.blocked] or ["Nothing."]),
+        _section("What was blocked", [f"- {markdown_text(line)}" for line in report.blocked] or ["Nothing."]),
         _section(
             "Sources",
             _table(
@@ -166,7 +166,7 @@ def to_markdown(report: Report) -> str:
                 [(a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-") for a in report.agents],
             ),
         ),
-        _section("Notes", [f"- {_md(line)}" for line in (*report.exclusions, *report.notes)] or ["None."]),
+        _section("Notes", [f"- {markdown_text(line)}" for line in (*report.exclusions, *report.notes)] or ["None."]),
         _section(
             "Evidence",
             _table(
@@ -206,7 +206,7 @@ def _analogue_lines(report: Report) -> list[str]:
         return ["None was found."]
     a = report.analogue
     outcome = f"the book would move by {_cite(a.total)}" if a.total else f"not replayed: {a.why_no_total}"
-    return [f"{_md(a.title)}, {a.start} to {a.end}: {outcome}"]
+    return [f"{markdown_text(a.title)}, {a.start} to {a.end}: {outcome}"]
 
 
 def _money(figures: dict[str, Figure]) -> list[str]:
@@ -226,10 +226,10 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return ["None."]
     lines = [header, tuple("---" for _ in header), *rows]
-    return ["| " + " | ".join(_md(cell) for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines]
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text as Markdown data: it can open no table cell, link, image or HTML tag of its own."""
     flat = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;").replace(">", "&gt;")
     return flat.replace("|", "\\|").replace("`", "\\`").replace("](", "]\\(")

@@ -18,7 +18,7 @@ OnUnresolved = Literal["withhold", "ask"]
 
 
 class PriceFile(BaseModel):
-    """A user's price file, by path and by the digest it had when the run began."""
+    """A user's file, by path and by the digest it had when the run began."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,10 @@ class PriceFile(BaseModel):
 
 
 class RunRequest(BaseModel):
-    """The inputs of a run. `scenario.as_of` is already the effective one."""
+    """The inputs of a run. `scenario.as_of` is already the effective one.
+
+    `files`: those that scenario, portfolio and limits were read from, which a replay compares with what is there.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,8 +49,14 @@ class RunRequest(BaseModel):
     portfolio: Portfolio
     limits: Limits
     prices: tuple[PriceFile, ...] = ()
+    files: tuple[PriceFile, ...] = ()
     seed: int = 0
     on_unresolved: OnUnresolved = "withhold"
+
+    @property
+    def inputs(self) -> tuple[PriceFile, ...]:
+        """Every file that the run was started from."""
+        return (*self.files, *self.prices)
 
     @property
     def as_of(self) -> dt.date:

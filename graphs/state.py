@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
+
+from finllm.scheduler.task import canonical
 
 Row = dict[str, Any]
 
@@ -33,6 +37,19 @@ class State(TypedDict):
     breaches: list[Row]
     findings: list[Row]
     report: Row
+
+
+def after(state: Mapping[str, Any], out: Row) -> Row:
+    """The state once a node has returned `out`: opinions appended, every other key replaced."""
+    merged = {**state, **out}
+    if "opinions" in out:
+        merged["opinions"] = [*state.get("opinions", []), *out["opinions"]]
+    return merged
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """Hex sha256 of a state as canonical JSON."""
+    return hashlib.sha256(canonical(dict(state))).hexdigest()
 
 
 def latest(state: State, agent: str) -> Row | None:

@@ -1,15 +1,43 @@
-"""The trace of a run, from the record alone: JSON lines for machines, a story for people."""
+"""The trace of a run, from the record alone: JSON lines for machines; a story as text, Markdown or HTML for people."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finllm.errors import InputError
-from finllm.graphs.report import Report, where
+from finllm.graphs.page import Card, Cell, Page, Part, cited, render, tone_of
+from finllm.graphs.report import Figure, Report, markdown_text, where
 from finllm.graphs.request import RunRequest
 from finllm.memory.ledger import Ledger, RunRow, Use
 from finllm.tools.evidence import show
+
+FOOT = "Told from the record alone. Text that sources wrote is shown as they wrote it, and does nothing here."
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the story: a line each, or `otherwise` where there is none."""
+
+    title: str
+    lines: tuple[str, ...]
+    otherwise: str = "nothing"
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run as it is told, the verdict first. `[E7]` in a line names the evidence row it stands on."""
+
+    run_id: str
+    title: str
+    asked: str
+    verdict: tuple[str, ...]
+    chapters: tuple[Chapter, ...]
+    evidence: tuple[tuple[str, ...], ...]
+    report: Report | None
 
 
 def trace_rows(run_id: str, ledger: Ledger) -> list[dict[str, Any]]:
@@ -42,54 +70,205 @@ def trace_rows(run_id: str, ledger: Ledger) -> list[dict[str, Any]]:
     return rows
 
 
-def trace_story(run_id: str, ledger: Ledger) -> str:
-    """The run as a story: the verdict first, then who was asked what and answered how, then every evidence row."""
+def story_of(run_id: str, ledger: Ledger) -> Story:
+    """The story of a run on record. Errors: InputError for an unknown run."""
     run = _run(run_id, ledger)
     request = RunRequest.model_validate(run.request)
-    lines = [
-        f"Run {run.id} — {request.scenario.title}",
-        f"Asked {_utc(run.created_ns)}, as of {request.as_of}; it is {run.status}.",
-        "",
-    ]
+    uses = ledger.uses(run_id)
     report = Report.model_validate(run.result) if run.result is not None else None
-    if report is not None:
-        lines += [*report.summary, f"Text and measurements: {report.verdict}. Compliance: {report.compliance}.", ""]
-    lines += ["What was asked, in order"]
-    for use in ledger.uses(run_id):
-        lines += _told(use)
-    if report is not None:
-        lines += ["", "Who dissented"]
-        lines += [f"  {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent] or [
-            "  nobody"
-        ]
-        lines += ["", "What was blocked", *([f"  {line}" for line in report.blocked] or ["  nothing"])]
-        lines += ["", "P&L"]
-        lines += [f"  {name}: {figure} [{figure.evidence}]" for name, figure in report.by_factor.items()]
-        lines += [f"  total: {report.total} [{report.total.evidence}]", "", "Evidence"]
-        lines += [
-            f"  {e.id}: {show(e.value, e.unit)} — {e.what}, {e.entity}, {e.period}; from {where(e)}"
-            for e in report.evidence
-        ]
+    return Story(
+        run_id=run.id,
+        title=request.scenario.title,
+        asked=f"Asked {_utc(run.created_ns)}, as of {request.as_of}; it is {run.status}.",
+        verdict=_verdict(run, report),
+        chapters=(
+            Chapter("What is claimed, and on which evidence", tuple(_claims(report)) if report else ()),
+            Chapter("How each agent judged", tuple(_judgements(uses, report)), "no model was asked"),
+            Chapter("Who dissented", tuple(f"{d.who} on {d.about}: {d.said}, instead of {d.instead_of}"
+                                           for d in (report.dissent if report else ())), "nobody"),
+            Chapter("What was blocked, and why", tuple(_blocked(report)) if report else ()),
+            Chapter("Where each call was placed, what was refused, and what it cost", tuple(_placements(uses))),
+        ),
+        evidence=tuple((e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence)
+        if report else (),
+        report=report,
+    )  # fmt: skip
+
+
+def trace_story(run_id: str, ledger: Ledger) -> str:
+    """The story as plain text."""
+    story = story_of(run_id, ledger)
+    lines = [f"Run {story.run_id} — {story.title}", story.asked, "", *story.verdict]
+    for chapter in story.chapters:
+        lines += ["", chapter.title, *(f"  {line}" for line in chapter.lines or (chapter.otherwise,))]
+    if story.evidence:
+        lines += ["", "Evidence"]
+        lines += [f"  {id}: {value} — {what}, {entity}, {period}; from {source}"
+                  for id, value, what, entity, period, source in story.evidence]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _told(use: Use) -> list[str]:
-    entry = use.entry
-    if entry.kind == "placement":
-        refused = "; ".join(f"{name} refused: {why}" for name, why in sorted(entry.response["refused"].items()))
-        return [
-            f"  {use.node}: {entry.request['agent']} placed on {entry.response['chosen']}"
-            + (f" ({refused})" if refused else "")
-        ]
-    if entry.kind == "human":
-        return [f"  {use.node}: a person answered {entry.response['answer']!r}"]
-    again = ", from the ledger" if use.reused else f", {entry.response['seconds']:.2f} s"
-    purpose = "prior of" if entry.request["priors"] is None else "judgement of"
-    return [
-        f"  {use.node}: {purpose} {entry.request['agent']} by {entry.actor} (prompt "
-        f"{entry.request['prompt_version']}, key {use.key[:12]}{again})",
-        f"    {entry.response['text']}",
+def trace_markdown(run_id: str, ledger: Ledger) -> str:
+    """The story as Markdown; what sources wrote can open no link, image, table cell or tag of its own."""
+    story = story_of(run_id, ledger)
+    parts = [
+        f"# {markdown_text(story.title)}",
+        f"Run `{story.run_id}`. {story.asked}",
+        *map(markdown_text, story.verdict),
     ]
+    for chapter in story.chapters:
+        lines = [f"- {markdown_text(line)}" for line in chapter.lines] or [f"{chapter.otherwise.capitalize()}."]
+        parts.append("\n".join([f"## {chapter.title}", "", *lines]))
+    rows = [f"| {' | '.join(map(markdown_text, row))} |" for row in story.evidence]
+    if rows:
+        head = ["| id | value | what | entity | period | source or formula |", "| --- | --- | --- | --- | --- | --- |"]
+        parts.append("\n".join(["## Evidence", "", *head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def trace_html(run_id: str, ledger: Ledger) -> str:
+    """The story as one self-contained page: no script, nothing fetched, all text escaped."""
+    story = story_of(run_id, ledger)
+    known = frozenset(row[0] for row in story.evidence)
+    report = story.report
+    chapters = [
+        Part(
+            chapter.title,
+            [cited(line, known) for line in chapter.lines],
+            otherwise=f"{chapter.otherwise.capitalize()}.",
+        )
+        for chapter in story.chapters
+    ]
+    return render(Page(
+        title=story.title,
+        subtitle=f"Run {story.run_id}. {story.asked}",
+        badges=_badges(report),
+        cards=_cards(report),
+        summary=[cited(line, known) for line in story.verdict],
+        charts=(),
+        parts=[*chapters, Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"),
+                               rows=[tuple(map(Cell, row)) for row in story.evidence], anchors=True)],
+        foot=FOOT,
+    ))  # fmt: skip
+
+
+def _badges(report: Report | None) -> Sequence[Cell]:
+    if report is None:
+        return (Cell("no report yet", tone="warn"),)
+    tone = {"pass": "good", "flag": "warn", "block": "bad"}[report.compliance]
+    return (Cell(f"compliance: {report.compliance}", tone=tone), Cell(f"text and measurements: {report.verdict}"))
+
+
+def _cards(report: Report | None) -> Sequence[Card]:
+    if report is None:
+        return ()
+    figures = (("P&L", report.total), ("of the book", report.total_share), ("book value", report.book_value))
+    return [Card(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
+            for label, one in figures]  # fmt: skip
+
+
+def _verdict(run: RunRow, report: Report | None) -> tuple[str, ...]:
+    if report is None:
+        return (f"There is no verdict: the run is {run.status}.",)
+    ruled = f"Compliance: {report.compliance}. Text and measurements: {report.verdict}."
+    found = [f"Rule {one.rule}, {one.verdict}: {one.what}." for one in report.findings if one.verdict != "pass"]
+    return (ruled, *report.summary, *found)
+
+
+def _claims(report: Report) -> Iterator[str]:
+    """Each claim of the report with the rows it stands on, and where those come from."""
+    rows = {row.id: row for row in report.evidence}
+
+    def on(figure: Figure) -> str:
+        return (
+            f"{figure} [{figure.evidence}], from {where(rows[figure.evidence])}"
+            if figure.evidence in rows
+            else str(figure)
+        )
+
+    yield f"the book moves by {on(report.total)}"
+    yield f"of its value, that is {on(report.total_share)}"
+    if report.interval and report.interval_level:
+        yield f"at {report.interval_level} [{report.interval_level.evidence}], no worse than {on(report.interval[0])}"
+        yield f"and no better than {on(report.interval[1])}"
+    if report.var_975_1d:
+        yield f"before the event, the one-day VaR was {on(report.var_975_1d)}"
+    for check in report.factors:
+        if check.support != "silent":
+            yield (f"{check.factor} is read {check.read}: {check.support} (the sources' words say {check.words}, "
+                   f"precedents {check.precedents})")  # fmt: skip
+    for row in report.shocks:
+        applied = f"refused: {row.refused}" if row.refused else "applied"
+        size = f", {row.sigma} [{row.sigma.evidence}]" if row.sigma else ""
+        yield f"shock on {row.factor}: {on(row.move)}{size}; {row.origin}, over {row.window}; {applied}"
+    for name, figure in sorted(report.by_factor.items(), key=lambda item: item[1].value):
+        yield f"through {name}: {on(figure)}"
+    if report.analogue:
+        past = f"closest past event: {report.analogue.title}, {report.analogue.start} to {report.analogue.end}"
+        yield past + (f"; the book would move by {on(report.analogue.total)}" if report.analogue.total else
+                      f"; not replayed: {report.analogue.why_no_total}")  # fmt: skip
+    yield from (f"limit breached: {line}" for line in report.breaches)
+
+
+def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
+    """Each judgement with the probability of every field's value and of the next likely one; then who abstained."""
+    for use in uses:
+        if use.entry.kind == "human":
+            yield f"{use.node}: a person answered {use.entry.response['answer']!r}"
+        if use.entry.kind != "call" or use.entry.request["priors"] is None:
+            continue
+        asked = use.entry.request
+        yield (f"{use.node}: {asked['agent']} by {use.entry.actor} (prompt {asked['prompt_version']}, "
+               f"key {use.key[:12]})"
+               + (", answered from the ledger" if use.reused else ""))  # fmt: skip
+        yield from (f"  {line}" for line in _fields(use))
+    for agent in report.agents if report else ():
+        if agent.status == "abstained":
+            yield f"{agent.agent} abstained: {agent.reason}"
+
+
+def _fields(use: Use) -> Iterator[str]:
+    choices: dict[str, dict[str, float]] = use.entry.response["choices"]
+    chosen = json.loads(use.entry.response["text"])
+    for field, odds in choices.items():
+        value: Any = chosen
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        said = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        ranked = sorted(odds.items(), key=lambda item: -item[1])
+        others = [f"{name} {p:.0%}" for name, p in ranked if name != said][:1]
+        yield f"{field}: {said} {max(odds.values(), default=1.0):.0%}" + (f" (next: {others[0]})" if others else "")
+
+
+def _blocked(report: Report) -> Iterator[str]:
+    yield from report.blocked
+    yield from (
+        f"shock or claim flagged by rule {one.rule}: {one.what}" for one in report.findings if one.verdict == "flag"
+    )
+    yield from report.exclusions
+
+
+def _placements(uses: Sequence[Use]) -> Iterator[str]:
+    """Each placement with what was refused, and what the call behind it cost."""
+    placed: dict[str, str] = {}  # nodes that run side by side take turns in the record
+    for use in uses:
+        entry, waiting = use.entry, placed.get(use.node, use.node)
+        if entry.kind == "placement":
+            refused = "; ".join(f"{name} refused: {why}" for name, why in sorted(entry.response["refused"].items()))
+            chosen = f"{use.node}: {entry.request['agent']} placed on {entry.response['chosen']}"
+            placed[use.node] = chosen + (f" ({refused})" if refused else "")
+        elif entry.kind == "call":
+            said = entry.response
+            tokens = f"{said['prompt_tokens']} tokens in, {said['output_tokens']} out"
+            cost = (
+                f"nothing, from the ledger ({tokens} when it was asked)"
+                if use.reused
+                else f"{said['seconds']:.2f} s, {tokens}"
+            )
+            purpose = "its prior" if entry.request["priors"] is None else "its judgement"
+            yield f"{waiting}: {purpose} cost {cost}"
+        elif entry.kind == "failure":
+            yield f"{waiting}: nobody answered: {entry.response['message']}"
 
 
 def _run(run_id: str, ledger: Ledger) -> RunRow:

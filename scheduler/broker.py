@@ -44,6 +44,10 @@ class Broker:
         self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
+    def backends(self) -> tuple[Backend, ...]:
+        return tuple(self._backends.values())
+
+    @property
     def offers(self) -> tuple[Offer, ...]:
         return tuple(backend.offer for backend in self._backends.values())
 
@@ -52,8 +56,18 @@ class Broker:
 
         A recorded answer is given as it was. Otherwise the chosen backend is asked, and, if it fails, the next one
         that meets the floor. Errors: BudgetExceeded when the run's budget is spent, BackendError when no backend may
-        or can answer, RecordError when the answer cannot be written down.
+        or can answer, RecordError when the answer cannot be written down. That nobody answered is on record too.
         """
+        try:
+            return await self._answered(task, account, run_id)
+        except BackendError as error:
+            about = {"run": run_id, "node": task.node, "task": task_digest(task)}
+            said = {"message": error.message, "fix": error.fix}
+            entry = Entry(key_of("failure", about | said), "failure", "broker", about, said)
+            self._recorder.record(entry, run_id=run_id, node=task.node)
+            raise
+
+    async def _answered(self, task: Task, account: Account, run_id: str) -> Answer:
         failed = self._failed_before(task, run_id)
         while True:
             placement = self._placement(task, account, run_id, failed)
@@ -171,6 +185,11 @@ class Broker:
                 raise BackendError(f"{name!r} gave no answer within {wait:.0f} s", fix=fix) from None
             account.spend(tier, generation.tokens)
             return generation
+
+
+def task_digest(task: Task) -> str:
+    """Hex sha256 of everything that may change a task's answer, but for the weights."""
+    return key_of("task", task.content())
 
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:

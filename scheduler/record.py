@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-EntryKind = Literal["call", "placement", "human"]
+EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state"]
+"""`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node."""
 
 
 @dataclass(frozen=True)

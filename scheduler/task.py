@@ -71,10 +71,14 @@ class Task:
         return len(json.dumps(self.content(), ensure_ascii=False).encode()) + written + CHAT_OVERHEAD
 
 
+def canonical(value: Any) -> bytes:
+    """A value as the one JSON text that it has: keys sorted, no spaces, UTF-8. Errors: ValueError for NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """The ledger's key: hex sha256 of the kind and of the content as canonical JSON."""
-    canonical = json.dumps([kind, content], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical([kind, content])).hexdigest()
 
 
 @dataclass(frozen=True)

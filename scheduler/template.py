@@ -78,6 +78,23 @@ Step = Force | Choose | Pick | Write
 Template = tuple[Step, ...]
 
 
+def template_from(rows: Sequence[Mapping[str, Any]]) -> Template:
+    """The template that a recorded task names: each row the step's type under `step`, and its fields."""
+    return tuple(_step(dict(row)) for row in rows)
+
+
+def _step(row: dict[str, Any]) -> Step:
+    kind = row.pop("step")
+    if kind == "Choose":
+        unless = row.get("unless")
+        return Choose(row["field"], tuple(row["values"]), None if unless is None else Unless(**unless))
+    if kind == "Write":
+        prose = row["prose"]
+        told = None if prose is None else Prose(tuple(prose["references"]), tuple(prose["names"]))
+        return Write(row["field"], row["tokens"], told, row["temperature"])
+    return Pick(row["field"], tuple(row["labels"]), row["count"]) if kind == "Pick" else Force(row["text"])
+
+
 def compile_template(judgement: type[BaseModel], picks: Mapping[str, Sequence[str]], *, count: int = 2) -> Template:
     """Turn a judgement type into a template: JSON without spaces, whose punctuation takes the fewest tokens.
 

@@ -24,20 +24,26 @@ class ServesJobs(Protocol):
 
 
 class LlamaCppBackend:
-    """A GGUF file on the CPU (or on what llama.cpp was built for), behind an engine.
+    """A GGUF file, `path`, on the CPU (or on what llama.cpp was built for), behind an engine.
 
     `adapter`: a GGUF LoRA adapter that the engine puts on its context for this backend's calls, without loading the
     weights again; the offer's digest then stands for both. Backends with different adapters may share an engine.
     """
 
-    def __init__(self, engine: ServesJobs, offer: Offer, adapter: Path | None = None) -> None:
+    def __init__(self, engine: ServesJobs, offer: Offer, path: Path, adapter: Path | None = None) -> None:
         self._engine = engine
         self._offer = offer
+        self._path = path
         self._adapter = adapter
 
     @property
     def offer(self) -> Offer:
         return self._offer
+
+    @property
+    def path(self) -> Path:
+        """The weights file."""
+        return self._path
 
     async def generate(self, request: Request) -> Generation:
         """Fill the request's template.

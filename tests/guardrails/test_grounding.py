@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from benchmarks.grounding import BARS, measure
+from benchmarks.narratives import FRESH, PHRASINGS, held_out
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.errors import GroundingError
-from finllm.guardrails.grounding import NAMES, cited, ground
+from finllm.guardrails.grounding import NAMES, cited, ground, ungrounded
 from finllm.tools.evidence import EvidenceTable, Unit
 
 
@@ -87,3 +89,99 @@ def test_no_digit_passes_that_the_allow_list_does_not_name(text: str) -> None:
 
 def test_the_ids_a_sentence_cites_are_told_in_order() -> None:
     assert cited("[[E7]] and [[title]] and [[E12]] and [[E7]], not [[E0]]") == ["E7", "E12", "E7"]
+
+
+def told() -> EvidenceTable:
+    """A loss of the book, its share, a gain through oil, a rate's shock, a value at risk and a forecast."""
+    rows = EvidenceTable()
+    day = dt.date(2022, 6, 30)
+
+    def add(value: float, unit: Unit, entity: str, what: str, period: str, formula: str) -> None:
+        rows.add(value, unit, entity=entity, what=what, period=period, as_of=day, formula=formula)
+
+    add(-1_234_567.0, "usd", "book", "P&L", "20 trading days", "sum(E3, E4)")
+    add(-0.12345670, "return", "book", "P&L over market value", "20 trading days", "E1 / E6")
+    add(265_433.0, "usd", "XOM", "P&L", "20 trading days", "exposure × (E5)")
+    add(-1_500_000.0, "usd", "3M", "P&L", "20 trading days", "exposure × (E5)")
+    add(75.0, "bp", "US 10-year rate", "shock (user)", "stated", "given by the user")
+    add(10_000_000.0, "usd", "book", "market value", "20 trading days", "sum of market values")
+    add(88_000.0, "usd", "book", "one-day value at risk, before the event", "20 trading days", "historical simulation")
+    add(0.034, "return", "crude oil (WTI)", "change over the last 20 days", "to 2022-06-30", "last / first − 1")
+    return rows
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The book loses 1,234,567 USD over 20 trading days.",
+        "The portfolio would lose about $1.23 million, 12.3 % of its value, within twenty days.",
+        "P&L of the book: −1.2 million USD [E1].",
+        "XOM gains $265,433, and the 10-year yield rises 75 basis points.",
+        "The 10-year rate is up 0.75 percentage points.",
+        "The book's one-day VaR is 88,000 USD.",
+        "Crude has gained 3.4 % over the past 20 days to 30 June 2022.",
+        "«Crash of 1987, down 22 %» says the title.",
+        "The book loses more than 1.2 million dollars.",
+        "Nothing is said here.",
+    ],
+)
+def test_a_true_sentence_passes(sentence: str) -> None:
+    assert ungrounded(sentence, told()) == ()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "fault"),
+    [
+        ("The book loses 1,234,568 USD.", "value"),
+        ("The book loses 1.23 billion USD.", "value"),
+        ("The book loses 12.3 bp [E2] of its value.", "unit"),
+        ("The book loses 1,234,567 EUR.", "unit"),
+        ("The book gains 1,234,567 USD.", "sign"),
+        ("The book moves by 1,234,567 USD.", "sign"),
+        ("P&L of the book: +1.23 million USD.", "sign"),
+        ("The book does not lose 1.23 million USD.", "sign"),
+        ("AAPL loses 1,234,567 USD.", "entity"),
+        ("Copper loses 1,234,567 USD.", "entity"),
+        ("The book loses 1,234,567 USD over 10 trading days.", "period"),
+        ("Crude has gained 3.4 % to 30 June 2021.", "period"),
+        ("XOM gains 1.23 million USD [E3].", "value"),
+        ("The book loses one and a half of ½.", "value"),
+        ("The book loses twelve per cent.", None),
+        ("The book loses thirteen per cent.", "value"),
+        ("The book loses a third of its value.", "value"),
+        ("The loss is twice the limit.", "unit"),
+    ],
+)
+def test_a_false_sentence_does_not_and_the_fault_is_named(sentence: str, fault: str | None) -> None:
+    found = [one.fault for one in ungrounded(sentence, told())]
+    assert found[:1] == ([] if fault is None else [fault])
+
+
+def test_a_row_that_does_not_follow_from_its_formula_carries_nothing() -> None:
+    rows = [row.model_copy(update={"value": -1_400_000.0}) if row.id == "E4" else row for row in told()]
+    (found,) = ungrounded("The book loses 1,234,567 USD.", EvidenceTable(rows))
+    assert (found.fault, "sum(E3, E4)" in found.why) == ("formula", True)
+
+
+def test_a_template_that_words_a_row_against_its_sign_entity_or_formula_stops_the_run() -> None:
+    for sentence in ("The book gains [[E1]].", "XOM loses [[E1]].", "The book loses [[E1]] over [[E8]]."):
+        with pytest.raises(GroundingError, match="does not fit its evidence"):
+            ground(sentence, told())
+    assert ground("[[id]] loses [[E4]].", told(), {"id": "3M"}) == "3M loses -1,500,000 USD."
+    assert ground("[[E3.entity]] gains [[E3]].", told()) == "XOM gains +265,433 USD."
+
+
+@given(st.text(max_size=80))
+def test_the_guard_reads_any_text_and_never_fails(text: str) -> None:
+    ungrounded(text, told())
+
+
+@pytest.mark.parametrize(
+    "phrasings", [[p for p in PHRASINGS if held_out(p)], FRESH, None], ids=["held", "fresh", "report"]
+)
+def test_seven_mutations_are_caught_and_clean_narratives_pass(phrasings: list[str] | None) -> None:
+    found = measure(phrasings, 40, 7, cited=True)
+    assert found["clean"][0] <= 0.01 * found["clean"][1]
+    for name, bar in BARS.items():
+        hits, made = found[name]
+        assert hits >= bar * made, name

@@ -55,9 +55,8 @@ def config(path: Path, **changes: Any) -> EngineConfig:
 
 
 def open_backend(path: Path, **changes: Any) -> LlamaCppBackend:
-    return LlamaCppBackend(
-        Engine(config(path, **changes)), Offer("edge", "edge", "Q4_0", "digest", llama_build(), CONTEXT)
-    )
+    offer = Offer("edge", "edge", "Q4_0", "digest", llama_build(), CONTEXT)
+    return LlamaCppBackend(Engine(config(path, **changes)), offer, path)
 
 
 @pytest.fixture

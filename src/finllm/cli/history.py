@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,12 +19,23 @@ if TYPE_CHECKING:
     from finllm.memory.ledger import Ledger, RunRow
 
 
+class Form(StrEnum):
+    """How a story is told."""
+
+    md = "md"
+    html = "html"
+    json = "json"
+
+
 def add_to(app: typer.Typer) -> None:
     runs = typer.Typer(help="The runs on record.", epilog=examples("finllm runs list", "finllm runs list --json"))
     runs.callback(invoke_without_command=True)(help_if_alone)
     runs.command("list")(list_runs)
     app.add_typer(runs, name="runs")
-    app.command("trace", epilog=examples("finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a"))(trace)
+    app.command("trace", epilog=examples(
+        "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a",
+        "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a --format html > trace.html",
+    ))(trace)  # fmt: skip
 
 
 def list_runs(as_json: JsonFlag = False) -> None:
@@ -43,18 +55,25 @@ def list_runs(as_json: JsonFlag = False) -> None:
 def trace(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
     as_json: JsonFlag = False,
+    form: Annotated[
+        Form | None,
+        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]"),
+    ] = None,
 ) -> None:
-    """Print the story of a run: who was asked what, who dissented, what was blocked, each number with its evidence."""
+    """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, costs."""
+    if as_json and form not in (None, Form.json):
+        raise InputError(f"--json and --format {form} are two forms", fix="give one of them")
     settings = load_settings().settings
     find_run(run_id, settings)
-    from finllm.graphs.trace import trace_rows, trace_story
+    from finllm.graphs.trace import trace_html, trace_markdown, trace_rows, trace_story
 
     with _ledger(settings) as ledger:
         assert ledger is not None
-        if as_json:
+        if as_json or form is Form.json:
             print_json({"run": run_id, "rows": trace_rows(run_id, ledger)})
-        else:
-            print(clean_lines(trace_story(run_id, ledger)), end="")
+            return
+        tell = {Form.md: trace_markdown, Form.html: trace_html}.get(form, trace_story) if form else trace_story
+        print(clean_lines(tell(run_id, ledger)), end="")
 
 
 def find_run(run_id: str, settings: Settings) -> RunRow:

@@ -72,9 +72,16 @@ def build_request(
     allowed, notes = limits_for(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)
     value_portfolio(held, MarketStore([file.unchanged() for file in files]), story.as_of)
+    read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *limits_file(limits, portfolio))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed, prices=files, seed=seed,
-                         on_unresolved=on_unresolved)  # fmt: skip
+                         on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip
     return Checked(request, notes)
+
+
+def limits_file(limits: Path | None, portfolio: Path | None) -> tuple[Path, ...]:
+    """The file that the limits come from, if there is one."""
+    found = limits or (portfolio.parent if portfolio else PORTFOLIOS_DIR) / "limits.yaml"
+    return (found,) if found.is_file() else ()
 
 
 def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from finllm.cli import (
     history,
     models,
     read,
+    replay,
     reverse,
     run,
     scenarios,
@@ -73,6 +74,7 @@ signals.add_to(app)
 data.add_to(app)
 history.add_to(app)
 audit.add_to(app)
+replay.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)

@@ -1,0 +1,71 @@
+"""Checkpoints as plain data: positions and interrupts, read back only if nothing in them would build an object."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import ormsgpack
+from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSerializer
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from finllm.errors import RecordError
+
+_KINDS = ("null", "bytes", "bytearray", "msgpack")
+BUILT = frozenset((("langgraph.types", "Interrupt"), ("langgraph.types", "Send"), ("builtins", "set"),
+                   ("builtins", "frozenset"), ("collections", "deque"), ("uuid", "UUID"),
+                   ("datetime", "datetime")))  # fmt: skip
+"""The only types that reading a checkpoint may build."""
+
+
+class PlainSerializer(JsonPlusSerializer):
+    """LangGraph's serializer, which leaves out what it does not know, made to refuse it instead.
+
+    Pickle is neither written nor read. Errors: RecordError for a checkpoint that holds anything but data.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(pickle_fallback=False, allowed_msgpack_modules=[])
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        kind, content = data
+        if kind not in _KINDS:
+            raise _poisoned(f"it is {kind!r}, not plain data")
+        if kind == "msgpack":
+            _scan(content)
+        return super().loads_typed(data)
+
+
+def _scan(content: bytes) -> Any:
+    try:
+        return ormsgpack.unpackb(content, ext_hook=_refuse_unknown, option=ormsgpack.OPT_NON_STR_KEYS)
+    except ormsgpack.MsgpackDecodeError as error:
+        raise _poisoned(f"it cannot be read: {error}") from error
+
+
+def _refuse_unknown(code: int, content: bytes) -> None:
+    """Look into an extension without building it."""
+    inside = _scan(content)
+    if code == EXT_DELTA_SNAPSHOT:
+        return
+    named = tuple(inside[:2]) if isinstance(inside, list) and len(inside) >= 2 else ("?", "?")
+    if named not in BUILT:
+        raise _poisoned(f"it would build {'.'.join(map(str, named))}")
+
+
+def _poisoned(why: str) -> RecordError:
+    return RecordError(f"a checkpoint is refused: {why}; nothing of it was built",
+                       fix="restore checkpoints.sqlite from a "
+                       "copy, or remove it and run again: recorded calls are answered from the ledger")  # fmt: skip
+
+
+@asynccontextmanager
+async def checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+    """The durable checkpointer: SQLite in WAL mode, every write synced."""
+    async with aiosqlite.connect(path) as connection:
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute("PRAGMA synchronous=FULL")
+        yield AsyncSqliteSaver(connection, serde=PlainSerializer())

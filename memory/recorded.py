@@ -1,0 +1,69 @@
+"""A ledger as one run saw it: it answers what that run used, and writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from finllm.errors import ReplayRefused
+from finllm.memory.ledger import Ledger, Use
+from finllm.scheduler.record import Entry
+from finllm.scheduler.task import key_of
+
+_CONTENT = ("prompt", "template", "priors", "seed", "weights_sha256", "precision")
+"""The part of a call's request that its key is made of."""
+
+
+class NotOnRecord(ReplayRefused):
+    """The replay asked for something that the run did not."""
+
+
+class RecordedLedger(Ledger):
+    """The ledger, read as one run's record. Asking it to write raises NotOnRecord, naming what was new."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        super().__init__(path)
+        self.run_id = run_id
+        self.used_by_run = self.uses(run_id)
+        self._entries = {use.key: use.entry for use in self.used_by_run}
+
+    def lookup(self, key: str) -> Entry | None:
+        return self._entries.get(key)
+
+    def used(self, key: str, *, run_id: str, node: str) -> None:
+        """Nothing: a replay is no use of its own."""
+        del key, run_id, node
+
+    def record(self, entry: Entry, *, run_id: str, node: str) -> None:
+        """Nothing for a failure, which is told again. Errors: NotOnRecord for anything else."""
+        del run_id
+        if entry.kind != "failure":
+            raise NotOnRecord(
+                f"node {node!r} asks for a {entry.kind} that run {self.run_id!r} has not on record",
+                fix="the code or a setting has changed since, or the ledger was altered; start a new run and compare "
+                "with 'finllm diff'",
+            )
+
+    def failure_of(self, node: str, task: str) -> Entry | None:
+        """The newest record that a task (by its digest) found no answer at a node."""
+        failures = [use.entry for use in self.used_by_run if use.entry.kind == "failure"]
+        return next((f for f in reversed(failures) if (f.request["node"], f.request["task"]) == (node, task)), None)
+
+    def spoilt(self) -> Use | None:
+        """The first model call whose key does not follow from what it says it was asked, or None."""
+        for use in self.used_by_run:
+            if use.entry.kind == "call":
+                content = {name: use.entry.request.get(name) for name in _CONTENT}
+                if key_of("call", content) != use.key:
+                    return use
+        return None
+
+
+@contextlib.contextmanager
+def open_recorded(path: Path, run_id: str) -> Iterator[RecordedLedger]:
+    ledger = RecordedLedger(path, run_id)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
