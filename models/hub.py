@@ -175,10 +175,18 @@ def _headers(remote: Remote) -> dict[str, str]:
     """The user's token goes to the hub alone, not to the store that it may point to."""
     from huggingface_hub.utils import build_hf_headers
 
+    _say_nothing_else()
     headers = {name: str(value) for name, value in build_hf_headers(library_name="finllm").items()}
     if urlsplit(remote.location).netloc != urlsplit(remote.origin.endpoint).netloc:
         headers.pop("authorization", None)
     return headers
+
+
+def _say_nothing_else() -> None:
+    """Keep the hub's client from asking huggingface.co about its caller, whichever hub is named."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 def _choose(files: list[str], wanted: str | None, repository: str) -> str:
@@ -204,6 +212,7 @@ def _explained(at: str, repository: str) -> Iterator[None]:
     """What the hub's client raises, as an error with its mend."""
     from huggingface_hub import errors
 
+    _say_nothing_else()
     try:
         yield
     except FinllmError:
