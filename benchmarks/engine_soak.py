@@ -26,7 +26,7 @@ from finllm.scheduler.filling import Filled
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Choose, Force, Template, Write
 
-THREADS, CELLS, SEQUENCES = 2, 1024, 8
+THREADS, CELLS, SEQUENCES, STEPS = 2, 1024, 8, 12
 SAYS: Template = (Write("text", 12, None),)
 JUDGES: Template = (
     Force('{"oil":"'),
@@ -61,6 +61,15 @@ class Alone:
     filled: Filled
     pieces: list[str]
     gap_at_piece: list[float]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The two best tokens at a position, and by how much the first leads, nat."""
+
+    first: int
+    second: int
+    lead: float
 
 
 def main() -> None:
@@ -166,57 +175,63 @@ def alone(native: Native, work: Work) -> Alone:
 
 
 def batch_noise(native: Native, works: Sequence[Work]) -> float:
-    """The most that batching and a shared prefix change the lead of one token over another, in nat.
+    """The most that batching changes the lead of one token over another, in nat.
 
-    The same tokens go through the model alone and side by side behind a shared prefix; of the two best tokens alone,
-    the lead is compared at every position.
+    The same tokens go through the model alone and side by side, behind a shared prefix, beside a long prefill and in
+    cells out of order, as in service; of the two best tokens alone, the lead is compared at every position.
     """
     prompts = [native.vocabulary.chat_tokens(work.prompt) for work in works]
+    others = SEQUENCES - 1
+    return max(
+        _group_noise(native, prompts[start : start + others]) for start in range(0, len(prompts) - others + 1, others)
+    )
+
+
+def _group_noise(native: Native, group: Sequence[list[int]]) -> float:
+    lone = [_leads_alone(native, prompt) for prompt in group]
+    shared = next(i for i, tokens in enumerate(zip(*group, strict=False)) if len(set(tokens)) > 1)
     worst = 0.0
-    for start in range(0, len(prompts) - SEQUENCES + 1, SEQUENCES):
-        group = prompts[start : start + SEQUENCES]
-        shared = next(i for i, tokens in enumerate(zip(*group, strict=False)) if len(set(tokens)) > 1)
-        lone: list[list[tuple[int, int, float]]] = []
-        written: list[list[int]] = []
-        for prompt in group:
-            said: list[int] = []
-            leads: list[tuple[int, int, float]] = []
-            for step in range(12):
-                run = Run(0, len(prompt) + step - 1, said[-1:], scored=True) if step else Run(0, 0, prompt, scored=True)
-                (row,) = native.decode([run])
-                logits = native.logits(row)
-                second, first = (int(token) for token in np.argsort(logits)[-2:])
-                leads.append((first, second, float(logits[first] - logits[second])))
-                said.append(first)
-            native.forget(0)
-            lone.append(leads)
-            written.append(said)
-        native.clear()
+    for rows in (1, 32, 128):
+        native.decode([Run(SEQUENCES - 1, 0, (group[0] * 8)[:400], scored=False)])
         native.decode([Run(0, 0, group[0][:shared], scored=False)])
+        native.forget(
+            SEQUENCES - 1
+        )  # what follows is put into cells before those of the prefix, as holes are in service
         for sequence in range(1, len(group)):
             native.share(0, sequence, shared)
-        for step in range(12):
-            rows: list[int] = []
-            if step == 0:
-                for sequence, prompt in enumerate(group):
-                    (row,) = native.decode([Run(sequence, shared, prompt[shared:], scored=True)])
-                    worst = max(worst, _moved(native.logits(row), lone[sequence][0]))
-                continue
+        for step in range(STEPS):
             runs = [
-                Run(s, len(prompt) + step - 1, [written[s][step - 1]], scored=True) for s, prompt in enumerate(group)
+                Run(s, len(prompt) + step - 1, [lone[s][step - 1].first], scored=True)
+                if step
+                else Run(s, shared, prompt[shared:], scored=True)
+                for s, prompt in enumerate(group)
             ]
-            rows = native.decode(runs)
-            for sequence, row in enumerate(rows):
-                worst = max(worst, _moved(native.logits(row), lone[sequence][step]))
+            for few in [runs] if step else [[run] for run in runs]:
+                beside = Run(SEQUENCES - 1, 0, (group[0] * 4)[:rows], scored=False)
+                found = native.decode([*few, beside])
+                for run, row in zip(few, found, strict=False):
+                    lead = lone[run.sequence][step]
+                    logits = native.logits(row)
+                    worst = max(worst, abs(float(logits[lead.first] - logits[lead.second]) - lead.lead))
+                native.forget(SEQUENCES - 1)
         for sequence in range(len(group)):
             native.forget(sequence)
         native.clear()
     return worst
 
 
-def _moved(logits: Logits, lead: tuple[int, int, float]) -> float:
-    first, second, alone_lead = lead
-    return abs(float(logits[first] - logits[second]) - alone_lead)
+def _leads_alone(native: Native, prompt: list[int]) -> list[Lead]:
+    """What the prompt's greedy answer leads by at each of its tokens, with the context to itself."""
+    leads: list[Lead] = []
+    for step in range(STEPS):
+        run = Run(0, len(prompt) + step - 1, [leads[-1].first], scored=True) if step else Run(0, 0, prompt, scored=True)
+        (row,) = native.decode([run])
+        logits = native.logits(row)
+        second, first = (int(token) for token in np.argsort(logits)[-2:])
+        leads.append(Lead(first, second, float(logits[first] - logits[second])))
+    native.forget(0)
+    native.clear()
+    return leads
 
 
 def _lead(logits: Logits) -> float:

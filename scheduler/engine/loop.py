@@ -132,18 +132,14 @@ class Loop:
             staying = [other for other in self._live if other not in self._givers(live)]
             if staying and sum(other.rows for other in staying) + live.rows > MOST_ROWS:
                 return
-            source, length, soon = self._prefix(live)
-            if soon > length + WORTH_SHARING:
+            entered = self._try_to_enter(live)
+            if entered is None:
                 continue
-            if not self._has_room(live, length):
+            if not entered:
                 if live.passed_over >= PATIENCE:
                     return
                 passed_over.append(live)
                 continue
-            try:
-                self._enter(live, source, length)
-            except NoRoom:
-                return
             for other in passed_over:
                 other.passed_over += 1
 
@@ -181,16 +177,23 @@ class Loop:
                 soon = max(soon, length)
         return best[0], best[1], soon
 
-    def _has_room(self, live: Live, cached: int) -> bool:
-        """Whether the request may enter; background work makes way for what is not."""
-        need = live.decoded + len(live.waiting) - cached + RESERVE
-        need = min(need, self._cells.total)
-        while not self._sequences or need > self._cells.free:
+    def _try_to_enter(self, live: Live) -> bool | None:
+        """Whether the request found room; background work makes way for what is not. None: it waits for a prefix."""
+        while True:
+            source, length, soon = self._prefix(live)
+            if soon > length + WORTH_SHARING:
+                return None
+            need = min(live.decoded + len(live.waiting) - length + RESERVE, self._cells.total)
+            if self._sequences and need <= self._cells.free:
+                try:
+                    self._enter(live, source, length)
+                except NoRoom:
+                    return False
+                return True
             givers = self._givers(live)
             if not givers:
                 return False
             self._park(max(givers, key=lambda other: other.job.order))
-        return True
 
     def _enter(self, live: Live, source: object, length: int) -> None:
         sequence = self._sequences.pop()
