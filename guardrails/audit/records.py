@@ -10,7 +10,7 @@ import getpass
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from importlib import metadata
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.rules import RULE_BOOK_VERSION
 from finllm.memory.ledger import Use, dump
+from finllm.scheduler.record import EntryKind
 
 CLOCK = "CLOCK_REALTIME of this machine"
 SERVICE = {"kind": "service", "name": "finllm"}
@@ -161,7 +162,7 @@ def _call(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -
         "prompt": {"version": request.get("prompt_version"), "sha256": _digest(request.get("prompt"))},
         "template": _digest(request.get("template")),
         "cache": {"prefix_tokens": response.get("cached_tokens")},
-        "batch": response.get("batch"),
+        "batch": response.get("side_by_side"),
         "raw_output": sha256(str(response.get("text", "")).encode()).hexdigest(),
     }
 
@@ -194,4 +195,17 @@ def _digest(value: Any) -> str:
     return sha256(dump(value).encode()).hexdigest()
 
 
-_SAYS = {"call": _call, "placement": _placement, "human": _human}
+def _noted(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run stands on, a state's digest, a failed call: their content is in the blobs."""
+    del request, response
+    return {"actor": {"kind": "service", "name": actor}}
+
+
+_SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
+    "call": _call,
+    "placement": _placement,
+    "human": _human,
+    "failure": _noted,
+    "inputs": _noted,
+    "state": _noted,
+}

@@ -180,7 +180,7 @@ def _knowledge(settings: Settings) -> Check:
 
 def _nodes(settings: Settings) -> Iterator[Check]:
     for tier, precision in (("edge", settings.edge_precision), ("deep", settings.deep_precision)):
-        where = f"in this process, {precision} on {settings.threads} threads"
+        where = f"in a child process, {precision} on {settings.threads} threads"
         yield Check(f"{tier} node", "ok", f"{where}; answers on first use")
 
 

@@ -7,14 +7,14 @@ import errno
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from finllm.errors import InputError, RecordError
 from finllm.guardrails.audit import AuditedRecorder, AuditLog, LogReader, open_recorder, verify_log
 from finllm.memory.ledger import Ledger
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import Entry, EntryKind
 from finllm.settings import Settings
 from tests.guardrails.audit.attacks import KEY
 from tests.guardrails.audit.test_log import Failing
@@ -166,3 +166,10 @@ def test_a_wrong_key_stops_before_anything_is_decided(home: Settings, tmp_path: 
     with pytest.raises(InputError):
         open_recorder(Settings(home=tmp_path, audit_key_file=tmp_path / "none.key"))
     open_recorder(home).close()
+
+
+@pytest.mark.parametrize("kind", get_args(EntryKind))
+def test_every_kind_of_row_has_a_record(kind: EntryKind, home: Settings) -> None:
+    with contextlib.closing(open_recorder(home)) as recorder:
+        recorder.record(Entry(f"key of {kind}", kind, "someone", {}, {}), run_id="run", node="node")
+    assert f"{kind}.recorded" in [body["action"] for body in bodies(home)]
