@@ -20,7 +20,7 @@ from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Template, Write
 from finllm.settings import load_settings
 
-ROUNDS = 3
+ROUNDS = 2
 CONTENDERS = (
     ("stock", 1),
     ("engine", 6),
