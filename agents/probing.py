@@ -16,7 +16,7 @@ from finllm.agents.roles import AGENTS
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.calibration import Quality, wilson_lower
 from finllm.scheduler.filling import Choices, best
-from finllm.scheduler.template import Choose, Force, Pick, Template, compile_template
+from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
 
 PROBES = Path(__file__).resolve().parent / "probes"
 
@@ -91,15 +91,9 @@ def _shape(probe: Probe) -> object:
 
 
 def template_of(agent: Agent, probe: Probe, fields: Collection[str]) -> Template:
-    """The agent's template up to the last of `fields`: what follows cannot change an earlier score.
-
-    Errors: ValueError for a field that the agent's judgement has not.
-    """
-    steps = compile_template(agent.judgement, labels_of(agent, _cites(agent, probe)), count=agent.picks)
-    places = {step.field: at for at, step in enumerate(steps) if not isinstance(step, Force)}
-    if unknown := set(fields) - set(places):
-        raise ValueError(f"{agent.role} has no field {sorted(unknown)}")
-    return steps[: max(places[name] for name in fields) + 1]
+    """The part of the agent's template that asks `fields`. Errors: ValueError for a field that it has not."""
+    whole = compile_template(agent.judgement, labels_of(agent, _cites(agent, probe)), count=agent.picks)
+    return part_of(whole, fields)
 
 
 async def _choices(backend: Backend, agent: Agent, probe: Probe, template: Template, priors: Choices | None) -> Choices:

@@ -1,4 +1,4 @@
-"""Filling a template over an engine that takes token ids and gives log-probabilities: one question, one request.
+"""Filling a template over an engine that takes token ids and gives log-probabilities: one round, one request.
 
 The rule is `filling.walk`, as on the edge tier; here stand only the position in the text, and the scores.
 """
@@ -13,7 +13,8 @@ from typing import Protocol
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
-from finllm.scheduler.filling import Ask, walk
+from finllm.scheduler.filling import Ask, Round, walk
+from finllm.scheduler.scoring import Tokens, beginnings, candidates, scores
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Write
 
@@ -59,7 +60,7 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
     position.advance(await engine.chat(request.prompt))
     prompt_tokens = len(position.tokens)
     walking = walk(request.template, request.priors)
-    reply: Sequence[float] | str | None = None
+    reply: Sequence[Sequence[float]] | str | None = None
     while True:
         try:
             question = next(walking) if reply is None else walking.send(reply)
@@ -67,13 +68,13 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
             filled = end.value
             break
         position.advance(await engine.tokens(question.text))
-        if isinstance(question, Ask):
-            reply = await _scores(engine, position.tokens, question.values)
+        if isinstance(question, Round):
+            reply = await _scores(engine, position, question.asks)
         else:
             written = await engine.write(position.tokens, _fitting(question.write, position), request.seed)
             position.advance(await engine.tokens(written.text))
             reply = written.text
-    output = len(position.tokens) - prompt_tokens
+    output = position.used - prompt_tokens
     seconds = time.monotonic() - started
     return Generation(filled.text, filled.choices, prompt_tokens, output, seconds, min(engine.cached, prompt_tokens))
 
@@ -86,19 +87,35 @@ class _Position:
         self._request = request
         self._context = context
 
+        self._branched = 0
+
+    @property
+    def used(self) -> int:
+        """Tokens so far, with those that were taken back."""
+        return len(self.tokens) + self._branched
+
     @property
     def room(self) -> int:
-        return int(min(self._context, self._request.token_limit)) - len(self.tokens)
+        return int(min(self._context, self._request.token_limit - self._branched)) - len(self.tokens)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        if len(self.tokens) + len(tokens) >= self._context:
+        self._check(len(tokens), len(tokens))
+        self.tokens += tokens
+
+    def branch(self, branches: Sequence[Sequence[int]]) -> None:
+        """Count tokens that are fed behind the text and taken back."""
+        more = sum(map(len, branches))
+        self._check(more, max(map(len, branches)))
+        self._branched += more
+
+    def _check(self, more: int, deepest: int) -> None:
+        if len(self.tokens) + deepest >= self._context:
             raise BackendError(
                 f"the prompt needs more than the {self._context} tokens of the context",
                 fix="shorten the sources or raise the server's --max-model-len",
             )
-        if len(self.tokens) + len(tokens) > self._request.token_limit:
-            raise TokenLimitReached(self._request.token_limit, len(self.tokens))
-        self.tokens += tokens
+        if self.used + more > self._request.token_limit:
+            raise TokenLimitReached(self._request.token_limit, self.used)
 
 
 def _fitting(step: Write, position: _Position) -> Write:
@@ -106,15 +123,17 @@ def _fitting(step: Write, position: _Position) -> Write:
     return Write(step.field, max(1, min(step.tokens, position.room - 1)), step.prose, step.temperature)
 
 
-async def _scores(engine: TokenEngine, position: Sequence[int], values: Sequence[str]) -> list[float]:
-    """Scores by first token; where two values share it, by the whole value's log-probability, still in one request."""
-    tokens = await asyncio.gather(*(engine.tokens(value) for value in values))
-    firsts = {value[0] for value in tokens}
-    if len(firsts) == len(values):
-        (scores,) = await engine.score([position], sorted(firsts))
-        return [scores[value[0]] for value in tokens]
-    beginnings = sorted({tuple(value[:length]) for value in tokens for length in range(len(value))})
-    candidates = sorted({token for value in tokens for token in value})
-    found = await engine.score([[*position, *beginning] for beginning in beginnings], candidates)
-    after = dict(zip(beginnings, found, strict=True))
-    return [sum(after[tuple(value[:at])][value[at]] for at in range(len(value))) for value in tokens]
+async def _scores(engine: TokenEngine, position: _Position, asks: Sequence[Ask]) -> list[list[float]]:
+    """The scores of every ask's values, in one request; see `scoring`."""
+    texts = [text for ask in asks for text in (ask.stem, *ask.values)]
+    tokens = dict(zip(texts, await asyncio.gather(*(engine.tokens(text) for text in texts)), strict=True))
+    values = [[tuple(tokens[value]) for value in ask.values] for ask in asks]
+    probes = [(at, beginning) for at, of in enumerate(values) for beginning in beginnings(of)]
+    branches = [[*tokens[asks[at].stem], *beginning] for at, beginning in probes]
+    position.branch(branches)
+    wanted = sorted({token for at, beginning in probes for token in candidates(values[at], beginning)})
+    read = await engine.score([[*position.tokens, *branch] for branch in branches], wanted)
+    found: list[dict[Tokens, Mapping[int, float]]] = [{} for _ in asks]
+    for (at, beginning), logprobs in zip(probes, read, strict=True):
+        found[at][beginning] = logprobs
+    return [scores(*pair) for pair in zip(values, found, strict=True)]

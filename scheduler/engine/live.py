@@ -10,8 +10,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import TokenLimitReached
 from finllm.scheduler.engine.cells import Cells
 from finllm.scheduler.engine.job import Finished, Job
-from finllm.scheduler.engine.native import Logits
-from finllm.scheduler.engine.programs import Program
+from finllm.scheduler.engine.programs import Branch, Feed, Program, Reply
 from finllm.scheduler.filling import Filled
 from finllm.scheduler.template import Write
 
@@ -28,9 +27,9 @@ def _no_cells() -> Cells:
 class Live:
     """A job with its program.
 
-    `head`: the tokens known at once, the prompt and what is forced behind it. `waiting`: tokens still to be decoded.
-    `cells`: those decoded. `sequence`: NOWHERE while it is not in the context; then `saved` holds its cells if it was
-    there before.
+    `head`: the tokens known at once, the prompt and what is forced behind it. `waiting`: tokens still to be decoded,
+    `branches` those to be decoded behind them on their own, of which the first `len(read)` were. `cells`: those
+    decoded. `sequence`: NOWHERE while it is not in the context; then `saved` holds its cells if it was there before.
     """
 
     job: Job
@@ -38,6 +37,8 @@ class Live:
     prompt_tokens: int
     head: list[int]
     waiting: list[int]
+    branches: tuple[Branch, ...] = ()
+    read: list[list[float]] = field(default_factory=list[list[float]])
     filled: Filled | None = None
     sequence: int = NOWHERE
     cells: Cells = field(default_factory=_no_cells)
@@ -61,8 +62,8 @@ class Live:
             live.filled = end.value
             return live
         live.head += first.tokens
+        live._take(first, context)
         live.waiting = list(live.head)
-        live.count(len(first.tokens), context)
         return live
 
     @property
@@ -79,28 +80,33 @@ class Live:
         """Its prompt is through: it waits for short runs of tokens only."""
         return self.decoded >= len(self.head)
 
-    def count(self, more: int, context: int) -> None:
-        """Count output tokens before they are fed. Errors: TokenLimitReached, BackendError beyond the context."""
-        total = self.prompt_tokens + self.output_tokens + more
-        if total > self.job.work.token_limit:
-            raise TokenLimitReached(self.job.work.token_limit, self.prompt_tokens + self.output_tokens)
-        if total > context:
-            raise too_long(context)
-        self.output_tokens += more
+    @property
+    def unread(self) -> tuple[Branch, ...]:
+        return self.branches[len(self.read) :]
 
-    def go_on(self, logits: Logits, context: int) -> int:
-        """Send the program its logits; `waiting` holds what it asks for next, and `filled` is set at its end.
+    def go_on(self, reply: Reply, context: int) -> None:
+        """Send the program what it asked for; takes what it asks for next, and sets `filled` at its end.
 
-        Returns how many tokens it goes back over. Errors: as `count`, and whatever the program raises.
+        Errors: TokenLimitReached, BackendError beyond the context, and whatever the program raises.
         """
         try:
-            feed = self.program.send(logits)
+            feed = self.program.send(reply)
         except StopIteration as end:
             self.filled = end.value
-            return 0
-        self.count(len(feed.tokens), context)
-        self.waiting = list(feed.tokens)
-        return feed.back
+            return
+        self._take(feed, context)
+
+    def _take(self, feed: Feed, context: int) -> None:
+        """Take a feed, counted before it is fed. Errors: TokenLimitReached, BackendError beyond the context."""
+        branched = [len(branch.tokens) for branch in feed.branches]
+        used, more = self.prompt_tokens + self.output_tokens, len(feed.tokens) + sum(branched)
+        if used + more > self.job.work.token_limit:
+            raise TokenLimitReached(self.job.work.token_limit, used)
+        text = len(self.head) if not self.decoded else self.decoded + len(feed.tokens)
+        if text + max(branched, default=0) > context:
+            raise too_long(context)
+        self.output_tokens += more
+        self.waiting, self.branches, self.read = list(feed.tokens), feed.branches, []
 
     def finished(self, filled: Filled) -> Finished:
         return Finished(filled, self.prompt_tokens, self.output_tokens, self.cached, self.seconds, self.side_by_side)

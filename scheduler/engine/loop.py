@@ -7,9 +7,11 @@ the room. One thread owns a loop.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.live import NOWHERE, Live
 from finllm.scheduler.engine.native import BATCH, Native, NoRoom, Run
 from finllm.scheduler.engine.prefixes import PrefixStore, Saved
-from finllm.scheduler.engine.programs import typed
+from finllm.scheduler.engine.programs import Branch, typed
 from finllm.scheduler.engine.trie import PrefixTrie
 
 BESIDE = 256
@@ -34,6 +36,45 @@ MOST_ROWS = 40
 """Requests are let in until a step decodes about so many tokens: beyond, a step only grows, and the cache with it."""
 PATIENCE = 8
 """A request passed over so often for want of room is waited for."""
+
+
+@dataclass
+class Share:
+    """What a step does for one request: `tokens` of its text, and `branches` behind all of it.
+
+    `row`: where the logits behind the tokens are, NOWHERE without; `read`: what the branches read.
+    """
+
+    live: Live
+    tokens: list[int]
+    branches: tuple[Branch, ...]
+    row: int = NOWHERE
+    read: list[list[float]] = field(default_factory=list[list[float]])
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens) + sum(len(branch.tokens) for branch in self.branches)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the logits behind the tokens are wanted."""
+        return len(self.tokens) == len(self.live.waiting) and not self.live.branches
+
+    @property
+    def ready(self) -> bool:
+        """After the step: whether the request has all that it asked for."""
+        return not self.live.waiting and not self.live.unread
+
+    def with_branches(self, tokens: int, cells: int, count: int) -> Share:
+        """The share with as many branches as go into so many tokens and cells; at least one, whatever the cells."""
+        fitting: list[Branch] = []
+        size = len(self.tokens)
+        for branch in self.live.unread[:count]:
+            size += len(branch.tokens)
+            if size > tokens or (fitting and size > cells):
+                break
+            fitting.append(branch)
+        return Share(self.live, self.tokens, tuple(fitting))
 
 
 class Loop:
@@ -89,27 +130,23 @@ class Loop:
             if why is not None:
                 self._end(live, why)
         self._admit()
-        runs = self._plan()
-        if not runs:
+        shares = self._plan()
+        if not shares:
             return
         started = time.monotonic()
         with self._turn:
             try:
-                rows = self._native.decode([run for _, run in runs])
+                self._serve(shares)
             except NoRoom:
                 self._make_room()
                 return
             except BackendError as error:
                 self._fail(error)
                 return
-            self._account(runs, time.monotonic() - started)
-            for (live, run), row in zip(runs, rows, strict=True):
-                live.cells = np.concatenate([live.cells, self._cells.take(len(run.tokens))])
-                live.waiting = live.waiting[len(run.tokens) :]
-                if live.decoded == len(live.head):
-                    self._remember(live)
-                if run.scored:
-                    self._go_on(live, row)
+            self._account(shares, time.monotonic() - started)
+            for share in shares:
+                if share.ready:
+                    self._go_on(share)
         self.steps += 1
 
     def fail(self, error: Exception) -> None:
@@ -253,30 +290,70 @@ class Loop:
 
     # -- a step
 
-    def _plan(self) -> list[tuple[Live, Run]]:
-        """Who is served by the next step with which tokens, within the batch and the free cells."""
+    def _plan(self) -> list[Share]:
+        """Who is served by the next step with what, within the batch and the free cells."""
         while True:
-            chosen = list(self._chosen())
-            wanted = sum(len(run.tokens) for _, run in chosen)
-            if wanted <= self._cells.free:
-                return chosen
+            shares = list(self._chosen())
+            if sum(share.size for share in shares) <= self._cells.free:
+                return shares
             self._make_room()
 
-    def _chosen(self) -> Iterator[tuple[Live, Run]]:
+    def _chosen(self) -> Iterator[Share]:
         ordered = sorted(self._live, key=lambda live: (not live.answering, live.job.order))
         room = BATCH
         beside = BATCH
+        cells = self._cells.free
+        branches = len(self._native.branches)
         for live in ordered:
             if live.answering:
                 beside = BESIDE
             limit = room if live.answering else min(room, beside)
-            tokens = live.waiting[:limit]
-            if not tokens:
+            share = Share(live, live.waiting[:limit], ())
+            if len(share.tokens) == len(live.waiting):
+                share = share.with_branches(limit, cells, branches)
+            if not share.size:
                 continue
-            room -= len(tokens)
+            room -= share.size
+            cells -= share.size
+            branches -= len(share.branches)
             if not live.answering:
-                beside -= len(tokens)
-            yield live, Run(live.sequence, live.decoded, tokens, scored=len(tokens) == len(live.waiting))
+                beside -= share.size
+            yield share
+
+    def _serve(self, shares: Sequence[Share]) -> None:
+        """Put a step's tokens through the model, and read what they were for. Errors: as `Native.decode`.
+
+        A branch has a sequence of its own that shares its request's cells, and is gone after the step.
+        """
+        native, free = self._native, iter(self._native.branches)
+        taken = [list(itertools.islice(free, len(share.branches))) for share in shares]
+        runs: list[Run] = []
+        try:
+            for share, branches in zip(shares, taken, strict=True):
+                live, position = share.live, share.live.decoded
+                if position:
+                    for branch in branches:
+                        native.share(live.sequence, branch, position)
+                if share.tokens:
+                    runs.append(Run(live.sequence, position, share.tokens, share.scored, tuple(branches)))
+                behind = position + len(share.tokens)
+                runs += [
+                    Run(sequence, behind, branch.tokens, scored=True)
+                    for sequence, branch in zip(branches, share.branches, strict=True)
+                ]
+            rows = iter(native.decode(runs))
+            for share in shares:
+                share.row = next(rows) if share.tokens else NOWHERE
+                share.read = [branch.read(native.logits(next(rows))) for branch in share.branches]
+        finally:
+            for branch in itertools.chain(*taken):
+                native.forget(branch)
+        for share in shares:
+            share.live.cells = np.concatenate([share.live.cells, self._cells.take(len(share.tokens))])
+            share.live.waiting = share.live.waiting[len(share.tokens) :]
+            share.live.read += share.read
+            if share.tokens and share.live.decoded == len(share.live.head):
+                self._remember(share.live)
 
     def _make_room(self) -> None:
         """The cache is full: the last in order leaves it for now, or, where it is alone, for good."""
@@ -286,25 +363,21 @@ class Loop:
         else:
             self._end(last, BackendError("the KV cache is full", fix="shorten the sources or raise FINLLM_CONTEXT"))
 
-    def _go_on(self, live: Live, row: int) -> None:
+    def _go_on(self, share: Share) -> None:
+        live = share.live
         try:
-            back = live.go_on(self._native.logits(row), self._context)
+            live.go_on(live.read if live.branches else self._native.logits(share.row), self._context)
         except Exception as error:  # noqa: BLE001  whatever it was, its caller hears it
             self._end(live, error)
             return
         if live.filled is not None:
             self._end(live, live.finished(live.filled))
-        elif back:
-            keep = live.decoded - back
-            self._native.forget(live.sequence, keep)
-            self._cells.give_back(live.cells[keep:])
-            live.cells = live.cells[:keep]
 
-    def _account(self, runs: list[tuple[Live, Run]], seconds: float) -> None:
-        total = sum(len(run.tokens) for _, run in runs)
-        for live, run in runs:
-            live.seconds += seconds * len(run.tokens) / total
-            live.side_by_side = max(live.side_by_side, len(runs))
+    def _account(self, shares: Sequence[Share], seconds: float) -> None:
+        total = sum(share.size for share in shares)
+        for share in shares:
+            share.live.seconds += seconds * share.size / total
+            share.live.side_by_side = max(share.live.side_by_side, len(shares))
 
     def _fail(self, error: Exception) -> None:
         """The context is in doubt after a failed step: all that were in it are answered, and it is emptied."""

@@ -21,6 +21,8 @@ Logits = NDArray[np.float32]
 
 BATCH = 512
 """Most tokens in one step."""
+BRANCHES = 96
+"""Most branches in one step."""
 
 _NO_ROOM = 1
 _BF16 = 30  # ggml.h: GGML_TYPE_BF16, which llama_cpp does not name
@@ -32,17 +34,20 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """Tokens of one sequence, from `position` on, that go through the model in one step; `scored`: logits are wanted
-    behind the last of them."""
+    """Tokens of a sequence, from `position` on, that go through the model in one step; `scored`: logits are wanted
+    behind the last of them. `also`: sequences that hold the same so far, and get the same tokens."""
 
     sequence: int
     position: int
     tokens: Sequence[int]
     scored: bool
+    also: tuple[int, ...] = ()
 
 
 class Native:
     """A GGUF file loaded with one context of `cells` KV cells that `sequences` sequences share.
+
+    Beside these, the sequences in `branches` are for what is fed and taken back within a step.
 
     Errors of the constructor: BackendError for a file that llama.cpp cannot load, or no memory for the context.
     """
@@ -65,7 +70,7 @@ class Native:
         params = llama.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max = sequences
+        params.n_seq_max = sequences + BRANCHES
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         choose_attention(llama, params)
@@ -79,6 +84,7 @@ class Native:
         self._memory = llama.llama_get_memory(self._context)
         self.cells = cells
         self.sequences = sequences
+        self.branches = range(sequences, sequences + BRANCHES)
         self.vocabulary = Vocabulary(llama, self._model)
         self._adapters: dict[str, Any] = {}
         self._batch = _Batch(llama)
@@ -165,11 +171,12 @@ class _Batch:
 
     def __init__(self, llama: Any) -> None:
         self._llama = llama
-        self.value = llama.llama_batch_init(BATCH, 0, 1)
+        self.value = llama.llama_batch_init(BATCH, 0, 1 + BRANCHES)
         self._tokens = np.ctypeslib.as_array(self.value.token, (BATCH,))
         self._positions = np.ctypeslib.as_array(self.value.pos, (BATCH,))
         self._scored = np.ctypeslib.as_array(self.value.logits, (BATCH,))
-        np.ctypeslib.as_array(self.value.n_seq_id, (BATCH,))[:] = 1
+        self._counts = np.ctypeslib.as_array(self.value.n_seq_id, (BATCH,))
+        self._sequences = [np.ctypeslib.as_array(self.value.seq_id[at], (1 + BRANCHES,)) for at in range(BATCH)]
 
     def load(self, runs: Sequence[Run]) -> list[int]:
         rows: list[int] = []
@@ -179,8 +186,10 @@ class _Batch:
             self._tokens[start:end] = run.tokens
             self._positions[start:end] = np.arange(run.position, run.position + len(run.tokens))
             self._scored[start:end] = 0
-            for index in range(start, end):
-                self.value.seq_id[index][0] = run.sequence
+            sequences = (run.sequence, *run.also)
+            self._counts[start:end] = len(sequences)
+            for of in self._sequences[start:end]:
+                of[: len(sequences)] = sequences
             if run.scored:
                 self._scored[end - 1] = 1
             rows.append(end - 1 if run.scored else -1)

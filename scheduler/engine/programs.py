@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,41 @@ import numpy as np
 from finllm.scheduler.engine.native import Logits
 from finllm.scheduler.engine.vocabulary import Vocabulary
 from finllm.scheduler.engine.writer import Writer
-from finllm.scheduler.filling import Ask, Filled, Priors, walk
+from finllm.scheduler.filling import Ask, Filled, Priors, Round, walk
+from finllm.scheduler.scoring import Tokens, beginnings, by_first, candidates, scores
 from finllm.scheduler.template import Template
 
 
 @dataclass(frozen=True)
+class Branch:
+    """Tokens fed behind a request's text and taken back at once, for the scores of `candidates` behind them.
+
+    `whole`: the scores are log-probabilities over the whole vocabulary; else logits, which have any common offset.
+    """
+
+    tokens: Tokens
+    candidates: tuple[int, ...]
+    whole: bool
+
+    def read(self, logits: Logits) -> list[float]:
+        found = logits[list(self.candidates)].astype(np.float64)
+        if self.whole:
+            wide = logits.astype(np.float64)
+            top = wide.max()
+            found -= top + np.log(np.exp(wide - top).sum())
+        return found.tolist()
+
+
+@dataclass(frozen=True)
 class Feed:
-    """Go back over the last `back` tokens, then feed `tokens` and give the logits behind them."""
+    """Feed `tokens`, then give the logits behind them or, where there are `branches`, what each of these reads."""
 
     tokens: list[int]
-    back: int = 0
+    branches: tuple[Branch, ...] = ()
 
 
-Program = Generator[Feed, Logits, Filled]
+Reply = Logits | list[list[float]]
+Program = Generator[Feed, Reply, Filled]
 """Logits are valid until the next `send`. Right after the prompt `Feed.tokens` may be empty: its own are meant."""
 
 OnText = Callable[[str], None]
@@ -41,44 +63,52 @@ def typed(
     try:
         question = next(walking)
         waiting: list[int] = []
-        back = 0
         while True:
-            logits = yield Feed(waiting + vocabulary.tokenize(question.text), back)
-            waiting, back = [], 0
-            if isinstance(question, Ask):
-                scores, back = yield from _scores(vocabulary, question.values, logits)
-                question = walking.send(scores)
+            tokens = waiting + vocabulary.tokenize(question.text)
+            waiting = []
+            if isinstance(question, Round):
+                question = walking.send((yield from _scored(vocabulary, tokens, question.asks)))
             else:
+                logits = yield Feed(tokens)
                 writer = Writer(vocabulary, question.write, seed)
-                waiting = yield from _written(writer, vocabulary, logits, on_text)
+                waiting = yield from _written(writer, vocabulary, _logits(logits), on_text)
                 question = walking.send(writer.text())
     except StopIteration as end:
         return end.value
 
 
-def _scores(
-    vocabulary: Vocabulary, values: tuple[str, ...], logits: Logits
-) -> Generator[Feed, Logits, tuple[list[float], int]]:
-    """The values' scores, and how many tokens of the last probe are still fed."""
-    tokens = [vocabulary.tokenize(value) for value in values]
-    if len({value[0] for value in tokens}) == len(values):
-        return [float(logits[value[0]]) for value in tokens], 0
-    start = logits.copy()
-    scores: list[float] = []
-    fed = 0
-    for value in tokens:
-        total = _log_probability(start, value[0])
-        for position in range(1, len(value)):
-            back, fed = (fed, 1) if position == 1 else (0, fed + 1)
-            behind = yield Feed([value[position - 1]], back=back)
-            total += _log_probability(behind, value[position])
-        scores.append(total)
-    return scores, fed
+def _scored(
+    vocabulary: Vocabulary, tokens: list[int], asks: Sequence[Ask]
+) -> Generator[Feed, Reply, list[list[float]]]:
+    """Feed `tokens`, then score the values of every ask, all in one feed but for those that have no stem."""
+    values = [[tuple(vocabulary.tokenize(value)) for value in ask.values] for ask in asks]
+    found: list[dict[Tokens, dict[int, float]]] = [{} for _ in asks]
+    branches: list[tuple[int, Tokens, Branch]] = []
+    bare: list[tuple[int, Branch]] = []
+    for at, ask in enumerate(asks):
+        stem = tuple(vocabulary.tokenize(ask.stem))
+        whole = not by_first(values[at])
+        for beginning in beginnings(values[at]):
+            branch = Branch(stem + beginning, tuple(candidates(values[at], beginning)), whole)
+            if branch.tokens:
+                branches.append((at, beginning, branch))
+            else:
+                bare.append((at, branch))
+    if bare:
+        logits = _logits((yield Feed(tokens)))
+        tokens = []
+        for at, branch in bare:
+            found[at][()] = dict(zip(branch.candidates, branch.read(logits), strict=True))
+    if branches:
+        read = yield Feed(tokens, tuple(branch for _, _, branch in branches))
+        for (at, beginning, branch), row in zip(branches, read, strict=True):
+            found[at][beginning] = dict(zip(branch.candidates, row, strict=True))
+    return [scores(*pair) for pair in zip(values, found, strict=True)]
 
 
 def _written(
     writer: Writer, vocabulary: Vocabulary, logits: Logits, on_text: OnText | None
-) -> Generator[Feed, Logits, list[int]]:
+) -> Generator[Feed, Reply, list[int]]:
     """Write to the end; returns the last token where it is not fed yet."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     while writer.take(logits):
@@ -87,11 +117,11 @@ def _written(
             on_text(piece)
         if writer.done:
             return [token]
-        logits = yield Feed([token])
+        logits = _logits((yield Feed([token])))
     return []
 
 
-def _log_probability(logits: Logits, token: int) -> float:
-    wide = logits.astype(np.float64)
-    top = wide.max()
-    return float(wide[token] - top - np.log(np.exp(wide - top).sum()))
+def _logits(reply: Reply) -> Logits:
+    if isinstance(reply, list):
+        raise TypeError("logits were asked for, and branches' scores came")
+    return reply

@@ -59,10 +59,8 @@ class _ScriptedScorer:
     def __init__(self, say: Mapping[str, str]) -> None:
         self._say = say
 
-    def feed(self, text: str) -> None:
+    def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
         del text
-
-    def score(self, field: str, values: Sequence[str]) -> list[float]:
         wanted = self._say.get(field, values[0])
         return [math.log(9 * max(len(values) - 1, 1)) if value == wanted else 0.0 for value in values]
 
