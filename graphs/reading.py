@@ -17,6 +17,8 @@ LONGEST_SOURCE = 600
 ALL_SOURCES = 7200
 """Characters of all sources together that the narrative agent reads, shared evenly; they fit the default context."""
 LONGEST_NARRATIVE = 1500
+OTHERS_EACH, OTHERS_IN_ALL = 120, 480
+"""Characters of each other source, and of all of them, that the sanity-checker sees beside the one it judges."""
 NOT_READ = ("injected", "contradicted")
 """Verdicts after which a source's text is kept from the second reading."""
 
@@ -66,7 +68,11 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
         offered = [Offered(id, _line(table, id)) for id in source["provenance"]]
         opinion = await judge(
             SANITY_CHECKER,
-            {"text": source["text"][:LONGEST_SOURCE]},
+            {
+                "text": source["text"][:LONGEST_SOURCE],
+                "publisher": source["publisher"],
+                "others": _others(source, state["sources"]),
+            },
             {"because": offered},
             run.caller("sanity_checker"),
         )
@@ -74,6 +80,16 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
         said = opinion.judgement["verdict"] if opinion.judgement else None
         sources.append({**source, "agent_verdict": said})
     return {"opinions": opinions, "sources": sources}
+
+
+def _others(source: Row, sources: list[Row]) -> str:
+    """What the other sources say, in short; one that carries instructions is not quoted beside an honest one."""
+    said = [
+        f"{other['publisher']}: {' '.join(other['text'].split())[:OTHERS_EACH]}"
+        for other in sources
+        if other["id"] != source["id"] and other["left_out"] is None and other["verdict"] != "injected"
+    ]
+    return " / ".join(said)[:OTHERS_IN_ALL]
 
 
 def _line(table: EvidenceTable, id: str) -> str:

@@ -66,7 +66,7 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
         _finding(
             "lookahead",
             _worse(facts.sources_used_late, facts.sources_refused),
-            _listed("sources published after as_of", [*facts.sources_used_late, *facts.sources_refused]),
+            _sorted_out("sources published after as_of", facts.sources_used_late, "refused", facts.sources_refused),
         ),
         _finding(
             "approval",
@@ -76,7 +76,7 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
         _finding(
             "support",
             _worse(facts.claims_unsupported, facts.claims_withheld),
-            _listed("claims without support", [*facts.claims_unsupported, *facts.claims_withheld]),
+            _sorted_out("claims without support", facts.claims_unsupported, "withheld", facts.claims_withheld),
         ),
     ]
 
@@ -98,3 +98,9 @@ def _worse(blocking: Sequence[str], flagging: Sequence[str]) -> RuleVerdict:
 
 def _listed(what: str, names: Sequence[str]) -> str:
     return f"{what}: {', '.join(names)}" if names else f"no {what}"
+
+
+def _sorted_out(what: str, used: Sequence[str], kept_out: str, names: Sequence[str]) -> str:
+    """Names by what became of them, since the verdict turns on it."""
+    parts = [f"{became}: {', '.join(those)}" for became, those in (("used", used), (kept_out, names)) if those]
+    return f"{what}, {'; '.join(parts)}" if parts else f"no {what}"

@@ -38,7 +38,7 @@ SOURCES = {"because": [Offered("E4", "Reuters: oil jumps."), Offered("E9", "AP: 
 INPUTS: dict[Agent, dict[str, str]] = {
     MARKET_SIGNAL: {},
     NARRATIVE: ABSENT,
-    SANITY_CHECKER: {"text": "Hormuz is closed."},
+    SANITY_CHECKER: {"text": "Hormuz is closed.", "publisher": "Reuters", "others": "AFP: the strait is shut."},
     VALIDATOR: {"reading": "blockade in mideast", "market": "calm"},
     STRESS_TESTER: {"reading": "blockade in mideast"},
     COMPLIANCE: {},

@@ -36,13 +36,18 @@ def test_a_clean_run_passes_every_rule_once_and_in_order() -> None:
     [
         ("limits", {"breaches": [("OIL_WTI (loss_by_factor)", ("E7", "E9"))]}, "flag", "OIL_WTI"),
         ("restricted", {"restricted_held": ["RUSAL"]}, "block", "RUSAL"),
-        ("lookahead", {"sources_refused": ["late-1"]}, "flag", "late-1"),
-        ("lookahead", {"sources_used_late": ["late-2"]}, "block", "late-2"),
-        ("lookahead", {"sources_refused": ["late-1"], "sources_used_late": ["late-2"]}, "block", "late-2, late-1"),
+        ("lookahead", {"sources_refused": ["late-1"]}, "flag", "refused: late-1"),
+        ("lookahead", {"sources_used_late": ["late-2"]}, "block", "used: late-2"),
+        (
+            "lookahead",
+            {"sources_refused": ["late-1"], "sources_used_late": ["late-2"]},
+            "block",
+            "used: late-2; refused: late-1",
+        ),
         ("approval", {"approved_by": None}, "flag", "nobody"),
         ("approval", {"approved_by": ""}, "flag", "nobody"),
-        ("support", {"claims_withheld": ["GOLD up"]}, "flag", "GOLD up"),
-        ("support", {"claims_unsupported": ["VIX up"]}, "block", "VIX up"),
+        ("support", {"claims_withheld": ["GOLD up"]}, "flag", "withheld: GOLD up"),
+        ("support", {"claims_unsupported": ["VIX up"]}, "block", "used: VIX up"),
     ],
 )
 def test_what_breaks_a_rule_is_named_and_breaks_no_other(
