@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from finllm.memory.ledger import Ledger
-from tests.graphs.test_kill_and_resume import STORY, finish, start
+from tests.graphs.test_kill_and_resume import LONGEST, STORY, finish, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 CALLS = 14
@@ -29,8 +30,17 @@ def stories(folder: Path) -> list[str]:
     return found
 
 
-def kill_after(home: Path, calls: int, *arguments: str, how: int = signal.SIGKILL) -> list[dict[str, Any]]:
-    """Run until so many calls were answered and end it there; the events seen."""
+@dataclass(frozen=True)
+class Ended:
+    """A command that was ended: the events seen until then, its exit code, and what it printed."""
+
+    events: list[dict[str, Any]]
+    code: int
+    out: str
+
+
+def end_after(home: Path, calls: int, how: int, *arguments: str) -> Ended:
+    """Run until so many calls were answered, and send it a signal."""
     events: list[dict[str, Any]] = []
     with start(home, *arguments) as process:
         assert process.stderr is not None
@@ -40,14 +50,15 @@ def kill_after(home: Path, calls: int, *arguments: str, how: int = signal.SIGKIL
             if sum(event["kind"] == "call_finished" for event in events) >= calls:
                 process.send_signal(how)
                 break
-        process.stderr.read()
-    return events
+        out, _ = process.communicate(timeout=LONGEST)
+    return Ended(events, process.returncode, out)
 
 
 def test_a_killed_batch_is_finished_by_the_same_command_and_no_recorded_call_is_repeated(tmp_path: Path) -> None:
     home, command = tmp_path / "home", ["run", *stories(tmp_path / "stories"), "--jobs", "3"]
-    before = kill_after(home, CALLS, *command)
-    (batch,) = [event for event in before if event["kind"] == "batch_started"]
+    killed = end_after(home, CALLS, signal.SIGKILL, *command)
+    assert killed.code == -signal.SIGKILL
+    (batch,) = [event for event in killed.events if event["kind"] == "batch_started"]
     ledger = Ledger(home / "ledger.sqlite")
     recorded = {use.key for run_id in batch["runs"] for use in ledger.uses(run_id, "call")}
     half_done = {run_id: ledger.run(run_id) for run_id in batch["runs"]}
@@ -55,15 +66,16 @@ def test_a_killed_batch_is_finished_by_the_same_command_and_no_recorded_call_is_
     assert len(recorded) >= CALLS // 2
     assert any(row is not None and row.result is None for row in half_done.values())
 
-    interrupted = kill_after(home, 3, *command, how=signal.SIGINT)
-    assert interrupted[-1]["kind"] in ("run_finished", "call_finished", "call_started", "node_finished")
+    interrupted = end_after(home, 3, signal.SIGINT, *command)
+    assert interrupted.code == 130
+    assert f"finllm resume {batch['batch_id']}" in json.loads(interrupted.out)["error"]["fix"]
 
     junit = tmp_path / "junit.xml"
     summary, after = finish(home, *command, "--junit", str(junit))
     assert summary["batch"] == batch["batch_id"]
     assert {row["run_id"] for row in summary["runs"]} == set(batch["runs"])
     assert summary["counts"]["failed"] == 0
-    asked_again = {event["key"] for event in [*interrupted, *after] if event["kind"] == "call_started"}
+    asked_again = {event["key"] for event in [*interrupted.events, *after] if event["kind"] == "call_started"}
     assert not asked_again & recorded
     for row in summary["runs"]:
         assert json.loads((Path(row["folder"]) / "report.json").read_text("utf-8"))["run_id"] == row["run_id"]

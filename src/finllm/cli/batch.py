@@ -160,7 +160,7 @@ def _driven(
 
 
 def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Member, Outcome], None]:
-    """Writes a run's files; one run at a time, since drawing charts is not safe in several threads at once."""
+    """Writes a run's files, if they are not there; one run at a time, as charts are not drawn safely side by side."""
     drawing = threading.Lock()
 
     def keep(member: Member, outcome: Outcome) -> None:
@@ -168,8 +168,10 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
         from finllm.graphs.trace import trace_rows
 
         assert outcome.report is not None
-        with drawing:
-            write_outputs(_folder(settings, wanted, member), outcome.report, trace_rows(member.run_id, desk.ledger))
+        folder = _folder(settings, wanted, member)
+        if not (folder / "report.json").exists():  # it is written last
+            with drawing:
+                write_outputs(folder, outcome.report, trace_rows(member.run_id, desk.ledger))
 
     return keep
 
