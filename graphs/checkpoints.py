@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSeri
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from finllm.errors import RecordError
+from finllm.models.files import exclusive
 
+LONGEST_WAIT = 60.0
+"""Seconds that a write waits for those of other runs."""
 _KINDS = ("null", "bytes", "bytearray", "msgpack")
 BUILT = frozenset((("langgraph.types", "Interrupt"), ("langgraph.types", "Send"), ("builtins", "set"),
                    ("builtins", "frozenset"), ("collections", "deque"), ("uuid", "UUID"),
@@ -64,8 +68,10 @@ def _poisoned(why: str) -> RecordError:
 
 @asynccontextmanager
 async def checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """The durable checkpointer: SQLite in WAL mode, every write synced."""
-    async with aiosqlite.connect(path) as connection:
-        await connection.execute("PRAGMA journal_mode=WAL")
+    """The durable checkpointer: SQLite in WAL mode, every write synced. Several may be open on one file at once."""
+    lock = path.with_name(f".{path.name}.lock")  # SQLite does not wait where two switch to WAL at once
+    with exclusive(lock), closing(sqlite3.connect(path, timeout=LONGEST_WAIT)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    async with aiosqlite.connect(path, timeout=LONGEST_WAIT) as connection:
         await connection.execute("PRAGMA synchronous=FULL")
         yield AsyncSqliteSaver(connection, serde=PlainSerializer())

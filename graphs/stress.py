@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from decimal import Decimal
 
@@ -23,12 +24,27 @@ EXTRAPOLATED = 5.0
 
 
 async def stress_tester(state: State, run: RunContext) -> Row:
+    """The arithmetic is done on a thread: meanwhile the loop serves the other runs of a batch."""
     table = EvidenceTable.from_json(state["evidence"])
     book = Book.model_validate(state["book"])
-    betas = estimate_betas(book, run.market, run.request.as_of)
-    wanted = _wanted(state, run)
+    betas, wanted = await asyncio.to_thread(
+        lambda: (estimate_betas(book, run.market, run.request.as_of), _wanted(state, run))
+    )
     rows = [_shock_row(shock, state, table, run.request.as_of) for shock in wanted]
     opinion = await _choose(state, run, rows, table)
+    return await asyncio.to_thread(_stressed, state, run, book, betas, wanted, rows, opinion, table)
+
+
+def _stressed(
+    state: State,
+    run: RunContext,
+    book: Book,
+    betas: dict[str, Beta],
+    wanted: list[Shock],
+    rows: list[Row],
+    opinion: Opinion,
+    table: EvidenceTable,
+) -> Row:
     refused = _refused(rows, opinion)
     applied = [shock for shock, row in zip(wanted, rows, strict=True) if row["move"] not in refused]
     replay = run.request.scenario.replay

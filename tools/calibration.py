@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +22,8 @@ KEPT = 512
 class Calibrations:
     """Calibrations by content: in memory, and under `folder` where one is given. Kept or computed, they are equal.
 
+    Safe to share between threads, which take turns: one that comes for what another is computing finds it done.
+
     A file is keyed by the observations before the month, the pace and the steps, so it serves every day of that month;
     one that cannot be read is computed again and replaced. A folder that cannot be written raises OSError.
     """
@@ -27,16 +31,18 @@ class Calibrations:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._known: dict[str, Calibration] = {}
+        self._lock = threading.Lock()
 
     def get(self, name: str, levels: pd.Series, pace: Pace, horizons: Sequence[int]) -> dict[int, Calibration]:
         """Calibrations of these levels by horizon in steps; a horizon with too little history is missing."""
         keys = {steps: key(levels, pace, steps) for steps in horizons}
-        found = {steps: one for steps in horizons if (one := self._recall(name, keys[steps]))}
-        missing = [steps for steps in horizons if steps not in found]
-        if missing:
-            for steps, made in calibrate(levels, pace, missing).items():
-                found[steps] = made
-                self._keep(name, keys[steps], made)
+        with self._lock:
+            found = {steps: one for steps in horizons if (one := self._recall(name, keys[steps]))}
+            missing = [steps for steps in horizons if steps not in found]
+            if missing:
+                for steps, made in calibrate(levels, pace, missing).items():
+                    found[steps] = made
+                    self._keep(name, keys[steps], made)
         return found
 
     def _recall(self, name: str, known: str) -> Calibration | None:
@@ -58,7 +64,7 @@ class Calibrations:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / _file(name, known)
-            part = path.with_suffix(".part")
+            part = path.with_suffix(f".{os.getpid()}.part")
             part.write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
             part.replace(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 
+_alone = threading.RLock()
+"""Both the number of BLAS threads and the warning filters are the process's: threads that change them take turns."""
+
+
 @contextmanager
 def steady() -> Iterator[None]:
     """One BLAS thread, and silence from optimisers whose result is judged by what it forecasts.
 
     With another number of threads sums round otherwise, a GARCH's optimiser stops elsewhere, and the weight of a member
-    moves by 0.03.
+    moves by 0.03. Threads take turns.
     """
-    with warnings.catch_warnings(), _threads().limit(limits=1, user_api="blas"):
+    with _alone, warnings.catch_warnings(), _threads().limit(limits=1, user_api="blas"):
         warnings.simplefilter("ignore")
         yield
 

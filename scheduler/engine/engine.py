@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import BackendError, FinllmError
+from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.job import Job
 from finllm.scheduler.engine.loop import Loop
 from finllm.scheduler.engine.native import Native
@@ -35,12 +35,12 @@ class EngineConfig:
 class Engine:
     """A model that serves many requests at once.
 
-    The file is loaded at the first request, and again after a failure. `turn` is held during each step.
+    The file is loaded at the first request, and again after a failure. Each step computes on its part of `cores`.
     """
 
-    def __init__(self, config: EngineConfig, turn: AbstractContextManager[object] | None = None) -> None:
+    def __init__(self, config: EngineConfig, cores: Cores | None = None) -> None:
         self._config = config
-        self._turn = turn or threading.Lock()
+        self._seat = (cores or Cores(config.threads)).seat()
         self._news = threading.Condition()
         self._inbox: list[Job] = []
         self._unfinished = 0
@@ -94,22 +94,25 @@ class Engine:
         """Load the model and serve until closed or failed. Errors: those of loading, for which nobody was answered."""
         config = self._config
         native = Native(config.path, threads=config.threads, cells=config.cells, sequences=config.slots)
-        loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=self._turn)
+        loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=self._seat)
         try:
             while True:
                 with self._news:
                     self._unfinished = loop.unfinished
+                    self._seat.works(bool(self._inbox) or not loop.idle)
                     self._news.wait_for(lambda: self._inbox or self._closed or not loop.idle)
                     if self._closed:
                         loop.fail(closed(config.path.stem))
                         return
                     new, self._inbox = self._inbox, []
+                    self._seat.works(True)
                 for job in new:
                     loop.add(job)
                 loop.step()
         except Exception as error:  # noqa: BLE001  whatever it was, those that wait must hear of it
             loop.fail(_typed(error))
         finally:
+            self._seat.works(False)
             native.close()
 
     def _refuse(self, error: FinllmError) -> None:

@@ -9,6 +9,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from finllm.errors import BackendError
+from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.engine import Engine
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, Text
@@ -21,7 +22,7 @@ class _Host:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._sending = threading.Lock()
-        self._turn = threading.Lock()
+        self._cores = Cores()
         self._engines: dict[str, Engine] = {}
         self._jobs: dict[int, Job] = {}
 
@@ -33,7 +34,8 @@ class _Host:
 
     def _handle(self, message: object) -> None:
         if isinstance(message, Open):
-            self._engines[message.name] = Engine(message.config, self._turn)
+            self._cores.count = max(self._cores.count, message.config.threads)
+            self._engines[message.name] = Engine(message.config, self._cores)
         elif isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Stop):

@@ -81,6 +81,11 @@ class Live:
         return self.decoded >= len(self.head)
 
     @property
+    def pending(self) -> int:
+        """Tokens that it has for the next steps."""
+        return len(self.waiting) + sum(len(branch.tokens) for branch in self.unread)
+
+    @property
     def unread(self) -> tuple[Branch, ...]:
         return self.branches[len(self.read) :]
 

@@ -42,10 +42,10 @@ class Loop:
     """Serves jobs on a `Native`.
 
     `context`: most tokens of one request. `store`: bytes of saved prefixes; 0 switches prefix sharing off. `turn` is
-    held during each step: engines of one machine that take turns do not fight for its cores.
+    held during each step, and may say with how many threads: engines of one machine do not fight for its cores.
     """
 
-    def __init__(self, native: Native, *, context: int, store: int, turn: AbstractContextManager[object]) -> None:
+    def __init__(self, native: Native, *, context: int, store: int, turn: AbstractContextManager[int | None]) -> None:
         self._native = native
         self._context = min(context, native.cells)
         self._turn = turn
@@ -94,8 +94,10 @@ class Loop:
         shares = self._plan()
         if not shares:
             return
-        started = time.monotonic()
-        with self._turn:
+        with self._turn as threads:
+            started = time.monotonic()
+            if threads is not None:
+                self._native.use(threads)
             try:
                 self._serve(shares)
             except NoRoom:
@@ -130,6 +132,8 @@ class Loop:
             staying = [other for other in self._live if other not in self._givers(live)]
             if staying and sum(other.rows for other in staying) + live.rows > MOST_ROWS:
                 return
+            if sum(other.pending for other in staying) >= BATCH:
+                return  # a step is full: whoever enters now only lengthens the attention of those before
             entered = self._try_to_enter(live)
             if entered is None:
                 continue

@@ -87,12 +87,19 @@ class Native:
         self.branches = range(sequences, sequences + BRANCHES)
         self.vocabulary = Vocabulary(llama, self._model)
         self._adapters: dict[str, Any] = {}
+        self._threads = threads
         self._batch = _Batch(llama)
         self._closing.callback(self._batch.free)
 
     def close(self) -> None:
         """Free the context and the model; the object is of no use afterwards."""
         self._closing.close()
+
+    def use(self, threads: int) -> None:
+        """Compute with so many threads from here on. The answers stay the same bit for bit."""
+        if threads != self._threads:
+            self._llama.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
 
     def decode(self, runs: Sequence[Run]) -> list[int]:
         """Put at most `BATCH` tokens through the model.

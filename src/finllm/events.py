@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+RUN: ContextVar[str | None] = ContextVar("run", default=None)
+"""Of which run of a batch the event is that is being emitted; tasks and threads of the run inherit it."""
 
 
 class Event(BaseModel):
@@ -97,6 +101,27 @@ class RunFinished(Event):
     kind: Literal["run_finished"] = "run_finished"
     run_id: str
     status: Literal["finished", "blocked", "stopped"]
+
+
+class BatchStarted(Event):
+    """`runs`: the scenario's name by run id. `done`: runs that an earlier process finished."""
+
+    kind: Literal["batch_started"] = "batch_started"
+    batch_id: str
+    runs: dict[str, str]
+    done: int
+
+
+class MemberEnded(Event):
+    """A run of a batch is over, `number` of `total`. `error`: what stopped it, as `kind`, `message` and `fix`."""
+
+    kind: Literal["member_ended"] = "member_ended"
+    run_id: str
+    status: str
+    number: int
+    total: int
+    seconds: float
+    error: dict[str, str] | None = None
 
 
 class Renderer(Protocol):

@@ -16,6 +16,7 @@ from finllm.errors import InputError
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from finllm.graphs.batch import Batch
     from finllm.memory.ledger import Ledger, RunRow
 
 
@@ -83,6 +84,14 @@ def find_run(run_id: str, settings: Settings) -> RunRow:
     if row is None:
         raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
     return row
+
+
+def find_batch(batch_id: str, settings: Settings) -> Batch | None:
+    """A batch on record, or None. Loads no model, makes no ledger."""
+    from finllm.graphs.batch import find_batch as look_up
+
+    with _ledger(settings) as ledger:
+        return look_up(batch_id, ledger) if ledger else None
 
 
 @contextlib.contextmanager

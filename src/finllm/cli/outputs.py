@@ -59,6 +59,23 @@ def write_files(
         raise FinllmError(f"cannot write the report into {str(folder)!r}: {error}", fix=fix) from error
 
 
+def write_file(path: Path, content: bytes, *, fix: str) -> None:
+    """Put one file in place whole. Errors: FinllmError with `fix` where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
+        partial = Path(name)
+        try:
+            _write_through(partial, content)
+            partial.chmod(0o644)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise FinllmError(f"cannot write {str(path)!r}: {error}", fix=fix) from error
+
+
 def _write_through(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""`finllm run` and `finllm resume`: a stress test from its inputs to its files, and on from where one stopped."""
+"""`finllm run` and `finllm resume`: stress tests from their inputs to their files, and on from where they stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli.inputs import build_request, check_folder, check_model, shipped_scenarios
+from finllm.cli.batch import JOBS, BatchWanted, check_all, check_files, go_on, run_scenarios
+from finllm.cli.inputs import Checked, build_request, check_folder, check_model, shipped_scenarios
 from finllm.cli.options import (
     AsOfOption,
     BudgetOption,
@@ -63,10 +64,12 @@ def add_to(app: typer.Typer) -> None:
         "finllm run my.yaml --portfolio book.csv --as-of 2022-06-30 --out report",
         "finllm run my.yaml --prices mine.parquet --budget 60s,20000tokens --json",
         "finllm run lehman-2008 --fail-on breach --fail-on block --quiet",
+        "finllm run scenarios/*.yaml --jobs 8 --fail-on breach --junit junit.xml --summary night.parquet --json",
     ))(run)  # fmt: skip
     app.command(epilog=examples(
         "finllm resume 20220630-081500-hormuz-closed-for-a-month-1f3a",
         "finllm resume 20220630-081500-hormuz-closed-for-a-month-1f3a --answer withhold",
+        "finllm resume 20220630-220000-batch-of-40-9c1e --summary night.parquet",
     ))(resume)  # fmt: skip
 
 
@@ -74,10 +77,27 @@ def _complete_scenario(incomplete: str) -> list[str]:
     return [name for name in shipped_scenarios() if name.startswith(incomplete)]
 
 
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, max=64, help=f"Runs of a batch side by side.  [default: {JOBS}]"),
+]
+JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="JUnit XML of a batch: a test case per scenario; --fail-on decides "
+                                                 "what a failure is, a run without a report is an error."),
+]  # fmt: skip
+SummaryOption = Annotated[
+    list[Path] | None,
+    typer.Option("--summary", metavar="FILE", help="A batch's runs, a row each: .parquet, .csv or .json. "
+                                                   "May be repeated."),
+]  # fmt: skip
+
+
 def run(
-    scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.",
-                            autocompletion=_complete_scenario)],
+    scenarios: Annotated[
+        list[str], typer.Argument(metavar="SCENARIO...", help="A scenario file, or the name of a shipped one. Several "
+                                  "make a batch; so do --jobs, --junit and --summary.",
+                                  autocompletion=_complete_scenario)],
     portfolio: Annotated[
         Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
     ] = None,
@@ -92,18 +112,37 @@ def run(
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask a person where text and measurements stay at odds, instead of "
                                          "withholding those shocks.")] = False,
+    jobs: JobsOption = None,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
     fail_on: FailOnOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Run a stress test: what the event would do to the portfolio, through which factors, and how sure that is."""
+    """Run stress tests: what the event would do to the portfolio, through which factors, and how sure that is.
+
+    A batch runs side by side and shares the models; budgets are each run's own. What fails stops no other run. The
+    same command goes on with a batch that was stopped or killed. Exit codes of a batch: 1 if a run has no report, else
+    3 as --fail-on asks.
+    """
     wanted = Wanted(out, as_json, quiet, fail_on or ())
+    batch = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
-    checked = build_request(
-        scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
-        seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
-    )  # fmt: skip
+
+    def build(scenario: str) -> Checked:
+        return build_request(
+            scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
+            seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
+        )  # fmt: skip
+
+    if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):
+        several = check_all(scenarios, build)
+        check_files(batch)
+        _check_places(settings, wanted)
+        run_scenarios(several, settings, batch)
+        return
+    checked = build(scenarios[0])
     _check_places(settings, wanted)
 
     def start(desk: Desk) -> Awaitable[Outcome]:
@@ -116,22 +155,40 @@ def run(
 
 
 def resume(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows, or a batch's.")],
     answer: Annotated[
         Answer | None, typer.Option("--answer", help="A person's answer where the run waits for one: withhold the "
                                                      "shocks in dispute, or accept them.")] = None,
     budget: BudgetOption = None,
     out: OutOption = None,
+    jobs: JobsOption = None,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
     fail_on: FailOnOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Go on with a run that was stopped, killed or waits for an answer. No recorded model call is made again."""
-    from finllm.cli.history import find_run
+    """Go on with a run that was stopped, killed or waits for an answer, or with a batch and its runs that failed.
+
+    No recorded model call is made again.
+    """
+    from finllm.cli.history import find_batch, find_run
 
     wanted = Wanted(out, as_json, quiet, fail_on or ())
     limit = parse_budget(budget)
     settings = load_settings().settings
+    if (batch := find_batch(run_id, settings)) is not None:
+        if answer is not None:
+            raise InputError(f"{run_id!r} is a batch, and an answer is a run's",
+                             fix="give the run's id, which 'finllm runs list' shows")  # fmt: skip
+        several = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
+        check_files(several)
+        _check_places(settings, wanted)
+        go_on(batch, settings, several, limit)
+        return
+    if _asks_for_a_batch(jobs, junit, summary):
+        raise InputError(f"{run_id!r} is no batch on record, and --jobs, --junit and --summary are a batch's",
+                         fix="leave them out, or give the id that the batch's own output shows")  # fmt: skip
     row = find_run(run_id, settings)
     _check_places(settings, wanted)
     if limit is not None:
@@ -140,11 +197,15 @@ def resume(
         limit = merge_budgets(RunRequest.model_validate(row.request).scenario.budget, limit)
 
     def start(desk: Desk) -> Awaitable[Outcome]:
-        from finllm.graphs.flow import resume as go_on
+        from finllm.graphs.flow import resume as advance
 
-        return go_on(run_id, desk, answer=None if answer is None else answer.value, budget=limit)
+        return advance(run_id, desk, answer=None if answer is None else answer.value, budget=limit)
 
     _carry_out(start, settings, wanted, ())
+
+
+def _asks_for_a_batch(jobs: int | None, junit: Path | None, summary: list[Path] | None) -> bool:
+    return jobs is not None or junit is not None or bool(summary)
 
 
 def _check_places(settings: Settings, wanted: Wanted) -> None:
@@ -187,7 +248,7 @@ def _finish(
 
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.graphs.desk import open_desk
-    from finllm.graphs.flow import resume as go_on
+    from finllm.graphs.flow import resume as advance
     from finllm.graphs.trace import trace_rows
 
     with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
@@ -195,7 +256,7 @@ def _finish(
         outcome = runner.run(_awaited(start(desk)))
         while outcome.status == "waiting":
             answer = _ask(outcome.run_id, outcome.question or {}, display, wanted)
-            outcome = runner.run(go_on(outcome.run_id, desk, answer=answer))
+            outcome = runner.run(advance(outcome.run_id, desk, answer=answer))
         if outcome.report is None:
             raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
         return outcome.report, trace_rows(outcome.run_id, desk.ledger)

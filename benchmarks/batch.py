@@ -1,0 +1,250 @@
+"""Forty scenarios in one command: eight at a time against one after another, and whether they say the same.
+
+Each side has a home of its own, in which the ladder, the knowledge base and the forecasts' calibrations are ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.batch_scenarios import write_scenarios
+from benchmarks.page import write_section
+
+BAR = 1.5
+READY = ("models", "knowledge", "calibrations")
+LONGEST = 1800
+
+
+@dataclass(frozen=True)
+class Side:
+    """A batch that was run: its wall-clock s, the CPU s of it and its children, and its home."""
+
+    jobs: int
+    seconds: float
+    cpu: float
+    home: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A field that came out differently. `lead`: by how many nats the side that was surer preferred its own value."""
+
+    what: str
+    one: str
+    other: str
+    lead: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`fields` were asked with the same prompt on both sides; `unasked` calls were not, as an earlier answer differed.
+
+    `noise`: the largest change of a lead among fields that came out the same, nats.
+    """
+
+    calls: int
+    fields: int
+    unasked: int
+    flips: tuple[Flip, ...]
+    noise: float
+    same_totals: int
+    runs: int
+
+
+def ready_home(home: Path, paths: list[Path]) -> None:
+    """Derive the ladder, fill the knowledge base and calibrate the forecasts that the scenarios need."""
+    from finllm.events import EventBus
+    from finllm.graphs.desk import assemble, llama_backends
+    from finllm.memory.ledger import Ledger
+    from finllm.scheduler.engine.process import EngineProcess
+    from finllm.settings import Settings
+    from finllm.tools.factors import FACTOR_IDS, FACTORS
+    from finllm.tools.forecast import forecast
+    from finllm.tools.market import MarketStore
+    from finllm.tools.scenario import load_scenario
+
+    settings = Settings(home=home)
+    home.mkdir(parents=True, exist_ok=True)
+    with closing(Ledger(home / "unused.sqlite")) as ledger, closing(EngineProcess()) as process:
+        desk = assemble(settings, EventBus(), ledger, llama_backends(settings, EventBus(), process))
+        desk.knowledge.open()
+        market = MarketStore()
+        for as_of, horizon in sorted({(one.as_of, one.horizon) for one in map(load_scenario, paths)}):
+            for factor in FACTOR_IDS:
+                series = FACTORS[factor].series
+                if series is not None and series in market and not (seen := market.read(series, as_of)).stale:
+                    forecast(seen, horizon, calibrations=desk.calibrations)
+        desk.knowledge.close()
+
+
+def run_side(jobs: int, ready: Path, home: Path, paths: list[Path]) -> Side:
+    """Run the batch in a process of its own, on a home that knows no call."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    for name in READY:
+        shutil.copytree(ready / name, home / name)
+    summary = home / "summary.json"
+    command = [sys.executable, "-m", "finllm.cli.main", "run", *map(str, paths), "--jobs", str(jobs), "--quiet",
+               "--summary", str(summary)]  # fmt: skip
+    before, started = os.times(), time.monotonic()
+    child = subprocess.run(command, env={**os.environ, "FINLLM_HOME": str(home)}, capture_output=True, text=True,
+                           timeout=LONGEST, check=False)  # fmt: skip
+    seconds, after = time.monotonic() - started, os.times()
+    if child.returncode != 0:
+        sys.exit(f"--jobs {jobs} failed:\n{child.stdout[-3000:]}\n{child.stderr[-3000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    side = Side(jobs, seconds, cpu, home, json.loads(summary.read_text("utf-8")))
+    (home / "side.json").write_text(json.dumps({"seconds": seconds, "cpu": cpu}), encoding="utf-8")
+    return side
+
+
+def kept_side(jobs: int, home: Path) -> Side:
+    """A side that another command ran."""
+    timed = json.loads((home / "side.json").read_text("utf-8"))
+    return Side(jobs, timed["seconds"], timed["cpu"], home, json.loads((home / "summary.json").read_text("utf-8")))
+
+
+def compare(one: Side, other: Side) -> Compared:
+    """Field by field, every call of every scenario; and the totals of the reports."""
+    left, right = _calls(one), _calls(other)
+    flips: list[Flip] = []
+    calls = fields = unasked = 0
+    noise = 0.0
+    for scenario, asked in left.items():
+        for key, choices in asked.items():
+            if key not in right[scenario]:
+                unasked += 1
+                continue
+            calls += 1
+            for field, found in choices.items():
+                if len(found) < 2:
+                    continue
+                fields += 1
+                flip = _flip(f"{scenario}: {field}", found, right[scenario][key][field])
+                if isinstance(flip, Flip):
+                    flips.append(flip)
+                else:
+                    noise = max(noise, flip)
+        unasked += sum(key not in asked for key in right[scenario])
+    totals = [{row["scenario"]: row["total"] for row in side.summary["runs"]} for side in (one, other)]
+    same = sum(total == totals[1][name] for name, total in totals[0].items())
+    return Compared(calls, fields, unasked, tuple(flips), noise, same, len(totals[0]))
+
+
+def _flip(what: str, one: dict[str, float], other: dict[str, float]) -> Flip | float:
+    """The flip, or by how much the lead of the best over the second changed."""
+    first, second = max(one, key=lambda v: one[v]), max(other, key=lambda v: other[v])
+    if first != second:
+        lead = max(_lead(one, first, second), _lead(other, second, first))
+        return Flip(what, first, second, lead)
+    rival = max((value for value in one if value != first), key=lambda v: one[v])
+    return abs(_lead(one, first, rival) - _lead(other, first, rival))
+
+
+def _lead(found: dict[str, float], value: str, rival: str) -> float:
+    return math.log(max(found[value], 1e-12)) - math.log(max(found[rival], 1e-12))
+
+
+def _calls(side: Side) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """By scenario, by what was asked (without the priors, which are another call's answer): the choices."""
+    from finllm.memory.ledger import Ledger
+    from finllm.scheduler.task import key_of
+
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    with closing(Ledger(side.home / "ledger.sqlite")) as ledger:
+        for row in side.summary["runs"]:
+            of = found.setdefault(row["scenario"], {})
+            for use in ledger.uses(row["run_id"], "call"):
+                asked = {name: use.entry.request[name] for name in ("prompt", "template", "precision")}
+                asked["neutral"] = use.entry.request["priors"] is None
+                of[key_of("asked", asked)] = use.entry.response["choices"]
+    return found
+
+
+def report(one: Side, eight: Side, found: Compared) -> tuple[str, bool]:
+    """The section's text, and whether the bars are met: speed, and no flip beyond the noise of batching."""
+    count = len(one.summary["runs"])
+    ratio = one.seconds / eight.seconds
+    widest = max((flip.lead for flip in found.flips), default=0.0)
+    near = [flip for flip in found.flips if flip.lead <= found.noise]
+    lines = [
+        f"{count} scenarios, caches on in both, each side on a fresh home; the whole command, opening included.",
+        "",
+        "| | wall-clock | scenarios a minute | CPU time |",
+        "| --- | --- | --- | --- |",
+        *(f"| `--jobs {side.jobs}` | {side.seconds:.0f} s | {60 * count / side.seconds:.2f} | {side.cpu:.0f} s |"
+          for side in (one, eight)),
+        "",
+        "| what | measured | bar | |",
+        "| --- | --- | --- | --- |",
+        f"| throughput, `--jobs {eight.jobs}` / `--jobs {one.jobs}` | {ratio:.2f} | ≥ {BAR} |"
+        f" {'met' if ratio >= BAR else 'MISSED'} |",
+        f"| fields that differ beyond a near-tie | {len(found.flips) - len(near)} of {found.fields} | 0 |"
+        f" {'met' if len(near) == len(found.flips) else 'MISSED'} |",
+        "",
+        f"{found.calls} calls were asked alike on both sides, with {found.fields} fields. {len(found.flips)} came out "
+        f"differently, {len(near)} of them near-ties: the lead of the best value over the other side's was at most "
+        f"{widest:.3f} nat, and batching moves a lead by up to {found.noise:.3f} nat. {found.unasked} calls were asked "
+        "on one side only, since an earlier answer differed. The book's P&L is the same in "
+        f"{found.same_totals} of {found.runs} runs.",
+    ]  # fmt: skip
+    return "\n".join(lines), ratio >= BAR and len(near) == len(found.flips)
+
+
+def main() -> int:
+    """Run both sides, compare them and write the page. Exit code 1 where a bar is missed."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.home or Path(temporary)
+        paths = write_scenarios(folder / "scenarios", options.count)
+        ready = folder / "ready"
+        if not (ready / "done").exists():
+            ready_home(ready, paths)
+            (ready / "done").touch()
+        homes = {jobs: folder / f"jobs-{jobs}" for jobs in (options.jobs, 1)}
+        for jobs, home in homes.items():
+            if options.side in (None, jobs):
+                side = run_side(jobs, ready, home, paths)
+                print(f"--jobs {jobs}: {side.seconds:.1f} s, {side.cpu:.1f} s of CPU time", flush=True)
+        if not all((home / "side.json").exists() for home in homes.values()):
+            return 0
+        one, eight = kept_side(1, homes[1]), kept_side(options.jobs, homes[options.jobs])
+        found = compare(one, eight)
+        text, met = report(one, eight, found)
+        print(text)
+        for flip in _widest_first(found):
+            print(f"  {flip.what}: {flip.one} or {flip.other}, lead {flip.lead:.3f} nat")
+        if options.count >= 40:
+            write_section("Batches", "make bench-batch", text)
+    return 0 if met else 1
+
+
+def _widest_first(found: Compared) -> Iterator[Flip]:
+    yield from sorted(found.flips, key=lambda flip: -flip.lead)
+
+
+def _options() -> argparse.Namespace:
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--count", type=int, default=40, help="scenarios; the page is written from forty on")
+    parse.add_argument("--jobs", type=int, default=8)
+    parse.add_argument("--side", type=int, help="run only the side with so many jobs; the other is taken from --home")
+    parse.add_argument("--home", type=Path, help="keep both homes here  [default: a temporary folder]")
+    return parse.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

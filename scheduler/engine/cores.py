@@ -1,0 +1,62 @@
+"""The cores that the engines of a process share: one that works alone has all of them, several have their part each.
+
+Threads of one step wait for each other at every operation of the model; steps of two engines wait for nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+
+class Cores:
+    """At most `count` threads compute at once."""
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._news = threading.Condition()
+        self._working: set[Seat] = set()
+        self._taken = 0
+
+    def seat(self) -> Seat:
+        """A place for one engine."""
+        return Seat(self)
+
+    def work(self, seat: Seat, working: bool) -> None:
+        with self._news:
+            (self._working.add if working else self._working.discard)(seat)
+            self._news.notify_all()
+
+    def take(self) -> int:
+        """Wait for a part of the cores; how many it is."""
+        with self._news:
+            self._news.wait_for(lambda: self._taken + self._part() <= max(self.count, 1))
+            part = self._part()
+            self._taken += part
+            return part
+
+    def give_back(self, part: int) -> None:
+        with self._news:
+            self._taken -= part
+            self._news.notify_all()
+
+    def _part(self) -> int:
+        return max(1, self.count // max(1, len(self._working)))
+
+
+class Seat:
+    """An engine's place at the cores: entered for each step, it says with how many threads that may compute."""
+
+    def __init__(self, cores: Cores) -> None:
+        self._cores = cores
+        self._part = 0
+
+    def works(self, working: bool) -> None:
+        """Whether the engine has requests: then the cores are divided with it in mind."""
+        self._cores.work(self, working)
+
+    def __enter__(self) -> int:
+        self._part = self._cores.take()
+        return self._part
+
+    def __exit__(self, *_: object) -> None:
+        self._cores.give_back(self._part)

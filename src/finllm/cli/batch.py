@@ -1,0 +1,220 @@
+"""Several scenarios in one command: checked together, run side by side at one desk, each with its own files."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from finllm.cli.failures import as_finllm_error
+from finllm.cli.inputs import Checked, check_folder, find_scenario
+from finllm.cli.options import FailOn
+from finllm.cli.terminal import out_console, print_json
+from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
+from finllm.events import EventBus, MemberEnded, Noted, Progress
+from finllm.settings import Settings
+
+if TYPE_CHECKING:
+    from finllm.cli.batch_report import BatchReport
+    from finllm.graphs.batch import Batch, Ended, Member
+    from finllm.graphs.desk import Desk
+    from finllm.graphs.flow import Outcome
+    from finllm.tools.scenario import BudgetEntry
+
+JOBS = 8
+"""Runs side by side unless told otherwise: as many as an engine serves at once by default."""
+SUMMARIES = (".parquet", ".csv", ".json")
+
+
+@dataclass(frozen=True)
+class BatchWanted:
+    """How a batch is to be run and shown, where its files go, and what makes it exit with 3."""
+
+    out: Path | None
+    as_json: bool
+    quiet: bool
+    fail_on: Sequence[FailOn]
+    jobs: int
+    junit: Path | None
+    summaries: Sequence[Path]
+
+
+def check_all(scenarios: Sequence[str], build: Callable[[str], Checked]) -> dict[str, Checked]:
+    """The checked request of every scenario, by its name in the batch.
+
+    Errors: one InputError that names every scenario that cannot be run, and why.
+    """
+    found: dict[str, Checked] = {}
+    seen: dict[Path, str] = {}
+    problems: dict[str, list[str]] = {}
+    for scenario in scenarios:
+        try:
+            path = find_scenario(scenario).resolve()
+            if path in seen:
+                raise InputError(f"{scenario!r} is given twice, first as {seen[path]!r}", fix="give it once")
+            seen[path] = scenario
+            found[scenario] = build(scenario)
+        except InputError as error:
+            problems.setdefault(f"{error.message} ({error.fix})", []).append(scenario)
+    if problems:
+        lines = [problem if len(of) == 1 else f"{len(of)} scenarios: {problem}" for problem, of in problems.items()]
+        bad = sum(map(len, problems.values()))
+        raise InputError("\n".join([f"{bad} of {len(scenarios)} scenarios cannot be run, and none was:", *lines]),
+                         fix="correct or leave out what is named, then run the command again")  # fmt: skip
+    stems = [Path(name).stem for name in found]
+    return {stem if stems.count(stem) == 1 else name: one
+            for stem, (name, one) in zip(stems, found.items(), strict=True)}  # fmt: skip
+
+
+def check_files(wanted: BatchWanted) -> None:
+    """The files of the summary can be written, and are of a known form. Errors: InputError."""
+    for path in wanted.summaries:
+        if path.suffix.lower() not in SUMMARIES:
+            raise InputError(f"--summary {str(path)!r}: {path.suffix!r} is no form of a summary",
+                             fix=f"end it with {', '.join(SUMMARIES)}")  # fmt: skip
+    for option, path in (("--junit", wanted.junit), *(("--summary", path) for path in wanted.summaries)):
+        if path is not None:
+            check_folder(path.parent, option)
+            if path.is_dir():
+                raise InputError(f"{option} {str(path)!r} is a folder", fix="give a file")
+
+
+def run_scenarios(checked: dict[str, Checked], settings: Settings, wanted: BatchWanted) -> None:
+    """Run checked scenarios as a batch: the one that was begun on the same inputs and has not ended, or a new one."""
+    wanted_runs = [(name, one.request) for name, one in checked.items()]
+    notes = list(dict.fromkeys(note for one in checked.values() for note in one.notes))
+
+    def choose(desk: Desk) -> Batch:
+        from finllm.graphs.batch import open_batch
+
+        return open_batch(wanted_runs, desk, dt.datetime.now(dt.UTC), secrets.token_hex(2))
+
+    _carry_out(choose, settings, wanted, notes, None)
+
+
+def go_on(batch: Batch, settings: Settings, wanted: BatchWanted, budget: BudgetEntry | None) -> None:
+    """Go on with a batch on record; runs that ended give their report again."""
+    _carry_out(lambda _desk: batch, settings, wanted, (), budget)
+
+
+def _carry_out(
+    choose: Callable[[Desk], Batch], settings: Settings, wanted: BatchWanted, notes: Sequence[str],
+    budget: BudgetEntry | None,
+) -> None:  # fmt: skip
+    from finllm.cli.batch_display import open_batch_display
+    from finllm.cli.batch_report import BatchReport, batch_view, write_summaries
+
+    with open_batch_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
+        bus = EventBus(display)
+        for note in notes:
+            bus.emit(Noted(level="info", message=note))
+        report = _driven(choose, settings, bus, wanted, budget)
+        write_summaries(report, wanted.junit, wanted.summaries)
+        for path in (wanted.junit, *wanted.summaries):
+            if path is not None:
+                bus.emit(Noted(level="info", message=f"wrote {str(path)!r}"))
+    if wanted.as_json:
+        print_json(report.to_json())
+    else:
+        out_console().print(batch_view(report))
+    assert isinstance(report, BatchReport)
+    if code := report.exit_code:
+        raise typer.Exit(code)
+
+
+def _driven(
+    choose: Callable[[Desk], Batch], settings: Settings, bus: EventBus, wanted: BatchWanted, budget: BudgetEntry | None
+) -> BatchReport:
+    import asyncio
+
+    from finllm.cli.batch_report import BatchReport, row_of
+    from finllm.graphs.batch import run_batch
+    from finllm.graphs.desk import open_desk
+
+    what = "opening the models and the ledger"
+    bus.emit(Progress(what=what, done=0, total=1))
+    shared = settings.model_copy(update={"call_timeout": settings.call_timeout * wanted.jobs})  # they share the machine
+    batch: Batch | None = None
+    ended: list[Ended] = []
+    with open_desk(shared, bus) as desk, _interruptible(lambda: batch, ended):
+        bus.emit(Progress(what=what, done=1, total=1))
+        batch = choose(desk)
+        keep = _keeper(settings, wanted, desk)
+
+        def on_end(one: Ended) -> None:
+            ended.append(one)
+            assert batch is not None
+            bus.emit(_told(one, len(ended), len(batch.members)))
+
+        with asyncio.Runner() as runner:
+            results = runner.run(run_batch(batch, desk, wanted.jobs, keep, on_end, budget))
+    rows = [row_of(one, _error_of(one), _folder(settings, wanted, one.member), wanted.fail_on) for one in results]
+    return BatchReport(batch.id, tuple(rows))
+
+
+def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Member, Outcome], None]:
+    """Writes a run's files, if they are not there; one run at a time, as charts are not drawn safely side by side."""
+    drawing = threading.Lock()
+
+    def keep(member: Member, outcome: Outcome) -> None:
+        from finllm.cli.outputs import write_outputs
+        from finllm.graphs.trace import trace_rows
+
+        assert outcome.report is not None
+        folder = _folder(settings, wanted, member)
+        if not (folder / "report.json").exists():  # it is written last
+            with drawing:
+                write_outputs(folder, outcome.report, trace_rows(member.run_id, desk.ledger))
+
+    return keep
+
+
+def _folder(settings: Settings, wanted: BatchWanted, member: Member) -> Path:
+    return (wanted.out or settings.runs_dir) / member.run_id
+
+
+def _error_of(one: Ended) -> FinllmError | None:
+    """What kept a run from its report, with the command that goes on with it."""
+    run_id = one.member.run_id
+    if one.error is not None:
+        known = as_finllm_error(one.error)
+        if run_id not in known.fix:
+            known.fix = f"{known.fix}; go on with: finllm resume {run_id}"
+        return known
+    if one.outcome is not None and one.outcome.report is None:
+        question: dict[str, Any] = one.outcome.question or {}
+        factors = ", ".join(map(str, question.get("factors", ()))) or "some factors"
+        options = "|".join(map(str, question.get("options", ())))
+        return HumanNeeded(f"run {run_id!r} waits for a person: text and measurements stay at odds about {factors}",
+                           fix=f"finllm resume {run_id} --answer {options}")  # fmt: skip
+    return None
+
+
+def _told(one: Ended, number: int, total: int) -> MemberEnded:
+    error = _error_of(one)
+    status = "failed" if error or one.outcome is None else one.outcome.status
+    return MemberEnded(run_id=one.member.run_id, status=status, number=number, total=total, seconds=one.seconds,
+                       error=None if error is None else error.to_json()["error"])  # fmt: skip
+
+
+@contextlib.contextmanager
+def _interruptible(batch: Callable[[], Batch | None], ended: Sequence[Ended]) -> Iterator[None]:
+    """Make a Ctrl-C say what is kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = batch()
+        if begun is None:
+            raise Cancelled("interrupted before the batch began", fix="run the command again") from error
+        done = sum(one.outcome is not None and one.outcome.report is not None for one in ended)
+        raise Cancelled(
+            f"batch {begun.id!r} was interrupted, {done} of {len(begun.members)} runs done; what it recorded is kept",
+            fix=f"run the same command again, or: finllm resume {begun.id}",
+        ) from error

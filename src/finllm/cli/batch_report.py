@@ -1,0 +1,225 @@
+"""What came of a batch: a row per run, shown as a table, and written as JSON, CSV, Parquet and JUnit XML."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from finllm.cli.options import FailOn
+from finllm.cli.outputs import write_file
+from finllm.cli.terminal import clean, clean_lines
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from finllm.errors import FinllmError
+    from finllm.graphs.batch import Ended
+    from finllm.graphs.report import Figure, Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of a batch. Money in USD, shares as decimals. `status`: finished, blocked or failed (no report).
+
+    `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six and the last four are
+    there. `seconds`: wall-clock in the process that ended it.
+    """
+
+    run_id: str
+    scenario: str
+    title: str
+    as_of: str
+    horizon: int
+    status: str
+    failed_on: str | None = None
+    compliance: str | None = None
+    verdict: str | None = None
+    book_value: float | None = None
+    total: float | None = None
+    total_share: float | None = None
+    interval_low: float | None = None
+    interval_high: float | None = None
+    var_975_1d: float | None = None
+    breaches: int | None = None
+    breached: str | None = None
+    abstained: int | None = None
+    folder: str | None = None
+    seconds: float = 0.0
+    error_kind: str | None = None
+    error_message: str | None = None
+    error_fix: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """All rows, in the order in which the scenarios were given."""
+
+    id: str
+    rows: tuple[Row, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a run has no report, else 3 where one fails under --fail-on, else 0."""
+        if any(row.status == "failed" for row in self.rows):
+            return 1
+        return 3 if any(row.failed_on for row in self.rows) else 0
+
+    def counts(self) -> dict[str, int]:
+        found = Counter(row.status for row in self.rows)
+        return {name: found[name] for name in ("finished", "blocked", "failed")}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"batch": self.id, "counts": self.counts(), "runs": [_json_row(row) for row in self.rows]}
+
+
+def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[FailOn]) -> Row:
+    """The row of a run that ended with a report, or with an error."""
+    member = ended.member
+    request = member.request
+    about = (member.run_id, member.name, request.scenario.title, request.as_of.isoformat(), request.scenario.horizon)
+    seconds = round(ended.seconds, 2)
+    if error is not None or ended.outcome is None or ended.outcome.report is None:
+        said = error.to_json()["error"] if error is not None else {}
+        return Row(*about, "failed", seconds=seconds, error_kind=said.get("kind"), error_message=said.get("message"),
+                   error_fix=said.get("fix"))  # fmt: skip
+    report = ended.outcome.report
+    low, high = report.interval or (None, None)
+    return Row(
+        *about, report.status, failed_on=_failed_on(report, fail_on), compliance=report.compliance,
+        verdict=report.verdict, book_value=report.book_value.value, total=report.total.value,
+        total_share=report.total_share.value, interval_low=_value(low), interval_high=_value(high),
+        var_975_1d=_value(report.var_975_1d), breaches=len(report.breaches),
+        breached="; ".join(report.breaches) or None,
+        abstained=sum(agent.status == "abstained" for agent in report.agents), folder=str(folder), seconds=seconds,
+    )  # fmt: skip
+
+
+def _failed_on(report: Report, fail_on: Sequence[FailOn]) -> str | None:
+    found = [
+        *(["breach"] if FailOn.breach in fail_on and report.breaches else []),
+        *(["block"] if FailOn.block in fail_on and report.status == "blocked" else []),
+    ]
+    return ",".join(found) or None
+
+
+def _value(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.value
+
+
+def write_summaries(report: BatchReport, junit: Path | None, summaries: Sequence[Path]) -> None:
+    """Write the files that were asked for, each in place whole. Errors: FinllmError where one cannot be written."""
+    fix = f"the runs are recorded: mend that, then 'finllm resume {report.id}' with the same options"
+    if junit is not None:
+        write_file(junit, junit_xml(report), fix=fix)
+    for path in summaries:
+        write_file(path, _SUMMARY[path.suffix.lower()](report), fix=fix)
+
+
+def batch_view(report: BatchReport) -> RenderableType:
+    """The table, what failed with its mend, and the counts."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from finllm.cli.render import table, text
+    from finllm.tools.evidence import show
+
+    def money(value: float | None) -> str:
+        return "-" if value is None else show(value, "usd")
+
+    rows = [
+        (row.scenario, text(row.failed_on or row.status, _STYLES["failed"] if row.failed_on else _STYLES[row.status]),
+         money(row.total), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
+         row.compliance or "-", "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)
+        for row in report.rows
+    ]  # fmt: skip
+    header = ("scenario", "status", "P&L", "share", "text, market", "compliance", "breaches", "s", "run")
+    failed: list[Text] = []
+    for row in report.rows:
+        if row.error_kind is not None:
+            failed += [
+                text(f"{row.scenario}: {row.error_message}", "bold red"),
+                Text(f"  fix: {clean(row.error_fix or '')}"),
+            ]
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts().items())
+    return Group(table(header, rows, right=(2, 3, 6, 7)), Text(), *failed, text(f"batch {report.id}: {counts}"))
+
+
+_STYLES = {"finished": "", "blocked": "yellow", "failed": "bold red"}
+
+
+def junit_xml(report: BatchReport) -> bytes:
+    """JUnit XML: a test case per scenario; what --fail-on asks for is a failure, a run without a report an error."""
+    failures = sum(bool(row.failed_on) for row in report.rows)
+    errors = report.counts()["failed"]
+    totals = {"tests": str(len(report.rows)), "failures": str(failures), "errors": str(errors), "skipped": "0",
+              "time": f"{sum(row.seconds for row in report.rows):.2f}"}  # fmt: skip
+    root = ElementTree.Element("testsuites", {"name": "finllm", **totals})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(report.id), **totals})
+    for row in report.rows:
+        about = {"classname": "finllm.run", "name": _xml(row.scenario), "time": f"{row.seconds:.2f}"}
+        case = ElementTree.SubElement(suite, "testcase", about)
+        if row.error_kind is not None:
+            said = {"type": row.error_kind, "message": _xml(row.error_message or "")}
+            ElementTree.SubElement(case, "error", said).text = _xml(f"fix: {row.error_fix}")
+        elif row.failed_on is not None:
+            why = row.breached or "compliance blocks the report"
+            said = {"type": row.failed_on, "message": _xml(why)}
+            ElementTree.SubElement(case, "failure", said).text = _xml(f"see {row.folder}/report.html")
+        ElementTree.SubElement(case, "system-out").text = _xml(json.dumps(_json_row(row), ensure_ascii=False))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _xml(text: str) -> str:
+    """Text that XML 1.0 may hold."""
+    return _NOT_XML.sub("", clean_lines(text))
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    """A row with its error as the one object that `--json` prints everywhere."""
+    plain = {name: value for name, value in asdict(row).items() if not name.startswith("error_")}
+    error = {"kind": row.error_kind, "message": row.error_message, "fix": row.error_fix}
+    return {**plain, "error": error if row.error_kind is not None else None}
+
+
+def _json(report: BatchReport) -> bytes:
+    return (json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _csv(report: BatchReport) -> bytes:
+    from finllm.tools.export import Table, table_files
+
+    rows = tuple((report.id, *(_flat(value) for value in asdict(row).values())) for row in report.rows)
+    return table_files([Table("runs", ("batch", *_NAMES), rows)], ("csv",), "")["runs.csv"]
+
+
+def _parquet(report: BatchReport) -> bytes:
+    """The same columns with the same types every night, whatever is empty."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    of = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    kinds = [(field.name, of[str(field.type).removesuffix(" | None")]) for field in fields(Row)]
+    schema = pa.schema([("batch", pa.string()), *kinds])
+    found = pa.Table.from_pylist([{"batch": report.id, **asdict(row)} for row in report.rows], schema=schema)
+    out = io.BytesIO()
+    pq.write_table(found, out)
+    return out.getvalue()
+
+
+def _flat(value: Any) -> Any:
+    return clean(value) if isinstance(value, str) else value
+
+
+_NAMES = tuple(field.name for field in fields(Row))
+_SUMMARY = {".json": _json, ".csv": _csv, ".parquet": _parquet}
