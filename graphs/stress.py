@@ -26,7 +26,7 @@ async def stress_tester(state: State, run: RunContext) -> Row:
     table = EvidenceTable.from_json(state["evidence"])
     book = Book.model_validate(state["book"])
     betas = estimate_betas(book, run.market, run.request.as_of)
-    wanted = _wanted(state, run)
+    wanted = wanted_shocks(state, run)
     rows = [_shock_row(shock, state, table, run.request.as_of) for shock in wanted]
     opinion = await _choose(state, run, rows, table)
     refused = _refused(rows, opinion)
@@ -52,7 +52,7 @@ async def stress_tester(state: State, run: RunContext) -> Row:
     }
 
 
-def _wanted(state: State, run: RunContext) -> list[Shock]:
+def wanted_shocks(state: State, run: RunContext) -> list[Shock]:
     """User shocks, then the replayed window's, then those derived from the reading where nobody else spoke.
 
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state"]
-"""`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node."""
+EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "explanation"]
+"""`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node;
+`explanation`: what was told of a finished run."""
 
 
 @dataclass(frozen=True)
