@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -9,14 +10,15 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.graphs.faithfulness import Faithfulness
 from finllm.graphs.influence import Influence
-from finllm.graphs.report import Report
-from finllm.graphs.story import Chapter, Story, shown
+from finllm.graphs.report import Report, markdown_text
+from finllm.graphs.story import Chapter, Story, markdown_chapter, shown
 from finllm.memory.ledger import Ledger
 from finllm.scheduler.record import Entry
 from finllm.scheduler.task import key_of
 from finllm.tools.evidence import Evidence
 from finllm.tools.paired import sign_test
 
+_NAMED = re.compile(r"\[(E[1-9][0-9]*)\]")
 KIND: Literal["explanation"] = "explanation"
 
 
@@ -89,17 +91,26 @@ def explanation_on_record(run_id: str, ledger: Ledger) -> Explanation | None:
 
 
 def story_of(explanation: Explanation, report: Report) -> Story:
-    """The explanation as a story of its own, the run's verdict first."""
+    """The explanation as a story of its own, the run's verdict first, with the evidence that it names."""
+    named = {id for chapter in explanation.chapters for line in chapter.lines for id in _NAMED.findall(line)}
+    done = "" if explanation.complete else "; not finished, see the end"
     return Story(
         run_id=explanation.run_id,
         title=f"Why: {report.title}",
-        asked=f"Explained from {explanation.calls} answers" + (
-            "." if explanation.complete else "; not finished, see the end."),
+        asked=f"Explained from {explanation.calls} answers{done}.",
         verdict=(f"Compliance: {report.compliance}. Text and measurements: {report.verdict}.", *report.summary),
         chapters=explanation.chapters,
-        evidence=shown((*report.evidence, *explanation.evidence)),
+        evidence=shown(row for row in (*report.evidence, *explanation.evidence) if row.id in named),
         report=report,
-    )  # fmt: skip
+    )
+
+
+def markdown_of(explanation: Explanation) -> str:
+    """Its chapters and the rows that it adds, as Markdown behind a report's."""
+    rows = [f"- {markdown_text(f'{id}: {value}, {what}, {entity}; {how}')}"
+            for id, value, what, entity, _period, how in shown(explanation.evidence)]  # fmt: skip
+    chapters = [markdown_chapter(chapter) for chapter in explanation.chapters]
+    return "\n\n".join([*chapters, "\n".join(["## Evidence that this adds", "", *rows])]) + "\n"
 
 
 def removals_of(found: Iterable[Influence]) -> tuple[Removal, ...]:

@@ -14,9 +14,9 @@ from finllm.tools.paired import SignTest
 
 MEASURED = (
     "Each judgement is asked again without a line of its evidence. A cited line is paired with the line nearest to it "
-    "in length that was not cited. The decisive line, whose removal moved a judgement most, is paired likewise; both are "
-    "then removed where that was not measured: on another precision, with the evidence reversed. A pair is decided by "
-    "which removal did more; the share is of decided pairs, within its exact interval."
+    "in length that was not cited. The decisive line, whose removal moved a judgement most, is paired likewise; both "
+    "are then removed where that was not measured: on another precision, with the evidence reversed. A pair is decided "
+    "by which removal did more; the share is of decided pairs, within its exact interval."
 )  # fmt: skip
 _SHOWS: Mapping[Finding, str] = {
     "faithful": "faithful",

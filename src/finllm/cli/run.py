@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import secrets
@@ -28,7 +29,7 @@ from finllm.cli.options import (
     parse_as_of,
     parse_budget,
 )
-from finllm.cli.terminal import clean, out_console, print_json
+from finllm.cli.terminal import clean, clean_lines, out_console, print_json
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import Event, EventBus, Noted, Progress, RunStarted
 from finllm.settings import Settings, load_settings
@@ -55,6 +56,7 @@ class Wanted:
     as_json: bool
     quiet: bool
     fail_on: Sequence[FailOn]
+    explain: bool = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -93,11 +95,14 @@ def run(
         bool, typer.Option("--ask", help="Ask a person where text and measurements stay at odds, instead of "
                                          "withholding those shocks.")] = False,
     fail_on: FailOnOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="When the report is out, explain it too, in the background: what drove "
+                                             "it, what would flip it, who dissented.")] = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Run a stress test: what the event would do to the portfolio, through which factors, and how sure that is."""
-    wanted = Wanted(out, as_json, quiet, fail_on or ())
+    wanted = Wanted(out, as_json, quiet, fail_on or (), explain)
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
     checked = build_request(
@@ -155,37 +160,34 @@ def _check_places(settings: Settings, wanted: Wanted) -> None:
 
 def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
     from finllm.cli.events_renderers import open_display
-    from finllm.cli.outputs import write_outputs
 
     with open_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
         bus = EventBus(display)
         for note in notes:
             bus.emit(Noted(level="info", message=note))
         with _resumable(bus):
-            report, trace = _finish(start, settings, bus, display, wanted)
-            folder = wanted.out or settings.runs_dir / report.run_id
-            write_outputs(folder, report, trace)
-        files = "report.html, report.md, report.json, the charts and trace.jsonl"
-        bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
-    if wanted.as_json:
-        print_json(report.model_dump(mode="json"))
-    else:
-        from finllm.cli.render import report_view
-
-        out_console().print(report_view(report))
+            report = _finish(start, settings, bus, display, wanted)
+    if not wanted.explain:
+        _show(report, wanted)
     if (FailOn.breach in wanted.fail_on and report.breaches) or (
         FailOn.block in wanted.fail_on and report.status == "blocked"
     ):
         raise typer.Exit(3)
 
 
-def _finish(
-    start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted
-) -> tuple[Report, list[dict[str, Any]]]:
-    """Drive the run to its report, asking the person at the terminal where the run waits for one."""
-    import asyncio
+def _show(report: Report, wanted: Wanted) -> None:
+    if wanted.as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        from finllm.cli.render import report_view
 
+        out_console().print(report_view(report))
+
+
+def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted) -> Report:
+    """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
+    from finllm.cli.outputs import write_outputs
     from finllm.graphs.desk import open_desk
     from finllm.graphs.flow import resume as go_on
     from finllm.graphs.trace import trace_rows
@@ -198,7 +200,45 @@ def _finish(
             outcome = runner.run(go_on(outcome.run_id, desk, answer=answer))
         if outcome.report is None:
             raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
-        return outcome.report, trace_rows(outcome.run_id, desk.ledger)
+        folder = wanted.out or settings.runs_dir / outcome.run_id
+        write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger))
+        files = "report.html, report.md, report.json, the charts and trace.jsonl"
+        bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
+        if wanted.explain:
+            with display.pause():
+                _show(outcome.report, wanted)
+                sys.stdout.flush()
+            _explain(outcome.report, folder, desk, runner, display, wanted)
+        return outcome.report
+
+
+def _explain(
+    report: Report, folder: Path, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted
+) -> None:
+    """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
+    from finllm.cli.explain import told
+    from finllm.cli.outputs import write_outputs
+    from finllm.graphs.explain import explain
+    from finllm.graphs.trace import trace_rows
+
+    try:
+        found = runner.run(explain(report.run_id, desk))
+        write_outputs(folder, report, trace_rows(report.run_id, desk.ledger), found)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the run is done, and its exit code is its own
+        why = error.message if isinstance(error, FinllmError) else str(error) or type(error).__name__
+        message = f"there is no explanation: {why}; the result stands; try: finllm explain {report.run_id}"
+        desk.bus.emit(Noted(level="warning", message=message))
+        return
+    desk.bus.emit(
+        Noted(
+            level="info",
+            message="the explanation is in the report and explanation.json there"
+            + ("" if found.complete else f"; not finished, go on with: finllm explain {report.run_id}"),
+        )
+    )
+    if not wanted.as_json:
+        with display.pause():
+            print(clean_lines(told(found, report)), end="")
 
 
 async def _awaited(outcome: Awaitable[Outcome]) -> Outcome:
