@@ -20,10 +20,11 @@ from typing import cast
 from benchmarks.page import write_section
 from benchmarks.replay import SHIPPED, request_of
 from finllm.events import EventBus
+from finllm.graphs.asking import Asking
 from finllm.graphs.desk import Desk, adhoc_caller, open_desk
 from finllm.graphs.faithfulness import Faithfulness, finding, of_citations, of_movers
 from finllm.graphs.flow import resume, run_stress_test
-from finllm.graphs.influence import Asking, Influence, cited_judgements
+from finllm.graphs.influence import Influence, cited_judgements
 from finllm.graphs.replay import replay
 from finllm.graphs.state import State
 from finllm.scheduler.task import Account, Budget
@@ -47,7 +48,7 @@ async def measured(desk: Desk, path: Path, seconds: float) -> list[Influence] | 
         await resume(run_id, desk)
     state = cast(State, (await replay(run_id, desk)).state)
     caller = replace(adhoc_caller(desk, run_id), account=Account(Budget(seconds), time.monotonic))
-    asking = Asking(caller, desk.deep_floors, calls=CALLS)
+    asking = Asking(caller, calls=CALLS)
     found = await asyncio.gather(*(asking.influence(one) for one in cited_judgements(state, desk.ledger)))
     for failure in asking.failures:
         print(f"{run_id}: {failure}", file=sys.stderr)

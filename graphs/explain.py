@@ -11,6 +11,7 @@ from typing import cast
 
 from finllm.errors import InputError
 from finllm.events import Progress
+from finllm.graphs.asking import Asking, questions
 from finllm.graphs.desk import Desk, RunContext
 from finllm.graphs.explanation import (
     Bound,
@@ -20,7 +21,7 @@ from finllm.graphs.explanation import (
     removals_of,
     tested,
 )
-from finllm.graphs.influence import NODE, Asking, Influence, cited_judgements, questions
+from finllm.graphs.influence import NODE, Influence, cited_judgements
 from finllm.graphs.replay import replay
 from finllm.graphs.request import RunRequest
 from finllm.graphs.state import State
@@ -63,7 +64,7 @@ async def _ask(run: RunContext, state: State, bound: Bound) -> tuple[Asking, lis
         settled += 1
         run.desk.bus.emit(Progress(what="asking what the result rests on", done=min(settled, total), total=total))
 
-    asking = Asking(run.caller(NODE), run.desk.deep_floors, calls=bound.calls, tell=tell)
+    asking = Asking(run.caller(NODE), calls=bound.calls, tell=tell)
     return asking, list(await asyncio.gather(*(asking.influence(one) for one in judged)))
 
 
@@ -90,6 +91,6 @@ def _told(run: RunContext, state: State, asking: Asking, found: list[Influence],
     )  # fmt: skip
     return Explanation(
         run_id=run.run_id, title=title, complete=not any(one.unanswered for one in found),
-        calls=asking.asked + asking.reused, bound=bound, chapters=chapters, removals=removals_of(found), pairs=pairs,
+        calls=asking.answers, bound=bound, chapters=chapters, removals=removals_of(found), pairs=pairs,
         tested=tests, evidence=teller.added,
     )  # fmt: skip

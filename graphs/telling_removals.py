@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from finllm.graphs.asking import Asking
 from finllm.graphs.explanation import Bound
 from finllm.graphs.faithfulness import Faithfulness, Finding, finding
-from finllm.graphs.influence import Asking, Influence, Moved
+from finllm.graphs.influence import Influence, Moved
 from finllm.graphs.telling import Teller, changes
 from finllm.graphs.whatif import WhatIf, calls_of
 from finllm.tools.evidence import Unit
@@ -116,7 +117,7 @@ def _tested(teller: Teller, what: str, did: str, test: SignTest) -> str:
 
 def asked(teller: Teller, asking: Asking, found: Sequence[Influence], bound: Bound) -> list[str]:
     """How many answers there are and within which bound; and what has no answer, and why."""
-    done = teller.add(asking.asked + asking.reused, "count", "explanation", "answers", "rows of the ledger")
+    done = teller.add(asking.answers, "count", "explanation", "answers", "rows of the ledger")
     lines = [
         teller.say(
             f"The explanation rests on [[{done}]] answers, all on record; it may spend [[bound]], beside the run's own "
