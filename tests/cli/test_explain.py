@@ -72,7 +72,6 @@ def test_an_explanation_is_told_in_every_form(told: Cli) -> None:
     assert found["tested"]["citations"]["odds"]["level"] == 0.95
     assert "What drove the result" in told("trace", "ended").out
     assert told("replay", "ended").code == 0
-    assert told("audit", "verify").code in (0, 1)
 
 
 def test_a_bound_is_kept_and_said(told: Cli) -> None:
