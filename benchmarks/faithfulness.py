@@ -97,13 +97,14 @@ def page(found: Sequence[Sequence[Influence]], desk: Desk) -> str:
     alone = [moved for one in every for moved in one.alone.values()]
     noise = [one.noise for one in every if one.noise is not None]
     weights = ", ".join(f"{o.name} {o.precision} {o.weights_sha256[:12]}" for o in desk.broker.offers)
-    cost = sum(use.entry.response["seconds"] for path in SHIPPED
-               for use in desk.ledger.uses(f"faithfulness-{path.stem}", "call") if not use.reused)  # fmt: skip
+    calls = {use.key: use.entry.response["seconds"] for path in SHIPPED
+             for use in desk.ledger.uses(f"faithfulness-{path.stem}", "call")}  # fmt: skip
+    cost = sum(calls.values())
     return "\n".join([
         f"{len(found)} scenarios, {len(every)} different judgements, {len(alone)} removals of one line ({weights}). "
         f"A removal moved the probabilities by {fmean(m.distance for m in alone):.3f} (total variation, mean) and "
         f"changed a chosen value in {sum(bool(m.changed) for m in alone)} of {len(alone)}; asking the same again moved "
-        f"them by {fmean(noise):.3f}. {cost:.0f} s of model time, with the runs.",
+        f"them by {fmean(noise):.3f}. {len(calls)} calls, {cost:.0f} s of model time, with the runs.",
         "",
         *table("What the agents cite (first) against the line nearest in length that they do not (second)",
                by_agent(every, of_citations)),

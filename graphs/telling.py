@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 
+from finllm.errors import GroundingError
 from finllm.graphs.closing import summary_lines
 from finllm.graphs.report import Dissent
 from finllm.graphs.state import Row, State
@@ -23,6 +24,7 @@ NO_FLIP = (
     "blocked."
 )
 NO_SHOCK = "No shock was applied: nothing in the scenario, supported by its sources, moves the book."
+LEFT_OUT = "A sentence is left out here: the grounding guard did not let it pass."
 _CHANGES: Mapping[tuple[Flip, bool], str] = {
     ("sign", True): "the book would lose",
     ("sign", False): "the book would not lose",
@@ -64,8 +66,11 @@ class Teller:
         return self.add(float(verdict.total), "usd", "book", f"P&L, {how}", "computed again by the tools")
 
     def say(self, sentence: str, quotes: Mapping[str, str] | None = None) -> str:
-        """A sentence with its references filled in, each number beside its row. Errors: GroundingError."""
-        return ground(sentence, self.table, quotes, cite=True)
+        """A sentence with its references filled in, each number beside its row; left out where it is not grounded."""
+        try:
+            return ground(sentence, self.table, quotes, cite=True)
+        except GroundingError:
+            return LEFT_OUT
 
     def line(self, id: str) -> str:
         """A line of evidence as a quote: what it says or measures, and its row."""

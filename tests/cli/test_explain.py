@@ -60,7 +60,7 @@ def story(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_explanation_is_told_in_every_form(told: Cli) -> None:
+def test_an_explanation_is_told_in_every_form_and_in_what_the_run_leaves(told: Cli, tmp_path: Path) -> None:
     text = told("explain", "ended")
     assert text.code == 0
     assert "What drove the result" in text.out
@@ -72,6 +72,8 @@ def test_an_explanation_is_told_in_every_form(told: Cli) -> None:
     assert found["tested"]["citations"]["odds"]["level"] == 0.95
     assert "What drove the result" in told("trace", "ended").out
     assert told("replay", "ended").code == 0
+    assert told("resume", "ended", "--out", tmp_path / "out").code == 0
+    assert "What drove the result" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_bound_is_kept_and_said(told: Cli) -> None:

@@ -189,6 +189,7 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.cli.outputs import write_outputs
     from finllm.graphs.desk import open_desk
+    from finllm.graphs.explanation import explanation_on_record
     from finllm.graphs.flow import resume as go_on
     from finllm.graphs.trace import trace_rows
 
@@ -201,7 +202,8 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
         if outcome.report is None:
             raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
         folder = wanted.out or settings.runs_dir / outcome.run_id
-        write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger))
+        known = explanation_on_record(outcome.run_id, desk.ledger)
+        write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger), known)
         files = "report.html, report.md, report.json, the charts and trace.jsonl"
         bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
         if wanted.explain:
