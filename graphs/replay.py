@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from finllm.errors import BackendError, InputError, ReplayRefused
 from finllm.events import EventBus
 from finllm.graphs.desk import Desk, RunContext
+from finllm.graphs.influence import NODE
 from finllm.graphs.request import RunRequest
 from finllm.graphs.standing import Difference, Standing, differences, not_compared
 from finllm.graphs.state import Row, state_hash
@@ -195,13 +196,13 @@ async def _run(
 
 
 async def regenerate(run_id: str, ledger: RecordedLedger, backends: Iterable[Backend]) -> list[Regenerated]:
-    """Ask the models again for every call of the run, one after another, and compare. Nothing is written.
+    """Ask the models again for every call of the run but its explanation's, one by one. Nothing is written.
 
     Errors: ReplayRefused where no backend has the weights that answered.
     """
     by_weights = {(one.offer.weights_sha256, one.offer.precision): one for one in backends}
     found: list[Regenerated] = []
-    calls = {use.key: use for use in ledger.used_by_run if use.entry.kind == "call"}
+    calls = {use.key: use for use in ledger.used_by_run if use.entry.kind == "call" and use.node != NODE}
     for key, use in calls.items():
         asked = use.entry.request
         backend = by_weights.get((asked["weights_sha256"], asked["precision"]))

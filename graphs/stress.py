@@ -28,7 +28,7 @@ async def stress_tester(state: State, run: RunContext) -> Row:
     table = EvidenceTable.from_json(state["evidence"])
     book = Book.model_validate(state["book"])
     betas, wanted = await asyncio.to_thread(
-        lambda: (estimate_betas(book, run.market, run.request.as_of), _wanted(state, run))
+        lambda: (estimate_betas(book, run.market, run.request.as_of), wanted_shocks(state, run))
     )
     rows = [_shock_row(shock, state, table, run.request.as_of) for shock in wanted]
     opinion = await _choose(state, run, rows, table)
@@ -68,7 +68,7 @@ def _stressed(
     }
 
 
-def _wanted(state: State, run: RunContext) -> list[Shock]:
+def wanted_shocks(state: State, run: RunContext) -> list[Shock]:
     """User shocks, then the replayed window's, then those derived from the reading where nobody else spoke.
 
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.

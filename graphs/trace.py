@@ -5,39 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from finllm.errors import InputError
-from finllm.graphs.page import Card, Cell, Page, Part, cited, render, tone_of
-from finllm.graphs.report import Figure, Report, markdown_text, where
+from finllm.graphs.explanation import explanation_on_record
+from finllm.graphs.influence import NODE
+from finllm.graphs.report import Figure, Report, where
 from finllm.graphs.request import RunRequest
+from finllm.graphs.story import Chapter, Story, as_html, as_markdown, as_text, shown
 from finllm.memory.ledger import Ledger, RunRow, Use
-from finllm.tools.evidence import show
-
-FOOT = "Told from the record alone. Text that sources wrote is shown as they wrote it, and does nothing here."
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """A part of the story: a line each, or `otherwise` where there is none."""
-
-    title: str
-    lines: tuple[str, ...]
-    otherwise: str = "nothing"
-
-
-@dataclass(frozen=True)
-class Story:
-    """A run as it is told, the verdict first. `[E7]` in a line names the evidence row it stands on."""
-
-    run_id: str
-    title: str
-    asked: str
-    verdict: tuple[str, ...]
-    chapters: tuple[Chapter, ...]
-    evidence: tuple[tuple[str, ...], ...]
-    report: Report | None
 
 
 def trace_rows(run_id: str, ledger: Ledger) -> list[dict[str, Any]]:
@@ -74,7 +50,8 @@ def story_of(run_id: str, ledger: Ledger) -> Story:
     """The story of a run on record. Errors: InputError for an unknown run."""
     run = _run(run_id, ledger)
     request = RunRequest.model_validate(run.request)
-    uses = ledger.uses(run_id)
+    uses = [use for use in ledger.uses(run_id) if use.node != NODE]
+    explained = explanation_on_record(run_id, ledger)
     report = Report.model_validate(run.result) if run.result is not None else None
     return Story(
         run_id=run.id,
@@ -88,83 +65,26 @@ def story_of(run_id: str, ledger: Ledger) -> Story:
                                            for d in (report.dissent if report else ())), "nobody"),
             Chapter("What was blocked, and why", tuple(_blocked(report)) if report else ()),
             Chapter("Where each call was placed, what was refused, and what it cost", tuple(_placements(uses))),
+            *(explained.chapters if explained else ()),
         ),
-        evidence=tuple((e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence)
-        if report else (),
+        evidence=shown((*(report.evidence if report else ()), *(explained.evidence if explained else ()))),
         report=report,
     )  # fmt: skip
 
 
 def trace_story(run_id: str, ledger: Ledger) -> str:
     """The story as plain text."""
-    story = story_of(run_id, ledger)
-    lines = [f"Run {story.run_id} — {story.title}", story.asked, "", *story.verdict]
-    for chapter in story.chapters:
-        lines += ["", chapter.title, *(f"  {line}" for line in chapter.lines or (chapter.otherwise,))]
-    if story.evidence:
-        lines += ["", "Evidence"]
-        lines += [f"  {id}: {value} — {what}, {entity}, {period}; from {source}"
-                  for id, value, what, entity, period, source in story.evidence]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return as_text(story_of(run_id, ledger))
 
 
 def trace_markdown(run_id: str, ledger: Ledger) -> str:
     """The story as Markdown; what sources wrote can open no link, image, table cell or tag of its own."""
-    story = story_of(run_id, ledger)
-    parts = [
-        f"# {markdown_text(story.title)}",
-        f"Run `{story.run_id}`. {story.asked}",
-        *map(markdown_text, story.verdict),
-    ]
-    for chapter in story.chapters:
-        lines = [f"- {markdown_text(line)}" for line in chapter.lines] or [f"{chapter.otherwise.capitalize()}."]
-        parts.append("\n".join([f"## {chapter.title}", "", *lines]))
-    rows = [f"| {' | '.join(map(markdown_text, row))} |" for row in story.evidence]
-    if rows:
-        head = ["| id | value | what | entity | period | source or formula |", "| --- | --- | --- | --- | --- | --- |"]
-        parts.append("\n".join(["## Evidence", "", *head, *rows]))
-    return "\n\n".join(parts) + "\n"
+    return as_markdown(story_of(run_id, ledger))
 
 
 def trace_html(run_id: str, ledger: Ledger) -> str:
     """The story as one self-contained page: no script, nothing fetched, all text escaped."""
-    story = story_of(run_id, ledger)
-    known = frozenset(row[0] for row in story.evidence)
-    report = story.report
-    chapters = [
-        Part(
-            chapter.title,
-            [cited(line, known) for line in chapter.lines],
-            otherwise=f"{chapter.otherwise.capitalize()}.",
-        )
-        for chapter in story.chapters
-    ]
-    return render(Page(
-        title=story.title,
-        subtitle=f"Run {story.run_id}. {story.asked}",
-        badges=_badges(report),
-        cards=_cards(report),
-        summary=[cited(line, known) for line in story.verdict],
-        charts=(),
-        parts=[*chapters, Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"),
-                               rows=[tuple(map(Cell, row)) for row in story.evidence], anchors=True)],
-        foot=FOOT,
-    ))  # fmt: skip
-
-
-def _badges(report: Report | None) -> Sequence[Cell]:
-    if report is None:
-        return (Cell("no report yet", tone="warn"),)
-    tone = {"pass": "good", "flag": "warn", "block": "bad"}[report.compliance]
-    return (Cell(f"compliance: {report.compliance}", tone=tone), Cell(f"text and measurements: {report.verdict}"))
-
-
-def _cards(report: Report | None) -> Sequence[Card]:
-    if report is None:
-        return ()
-    figures = (("P&L", report.total), ("of the book", report.total_share), ("book value", report.book_value))
-    return [Card(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
-            for label, one in figures]  # fmt: skip
+    return as_html(story_of(run_id, ledger))
 
 
 def _verdict(run: RunRow, report: Report | None) -> tuple[str, ...]:

@@ -30,8 +30,7 @@ async def validator(state: State, run: RunContext) -> Row:
     reading = reading_of(state)
     if reading is None:
         return {"checks": [], "verdict": "unresolved", "passes": passes}
-    read = {factor: call["direction"] for factor, call in reading["judgement"]["factors"].items()}
-    checks = check_factors(read, _words(state), _precedents(state))
+    checks = checked(state, reading["judgement"])
     offered = [_as_evidence(check, state, table, run.request.as_of) for check in checks if check.support != "silent"]
     signal = latest(state, "market-signal")
     inputs = {"reading": _event(reading["judgement"]), "market": _market(signal)}
@@ -50,6 +49,12 @@ async def validator(state: State, run: RunContext) -> Row:
         "verdict": verdict,
         "passes": passes,
     }
+
+
+def checked(state: State, reading: dict[str, Any]) -> list[FactorCheck]:
+    """A reading's directions, held against the words of the state's sources and against its precedents."""
+    read = {factor: call["direction"] for factor, call in reading["factors"].items()}
+    return check_factors(read, _words(state), _precedents(state))
 
 
 def after_validator(state: State, run: RunContext) -> Literal["reread", "human", "stress_tester"]:

@@ -65,10 +65,14 @@ def cited(sentence: str) -> list[str]:
     return [name for name, _entity in _REFERENCE.findall(sentence) if re.fullmatch(r"E[1-9][0-9]*", name)]
 
 
-def ground(sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | None = None) -> str:
+def ground(
+    sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | None = None, *, cite: bool = False
+) -> str:
     """Fill in a sentence's `[[E7]]` references with the rows' values, and its `[[name]]` references from `quotes`.
 
     `[[E7.entity]]` is whom the row is about.
+
+    With `cite` each number names its row (`−7.89 % [E12]`) and what is quoted stands between « and ».
 
     Quotes are the user's own words (a title, an instrument's id), shown as such. What comes out is read again: what it
     says about each number must be so. Errors: GroundingError for a number outside a reference, a reference to nothing,
@@ -109,7 +113,7 @@ def ground(sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | N
             f"the sentence {sentence!r} does not fit its evidence: {found.number!r}: {found.why}",
             fix="word it as the row says, or report this as a fault of finllm",
         )
-    return _REFERENCE.sub(lambda match: fill(match, marked=False), sentence)
+    return marked if cite else _REFERENCE.sub(lambda match: fill(match, marked=False), sentence)
 
 
 def ungrounded(sentence: str, evidence: EvidenceTable, subject: str = BOOK) -> tuple[Ungrounded, ...]:

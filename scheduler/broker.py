@@ -170,7 +170,8 @@ class Broker:
             self._bus.emit(CallStarted(key=key, agent=task.agent, backend=name))
             last = limit == account.tokens_left("edge") < float("inf")
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
-            request = Request(task.prompt, task.template, task.priors, task.seed, limit, rank=task.value, within=wait)
+            request = Request(task.prompt, task.template, task.priors, task.seed, limit, rank=task.value,
+                              background=task.background, within=wait)  # fmt: skip
             try:
                 with anyio.fail_after(wait):
                     generation = await backend.generate(request)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "batch"]
+EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "batch", "explanation"]
 """`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node;
-`batch`: the runs of a batch, and that they have ended."""
+`batch`: the runs of a batch, and that they have ended; `explanation`: what was told of a finished run."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Task:
 
     `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
     expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
+    `background`: the call gives way to every one that is not.
     """
 
     agent: str
@@ -55,6 +56,7 @@ class Task:
     value: float = 1.0
     tenant: str = "default"
     priors: Mapping[str, Mapping[str, float]] | None = None
+    background: bool = False
 
     def content(self) -> dict[str, Any]:
         """Everything that may change the answer, as JSON-able data; who asked and how urgently is not part of it."""

@@ -105,11 +105,13 @@ def stress(
     market: MarketStore,
     as_of: dt.date,
     horizon: int,
+    bands: bool = True,
 ) -> StressResult:
     """Revalue the book under the shocks, direct ones only: a factor without a shock is held still.
 
     With `replay` (start, end), factors move as they did over that window, and an equity or index with its own history
     takes its own return, close to close. For one factor a user's shock wins over history, history over a model's.
+    Without `bands` interval and VaR are left out: no shock changes their width, and they take most of the time.
     Errors: LookAheadError if the replay ends after `as_of`; InputError if two shocks of one origin share a factor.
     """
     replayed = replay_shocks(market, *replay, as_of) if replay else None
@@ -138,8 +140,10 @@ def stress(
         by_factor=dict(sorted(_cut(cells, lambda _, row: row).items(), key=lambda cut: _ROWS.index(cut[0]))),
         by_sector=_cut(cells, lambda name, _: sector_of[name]),
         shocks=tuple(used.values()),
-        interval=_interval(_residuals(book, betas, market, as_of), len(book.holdings), horizon, total),
-        var_975_1d=_value_at_risk(book, betas, market, as_of),
+        interval=_interval(_residuals(book, betas, market, as_of), len(book.holdings), horizon, total)
+        if bands
+        else None,
+        var_975_1d=_value_at_risk(book, betas, market, as_of) if bands else None,
         notes=tuple(notes),
     )
 

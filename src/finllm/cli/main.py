@@ -20,6 +20,7 @@ from finllm.cli import (
     config,
     data,
     doctor,
+    explain,
     history,
     models,
     read,
@@ -75,6 +76,7 @@ data.add_to(app)
 history.add_to(app)
 audit.add_to(app)
 replay.add_to(app)
+explain.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)

@@ -14,22 +14,33 @@ from finllm.cli.terminal import clean_lines
 from finllm.errors import FinllmError
 
 if TYPE_CHECKING:
+    from finllm.graphs.explanation import Explanation
     from finllm.graphs.report import Report
 
 
-def write_outputs(folder: Path, report: Report, trace: Iterable[Mapping[str, Any]]) -> None:
+def write_outputs(
+    folder: Path, report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None
+) -> None:
     """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
 
-    Where report.json is, all are. Errors: as `write_files`.
+    With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
+    report.json is, all are. Errors: as `write_files`.
     """
+    from finllm.graphs.explanation import markdown_of
     from finllm.graphs.html import page_files, report_html, run_charts
     from finllm.graphs.report import to_markdown
 
     charts = run_charts(report)
+    added: list[str] = []
+    extra: dict[str, bytes] = {}
+    if explanation is not None:
+        added = [f"\n# Why\n\n{markdown_of(explanation)}"]
+        extra = {"explanation.json": (_dump(explanation.model_dump(mode="json"), indent=2) + "\n").encode()}
     contents = {
+        **extra,
         "trace.jsonl": "".join(_dump(row) + "\n" for row in trace).encode(),
-        "report.md": clean_lines(to_markdown(report)).encode(),
-        **page_files(report_html(report, charts), charts),
+        "report.md": clean_lines(to_markdown(report) + "".join(added)).encode(),
+        **page_files(report_html(report, charts, explanation), charts),
         "report.json": (_dump(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
     fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import secrets
@@ -29,7 +30,7 @@ from finllm.cli.options import (
     parse_as_of,
     parse_budget,
 )
-from finllm.cli.terminal import clean, out_console, print_json
+from finllm.cli.terminal import clean, clean_lines, out_console, print_json
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import Event, EventBus, Noted, Progress, RunStarted
 from finllm.settings import Settings, load_settings
@@ -56,6 +57,7 @@ class Wanted:
     as_json: bool
     quiet: bool
     fail_on: Sequence[FailOn]
+    explain: bool = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -116,6 +118,9 @@ def run(
     junit: JunitOption = None,
     summary: SummaryOption = None,
     fail_on: FailOnOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="When the report is out, explain it too, in the background: what drove "
+                                             "it, what would flip it, who dissented.")] = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
@@ -125,7 +130,7 @@ def run(
     same command goes on with a batch that was stopped or killed. Exit codes of a batch: 1 if a run has no report, else
     3 as --fail-on asks.
     """
-    wanted = Wanted(out, as_json, quiet, fail_on or ())
+    wanted = Wanted(out, as_json, quiet, fail_on or (), explain)
     batch = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
@@ -137,6 +142,8 @@ def run(
         )  # fmt: skip
 
     if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):
+        if explain:
+            raise InputError("--explain explains one run, and this is a batch", fix="run 'finllm explain RUN' for each")
         several = check_all(scenarios, build)
         check_files(batch)
         _check_places(settings, wanted)
@@ -216,38 +223,36 @@ def _check_places(settings: Settings, wanted: Wanted) -> None:
 
 def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
     from finllm.cli.events_renderers import open_display
-    from finllm.cli.outputs import write_outputs
 
     with open_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
         bus = EventBus(display)
         for note in notes:
             bus.emit(Noted(level="info", message=note))
         with _resumable(bus):
-            report, trace = _finish(start, settings, bus, display, wanted)
-            folder = wanted.out or settings.runs_dir / report.run_id
-            write_outputs(folder, report, trace)
-        files = "report.html, report.md, report.json, the charts and trace.jsonl"
-        bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
-    if wanted.as_json:
-        print_json(report.model_dump(mode="json"))
-    else:
-        from finllm.cli.render import report_view
-
-        out_console().print(report_view(report))
+            report = _finish(start, settings, bus, display, wanted)
+    if not wanted.explain:
+        _show(report, wanted)
     if (FailOn.breach in wanted.fail_on and report.breaches) or (
         FailOn.block in wanted.fail_on and report.status == "blocked"
     ):
         raise typer.Exit(3)
 
 
-def _finish(
-    start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted
-) -> tuple[Report, list[dict[str, Any]]]:
-    """Drive the run to its report, asking the person at the terminal where the run waits for one."""
-    import asyncio
+def _show(report: Report, wanted: Wanted) -> None:
+    if wanted.as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        from finllm.cli.render import report_view
 
+        out_console().print(report_view(report))
+
+
+def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted) -> Report:
+    """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
+    from finllm.cli.outputs import write_outputs
     from finllm.graphs.desk import open_desk
+    from finllm.graphs.explanation import explanation_on_record
     from finllm.graphs.flow import resume as advance
     from finllm.graphs.trace import trace_rows
 
@@ -259,7 +264,46 @@ def _finish(
             outcome = runner.run(advance(outcome.run_id, desk, answer=answer))
         if outcome.report is None:
             raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
-        return outcome.report, trace_rows(outcome.run_id, desk.ledger)
+        folder = wanted.out or settings.runs_dir / outcome.run_id
+        known = explanation_on_record(outcome.run_id, desk.ledger)
+        write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger), known)
+        files = "report.html, report.md, report.json, the charts and trace.jsonl"
+        bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
+        if wanted.explain:
+            with display.pause():
+                _show(outcome.report, wanted)
+                sys.stdout.flush()
+            _explain(outcome.report, folder, desk, runner, display, wanted)
+        return outcome.report
+
+
+def _explain(
+    report: Report, folder: Path, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted
+) -> None:
+    """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
+    from finllm.cli.explain import told
+    from finllm.cli.outputs import write_outputs
+    from finllm.graphs.explain import explain
+    from finllm.graphs.trace import trace_rows
+
+    try:
+        found = runner.run(explain(report.run_id, desk))
+        write_outputs(folder, report, trace_rows(report.run_id, desk.ledger), found)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the run is done, and its exit code is its own
+        why = error.message if isinstance(error, FinllmError) else str(error) or type(error).__name__
+        message = f"there is no explanation: {why}; the result stands; try: finllm explain {report.run_id}"
+        desk.bus.emit(Noted(level="warning", message=message))
+        return
+    desk.bus.emit(
+        Noted(
+            level="info",
+            message="the explanation is in the report and explanation.json there"
+            + ("" if found.complete else f"; not finished, go on with: finllm explain {report.run_id}"),
+        )
+    )
+    if not wanted.as_json:
+        with display.pause():
+            print(clean_lines(told(found, report)), end="")
 
 
 async def _awaited(outcome: Awaitable[Outcome]) -> Outcome:
