@@ -123,7 +123,7 @@ def _json(module: str, *arguments: str) -> dict[str, float]:
     """Run a module in a process of its own; the last line it prints is JSON."""
     environment = {"GOMP_SPINCOUNT": "20000", **os.environ}
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=900)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1500)
     print(module, *arguments[:1], *arguments[3:], done.stdout.splitlines()[-1], file=sys.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
