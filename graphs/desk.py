@@ -21,6 +21,7 @@ from finllm.memory.ledger import Ledger
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
+from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.backends.vllm import VllmBackend, connect
@@ -47,6 +48,7 @@ class Desk:
     calibrations: Calibrations
     weights: Mapping[str, Path] = field(default_factory=dict)
     """The weights file of each backend that has one, by the backend's name."""
+    second: SecondOpinion | None = None
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -106,7 +108,8 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
     weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
     calibrations = Calibrations(settings.calibrations_dir)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights)
+    second = SecondOpinion(embedder)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, second)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
