@@ -47,7 +47,7 @@ class Plan:
 
     frozen: int = 3
     rank: int = 16
-    epochs: int = 5
+    epochs: int = 4
     batch: int = 32
     rate: float = 5e-4
     head_rate: float = 5e-3
@@ -145,13 +145,16 @@ def lower_states(texts: Sequence[str], embedder: Embedder, plan: Plan) -> tuple[
     tokenizer, encoder = load_encoder(embedder.folder)
     found: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    layers = encoder.encoder.layer
+    encoder.encoder.layer = layers[: plan.frozen]
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
         batch = tokenizer([texts[at] for at in rows], truncation=True, max_length=LONGEST, padding=True,
                           return_tensors="pt")  # fmt: skip
-        states = encoder(**batch, output_hidden_states=True).hidden_states[plan.frozen]
+        states = encoder(**batch).last_hidden_state
         for at, state, mask in zip(rows, states, batch["attention_mask"], strict=True):
             found[at] = state[: int(mask.sum())].to(torch.bfloat16).clone()
+    encoder.encoder.layer = layers
     return found, encoder
 
 
@@ -367,8 +370,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HEADS, help="folder to write to  [default: models/heads]")
     parser.add_argument("--epochs", type=int, default=Plan.epochs)
     parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--frozen", type=int, default=Plan.frozen, help="lower layers that are left as they are")
+    parser.add_argument("--drawn", type=int, default=Plan.drawn, help="generated items of a task in an epoch")
     arguments = parser.parse_args(argv)
-    card = fit(build_corpus(), Plan(epochs=arguments.epochs, seed=arguments.seed), arguments.out)
+    plan = Plan(epochs=arguments.epochs, seed=arguments.seed, frozen=arguments.frozen, drawn=arguments.drawn)
+    card = fit(build_corpus(), plan, arguments.out)
     for name, value in card.scores.items():
         print(f"{name} {value}")
 
