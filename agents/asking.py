@@ -41,12 +41,17 @@ class Told:
 
 
 async def ask_all(
-    backend: Backend, questions: Sequence[Question], done: Callable[[int], None] = lambda _count: None
+    backend: Backend,
+    questions: Sequence[Question],
+    done: Callable[[int], None] = lambda _count: None,
+    *,
+    divide: bool = True,
 ) -> list[Told]:
     """Ask every question, in order of the answers as of the questions; `done` hears how many are answered.
 
-    As in a run, scores are divided by those of the same prompt without content, asked once for each shape. A question
-    that fails is an abstention. Errors: BackendError where the model answers not even the prompt without content.
+    With `divide`, scores are divided by those of the same prompt without content, asked once for each shape: what a
+    model needs that was not trained on the prompts. A question that fails is an abstention. Errors: BackendError where
+    the model answers not even the prompt without content.
     """
     fields: dict[object, set[str]] = {}
     first: dict[object, Question] = {}
@@ -66,7 +71,7 @@ async def ask_all(
         nonlocal finished
         async with free:
             try:
-                said = await _generate(backend, question, priors[question.shape])
+                said = await _generate(backend, question, priors[question.shape] if divide else None)
                 told = Told(said.choices, said.seconds)
             except BackendError as error:
                 told = Told({}, 0.0, error.message)

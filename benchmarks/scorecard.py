@@ -114,13 +114,16 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
 
     columns = [*rivals, *([alone] if alone else [])]
     compared: list[Column] = []
+    asked: list[Column] = []
     source = default_source(settings)
     for at, one in enumerate(contenders(settings, missing)):
         rung = ensure_rung(source, one.precision, settings, adapter=one.adapter)
+        divide = one.adapter is None  # an adapter was trained without: see `ask_all`
         with open_llama(source, rung, settings) as backend:
             if at == 0:
-                main_column = ask(one.name, cases, backend, say)
+                main_column = ask(one.name, cases, backend, say, divide=divide)
                 columns.append(main_column)
+                asked.append(main_column)
                 if alone:
                     pool = second.card.pool
                     columns.append(with_second(f"{one.name} + second", cases, main_column, alone, pool))
@@ -130,15 +133,15 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
                 compared.append(Column(one.name, [main_column.said[p] for p in picked],
                                        [main_column.odds[p] for p in picked]))  # fmt: skip
             else:
-                compared.append(ask(one.name, few, backend, say))
+                compared.append(ask(one.name, few, backend, say, divide=divide))
             if sentences:
                 rows = fomc_rows(most or (None if at == 0 else FOMC_SAMPLE))
                 say(f"{one.name}: {len(rows)} Fed sentences")
                 heard = second if alone and at == 0 else None
-                fomc |= fomc_of(one.name, rows, backend, heard)
+                fomc |= fomc_of(one.name, rows, backend, heard, divide=divide)
             if at == 0:
                 injection += injections_of(
-                    one.name, backend, second if alone else None, sets, most or CLEAN_SAMPLE, say
+                    one.name, backend, second if alone else None, sets, most or CLEAN_SAMPLE, say, divide=divide
                 )
     if alone and not second.card.pool:
         missing.lines.append("no pool weights in the second opinion's card: run 'python -m training.pool'")
@@ -154,7 +157,7 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
         "## Hard cases: stance, directions and injection together", "", *slices(cases, columns), "",
         "## Injection: found, and false alarms", "", *markdown(CALLED, injection), "",
         "## Calibration", "", *calibration(cases, columns), "",
-        "## Cost", "", *costs([*columns[-2:], *compared]), "",
+        "## Cost", "", *costs([*asked, *compared[1:]]), "",
     ])  # fmt: skip
 
 

@@ -68,11 +68,13 @@ def pairs(cases: Sequence[Case], column: Column) -> Iterator[tuple[Case, str, st
                 yield case, group_of(case, name), expected_of(case, name), said[name], odds
 
 
-def ask(name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None]) -> Column:
+def ask(
+    name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, divide: bool = True
+) -> Column:
     """What a model says; a text on which an injection rule fires is injected without asking."""
     questions = [Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), c.asked.offered) for c in cases]
     progress(f"{name}: {len(questions)} judgements")
-    told = asyncio.run(ask_all(backend, questions))
+    told = asyncio.run(ask_all(backend, questions, divide=divide))
     return column_of(name, cases, told)
 
 

@@ -117,9 +117,9 @@ def evaluate(
 
 def evaluate_rows(
     task: TaskName, rows: Iterator[Labelled], backend: Backend, bus: EventBus, *, total: int,
-    second: SecondOpinion | None = None,
+    second: SecondOpinion | None = None, divide: bool = True,
 ) -> Evaluated:  # fmt: skip
-    """As `evaluate`, on rows at hand."""
+    """As `evaluate`, on rows at hand; `divide` as in `ask_all`."""
     judged: list[Judged] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -128,7 +128,7 @@ def evaluate_rows(
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
         put = [_put(task, row) for row in chunk]
-        told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress))
+        told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress, divide=divide))
         opinions = second.judge([_shown(task, row.text) for row in chunk]) if second is not None else [{}] * len(chunk)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):

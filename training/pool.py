@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.ExitStack() as closing:
         backend = closing.enter_context(open_llama(source, rung, settings))
         asked = [Asked(q.agent, q.inputs, tuple(q.labels), q.offered) for q in questions]
-        told = asyncio.run(ask_all(backend, asked))
+        told = asyncio.run(ask_all(backend, asked, divide=adapter is None))
     opinions = second.judge([item.inputs.text for item in items])
     pairs: dict[str, list[Pair]] = {}
     for item, asking, said, opinion in zip(items, questions, told, opinions, strict=True):

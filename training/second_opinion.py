@@ -190,10 +190,11 @@ def _draw(examples: Sequence[Example], plan: Plan, rng: np.random.Generator) -> 
     return chosen
 
 
-def train(examples: Sequence[Example], states: Sequence[torch.Tensor], encoder: Any, plan: Plan, after: Any) -> Network:
-    """Train; `after(network, epoch)` is called at the end of every epoch."""
+def train(
+    examples: Sequence[Example], states: Sequence[torch.Tensor], encoder: Any, plan: Plan, after: Any, kept: Path
+) -> Network:
+    """Train; `after(network, epoch)` is called at the end of every epoch; `kept` then holds what going on needs."""
     torch.manual_seed(plan.seed)
-    rng = np.random.default_rng(plan.seed)
     network = Network(encoder, plan)
     low_rank = [p for lora in network.adapted.values() for p in (lora.a, lora.b)]
     optimiser = torch.optim.AdamW(
@@ -203,7 +204,10 @@ def train(examples: Sequence[Example], states: Sequence[torch.Tensor], encoder: 
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, step / (0.06 * steps + 1)) * max(0.0, 1 - step / (steps + 1))
     )
-    for epoch in range(plan.epochs):
+    done = _restore(kept, network, optimiser, schedule, plan)
+    for epoch in range(done, plan.epochs):
+        torch.manual_seed(plan.seed + epoch)
+        rng = np.random.default_rng([plan.seed, epoch])
         network.train()
         order = _draw(examples, plan, rng)
         blocks = np.array_split(rng.permutation(order), max(len(order) // (plan.batch * 16), 1))
@@ -223,8 +227,29 @@ def train(examples: Sequence[Example], states: Sequence[torch.Tensor], encoder: 
             nn.utils.clip_grad_norm_([*low_rank, *network.head.parameters()], 1.0)
             optimiser.step()
             schedule.step()
+        held = (_learned(network), optimiser.state_dict(), schedule.state_dict())
+        torch.save({"plan": repr(plan), "done": epoch + 1, "held": held}, kept)
         after(network, epoch)
     return network
+
+
+def _learned(network: Network) -> dict[str, torch.Tensor]:
+    names = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {name: tensor for name, tensor in network.state_dict().items() if name in names}
+
+
+def _restore(kept: Path, network: Network, optimiser: Any, schedule: Any, plan: Plan) -> int:
+    """The epochs that an interrupted training of the same plan has done; it goes on from there."""
+    if not kept.is_file():
+        return 0
+    found = torch.load(kept, weights_only=True)
+    if found["plan"] != repr(plan):
+        return 0
+    learned, steps, rates = found["held"]
+    network.load_state_dict(learned, strict=False)
+    optimiser.load_state_dict(steps)
+    schedule.load_state_dict(rates)
+    return int(found["done"])
 
 
 @torch.no_grad()
@@ -343,7 +368,9 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
                           "directions.accuracy_by_hand", "injection.macro_f1"))  # fmt: skip
         _say(f"epoch {epoch + 1} of {plan.epochs}, {time.monotonic() - started:.0f} s: validation {told}")
 
-    network = train(split["train"], of["train"], encoder, plan, after)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f".{corpus.digest()[:12]}.partial"
+    network = train(split["train"], of["train"], encoder, plan, after, kept)
     logits = logits_of(network, of["validation"])
     temperatures = {}
     for field in FIELDS:
@@ -352,6 +379,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     scores = {f"validation.{k}": v for k, v in scores_of(logits, split["validation"], temperatures).items()}
     on_test = scores_of(logits_of(network, of["test"]), split["test"], temperatures)
     scores |= {f"test.{name}": value for name, value in on_test.items()}
+    kept.unlink()
     sizes = ", ".join(f"{name} {len(examples)}" for name, examples in split.items())
     return save(network, folder, Card(
         name=NAME, sha256="", embedding_sha256=embedder.digest, corpus_sha256=corpus.digest(), seed=plan.seed,
