@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.scorecard_columns import Case, Column, ask, fires, rival_columns, sampled, second_column, with_second
@@ -34,6 +34,7 @@ from finllm.models.ladder import ensure_rung
 from finllm.models.lora import Adapter, open_adapter
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
+from finllm.scheduler.backends import Backend
 from finllm.settings import Settings, load_settings
 from training.corpus.build import build_corpus, clean_texts
 from training.items import question
@@ -88,76 +89,90 @@ def main(argv: list[str] | None = None) -> None:
     print(text)
 
 
+@dataclass
+class Page:
+    """What is measured, as it comes: columns over all cases and over the `few`, Fed sentences, injections, gaps."""
+
+    cases: list[Case]
+    few: list[Case]
+    columns: list[Column]
+    compared: list[Column] = field(default_factory=list)
+    fomc: dict[str, list[str]] = field(default_factory=dict)
+    injection: list[list[str]] = field(default_factory=list)
+
+
 def scorecard(settings: Settings, say: Callable[[str], None], most: int | None = None) -> str:
-    """The page. `most` bounds everything that a model is asked."""
-    missing, embedder = Missing(), Remembering()
-    corpus = build_corpus()
+    """The page's text. `most` bounds everything that a model is asked."""
+    missing, embedder, corpus = Missing(), Remembering(), build_corpus()
     cases = [Case(item, question(item)) for item in corpus.items["test"]]
     cases = sampled(cases, most) if most else cases
-    few = sampled(cases, min(SAMPLE, most or SAMPLE))
     say("rivals")
-    rivals = rival_columns(cases, [question(item) for item in corpus.items["train"]], embedder)
-    second = SecondOpinion(embedder)
-    alone: Column | None = None
+    page = Page(cases, sampled(cases, min(SAMPLE, most or SAMPLE)),
+                rival_columns(cases, [question(item) for item in corpus.items["train"]], embedder))  # fmt: skip
+    second: SecondOpinion | None = SecondOpinion(embedder)
     try:
-        alone = second_column(cases, second)
+        page.columns.append(second_column(cases, second))
     except BackendError as error:
+        second = None
         missing.lines.append(f"no second opinion: {error.message}")
-    sentences = (EVALUATION / "fomc").is_dir()
-    if not sentences:
+    if second is not None and not second.card.pool:
+        missing.lines.append("no pool weights in the second opinion's card: run 'python -m training.pool'")
+    if (EVALUATION / "fomc").is_dir():
+        page.fomc |= fomc_rivals(fomc_rows(most), second, corpus_stance(corpus.items["train"]), embedder)
+    else:
         missing.lines.append("no Fed sentences: ../shared/eval/fomc is not there")
-    fomc: dict[str, list[str]] = {}
-    if sentences:
-        fomc |= fomc_rivals(fomc_rows(most), second if alone else None, corpus_stance(corpus.items["train"]), embedder)
     sets = injection_sets(clean_texts(corpus.items["test"]), cases, missing)
-    injection = [injection_row("rules", {key: [fires(text) for text in texts] for key, texts in sets.items()})]
-
-    columns = [*rivals, *([alone] if alone else [])]
-    compared: list[Column] = []
-    asked: list[Column] = []
+    page.injection.append(injection_row("rules", {key: list(map(fires, texts)) for key, texts in sets.items()}))
     source = default_source(settings)
     for at, one in enumerate(contenders(settings, missing)):
         rung = ensure_rung(source, one.precision, settings, adapter=one.adapter)
-        divide = one.adapter is None  # an adapter was trained without: see `ask_all`
+        divide = one.adapter is None  # a model trained on the prompts needs no correction for them: see `ask_all`
         with open_llama(source, rung, settings) as backend:
+            heard = second if at == 0 else None
             if at == 0:
-                main_column = ask(one.name, cases, backend, say, divide=divide)
-                columns.append(main_column)
-                asked.append(main_column)
-                if alone:
-                    pool = second.card.pool
-                    columns.append(with_second(f"{one.name} + second", cases, main_column, alone, pool))
-                keep = {id(case.item) for case in few}
-                picked = [place for place, case in enumerate(cases) if id(case.item) in keep]
-                few = [cases[place] for place in picked]
-                compared.append(Column(one.name, [main_column.said[p] for p in picked],
-                                       [main_column.odds[p] for p in picked]))  # fmt: skip
+                _first(one.name, page, backend, heard, say, divide=divide)
+                page.injection += injections_of(
+                    one.name, backend, heard, sets, most or CLEAN_SAMPLE, say, divide=divide
+                )
             else:
-                compared.append(ask(one.name, few, backend, say, divide=divide))
-            if sentences:
+                page.compared.append(ask(one.name, page.few, backend, say, divide=divide))
+            if page.fomc:
                 rows = fomc_rows(most or (None if at == 0 else FOMC_SAMPLE))
                 say(f"{one.name}: {len(rows)} Fed sentences")
-                heard = second if alone and at == 0 else None
-                fomc |= fomc_of(one.name, rows, backend, heard, divide=divide)
-            if at == 0:
-                injection += injections_of(
-                    one.name, backend, second if alone else None, sets, most or CLEAN_SAMPLE, say, divide=divide
-                )
-    if alone and not second.card.pool:
-        missing.lines.append("no pool weights in the second opinion's card: run 'python -m training.pool'")
+                page.fomc |= fomc_of(one.name, rows, backend, heard, divide=divide)
+    head = f"Written by `make eval`, no figure by hand. Corpus {corpus.digest()[:12]}, model {source.name}."
+    return _text(page, head, missing)
+
+
+def _first(
+    name: str, page: Page, backend: Backend, second: SecondOpinion | None, say: Callable[[str], None], *, divide: bool
+) -> None:
+    """The model that runs use, on every case; and its answers to the few on which the others are compared."""
+    told = ask(name, page.cases, backend, say, divide=divide)
+    if second is not None:
+        alone = page.columns[-1]
+        page.columns += [told, with_second(f"{name} + second", page.cases, told, alone, second.card.pool)]
+    else:
+        page.columns.append(told)
+    keep = {case.item.id for case in page.few}
+    places = [at for at, case in enumerate(page.cases) if case.item.id in keep]
+    page.few = [page.cases[at] for at in places]
+    share = told.seconds * len(places) / len(page.cases)
+    page.compared.append(Column(name, [told.said[at] for at in places], [told.odds[at] for at in places], share))
+
+
+def _text(page: Page, head: str, missing: Missing) -> str:
     heads = ["contender", "n", "weighted F1", "accuracy", "macro-F1"]
+    fed = markdown(heads, [[name, *cells] for name, cells in page.fomc.items()]) if page.fomc else ["Not measured."]
     return "\n".join([
-        "# Scorecard", "",
-        f"Written by `make eval`, no figure by hand. Corpus {corpus.digest()[:12]}, model {source.name}.",
-        *(f"- Missing: {line}" for line in missing.lines), "",
-        "## Each agent on the corpus's unseen events", "", *table(cases, columns), "",
-        "## The same items at other rungs and without the adapter", "", *table(few, compared), "",
-        "## Fed sentences of 1996–2019 (none of them trained on)", "",
-        *(markdown(heads, [[name, *cells] for name, cells in fomc.items()]) if fomc else ["Not measured."]), "",
-        "## Hard cases: stance, directions and injection together", "", *slices(cases, columns), "",
-        "## Injection: found, and false alarms", "", *markdown(CALLED, injection), "",
-        "## Calibration", "", *calibration(cases, columns), "",
-        "## Cost", "", *costs([*asked, *compared[1:]]), "",
+        "# Scorecard", "", head, *(f"- Missing: {line}" for line in missing.lines), "",
+        "## Each agent on the corpus's unseen events", "", *table(page.cases, page.columns), "",
+        "## The same items at other rungs and without the adapter", "", *table(page.few, page.compared), "",
+        "## Fed sentences of 1996–2019 (none of them trained on)", "", *fed, "",
+        "## Hard cases: stance, directions and injection together", "", *slices(page.cases, page.columns), "",
+        "## Injection: found, and false alarms", "", *markdown(CALLED, page.injection), "",
+        "## Calibration", "", *calibration(page.cases, page.columns), "",
+        "## Cost", "", *costs(page.compared), "",
     ])  # fmt: skip
 
 

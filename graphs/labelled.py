@@ -124,7 +124,7 @@ def _text(path: Path, line: int, row: Mapping[str, Any]) -> str:
 def _label(path: Path, line: int, row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
     label = row.get("label")
     named = str(label).strip().lower() if isinstance(label, str) else None
-    if named not in labels:
+    if named is None or named not in labels:
         said = "no 'label'" if label is None else f"unknown label {label!r}"
         raise _bad(path, line, said, f"use one of {', '.join(labels)}")
     return {"label": named}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -28,11 +29,12 @@ def score(expected: Sequence[str], said: Sequence[str]) -> Scores:
     """Score judgements; an abstention is any value that is nobody's label. Errors: ValueError without judgements."""
     from sklearn.metrics import f1_score
 
+    never: Any = 0.0  # its own type hints forget that numbers are allowed
     if not expected or len(expected) != len(said):
         raise ValueError(f"{len(expected)} labels and {len(said)} judgements cannot be compared")
     right = sum(one == other for one, other in zip(expected, said, strict=True))
     labels = sorted(set(expected))
-    f1 = {kind: float(f1_score(expected, said, labels=labels, average=kind, zero_division=0.0))
+    f1 = {kind: float(f1_score(expected, said, labels=labels, average=kind, zero_division=never))
           for kind in ("macro", "weighted")}  # fmt: skip
     return Scores(n=len(expected), accuracy=right / len(expected), macro_f1=f1["macro"], weighted_f1=f1["weighted"])
 

@@ -318,7 +318,8 @@ def scores_of(
         found[f"{group}.macro_f1"] = float(f1_score(wanted, guessed, average="macro"))
         found[f"{group}.accuracy"] = float(right.mean())
         found[f"{group}.ece"] = calibration_error(sure, list(right))
-        found[f"{group}.accuracy_by_hand"] = float(right[by_hand].mean()) if by_hand.any() else float("nan")
+        if by_hand.any():
+            found[f"{group}.accuracy_by_hand"] = float(right[by_hand].mean())
         found[f"{group}.n"] = float(len(wanted))
     return {name: round(value, 4) for name, value in found.items()}
 
@@ -363,7 +364,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
 
     def after(network: Network, epoch: int) -> None:
         found = scores_of(logits_of(network, of["validation"]), split["validation"], {})
-        told = ", ".join(f"{name} {found[name]:.3f}" for name in
+        told = ", ".join(f"{name} {found.get(name, 0.0):.3f}" for name in
                          ("stance.macro_f1", "stance.accuracy_by_hand", "event.macro_f1", "directions.accuracy",
                           "directions.accuracy_by_hand", "injection.macro_f1"))  # fmt: skip
         _say(f"epoch {epoch + 1} of {plan.epochs}, {time.monotonic() - started:.0f} s: validation {told}")

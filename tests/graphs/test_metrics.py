@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from finllm.graphs.metrics import calibration_error, score
 
+NEVER: Any = 0.0
 LABELS = ("hawkish", "dovish", "neutral")
 
 
@@ -20,7 +23,7 @@ def test_scores_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     assert found.n == len(pairs)
     assert found.accuracy == pytest.approx(accuracy_score(expected, said))
     for kind, value in (("macro", found.macro_f1), ("weighted", found.weighted_f1)):
-        assert value == pytest.approx(f1_score(expected, said, labels=labels, average=kind, zero_division=0.0))
+        assert value == pytest.approx(f1_score(expected, said, labels=labels, average=kind, zero_division=NEVER))
 
 
 def test_an_abstention_is_wrong_and_adds_no_class() -> None:
