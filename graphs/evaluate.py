@@ -39,6 +39,8 @@ THRESHOLD = 0.5
 """A text that no injection rule fires on is called injected from this probability of that verdict on."""
 CHUNK = 256
 """Rows that are held at a time."""
+TOLD_EVERY = 16
+"""Answers between two words of progress."""
 ABSTAINED = "abstained"
 NOT_STATED = "not stated"
 
@@ -125,6 +127,8 @@ def evaluate_rows(
     while chunk := list(itertools.islice(rows, CHUNK)):
 
         def progress(done: int, before: int = before) -> None:
+            if (before + done) % TOLD_EVERY and before + done != total:
+                return
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
         put = [_put(task, row) for row in chunk]
