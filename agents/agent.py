@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
+from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Account, Prompt, Task
-from finllm.scheduler.template import Template, compile_template
+from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 LABELS = string.ascii_uppercase
@@ -58,7 +60,11 @@ class Offered:
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf an agent asks: the broker, the run's account, and the node of the graph."""
+    """On whose behalf an agent asks: the broker, the run's account, and the node of the graph.
+
+    `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
+    for.
+    """
 
     broker: Broker
     account: Account
@@ -67,6 +73,7 @@ class Caller:
     node: str
     seed: int
     timeout: float
+    card: Card | None = None
 
 
 class Opinion(BaseModel):
@@ -110,12 +117,18 @@ async def judge(
     version = prompt_version(agent)
     calls: list[str] = []
     problem: str | None = None
+    calibration = {} if caller.card is None else caller.card.fields_of(agent.role, version)
     try:
-        blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
-        neutral = await _ask(agent, neutral_inputs(inputs), blank, template, version, caller, floor, None, None)
-        calls.append(neutral.key)
+        priors = {field: prior_of(calibrated) for field, calibrated in calibration.items()}
+        asked = {s.field for s in template if isinstance(s, Choose) or (isinstance(s, Pick) and s.labels)}
+        if open_fields := asked - set(priors):
+            rest = part_of(template, open_fields)
+            blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
+            neutral = await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, None)
+            calls.append(neutral.key)
+            priors = neutral.choices | priors
         for _attempt in range(2):
-            answer = await _ask(agent, inputs, by_label, template, version, caller, floor, neutral.choices, problem)
+            answer = await _ask(agent, inputs, by_label, template, version, caller, floor, priors, problem)
             calls.append(answer.key)
             try:
                 judged = agent.judgement.model_validate_json(answer.text)
@@ -125,7 +138,7 @@ async def judge(
             problem = _miscited(judged, labels)
             if problem is not None:
                 continue
-            opinion = _opinion(agent, judged, answer, by_label, calls, version)
+            opinion = _opinion(agent, judged, answer, by_label, calls, version, calibration)
             caller.bus.emit(Judged(agent=agent.role, judgement=opinion.judgement or {}))
             return opinion
         reason = f"invalid twice: {problem}"
@@ -183,6 +196,23 @@ def render(
     return Prompt(_templates().get_template("system.md.j2").render(), user)
 
 
+def prior_of(calibration: FieldCalibration) -> dict[str, float]:
+    """What a field's scores are divided by so that the calibrated values win: exp(temperature · bias), at most 1.
+
+    With the scores tempered afterwards this is softmax(score / temperature − bias), but for biases that lie so far
+    apart that `filling.LEAST_PRIOR` stops them.
+    """
+    top = max(calibration.bias.values(), default=0.0)
+    return {value: math.exp(calibration.temperature * (bias - top)) for value, bias in calibration.bias.items()}
+
+
+def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:
+    """Probabilities as a softmax at another temperature gives them; their order stays."""
+    weights = {value: p ** (1 / temperature) for value, p in probabilities.items()}
+    total = sum(weights.values())
+    return {value: weight / total for value, weight in weights.items()}
+
+
 def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
     """What is wrong with a judgement's citations: a letter that its field was not offered."""
     for field, letters in labels.items():
@@ -193,11 +223,20 @@ def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
 
 
 def _opinion(
-    agent: Agent, judged: BaseModel, answer: Answer, by_label: Mapping[str, Offered], calls: list[str], version: str
+    agent: Agent,
+    judged: BaseModel,
+    answer: Answer,
+    by_label: Mapping[str, Offered],
+    calls: list[str],
+    version: str,
+    calibration: Mapping[str, FieldCalibration],
 ) -> Opinion:
-    """The validated judgement with letters replaced by evidence ids."""
+    """The validated judgement with letters replaced by evidence ids, and its probabilities calibrated."""
     value = judged.model_dump(mode="json")
-    choices = {field: dict(probabilities) for field, probabilities in answer.choices.items()}
+    choices = {
+        field: tempered(found, calibration[field].temperature) if field in calibration else dict(found)
+        for field, found in answer.choices.items()
+    }
     for field in _pick_fields(agent):
         value[field] = [by_label[label].id for label in value[field]]
         choices[field] = {by_label[label].id: p for label, p in choices[field].items()}

@@ -11,8 +11,19 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from finllm.agents.agent import LABELS, NEUTRAL, Agent, Offered, labels_of, neutral_inputs, prompt_version, render
+from finllm.agents.agent import (
+    LABELS,
+    NEUTRAL,
+    Agent,
+    Offered,
+    labels_of,
+    neutral_inputs,
+    prior_of,
+    prompt_version,
+    render,
+)  # fmt: skip
 from finllm.agents.roles import AGENTS
+from finllm.models.cards import Card
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.calibration import Quality, wilson_lower
 from finllm.scheduler.filling import Choices, best
@@ -52,27 +63,30 @@ def probes_digest(agents: Sequence[Agent] = AGENTS) -> str:
     return digest.hexdigest()[:12]
 
 
-async def measure_quality(backend: Backend, agent: Agent) -> Quality:
+async def measure_quality(backend: Backend, agent: Agent, card: Card | None = None) -> Quality:
     """Ask a backend every probe of an agent, side by side where the backend can. Errors: BackendError.
 
-    Scores are divided by those of the same prompt without content, as in a run; that one is asked once for all probes
-    of the same shape.
+    Scores are calibrated by the `card` of the adapter in the weights or, where that says nothing of the agent, divided
+    by those of the same prompt without content, as in a run; that one is asked once for all probes of the same shape.
     """
     items = probe_set(agent.role).items
     shapes: dict[object, list[Probe]] = {}
     for probe in items:
         shapes.setdefault(_shape(probe), []).append(probe)
-    groups = await asyncio.gather(*(_scores(backend, agent, probes) for probes in shapes.values()))
+    groups = await asyncio.gather(*(_scores(backend, agent, probes, card) for probes in shapes.values()))
     scores = [score for group in groups for score in group]
     mean = sum(scores) / len(items)
     chance = sum(_chance(agent, probe) for probe in items) / len(items)
     return Quality(score=mean, lower=wilson_lower(mean, len(items)), chance=chance, items=len(items))
 
 
-async def _scores(backend: Backend, agent: Agent, probes: Sequence[Probe]) -> list[float]:
+async def _scores(backend: Backend, agent: Agent, probes: Sequence[Probe], card: Card | None) -> list[float]:
     """The share of labelled fields that were right, for each of some probes of one shape."""
     labelled = {name for probe in probes for name in probe.expected}
-    priors = await _choices(backend, agent, probes[0], template_of(agent, probes[0], labelled), None)
+    calibration = {} if card is None else card.fields_of(agent.role, prompt_version(agent))
+    priors = {field: prior_of(calibrated) for field, calibrated in calibration.items()}
+    if labelled - set(priors):
+        priors = await _choices(backend, agent, probes[0], template_of(agent, probes[0], labelled), None) | priors
     answers = await asyncio.gather(
         *(_choices(backend, agent, probe, template_of(agent, probe, probe.expected), priors) for probe in probes)
     )

@@ -90,7 +90,7 @@ def main() -> None:
         "noise": round(noise, 3),
         "answered_once": answered_once,
         "leaked_cells": CELLS - free,
-        "leaked_sequences": sum(native.length(sequence) > 0 for sequence in range(SEQUENCES)),
+        "leaked_sequences": sum(native.length(sequence) > 0 for sequence in [*range(SEQUENCES), *native.branches]),
         "filled_to_capacity": fills(native),
         **outcome,
     }
@@ -111,10 +111,9 @@ def serve(native: Native, count: int) -> tuple[list[Asked], int, int]:
                 _submit(loop, asked[-1])
         for _ in range(dice.randint(1, 6)):
             loop.step()
-        if dice.random() < 0.3:
-            job = dice.choice(asked).job
-            if job is not None:
-                job.stop.set()
+        waiting = [one.job for one in asked[-64:] if one.job is not None and not one.answers]
+        if waiting and dice.random() < 0.5:
+            dice.choice(waiting).stop.set()
     return asked[:], parked["parks"], loop._cells.free
 
 

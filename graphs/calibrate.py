@@ -14,6 +14,7 @@ from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
 from finllm.graphs.desk import engine_config
+from finllm.models.cards import adapter_for
 from finllm.models.ladder import Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
@@ -68,6 +69,7 @@ def calibrate(
     Errors: InputError for a model or precision that cannot be used; BackendError where a measurement fails.
     """
     source = default_source(settings)
+    adapter, card = adapter_for(source, settings)
     done: list[Calibrated] = []
     steps = len(AGENTS) + 1
     for at, precision in enumerate(precisions):
@@ -76,7 +78,7 @@ def calibrate(
             what = f"calibrating {precision}: {what}"
             bus.emit(Progress(what=what, done=at * steps + step, total=len(precisions) * steps))
 
-        rung = ensure_rung(source, precision, settings)
+        rung = ensure_rung(source, precision, settings, adapter=adapter)
         with open_backend(source, rung, settings) as backend:
             key = _key(rung, backend, settings)
             kept = None if force else find(read_calibrations(settings.engine_calibration_path), key)
@@ -89,7 +91,7 @@ def calibrate(
             quality = {}
             for step, agent in enumerate(AGENTS):
                 progress(agent.role, step + 1)
-                quality[agent.role] = asyncio.run(measure_quality(backend, agent))
+                quality[agent.role] = asyncio.run(measure_quality(backend, agent, card))
         taken = RungCalibration(
             key=key, model=source.name, precision=precision, speed=speed, quality=quality,
             taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), seconds=time.monotonic() - started,

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from finllm.agents.agent import Caller
+from finllm.agents.agent import Caller, prompt_version
+from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
@@ -18,6 +19,7 @@ from finllm.graphs.state import Row
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
+from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
@@ -48,6 +50,8 @@ class Desk:
     calibrations: Calibrations
     weights: Mapping[str, Path] = field(default_factory=dict)
     """The weights file of each backend that has one, by the backend's name."""
+    card: Card | None = None
+    """The card of the adapter that is in the weights of every backend."""
     second: SecondOpinion | None = None
 
     @property
@@ -79,7 +83,14 @@ class RunContext:
     def caller(self, node: str) -> Caller:
         desk = self.desk
         return Caller(
-            desk.broker, self.account, desk.bus, self.run_id, node, self.request.seed, desk.settings.call_timeout
+            desk.broker,
+            self.account,
+            desk.bus,
+            self.run_id,
+            node,
+            self.request.seed,
+            desk.settings.call_timeout,
+            desk.card,
         )
 
 
@@ -98,10 +109,27 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
         for backend in served:
             closing.callback(backend.close)
         backends = [*llama_backends(settings, bus, process), *served]
-        yield assemble(settings, bus, ledger, backends)
+        _, card = adapter_for(default_source(settings), settings)
+        yield assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
 
 
-def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend]) -> Desk:
+def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Card | None:
+    """The card, where it holds for whatever backend answers; what it does not hold for is noted."""
+    if card is None:
+        return None
+    if not all(isinstance(backend, LlamaCppBackend) for backend in backends):
+        bus.emit(Noted(level="info", message=f"the calibration of {card.name!r} is not used beside a vLLM backend"))
+        return None
+    changed = [a.role for a in AGENTS if a.role in card.prompts and card.prompts[a.role] != prompt_version(a)]
+    if changed:
+        told = f"{card.name!r} was trained on other prompts of {', '.join(changed)}; their calibration is not used"
+        bus.emit(Noted(level="warning", message=f"{told}; train it again with 'make train'"))
+    return card
+
+
+def assemble(
+    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], card: Card | None = None
+) -> Desk:
     """A desk from its parts; tests pass other backends."""
     embedder = Embedder()
     broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout)
@@ -109,12 +137,14 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
     calibrations = Calibrations(settings.calibrations_dir)
     second = SecondOpinion(embedder)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, second)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
     """The edge and the deep backend of the default model, both derived from one file: deep is no deeper than that."""
     source = default_source(settings)
+    adapter, _ = adapter_for(source, settings)
+    model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
 
     def progress(what: str, done: int, total: int) -> None:
         bus.emit(Progress(what=what, done=done, total=total))
@@ -122,8 +152,8 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
     backends: list[LlamaCppBackend] = []
     tiers: tuple[tuple[Tier, str], ...] = (("edge", settings.edge_precision), ("deep", settings.deep_precision))
     for tier, precision in tiers:
-        rung = ensure_rung(source, precision, settings, progress)
-        name = f"{tier}:{source.name}:{precision}"
+        rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
+        name = f"{tier}:{model}:{precision}"
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
         backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer, rung.path))
     return backends
@@ -173,7 +203,8 @@ def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:
 def adhoc_caller(desk: Desk, name: str) -> Caller:
     """A caller outside any run, without a budget; its calls are on record under `name`."""
     account = Account(Budget(), time.monotonic)
-    return Caller(desk.broker, account, desk.bus, name, name, desk.settings.seed, desk.settings.call_timeout)
+    return Caller(desk.broker, account, desk.bus, name, name, desk.settings.seed, desk.settings.call_timeout,
+                  desk.card)  # fmt: skip
 
 
 def _carried(ledger: Ledger, run_id: str) -> Spent:

@@ -12,7 +12,9 @@ from finllm.models.peft import permuted
 from training.model import GROUPS, Shape
 
 
-def pairs(changes: dict[str, Tensor], shape: Shape) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+def pairs(
+    changes: dict[str, Tensor], shape: Shape
+) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """A and B by the GGUF name of the tensor that they change, q and k rows in llama.cpp's order."""
     found = {}
     for i in range(shape.layers):
@@ -43,5 +45,3 @@ def export(changes: dict[str, Tensor], shape: Shape, alpha: float, name: str, ou
     writer.close()
     partial.replace(out)
     return out
-
-

@@ -8,19 +8,20 @@ import math
 import pickle
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from training import model as lean
-from training.data import Data
-from training.model import Adapted, loss_of, read_weights, tensors_of
-from training.packing import Batch
+from training.model import Adapted, Shape, loss_of, read_weights, tensors_of
+
+if TYPE_CHECKING:
+    from training.packing import Batch
 
 STATE = "state.pt"
 CONFIG = "config.json"
@@ -73,8 +74,8 @@ class Training:
         self.step = state["step"]
 
 
-def begin(config: Config, weights: Path, device: torch.device) -> Training:
-    shape, tensors = read_weights(weights)
+def begin(config: Config, shape: Shape, tensors: Mapping[str, Any], device: torch.device) -> Training:
+    """A run at its start. `tensors`: the base weights as `read_weights` gives them."""
     compute = torch.bfloat16 if device.type == "cuda" or torch.backends.mkldnn.is_available() else torch.float32
     model = Adapted(shape, tensors, config.rank, config.alpha, compute, config.seed).to(device)
     optimiser = torch.optim.AdamW(model.changes(), lr=config.rate, weight_decay=config.decay, betas=(0.9, 0.98))
@@ -166,6 +167,8 @@ def main(argv: list[str] | None = None) -> None:
             parser.add_argument(f"--{field.replace('_', '-')}", type=type(default), default=None)
     parser.add_argument("--splits", nargs="+", default=None)
     args = parser.parse_args(argv)
+    from training.data import Data
+
     started = time.monotonic()
     torch.set_num_threads(args.threads)
     out: Path = args.out
@@ -173,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     config = _config(out, {k: v for k, v in vars(args).items() if k in asdict(Config()) and v is not None})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = Data()
-    training = begin(config, data.weights, device)
+    training = begin(config, *read_weights(data.weights), device)
     if (out / STATE).exists():
         training.load(out)
     if not args.plain:
@@ -184,6 +187,7 @@ def main(argv: list[str] | None = None) -> None:
         return _kept(out / f"epoch-{epoch}.pkl", lambda: data.training(config, epoch))
 
     with (out / "log.jsonl").open("a", encoding="utf-8") as lines:
+
         def log(row: dict[str, float]) -> None:
             lines.write(json.dumps(row) + "\n")
             lines.flush()

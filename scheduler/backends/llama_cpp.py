@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,11 @@ from typing import Protocol
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.engine.job import Finished, Job, Work
 from finllm.scheduler.engine.programs import OnText
+from finllm.scheduler.task import Prompt
+from finllm.scheduler.template import Template, Write
+
+_NOTHING: Template = (Write("nothing", 1, None),)
+"""The least that can be asked."""
 
 
 class ServesJobs(Protocol):
@@ -34,7 +39,7 @@ class LlamaCppBackend:
         self._engine = engine
         self._offer = offer
         self._path = path
-        self._adapter = adapter
+        self._adapter = None if adapter is None else str(adapter)
 
     @property
     def offer(self) -> Offer:
@@ -73,11 +78,31 @@ class LlamaCppBackend:
         finally:
             asking.cancel()
 
+    async def warm(self, prompts: Sequence[Prompt]) -> None:
+        """Prefill prompts and keep what they begin with pinned, so that calls that begin alike need not prefill it.
+
+        Errors: as `generate`.
+        """
+        works = [Work(prompt, _NOTHING, adapter=self._adapter, pinned=True) for prompt in prompts]
+        await asyncio.gather(*map(self._finish, works))
+
     def close(self) -> None:
         """Free the model; calls under way fail. Closing again does nothing."""
         self._engine.close()
 
     async def _ask(self, request: Request, on_text: OnText | None) -> Generation:
+        finished = await self._finish(_work(request, self._adapter), on_text)
+        return Generation(
+            finished.filled.text,
+            finished.filled.choices,
+            finished.prompt_tokens,
+            finished.output_tokens,
+            finished.seconds,
+            finished.cached_tokens,
+            finished.side_by_side,
+        )
+
+    async def _finish(self, work: Work, on_text: OnText | None = None) -> Finished:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Finished] = loop.create_future()
 
@@ -93,25 +118,16 @@ class LlamaCppBackend:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result)
 
-        job = Job(_work(request, self._adapter), done, on_text)
+        job = Job(work, done, on_text)
         self._engine.submit(job)
         try:
-            finished = await answer
+            return await answer
         except asyncio.CancelledError:
             self._engine.stop(job)
             raise
-        return Generation(
-            finished.filled.text,
-            finished.filled.choices,
-            finished.prompt_tokens,
-            finished.output_tokens,
-            finished.seconds,
-            finished.cached_tokens,
-            finished.side_by_side,
-        )
 
 
-def _work(request: Request, adapter: Path | None) -> Work:
+def _work(request: Request, adapter: str | None) -> Work:
     return Work(
         request.prompt,
         request.template,
@@ -121,7 +137,7 @@ def _work(request: Request, adapter: Path | None) -> Work:
         request.rank,
         request.background,
         request.within,
-        None if adapter is None else str(adapter),
+        adapter,
     )
 
 

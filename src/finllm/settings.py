@@ -26,6 +26,9 @@ class Settings(BaseModel):
     model: Path | None = Field(
         default=None, description="registered name or GGUF file of the ladder; unset: the embedded one"
     )
+    adapter: str = Field(
+        default="auto", description="LoRA adapter merged into the ladder: auto (the shipped one), none, or a GGUF file"
+    )
     edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finllm.agents import agent as agent_module
-from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, prompt_version
+from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, prior_of, prompt_version, tempered
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
@@ -20,8 +24,10 @@ from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
+from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.filling import fill
 from finllm.scheduler.task import Account, Budget
 from finllm.scheduler.template import Choose, Pick
 from finllm.testing import MemoryRecorder, ScriptedBackend
@@ -38,6 +44,7 @@ INPUTS: dict[Agent, dict[str, str]] = {
     COMPLIANCE: {},
 }
 CHECKER = {"text": "Hormuz is closed."}
+VERDICTS = ("credible", "doubtful", "contradicted", "coordinated", "injected")
 
 
 class Says:
@@ -204,6 +211,61 @@ def test_an_agent_that_is_offered_nothing_cites_nothing() -> None:
     opinion = Desk(ScriptedBackend([{}])).ask(offered={"because": []})
     assert opinion.judgement == {"verdict": "credible", "because": []}
     assert opinion.choices["because"] == {}
+
+
+def card_of(agent: Agent, **calibration: FieldCalibration) -> Card:
+    return Card(
+        name="analyst",
+        base_sha256="",
+        adapter_sha256="",
+        prompts={agent.role: prompt_version(agent)},
+        calibration={f"{agent.role}.{field}": of for field, of in calibration.items()},
+    )
+
+
+@given(
+    scores=st.lists(st.floats(-2, 2), min_size=3, max_size=3),
+    bias=st.lists(st.floats(-1, 1), min_size=3, max_size=3),
+    temperature=st.floats(0.5, 1.5),
+)
+def test_prior_and_temperature_give_the_calibrated_probabilities(
+    scores: list[float], bias: list[float], temperature: float
+) -> None:
+    values = ("a", "b", "c")
+
+    class Fixed:
+        def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
+            del text, field, values
+            return scores
+
+    calibration = FieldCalibration(temperature=temperature, bias=dict(zip(values, bias, strict=True)))
+    raw = fill((Choose("x", values),), Fixed(), {"x": prior_of(calibration)}).choices["x"]
+    wanted = [math.exp(s / temperature - b) for s, b in zip(scores, bias, strict=True)]
+    assert list(tempered(raw, temperature).values()) == pytest.approx([w / sum(wanted) for w in wanted], rel=1e-6)
+
+
+def test_a_calibrated_field_needs_no_neutral_prompt_and_its_probabilities_are_tempered() -> None:
+    backend = ScriptedBackend([{"say": {"verdict": "doubtful"}}])
+    desk = Desk(backend)
+    even = FieldCalibration(temperature=2.0, bias=dict.fromkeys(VERDICTS, 0.0))
+    desk.caller = replace(desk.caller, card=card_of(SANITY_CHECKER, verdict=even))
+    opinion = desk.ask()
+    assert len(backend.requests) == 2
+    assert [s.field for s in backend.requests[0].template if isinstance(s, Choose | Pick)] == ["because"]
+    assert opinion.probability("verdict") == pytest.approx(36**0.5 / (36**0.5 + 4))
+    desk.ask(offered={"because": []})
+    assert len(backend.requests) == 3
+
+
+def test_a_card_for_another_prompt_is_not_used() -> None:
+    backend = ScriptedBackend([{}])
+    desk = Desk(backend)
+    even = FieldCalibration(temperature=2.0, bias=dict.fromkeys(VERDICTS, 0.0))
+    card = card_of(SANITY_CHECKER, verdict=even).model_copy(update={"prompts": {SANITY_CHECKER.role: "old"}})
+    desk.caller = replace(desk.caller, card=card)
+    desk.ask()
+    neutral, _ = backend.requests
+    assert {s.field for s in neutral.template if isinstance(s, Choose | Pick)} == {"verdict", "because"}
 
 
 def test_the_prior_is_asked_of_the_same_prompt_without_its_text() -> None:

@@ -63,10 +63,10 @@ def test_the_prompt_without_content_is_asked_once_and_its_scores_divide_the_othe
     assert all(request.priors for request in backend.requests if request is not neutral[0])
 
 
-def test_what_follows_the_last_label_is_not_asked() -> None:
+def test_only_the_labelled_fields_are_asked() -> None:
     probe = next(probe for probe in probe_set("narrative").items if "stance" in probe.expected)
     fields = [step.field for step in template_of(NARRATIVE, probe, {"stance"}) if isinstance(step, Choose)]
-    assert fields == ["event", "region", "stance"]
+    assert fields == ["stance"]
     with pytest.raises(ValueError, match="narrative has no field"):
         template_of(NARRATIVE, probe, {"mood"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finllm.agents.narrative import Reading
 from finllm.errors import BackendError
 from finllm.scheduler.engine.cells import CellCount
 from finllm.scheduler.engine.engine import Engine, EngineConfig
@@ -27,11 +29,13 @@ from finllm.scheduler.engine.prefixes import PrefixStore, Saved
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.engine.trie import PrefixTrie
 from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Choose, Force, Template, Write
+from finllm.scheduler.template import Choose, Force, Template, Write, compile_template, part_of
 
 SYSTEM = "You are a risk analyst at a bank. You read news about markets and answer briefly, in plain words. " * 3
 SAYS: Template = (Write("text", 12, None),)
 JUDGES: Template = (Force('{"oil":"'), Choose("oil", ("up", "down", "none")), Force('"}'))
+NOISE = 0.85
+"""How far batching may move the lead of one value over another, nat; docs/benchmarks.md has it measured."""
 Result = Finished | Exception
 
 
@@ -69,9 +73,8 @@ class Desk:
 
     def assert_nothing_left(self) -> None:
         assert self.loop.idle
-        assert [self.native.length(sequence) for sequence in range(self.native.sequences)] == [
-            0
-        ] * self.native.sequences
+        used = [s for s in (*range(self.native.sequences), *self.native.branches) if self.native.length(s)]
+        assert used == []
         assert self.loop._cells.free == self.native.cells
         full = [Run(0, start, [1] * 128, scored=False) for start in range(0, self.native.cells, 128)]
         for run in full:
@@ -101,14 +104,62 @@ def test_mixed_requests_with_cancels_and_preemptions_leak_nothing_and_answer_onc
         jobs.append(desk.ask(str(i), f"Case {i}: oil rises. " * dice.randint(1, 9), template, background=background))
         for _ in range(dice.randint(0, 3)):
             desk.loop.step()
-        if dice.random() < 0.2:
-            dice.choice(jobs).stop.set()
+        waiting = [job for i, job in enumerate(jobs) if str(i) not in desk.answers]
+        if waiting and dice.random() < 0.2:
+            dice.choice(waiting).stop.set()
     desk.run()
     assert set(desk.answers) == {str(i) for i in range(36)}
+    assert sum("abandoned" in str(answer) for answer in desk.answers.values()) >= 4
     for answer in desk.answers.values():
         assert isinstance(answer, Finished) or "abandoned" in str(answer)
     assert sum(isinstance(answer, Finished) for answer in desk.answers.values()) > 20
     desk.assert_nothing_left()
+
+
+def test_a_reading_is_asked_in_two_steps_and_each_field_as_if_alone(desk: Desk) -> None:
+    user = "Iran closes the strait to all tankers; crude leaps and shares fall."
+    template = compile_template(Reading, {"because": "ABC"})
+    desk.ask("whole", user, template)
+    desk.run()
+    assert desk.loop.steps == 2
+    whole = desk.finished("whole").filled.choices
+    for field in ("event", "stance", "factors.OIL_WTI.direction", "factors.GOLD.direction", "because"):
+        desk.ask(field, user, part_of(template, [field]))
+        desk.run()
+        alone = desk.finished(field).filled.choices[field]
+        assert {v: math.log(p) for v, p in alone.items()} == pytest.approx(
+            {v: math.log(p) for v, p in whole[field].items()}, abs=NOISE
+        ), field
+    Reading.model_validate_json(desk.finished("whole").filled.text)
+    desk.assert_nothing_left()
+
+
+@pytest.mark.parametrize(("fields", "prompt"), [(120, 1), (60, 60)], ids=["more than a step holds", "few free cells"])
+def test_many_fields_take_several_steps_and_lose_nothing(desk: Desk, fields: int, prompt: int) -> None:
+    """More branches than one step has sequences for, or than the cells behind a long prompt hold."""
+    steps = [Choose(f"f{i}", ("up", "down"), stem=f'question number {i} of many":"') for i in range(fields)]
+    desk.ask("many", "Crude leaps. " * prompt, (Force('{"'), *steps), background=True)
+    for i in range(3):
+        desk.loop.step()
+        desk.ask(f"short {i}", "Gold?", JUDGES)
+    desk.run()
+    many = desk.finished("many").filled.choices
+    assert set(many) == {f"f{i}" for i in range(fields)}
+    alone = (Force('{"'), steps[fields - 1])
+    desk.ask("last", "Crude leaps. " * prompt, alone)
+    desk.run()
+    last = desk.finished("last").filled.choices[f"f{fields - 1}"]
+    assert math.log(last["up"]) == pytest.approx(math.log(many[f"f{fields - 1}"]["up"]), abs=NOISE)
+    desk.assert_nothing_left()
+
+
+def test_with_one_slot_the_same_judgement_has_the_same_bits(native: Native) -> None:
+    desk = Desk(native, store=0)
+    template = compile_template(Reading, {"because": "ABC"})
+    for name in ("first", "again"):
+        desk.ask(name, "A bank in Ohio loses a third of its deposits.", template)
+        desk.run()
+    assert desk.finished("first").filled == desk.finished("again").filled
 
 
 def test_background_work_that_was_preempted_comes_back_as_it_was(native: Native) -> None:

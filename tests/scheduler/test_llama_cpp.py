@@ -126,6 +126,18 @@ def test_a_prompt_that_was_prefilled_before_is_not_prefilled_again(
     assert second.cached_tokens > 0.8 * second.prompt_tokens
 
 
+def test_a_warmed_beginning_serves_the_first_call_and_outlives_a_full_store(
+    edge_weights: Path, opened: Callable[..., LlamaCppBackend]
+) -> None:
+    backend = opened(edge_weights, store=4 << 20)
+    begins = "Judge what the tankers that wait outside the strait mean for freight rates. " * 8
+    bounded(backend.warm([asked(begins).prompt]))
+    assert generate(backend, asked(begins + "Oil rose.")).cached_tokens > 100
+    for i in range(4):
+        generate(backend, asked(f"{i}: a bank fails and its deposits leave. " * 12))
+    assert generate(backend, asked(begins + "Oil fell.")).cached_tokens > 100
+
+
 def test_many_calls_at_once_are_served_side_by_side(real_edge: LlamaCppBackend) -> None:
     async def at_once() -> list[Generation]:
         return await asyncio.gather(*(real_edge.generate(asked(f"A: Case {i}.\nB: Oil rose.")) for i in range(6)))

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
@@ -23,9 +24,20 @@ from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR, Validation
 from finllm.errors import BackendError
 from finllm.models.registry import default_source
-from finllm.scheduler.filling import Ask, Compose, Filled, fill, walk
+from finllm.scheduler.filling import Ask, Compose, Filled, Round, fill, walk
 from finllm.scheduler.prose import Prose
-from finllm.scheduler.template import Choose, Pick, Template, Unless, Write, Written, compile_template
+from finllm.scheduler.template import (
+    Choose,
+    Force,
+    Pick,
+    Template,
+    Unless,
+    Write,
+    Written,
+    compile_template,
+    part_of,
+    template_from,
+)
 from finllm.settings import Settings
 
 AGENTS = (MARKET_SIGNAL, NARRATIVE, SANITY_CHECKER, VALIDATOR, STRESS_TESTER, COMPLIANCE)
@@ -37,13 +49,9 @@ class Scores:
 
     def __init__(self, scores: Sequence[float]) -> None:
         self._scores = itertools.cycle(scores)
-        self.fed = ""
 
-    def feed(self, text: str) -> None:
-        self.fed += text
-
-    def score(self, field: str, values: Sequence[str]) -> list[float]:
-        del field
+    def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
+        del text, field
         return [next(self._scores) for _ in values]
 
 
@@ -53,11 +61,8 @@ class Prefers:
     def __init__(self, **scores: float) -> None:
         self._scores = scores
 
-    def feed(self, text: str) -> None:
-        del text
-
-    def score(self, field: str, values: Sequence[str]) -> list[float]:
-        del field
+    def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
+        del text, field
         return [self._scores.get(value, 0.0) for value in values]
 
 
@@ -72,10 +77,8 @@ scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.role)
 @given(scores=scores, labels=st.integers(0, 4).map(lambda count: LABELS[:count]))
 def test_whatever_the_model_scores_the_judgement_is_valid(agent: Agent, scores: list[float], labels: str) -> None:
-    scorer = Scores(scores)
-    filled = fill(template_of(agent, labels), scorer)
+    filled = fill(template_of(agent, labels), Scores(scores))
     agent.judgement.model_validate_json(filled.text)
-    assert scorer.fed == filled.text
     for field, probabilities in filled.choices.items():
         assert all(0 <= p <= 1 for p in probabilities.values()), field
         if probabilities:
@@ -105,15 +108,85 @@ def test_an_aligned_validation_asks_for_no_cause() -> None:
     asked: list[str] = []
 
     class Watching(Prefers):
-        def score(self, field: str, values: Sequence[str]) -> list[float]:
+        def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
             asked.append(field)
-            return super().score(field, values)
+            return super().score(text, field, values)
 
     aligned = fill(template_of(VALIDATOR), Watching(aligned=9.0))
     assert Validation.model_validate_json(aligned.text).cause == "none"
     assert "cause" not in asked
     diverged = fill(template_of(VALIDATOR), Watching(diverged=9.0, drain=9.0))
     assert Validation.model_validate_json(diverged.text).cause == "drain"
+
+
+class Asked(Prefers):
+    """Prefers, and keeps the text at which each field was asked."""
+
+    def __init__(self, **scores: float) -> None:
+        super().__init__(**scores)
+        self.at: dict[str, str] = {}
+
+    def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
+        self.at[field] = text
+        return super().score(text, field, values)
+
+
+def test_each_field_is_asked_as_if_the_judgement_began_with_it() -> None:
+    scorer = Asked(up=1.0)
+    fill(template_of(NARRATIVE), scorer)
+    assert scorer.at["event"] == '{"event":"'
+    assert scorer.at["stance"] == '{"stance":"'
+    assert scorer.at["factors.OIL_WTI.direction"] == '{"OIL_WTI":{"direction":"'
+    assert scorer.at["factors.OIL_WTI.size"] == '{"OIL_WTI":{"direction":"up","size":"'
+    assert scorer.at["because"] == '{"because":["'
+
+
+def test_a_reading_takes_two_rounds_and_one_where_nothing_moves() -> None:
+    def rounds(**prefers: float) -> int:
+        walking = walk(template_of(NARRATIVE))
+        scorer, question, count = Prefers(**prefers), next(walking), 0
+        try:
+            while isinstance(question, Round):
+                count += 1
+                question = walking.send([scorer.score("", ask.field, ask.values) for ask in question.asks])
+        except StopIteration:
+            return count
+        raise AssertionError("a reading holds no prose")
+
+    assert rounds(up=1.0) == 2
+    assert rounds(none=1.0) == 1
+
+
+def test_a_part_of_a_template_asks_what_the_whole_asks() -> None:
+    whole, part = Asked(diverged=9.0), Asked(diverged=9.0)
+    fill(template_of(VALIDATOR), whole)
+    filled = fill(part_of(template_of(VALIDATOR), ["cause"]), part)
+    assert part.at == {field: whole.at[field] for field in ("verdict", "cause")}
+    assert set(filled.choices) == {"verdict", "cause"}
+    with pytest.raises(ValueError, match="no field"):
+        part_of(template_of(VALIDATOR), ["verdicts"])
+
+
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.role)
+def test_a_template_comes_back_from_its_record(agent: Agent) -> None:
+    template = template_of(agent)
+    rows = json.loads(json.dumps([{"step": type(step).__name__, **asdict(step)} for step in template]))
+    assert template_from(rows) == template
+
+
+def test_a_record_without_stems_is_asked_in_place() -> None:
+    rows = [
+        {"step": "Force", "text": '{"a":"'},
+        {"step": "Choose", "field": "a", "values": ["x", "y"], "unless": None},
+        {"step": "Force", "text": '","b":'},
+        {"step": "Pick", "field": "b", "labels": ["A", "B"], "count": 1},
+        {"step": "Force", "text": "}"},
+    ]
+    scorer = Asked(y=1.0, B=1.0)
+    assert fill(template_from(rows), scorer).text == '{"a":"y","b":["B"]}'
+    assert scorer.at == {"a": '{"a":"', "b": '{"a":"y","b":["'}
+    with pytest.raises(ValueError, match="asked in place"):
+        part_of((Force("{"), Choose("a", ("x", "y"))), ["a"])
 
 
 def test_the_best_scored_values_are_chosen_in_order_of_preference() -> None:
@@ -225,12 +298,10 @@ def test_free_text_is_one_more_question_and_stands_in_the_judgement() -> None:
 
     template = compile_template(Story, {"why": ["E7"]})
     walking = walk(template)
-    ask = next(walking)
-    assert isinstance(ask, Ask)
-    assert ask.text == '{"mood":"'
-    compose = walking.send([0.0, 1.0])
+    assert next(walking) == Round('{"', (Ask('mood":"', "mood", ("up", "down")),))
+    compose = walking.send([[0.0, 1.0]])
     assert isinstance(compose, Compose)
-    assert compose.text == 'down","why":"'
+    assert compose.text == 'mood":"down","why":"'
     with pytest.raises(StopIteration) as end:
         walking.send("The S&P 500 falls, see [[E7]]")
     filled: Filled = end.value.value

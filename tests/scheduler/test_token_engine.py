@@ -51,17 +51,15 @@ class Letters:
 
 
 class LetterScorer:
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
 
-    def feed(self, text: str) -> None:
-        self._text += text
-
-    def score(self, field: str, values: Sequence[str]) -> list[float]:
+    def score(self, text: str, field: str, values: Sequence[str]) -> list[float]:
         del field
+        whole = self._prompt + text
         if len({value[0] for value in values}) == len(values):
-            return [weight(self._text, ord(value[0])) for value in values]
-        return [sum(weight(self._text + value[:at], ord(value[at])) for at in range(len(value))) for value in values]
+            return [weight(whole, ord(value[0])) for value in values]
+        return [sum(weight(whole + value[:at], ord(value[at])) for at in range(len(value))) for value in values]
 
 
 def ask(request: Request, context: int = 4096) -> Generation:
@@ -75,10 +73,15 @@ def test_the_answers_are_those_of_a_scorer_at_the_same_place() -> None:
     for field, probabilities in filled.choices.items():
         assert done.choices[field] == pytest.approx(probabilities), field
     assert (done.prompt_tokens, done.cached_tokens) == (len("system|user|"), 3)
-    assert len(done.text) - len('"]}') - 1 == done.output_tokens, "what stands behind the last question is not fed"
 
 
-def test_each_question_is_one_request_even_where_whole_values_are_scored() -> None:
+def test_a_round_of_questions_is_one_request() -> None:
+    engine = Letters()
+    asyncio.run(answer(engine, REQUEST, 4096))
+    assert engine.requests == 2, "the second round asks for the sizes of what moves"
+
+
+def test_each_question_in_place_is_one_request_even_where_whole_values_are_scored() -> None:
     engine = Letters()
     template = (Force("{"), Choose("a", ("upward", "upwind", "calm")), Choose("b", ("x", "y")), Force("}"))
     done = asyncio.run(answer(engine, replace(REQUEST, template=template), 4096))

@@ -127,8 +127,9 @@ def _disk(settings: Settings) -> Check:
 
 
 def _model(settings: Settings) -> Iterator[Check]:
-    """The source file with its digest, and the rungs derived from it."""
-    from finllm.models.ladder import PRECISIONS
+    """The source file with its digest, the adapter, and the rungs derived from both."""
+    from finllm.models.cards import adapter_for
+    from finllm.models.ladder import PRECISIONS, derived_rungs
     from finllm.models.registry import default_source
 
     try:
@@ -138,12 +139,24 @@ def _model(settings: Settings) -> Iterator[Check]:
         return
     size = source.path.stat().st_size / (1 << 20)
     yield Check("model source", "ok", f"{source.name}, {size:.0f} MiB, {source.licence}, sha256 {source.sha256[:12]}")
+    try:
+        adapter, card = adapter_for(source, settings)
+    except FinllmError as error:
+        yield Check("adapter", "missing", error.message, error.fix)
+        return
+    if adapter is None:
+        yield Check("adapter", "ok", "none for this model")
+    else:
+        told = f"calibrates {', '.join(card.prompts)}" if card else "without a card, so not calibrated"
+        yield Check("adapter", "ok", f"{adapter.path.stem}, sha256 {adapter.sha256[:12]}, {told}")
+    digest = None if adapter is None else adapter.sha256
+    rungs = {rung.precision: rung for rung in derived_rungs(source.sha256, settings) if rung.adapter_sha256 == digest}
     for precision in dict.fromkeys((settings.edge_precision, settings.deep_precision)):
-        name, file = f"rung {precision}", settings.models_dir / source.sha256[:16] / f"{precision}.gguf"
+        name = f"rung {precision}"
         if precision not in PRECISIONS:
             yield Check(name, "missing", "cannot be derived", f"use one of {', '.join(PRECISIONS)}")
-        elif file.is_file() and file.with_suffix(".json").is_file():
-            yield Check(name, "ok", f"derived, {file.stat().st_size / (1 << 20):.0f} MiB")
+        elif precision in rungs:
+            yield Check(name, "ok", f"derived, {rungs[precision].bytes / (1 << 20):.0f} MiB")
         else:
             yield Check(name, "ok", "derived on first use")
 

@@ -1,0 +1,92 @@
+"""Adapters with their cards: what a LoRA file was trained for, on which prompts, and how its scores are calibrated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finllm.errors import InputError
+from finllm.models.lora import Adapter, open_adapter
+from finllm.models.source import ModelSource
+from finllm.settings import Settings
+
+SHIPPED = Path(__file__).resolve().parent / "adapters"
+"""Folder of the adapters that come with finllm: `NAME.gguf` beside `NAME.json`."""
+AUTO, NONE = "auto", "none"
+
+
+class FieldCalibration(BaseModel):
+    """Probability = softmax(score / `temperature` − `bias`), with the scores as the model gives them, in nat."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float = Field(gt=0)
+    bias: dict[str, float]
+
+
+class Card(BaseModel):
+    """What a card says that a run needs; the rest of it is for people.
+
+    `prompts`: the version of each role's prompt that the adapter was trained on. `calibration` and `thresholds` (of a
+    conformal set at 10 % error) by `role.field`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    base_sha256: str
+    adapter_sha256: str
+    prompts: dict[str, str]
+    calibration: dict[str, FieldCalibration]
+    thresholds: dict[str, float] = {}
+
+    def fields_of(self, role: str, version: str) -> dict[str, FieldCalibration]:
+        """Calibration by field of a role whose prompt has `version`; none where it was trained on another."""
+        if self.prompts.get(role) != version:
+            return {}
+        begins = f"{role}."
+        return {name.removeprefix(begins): of for name, of in self.calibration.items() if name.startswith(begins)}
+
+
+def adapter_for(source: ModelSource, settings: Settings) -> tuple[Adapter | None, Card | None]:
+    """The adapter that the settings merge into a model, if any, with its card if it has one.
+
+    `auto` takes the shipped one that was trained for these weights, if any. Errors: InputError for a file that is no
+    adapter, a card that cannot be read, or one that tells of another file or another model.
+    """
+    if settings.adapter == NONE:
+        return None, None
+    if settings.adapter == AUTO:
+        for path in sorted(SHIPPED.glob("*.json")):
+            if _read(path).base_sha256 == source.sha256:
+                return _opened(path.with_suffix(".gguf"), source, settings)
+        return None, None
+    return _opened(Path(settings.adapter), source, settings)
+
+
+def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapter, Card | None]:
+    adapter = open_adapter(path, settings)
+    beside = adapter.path.with_suffix(".json")
+    if not beside.is_file():
+        return adapter, None
+    card = _read(beside)
+    for what, told, found in (
+        ("file", card.adapter_sha256, adapter.sha256),
+        ("model", card.base_sha256, source.sha256),
+    ):
+        if told != found:
+            raise InputError(
+                f"the card {str(beside)!r} tells of another {what}: sha256 {told[:12]}…, not {found[:12]}…",
+                fix="set FINLLM_ADAPTER to an adapter of this model, or to none",
+            )
+    return adapter, card
+
+
+def _read(path: Path) -> Card:
+    try:
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"cannot read the adapter's card {str(path)!r}: {error}", fix="set FINLLM_ADAPTER=none, or mend the card"
+        ) from error
