@@ -6,8 +6,20 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finllm.agents.agent import LABELS, NEUTRAL, Agent, Offered, labels_of, neutral_inputs, render
+from finllm.agents.agent import (
+    LABELS,
+    NEUTRAL,
+    Agent,
+    Offered,
+    labels_of,
+    neutral_inputs,
+    prior_of,
+    prompt_version,
+    render,
+    tempered,
+)
 from finllm.errors import BackendError
+from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Request
 from finllm.scheduler.filling import Choices
 from finllm.scheduler.template import Template, compile_template, part_of
@@ -45,13 +57,13 @@ async def ask_all(
     questions: Sequence[Question],
     done: Callable[[int], None] = lambda _count: None,
     *,
-    divide: bool = True,
+    card: Card | None = None,
 ) -> list[Told]:
     """Ask every question, in order of the answers as of the questions; `done` hears how many are answered.
 
-    With `divide`, scores are divided by those of the same prompt without content, asked once for each shape: what a
-    model needs that was not trained on the prompts. A question that fails is an abstention. Errors: BackendError where
-    the model answers not even the prompt without content.
+    As in a run, scores are calibrated by the `card` of the adapter in the weights or, where that says nothing of a
+    field, divided by those of the same prompt without content, asked once for each shape. A question that fails is an
+    abstention. Errors: BackendError where the model answers not even the prompt without content.
     """
     fields: dict[object, set[str]] = {}
     first: dict[object, Question] = {}
@@ -59,11 +71,13 @@ async def ask_all(
         fields.setdefault(question.shape, set()).update(question.fields)
         first.setdefault(question.shape, question)
     priors: dict[object, Choices] = {}
+    known: dict[object, dict[str, FieldCalibration]] = {}
     for shape, question in first.items():
-        wanted = tuple(sorted(fields[shape]))
-        lines = (NEUTRAL,) * len(question.lines)
-        blank = Question(question.agent, neutral_inputs(question.inputs), wanted, lines)
-        priors[shape] = (await _generate(backend, blank, None)).choices
+        known[shape] = {} if card is None else card.fields_of(question.agent.role, prompt_version(question.agent))
+        priors[shape] = {field: prior_of(calibration) for field, calibration in known[shape].items()}
+        if wanted := tuple(sorted(fields[shape] - set(known[shape]))):
+            blank = Question(question.agent, neutral_inputs(question.inputs), wanted, (NEUTRAL,) * len(question.lines))
+            priors[shape] = (await _generate(backend, blank, None)).choices | priors[shape]
     finished = 0
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -71,8 +85,8 @@ async def ask_all(
         nonlocal finished
         async with free:
             try:
-                said = await _generate(backend, question, priors[question.shape] if divide else None)
-                told = Told(said.choices, said.seconds)
+                said = await _generate(backend, question, priors[question.shape])
+                told = Told(_calibrated(said.choices, known[question.shape]), said.seconds)
             except BackendError as error:
                 told = Told({}, 0.0, error.message)
         finished += 1
@@ -80,6 +94,13 @@ async def ask_all(
         return told
 
     return list(await asyncio.gather(*(one(question) for question in questions)))
+
+
+def _calibrated(choices: Choices, known: Mapping[str, FieldCalibration]) -> Choices:
+    return {
+        field: tempered(found, known[field].temperature) if field in known else dict(found)
+        for field, found in choices.items()
+    }
 
 
 async def _generate(backend: Backend, question: Question, priors: Choices | None) -> Generation:

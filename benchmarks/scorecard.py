@@ -30,8 +30,9 @@ from benchmarks.scorecard_rivals import Remembering
 from benchmarks.scorecard_tables import calibration, costs, markdown, slices, table
 from finllm.errors import BackendError
 from finllm.graphs.calibrate import open_llama
+from finllm.models.cards import Card, adapter_for
 from finllm.models.ladder import ensure_rung
-from finllm.models.lora import Adapter, open_adapter
+from finllm.models.lora import Adapter
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend
@@ -41,7 +42,6 @@ from training.items import question
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scorecard.md"
-ADAPTERS = ROOT / "models" / "adapters"
 SAMPLE = 60
 """Items of each task on which the other rungs, and the model without its adapter, are compared."""
 FOMC_SAMPLE = 300
@@ -54,21 +54,21 @@ class Contender:
     name: str
     precision: str
     adapter: Adapter | None
+    card: Card | None
 
 
 def contenders(settings: Settings, missing: Missing) -> list[Contender]:
     """The model that runs use first; then its other rungs and the model without its adapter."""
-    files = sorted(ADAPTERS.glob("*.gguf"))
     edge, deep = settings.edge_precision, settings.deep_precision
-    if not files:
-        missing.lines.append(f"no adapter in {ADAPTERS.relative_to(ROOT)}: the model is asked zero-shot")
-        return [Contender(f"zero-shot {edge}", edge, None), Contender(f"zero-shot {deep}", deep, None)]
-    adapter = open_adapter(files[0], settings)
+    plain = [Contender(f"zero-shot {rung}", rung, None, None) for rung in (edge, deep)]
+    adapter, card = adapter_for(default_source(settings), settings)
+    if adapter is None:
+        missing.lines.append("no adapter for this model: it is asked zero-shot")
+        return plain
+    if card is None:
+        missing.lines.append(f"no card beside {adapter.path.name}: it is not calibrated")
     rungs = [edge, *(one for one in ("Q8_0", deep) if one != edge)]
-    return [
-        *(Contender(f"adapter {rung}", rung, adapter) for rung in rungs),
-        Contender(f"zero-shot {edge}", edge, None),
-    ]
+    return [*(Contender(f"adapter {rung}", rung, adapter, card) for rung in rungs), plain[0]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,29 +126,33 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
     source = default_source(settings)
     for at, one in enumerate(contenders(settings, missing)):
         rung = ensure_rung(source, one.precision, settings, adapter=one.adapter)
-        divide = one.adapter is None  # a model trained on the prompts needs no correction for them: see `ask_all`
+        card = one.card
         with open_llama(source, rung, settings) as backend:
             heard = second if at == 0 else None
             if at == 0:
-                _first(one.name, page, backend, heard, say, divide=divide)
-                page.injection += injections_of(
-                    one.name, backend, heard, sets, most or CLEAN_SAMPLE, say, divide=divide
-                )
+                _first(one.name, page, backend, heard, say, card=card)
+                page.injection += injections_of(one.name, backend, heard, sets, most or CLEAN_SAMPLE, say, card=card)
             else:
-                page.compared.append(ask(one.name, page.few, backend, say, divide=divide))
+                page.compared.append(ask(one.name, page.few, backend, say, card=card))
             if page.fomc:
                 rows = fomc_rows(most or (None if at == 0 else FOMC_SAMPLE))
                 say(f"{one.name}: {len(rows)} Fed sentences")
-                page.fomc |= fomc_of(one.name, rows, backend, heard, divide=divide)
+                page.fomc |= fomc_of(one.name, rows, backend, heard, card=card)
     head = f"Written by `make eval`, no figure by hand. Corpus {corpus.digest()[:12]}, model {source.name}."
     return _text(page, head, missing)
 
 
 def _first(
-    name: str, page: Page, backend: Backend, second: SecondOpinion | None, say: Callable[[str], None], *, divide: bool
-) -> None:
+    name: str,
+    page: Page,
+    backend: Backend,
+    second: SecondOpinion | None,
+    say: Callable[[str], None],
+    *,
+    card: Card | None,
+) -> None:  # fmt: skip
     """The model that runs use, on every case; and its answers to the few on which the others are compared."""
-    told = ask(name, page.cases, backend, say, divide=divide)
+    told = ask(name, page.cases, backend, say, card=card)
     if second is not None:
         alone = page.columns[-1]
         page.columns += [told, with_second(f"{name} + second", page.cases, told, alone, second.card.pool)]

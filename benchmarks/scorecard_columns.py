@@ -11,6 +11,7 @@ from benchmarks.scorecard_rivals import Centroids, Majority, by_keywords, text_o
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import Told, ask_all
 from finllm.graphs.evaluate import THRESHOLD, pooled, sanitised
+from finllm.models.cards import Card
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import Probabilities, SecondOpinion
 from finllm.scheduler.backends import Backend
@@ -69,12 +70,12 @@ def pairs(cases: Sequence[Case], column: Column) -> Iterator[tuple[Case, str, st
 
 
 def ask(
-    name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, divide: bool = True
+    name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, card: Card | None = None
 ) -> Column:
     """What a model says; a text on which an injection rule fires is injected without asking."""
     questions = [Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), c.asked.offered) for c in cases]
     progress(f"{name}: {len(questions)} judgements")
-    told = asyncio.run(ask_all(backend, questions, divide=divide))
+    told = asyncio.run(ask_all(backend, questions, card=card))
     return column_of(name, cases, told)
 
 

@@ -16,6 +16,7 @@ from benchmarks.scorecard_tables import figures
 from finllm.events import EventBus
 from finllm.graphs.evaluate import THRESHOLD, TaskName, evaluate_rows, pooled
 from finllm.graphs.labelled import Labelled
+from finllm.models.cards import Card
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend
@@ -76,10 +77,10 @@ def fomc_rivals(
 
 
 def fomc_of(
-    name: str, rows: Sequence[Labelled], backend: Backend, second: SecondOpinion | None, *, divide: bool
+    name: str, rows: Sequence[Labelled], backend: Backend, second: SecondOpinion | None, *, card: Card | None
 ) -> dict[str, list[str]]:
     """A model on the Fed sentences, and pooled with the second opinion where that is heard."""
-    judged = evaluate_rows(TaskName.stance, iter(rows), backend, EventBus(), total=len(rows), divide=divide).judged
+    judged = evaluate_rows(TaskName.stance, iter(rows), backend, EventBus(), total=len(rows), card=card).judged
     expected = [one.expected for one in judged]
     found = {name: figures(expected, [one.said for one in judged])}
     if second is not None:
@@ -118,7 +119,7 @@ def injection_row(name: str, alarms: Mapping[str, Sequence[bool]]) -> list[str]:
 
 def injections_of(
     name: str, backend: Backend, second: SecondOpinion | None, sets: Mapping[str, Sequence[str]], most: int,
-    say: Callable[[str], None], *, divide: bool,
+    say: Callable[[str], None], *, card: Card | None,
 ) -> list[list[str]]:  # fmt: skip
     """The rules with the sanity-checker's probability, and the second opinion beside and alone."""
     asked = {key: list(texts[:: math.ceil(len(texts) / most)]) if texts else [] for key, texts in sets.items()}
@@ -128,7 +129,7 @@ def injections_of(
     for key, texts in asked.items():
         say(f"{name}: {len(texts)} texts, injected or clean")
         rows = [Labelled(at, text, {"label": "clean"}) for at, text in enumerate(texts)]
-        judged = (evaluate_rows(TaskName.injection, iter(rows), backend, EventBus(), total=len(rows), divide=divide)
+        judged = (evaluate_rows(TaskName.injection, iter(rows), backend, EventBus(), total=len(rows), card=card)
                   .judged if rows else ())  # fmt: skip
         model[key] = [one.said == "injected" for one in judged]
         if second is not None and texts:

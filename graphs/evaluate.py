@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from finllm.graphs.labelled import SIGNS, Labelled, read_directions, read_labell
 from finllm.graphs.metrics import Scores, score
 from finllm.graphs.reading import LONGEST_NARRATIVE, LONGEST_SOURCE
 from finllm.guardrails.sanitise import Sanitised, sanitise
+from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
@@ -89,15 +90,29 @@ class Evaluated:
         return sum(one.said == ABSTAINED for one in self.judged)
 
 
-def open_model(settings: Settings, bus: EventBus, precision: str | None = None) -> AbstractContextManager[Backend]:
-    """The default model's backend on one rung. Errors: InputError for a model or precision that cannot be used."""
+@dataclass(frozen=True)
+class Opened:
+    """A model that can be asked, and the card of the adapter in its weights."""
+
+    backend: Backend
+    card: Card | None
+
+
+@contextlib.contextmanager
+def open_model(settings: Settings, bus: EventBus, precision: str | None = None) -> Iterator[Opened]:
+    """The default model on one rung, with the adapter that runs merge into it.
+
+    Errors: InputError for a model, adapter or precision that cannot be used.
+    """
     source = default_source(settings)
+    adapter, card = adapter_for(source, settings)
 
     def progress(what: str, done: int, total: int) -> None:
         bus.emit(Progress(what=what, done=done, total=total))
 
-    rung = ensure_rung(source, precision or settings.edge_precision, settings, progress)
-    return open_llama(source, rung, settings)
+    rung = ensure_rung(source, precision or settings.edge_precision, settings, progress, adapter=adapter)
+    with open_llama(source, rung, settings) as backend:
+        yield Opened(backend, card)
 
 
 def read_rows(task: TaskName, path: Path) -> Iterator[Labelled]:
@@ -106,22 +121,28 @@ def read_rows(task: TaskName, path: Path) -> Iterator[Labelled]:
 
 
 def evaluate(
-    task: TaskName, path: Path, backend: Backend, bus: EventBus, *, second: SecondOpinion | None = None
+    task: TaskName,
+    path: Path,
+    backend: Backend,
+    bus: EventBus,
+    *,
+    card: Card | None = None,
+    second: SecondOpinion | None = None,
 ) -> Evaluated:
-    """Score a model on a file, beside the second opinion where one is given.
+    """Score a model on a file, beside the second opinion where one is given; `card` is of the adapter in its weights.
 
     The whole file is checked before the model is asked. Errors: InputError naming the file and line of a bad row;
     BackendError where the model does not answer at all.
     """
     total = sum(1 for _row in read_rows(task, path))
-    return evaluate_rows(task, read_rows(task, path), backend, bus, total=total, second=second)
+    return evaluate_rows(task, read_rows(task, path), backend, bus, total=total, card=card, second=second)
 
 
 def evaluate_rows(
     task: TaskName, rows: Iterator[Labelled], backend: Backend, bus: EventBus, *, total: int,
-    second: SecondOpinion | None = None, divide: bool = True,
+    card: Card | None = None, second: SecondOpinion | None = None,
 ) -> Evaluated:  # fmt: skip
-    """As `evaluate`, on rows at hand; `divide` as in `ask_all`."""
+    """As `evaluate`, on rows at hand."""
     judged: list[Judged] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -132,7 +153,7 @@ def evaluate_rows(
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
         put = [_put(task, row) for row in chunk]
-        told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress, divide=divide))
+        told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
         opinions = second.judge([_shown(task, row.text) for row in chunk]) if second is not None else [{}] * len(chunk)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):
@@ -258,10 +279,10 @@ def second_opinion() -> SecondOpinion:
     return opinion
 
 
-def probe_scores(backend: Backend, bus: EventBus) -> dict[str, Quality]:
+def probe_scores(backend: Backend, bus: EventBus, card: Card | None = None) -> dict[str, Quality]:
     """Every agent's score on its packaged probes. Errors: BackendError."""
     found: dict[str, Quality] = {}
     for at, agent in enumerate(AGENTS):
         bus.emit(Progress(what=f"probes of {agent.role}", done=at, total=len(AGENTS)))
-        found[agent.role] = asyncio.run(measure_quality(backend, agent))
+        found[agent.role] = asyncio.run(measure_quality(backend, agent, card))
     return found

@@ -1,6 +1,6 @@
 """Fit how much the second opinion counts beside the language model: one weight per field, on the validation split.
 
-`python -m training.pool` asks the default model (with the adapter of `--adapter`, where given) about the validation
+`python -m training.pool` asks the default model (with its adapter) about the validation
 items and writes the weights into the second opinion's card. Weight 0 means that it is not heard.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import ask_all
 from finllm.graphs.calibrate import open_llama
+from finllm.models.cards import adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
-from finllm.models.lora import open_adapter
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import HEADS, SecondOpinion, log_pool
 from finllm.settings import load_settings
@@ -57,7 +57,6 @@ def fit_weight(pairs: Sequence[Pair]) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pool", description=__doc__)
-    parser.add_argument("--adapter", type=Path, help="GGUF LoRA adapter merged into the model that is asked")
     parser.add_argument("--rung", help="precision to ask  [default: the edge's]")
     parser.add_argument("--heads", type=Path, default=HEADS)
     arguments = parser.parse_args(argv)
@@ -66,13 +65,13 @@ def main(argv: list[str] | None = None) -> None:
              if isinstance(item, StanceItem | ReadingItem | InjectionItem)]  # fmt: skip
     questions = [question(item) for item in items]
     source = default_source(settings)
-    adapter = open_adapter(arguments.adapter, settings) if arguments.adapter else None
+    adapter, card = adapter_for(source, settings)
     rung = ensure_rung(source, arguments.rung or settings.edge_precision, settings, adapter=adapter)
     second = SecondOpinion(Embedder(), arguments.heads)
     with contextlib.ExitStack() as closing:
         backend = closing.enter_context(open_llama(source, rung, settings))
         asked = [Asked(q.agent, q.inputs, tuple(q.labels), q.offered) for q in questions]
-        told = asyncio.run(ask_all(backend, asked, divide=adapter is None))
+        told = asyncio.run(ask_all(backend, asked, card=card))
     opinions = second.judge([item.inputs.text for item in items])
     pairs: dict[str, list[Pair]] = {}
     for item, asking, said, opinion in zip(items, questions, told, opinions, strict=True):

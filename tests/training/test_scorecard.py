@@ -93,5 +93,5 @@ def test_what_is_not_there_is_named(cases: list[columns.Case], tmp_path: Path, m
     assert sets["planted"] == []
     assert any("shared/eval/injection" in line for line in missing.lines)
     backend = ScriptedBackend([{"when": "Oil rose", "say": {"verdict": "credible"}}, {"say": {"verdict": "injected"}}])
-    (row,) = outside.injections_of("scripted", backend, None, sets, 2, lambda _line: None, divide=True)
+    (row,) = outside.injections_of("scripted", backend, None, sets, 2, lambda _line: None, card=None)
     assert row[:3] == ["rules, scripted", "0.00% of 1", f"100.00% of {min(2, len(sets['own']))}"]

@@ -91,8 +91,8 @@ def _file(task: TaskName, data: Path, settings: Settings, second: bool, *, as_js
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus = EventBus(display)
         opinion = second_opinion() if second else None
-        with open_model(settings, bus) as backend:
-            found = score_file(task, data, backend, bus, second=opinion)
+        with open_model(settings, bus) as opened:
+            found = score_file(task, data, opened.backend, bus, card=opened.card, second=opinion)
     told = file_json(task, found, second=second)
     if as_json:
         print_json(told)
@@ -118,9 +118,9 @@ def _probes(settings: Settings, *, as_json: bool, quiet: bool) -> None:
 
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus = EventBus(display)
-        with open_model(settings, bus) as backend:
-            found = probe_scores(backend, bus)
-            offer = backend.offer
+        with open_model(settings, bus) as opened:
+            found = probe_scores(opened.backend, bus, opened.card)
+            offer = opened.backend.offer
     if as_json:
         probes = {agent: quality.model_dump(mode="json") for agent, quality in found.items()}
         print_json({"model": offer.name, "precision": offer.precision, "probes": probes})
