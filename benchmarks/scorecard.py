@@ -116,7 +116,9 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
         second = None
         missing.lines.append(f"no second opinion: {error.message}")
     if second is not None and not second.card.pool:
-        missing.lines.append("no pool weights in the second opinion's card: run 'python -m training.pool'")
+        missing.lines.append(
+            "no fitted pool weights in the second opinion's card, so each counts half: run 'python -m training.pool'"
+        )
     if (EVALUATION / "fomc").is_dir():
         page.fomc |= fomc_rivals(fomc_rows(most), second, corpus_stance(corpus.items["train"]), embedder)
     else:
@@ -155,7 +157,7 @@ def _first(
     told = ask(name, page.cases, backend, say, card=card)
     if second is not None:
         alone = page.columns[-1]
-        page.columns += [told, with_second(f"{name} + second", page.cases, told, alone, second.card.pool)]
+        page.columns += [told, with_second(f"{name} + second", page.cases, told, alone, second.card.weight_of)]
     else:
         page.columns.append(told)
     keep = {case.item.id for case in page.few}

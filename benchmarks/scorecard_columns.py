@@ -107,17 +107,15 @@ def fires(text: str) -> bool:
     return any(removed.kind in ("injection", "template") for removed in sanitised(text).removed)
 
 
-def with_second(name: str, cases: Sequence[Case], column: Column, second: Column, pool: Mapping[str, float]) -> Column:
-    """A model's column pooled with the second opinion's, by the weights fitted on validation."""
+def with_second(
+    name: str, cases: Sequence[Case], column: Column, second: Column, weigh: Callable[[str], float]
+) -> Column:
+    """A model's column pooled with the second opinion's, `weigh` gives the second one's weight by field."""
     said: list[Say] = []
     odds: list[Probabilities] = []
     for case, row, other in zip(cases, column.odds, second.odds, strict=True):
-        mixed = {
-            field: pooled(
-                p, other.get(field), pool.get(STEERED if isinstance(case.item, InjectionItem) else field, 0.0)
-            )
-            for field, p in row.items()
-        }
+        steered = isinstance(case.item, InjectionItem)
+        mixed = {f: pooled(p, other.get(f), weigh(STEERED if steered else f)) for f, p in row.items()}
         odds.append(mixed)
         said.append(
             {field: decided(case, p) for field, p in mixed.items()} or dict.fromkeys(case.asked.labels, ABSTAINED)

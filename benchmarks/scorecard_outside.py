@@ -84,7 +84,7 @@ def fomc_of(
     expected = [one.expected for one in judged]
     found = {name: figures(expected, [one.said for one in judged])}
     if second is not None:
-        weight = second.card.pool.get("stance", 0.0)
+        weight = second.card.weight_of("stance")
         told = second.judge([row.text for row in rows])
         said = [best(pooled(one.odds, other["stance"], weight)) if one.odds else one.said
                 for one, other in zip(judged, told, strict=True)]  # fmt: skip
@@ -133,7 +133,7 @@ def injections_of(
                   .judged if rows else ())  # fmt: skip
         model[key] = [one.said == "injected" for one in judged]
         if second is not None and texts:
-            weight = second.card.pool.get(STEERED, 0.0)
+            weight = second.card.weight_of(STEERED)
             told = [one[STEERED] for one in second.judge(texts)]
             ruled = [fires(text) for text in texts]
             alone[key] = [rule or odds["injected"] >= THRESHOLD for rule, odds in zip(ruled, told, strict=True)]

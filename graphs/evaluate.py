@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,8 +80,6 @@ class Evaluated:
 
     scores: Scores
     judged: tuple[Judged, ...]
-    model: str
-    precision: str
     asked: int
     seconds: float
 
@@ -92,8 +90,9 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that can be asked, and the card of the adapter in its weights."""
+    """A model that can be asked, by name, and the card of the adapter in its weights."""
 
+    name: str
     backend: Backend
     card: Card | None
 
@@ -112,7 +111,7 @@ def open_model(settings: Settings, bus: EventBus, precision: str | None = None) 
 
     rung = ensure_rung(source, precision or settings.edge_precision, settings, progress, adapter=adapter)
     with open_llama(source, rung, settings) as backend:
-        yield Opened(backend, card)
+        yield Opened(source.name if adapter is None else f"{source.name}+{adapter.path.stem}", backend, card)
 
 
 def read_rows(task: TaskName, path: Path) -> Iterator[Labelled]:
@@ -143,6 +142,7 @@ def evaluate_rows(
     card: Card | None = None, second: SecondOpinion | None = None,
 ) -> Evaluated:  # fmt: skip
     """As `evaluate`, on rows at hand."""
+    weigh = second.card.weight_of if second is not None else _unheard
     judged: list[Judged] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -157,14 +157,18 @@ def evaluate_rows(
         opinions = second.judge([_shown(task, row.text) for row in chunk]) if second is not None else [{}] * len(chunk)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):
-            pool = dict(second.card.pool) if second is not None else {}
-            judged += _judge(task, row, next(answers) if question else None, opinion, pool)
+            judged += _judge(task, row, next(answers) if question else None, opinion, weigh)
         asked, seconds = asked + len(told), seconds + sum(one.seconds for one in told)
         before += len(chunk)
     if judged and all(one.said == ABSTAINED for one in judged):
         raise BackendError(f"{backend.offer.name!r} answered nothing", fix="check the model: 'finllm doctor'")
     scores = score([one.expected for one in judged], [one.said for one in judged])
-    return Evaluated(scores, tuple(judged), backend.offer.name, backend.offer.precision, asked, seconds)
+    return Evaluated(scores, tuple(judged), asked, seconds)
+
+
+def _unheard(field: str) -> float:
+    del field
+    return 0.0
 
 
 def _put(task: TaskName, row: Labelled) -> Question | None:
@@ -240,7 +244,7 @@ def _shown(task: TaskName, text: str) -> str:
 
 
 def _judge(
-    task: TaskName, row: Labelled, told: Told | None, opinion: Probabilities, pool: Mapping[str, float]
+    task: TaskName, row: Labelled, told: Told | None, opinion: Probabilities, weigh: Callable[[str], float]
 ) -> list[Judged]:
     """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
     if told is None:
@@ -252,18 +256,18 @@ def _judge(
         found = []
         for factor, expected in row.right.items():
             field = f"factors.{factor}.direction"
-            odds = pooled(told.choices[field], opinion.get(field), pool.get(field, 0.0))
+            odds = pooled(told.choices[field], opinion.get(field), weigh(field))
             found.append(
                 Judged(row.line, factor, expected, signs[best(odds)], {signs[way]: p for way, p in odds.items()})
             )
         return found
     if task is TaskName.injection:
         sure = told.choices["verdict"]["injected"]
-        odds = pooled({"injected": sure, "clean": 1 - sure}, opinion.get("injection"), pool.get("injection", 0.0))
+        odds = pooled({"injected": sure, "clean": 1 - sure}, opinion.get("injection"), weigh("injection"))
         said = "injected" if odds["injected"] >= THRESHOLD else "clean"
         return [Judged(row.line, "label", row.right["label"], said, odds)]
     field = "stance" if task is TaskName.stance else "verdict"
-    odds = pooled(told.choices[field], opinion.get(field), pool.get(field, 0.0))
+    odds = pooled(told.choices[field], opinion.get(field), weigh(field))
     return [Judged(row.line, "label", row.right["label"], best(odds), odds)]
 
 

@@ -29,6 +29,7 @@ LONGEST = 160
 SCALE = 8.0
 """Length of the pooled vector that the heads see."""
 LORA_SCALE = 2.0
+EQUAL = 0.5
 LEAST = 1e-6
 """Probabilities below this count as this much in a pool, so that none can veto."""
 _BATCH = 32
@@ -41,7 +42,8 @@ Probabilities = dict[str, dict[str, float]]
 class Card(BaseModel):
     """What the head is: `fields` with their values in order, and `temperatures` that their logits are divided by.
 
-    `pool`: by field, the weight of this opinion beside the language model's (0: not heard), fitted on validation.
+    `pool`: by field, the weight of this opinion beside the language model's (0: not heard), fitted on validation; a
+    field without one has `EQUAL`.
     `scores`: figures by name, as its training measured them. `sha256` is of the weights, `embedding_sha256` and
     `corpus_sha256` of what they were made from.
     """
@@ -59,6 +61,10 @@ class Card(BaseModel):
     scores: dict[str, float]
     data: str
     limits: tuple[str, ...]
+
+    def weight_of(self, field: str) -> float:
+        """The weight of this opinion's verdict on a field in a pool with a language model's."""
+        return self.pool.get(field, EQUAL)
 
 
 class SecondOpinion:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finllm.errors import BackendError
 from finllm.models.embedding import Embedder
-from finllm.models.second_opinion import HEADS, NAME, Card, SecondOpinion, log_pool
+from finllm.models.second_opinion import EQUAL, HEADS, NAME, Card, SecondOpinion, log_pool
 
 VALUES = ("hawkish", "dovish", "neutral")
 
@@ -81,6 +81,8 @@ def test_the_shipped_card_is_of_the_shipped_weights(second: SecondOpinion) -> No
     assert second.weights.stat().st_size < 4_000_000
     assert set(card.temperatures) == set(card.fields)
     assert len(second.digest) == 64
+    assert card.model_copy(update={"pool": {"stance": 0.2}}).weight_of("stance") == 0.2
+    assert card.model_copy(update={"pool": {}}).weight_of("stance") == EQUAL
 
 
 def test_a_spoilt_or_missing_head_is_refused_with_its_mend(tmp_path: Path) -> None:

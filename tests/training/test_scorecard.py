@@ -61,9 +61,9 @@ def test_an_injection_rule_that_fires_needs_no_model(cases: list[columns.Case]) 
     assert all(said == "injected" for case, said in found if columns.fires(case.item.inputs.text))  # type: ignore[union-attr]
 
 
-def test_a_pool_without_weights_is_the_model(cases: list[columns.Case]) -> None:
+def test_a_second_opinion_without_weight_leaves_the_model_alone(cases: list[columns.Case]) -> None:
     told = column(cases, right=False)
-    again = columns.with_second("both", cases, told, told, {})
+    again = columns.with_second("both", cases, told, told, lambda _field: 0.0)
     assert list(again.said) == list(told.said)
 
 

@@ -15,7 +15,7 @@ from finllm.events import EventBus
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.graphs.evaluate import Evaluated, TaskName
+    from finllm.graphs.evaluate import Evaluated, Opened, TaskName
 
 
 def add_to(app: typer.Typer) -> None:
@@ -93,7 +93,7 @@ def _file(task: TaskName, data: Path, settings: Settings, second: bool, *, as_js
         opinion = second_opinion() if second else None
         with open_model(settings, bus) as opened:
             found = score_file(task, data, opened.backend, bus, card=opened.card, second=opinion)
-    told = file_json(task, found, second=second)
+        told = file_json(task, found, opened, second=second)
     if as_json:
         print_json(told)
         return
@@ -101,13 +101,13 @@ def _file(task: TaskName, data: Path, settings: Settings, second: bool, *, as_js
         print(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
 
 
-def file_json(task: TaskName, found: Evaluated, *, second: bool) -> dict[str, Any]:
+def file_json(task: TaskName, found: Evaluated, opened: Opened, *, second: bool) -> dict[str, Any]:
     """What a scored file comes to, as `--json` prints it."""
     scores = found.scores
     return {
         "task": task.value, "n": scores.n, "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
-        "weighted_f1": scores.weighted_f1, "abstained": found.abstained, "model": found.model,
-        "precision": found.precision, "second_opinion": second,
+        "weighted_f1": scores.weighted_f1, "abstained": found.abstained, "model": opened.name,
+        "precision": opened.backend.offer.precision, "second_opinion": second,
     }  # fmt: skip
 
 
@@ -120,10 +120,10 @@ def _probes(settings: Settings, *, as_json: bool, quiet: bool) -> None:
         bus = EventBus(display)
         with open_model(settings, bus) as opened:
             found = probe_scores(opened.backend, bus, opened.card)
-            offer = opened.backend.offer
+            name, precision = opened.name, opened.backend.offer.precision
     if as_json:
         probes = {agent: quality.model_dump(mode="json") for agent, quality in found.items()}
-        print_json({"model": offer.name, "precision": offer.precision, "probes": probes})
+        print_json({"model": name, "precision": precision, "probes": probes})
         return
     console = out_console()
     console.print(table(
@@ -131,4 +131,4 @@ def _probes(settings: Settings, *, as_json: bool, quiet: bool) -> None:
         [(agent, str(q.items), f"{q.score:.2f}", f"{q.lower:.2f}", f"{q.chance:.2f}") for agent, q in found.items()],
         right=(1, 2, 3, 4),
     ))  # fmt: skip
-    print(f"{offer.name} at {offer.precision}: share of labelled fields that were right")
+    print(f"{name} at {precision}: share of labelled fields that were right")
