@@ -117,7 +117,7 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
         missing.lines.append(f"no second opinion: {error.message}")
     if second is not None and not second.card.pool:
         missing.lines.append(
-            "no fitted pool weights in the second opinion's card, so each counts half: run 'python -m training.pool'"
+            "no fitted weights of the second opinion, so it counts half: run 'python -m training.pool'"
         )
     if (EVALUATION / "fomc").is_dir():
         page.fomc |= fomc_rivals(fomc_rows(most), second, corpus_stance(corpus.items["train"]), embedder)
