@@ -10,6 +10,7 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.asking import Question, ask_all
 from finllm.agents.narrative import NARRATIVE
 from finllm.models.cards import Card, FieldCalibration
+from finllm.scheduler.template import Choose
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
 
@@ -27,7 +28,7 @@ def test_a_calibrated_field_is_not_asked_without_content() -> None:
     backend = ScriptedBackend([{"say": {"stance": "hawkish"}}])
     (told,) = bounded(ask_all(backend, [QUESTION], card=card(2.0, FLAT)))
     blank, full = backend.requests
-    assert {step.field for step in blank.template if hasattr(step, "field")} == {"region"}
+    assert {step.field for step in blank.template if isinstance(step, Choose)} == {"region"}
     assert full.priors is not None
     assert full.priors["stance"] == dict.fromkeys(FLAT, 1.0)
     assert told.choices["stance"]["hawkish"] < 0.9 < told.choices["region"]["us"] + 0.2
@@ -45,4 +46,4 @@ def test_a_bias_is_divided_by_as_in_a_run() -> None:
 def test_a_card_of_other_prompts_says_nothing() -> None:
     backend = ScriptedBackend([{"say": {"stance": "hawkish"}}])
     bounded(ask_all(backend, [QUESTION], card=card(2.0, FLAT, "another")))
-    assert {step.field for step in backend.requests[0].template if hasattr(step, "field")} == {"stance", "region"}
+    assert {step.field for step in backend.requests[0].template if isinstance(step, Choose)} == {"stance", "region"}
