@@ -12,7 +12,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness corpus install format clean
+.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness corpus eval second-opinion install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -42,6 +42,15 @@ bench-signals: install
 
 bench-audit: install
 	$(BIN)/python -m benchmarks.audit
+
+# eval: docs/scorecard.md, in up to a quarter of an hour. second-opinion: its weights from the corpus, then its card.
+eval: install
+	$(BIN)/python -m benchmarks.scorecard
+
+second-opinion: install
+	$(BIN)/python -m training.second_opinion
+	$(BIN)/python -m training.pool
+
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
 

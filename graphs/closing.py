@@ -7,9 +7,9 @@ from finllm.agents.compliance import COMPLIANCE
 from finllm.graphs.desk import RunContext
 from finllm.graphs.intake import LEFT_OUT
 from finllm.graphs.reading import reading_of
-from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, ShockRow, SourceRow
+from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, SecondRow, ShockRow, SourceRow
 from finllm.graphs.state import Row, State, latest
-from finllm.guardrails.crossmodal import FactorCheck
+from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
 from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import Finding, RuleFacts, check_rules, worst
 from finllm.tools.evidence import EvidenceTable
@@ -181,6 +181,7 @@ def build_report(state: State, run: RunContext) -> Report:
         agents=tuple(AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields}) for o in state["opinions"]),
         notes=("Money is in USD.", *book.notes, *stress["notes"]),
         evidence=tuple(table),
+        second=tuple(_second(state, table)),
     )
 
 
@@ -250,6 +251,21 @@ def _analogue(state: State, table: EvidenceTable) -> AnalogueRow | None:
     )
 
 
+def _second(state: State, table: EvidenceTable) -> list[SecondRow]:
+    cites = {row["field"]: row["evidence"] for row in state.get("second", [])}
+    checks = [SecondCheck.model_validate(check) for check in state.get("second_checks", [])]
+    return [
+        SecondRow(
+            field=check.field,
+            read=check.read,
+            second=check.second,
+            probability=Figure(value=check.probability, unit="probability", evidence=cites[check.field]),
+            diverged=check.diverged,
+        )
+        for check in checks
+    ]
+
+
 def _dissent(state: State) -> list[Dissent]:
     """Where an agent's judgement differs from what the checks decided."""
     found = [
@@ -265,6 +281,9 @@ def _dissent(state: State) -> list[Dissent]:
         if check["support"] in ("contradicted", "missed"):
             against = check["words"] if check["words"] in ("up", "down") else check["precedents"]
             found.append(Dissent(who="narrative", about=check["factor"], said=check["read"], instead_of=against))
+    for second in map(SecondCheck.model_validate, state.get("second_checks", [])):
+        if second.diverged:
+            found.append(Dissent(who="second opinion", about=second.field, said=second.second, instead_of=second.read))
     review = latest(state, "compliance")
     for finding in state["findings"]:
         call = review["judgement"]["rules"][finding["rule"]]["verdict"] if review and review["judgement"] else None

@@ -23,6 +23,7 @@ from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
+from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.backends.vllm import VllmBackend, connect
@@ -51,6 +52,7 @@ class Desk:
     """The weights file of each backend that has one, by the backend's name."""
     card: Card | None = None
     """The card of the adapter that is in the weights of every backend."""
+    second: SecondOpinion | None = None
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -134,7 +136,8 @@ def assemble(
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
     weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
     calibrations = Calibrations(settings.calibrations_dir)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card)
+    second = SecondOpinion(embedder)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:

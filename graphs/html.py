@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from finllm.graphs.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.graphs.explanation import Explanation
 from finllm.graphs.page import Card, Cell, Page, Part, cited, render, tone_of, usd
-from finllm.graphs.report import Figure, Report, where
+from finllm.graphs.report import SECOND_HEADER, Figure, Report, where
 from finllm.graphs.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.export import Table
@@ -125,6 +125,9 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("The event as read", _event(report), header=("factor", "read", "sources' words", "precedents", "support"),
              rows=_rows((c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors),
              otherwise="The narrative agent abstained: no shock was derived from the text."),
+        Part("Second opinion", header=SECOND_HEADER, right=(3,), otherwise="None.", rows=[
+            (Cell(row.field), Cell(row.read), Cell(row.second), _figure(row.probability, toned=False),
+             Cell("yes", tone="warn") if row.diverged else Cell("no")) for row in report.second]),
         Part("Shocks", header=("factor", "move", "size", "origin", "window", "applied"), right=(1, 2), rows=[
             (Cell(row.factor), _figure(row.move), _figure(row.sigma, toned=False), Cell(row.origin), Cell(row.window),
              Cell(row.refused, tone="warn") if row.refused else Cell("yes")) for row in report.shocks]),

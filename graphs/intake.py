@@ -8,6 +8,7 @@ import datetime as dt
 from finllm.errors import InputError
 from finllm.events import Noted
 from finllm.graphs.desk import RunContext
+from finllm.graphs.second import second_opinion
 from finllm.graphs.state import Row, State
 from finllm.guardrails.provenance import check_provenance
 from finllm.guardrails.sanitise import sanitise
@@ -37,6 +38,7 @@ def _intake(run: RunContext) -> Row:
     sources = _sources(run, table)
     precedents = _precedents(run, table)
     market = _market(run, table)
+    second = second_opinion(run, sources, table)
     for exclusion in book.exclusions:
         weight = "of unknown weight" if exclusion.weight is None else f"{exclusion.weight:.2%} of the book"
         if exclusion.weight is not None:
@@ -54,6 +56,7 @@ def _intake(run: RunContext) -> Row:
         "sources": sources,
         "precedents": precedents,
         "market": market,
+        "second": second,
         "book": book.model_dump(mode="json"),
         "evidence": table.to_json(),
         "passes": 0,

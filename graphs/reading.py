@@ -65,7 +65,7 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
         if source["left_out"] is not None:
             sources.append(source)
             continue
-        offered = [Offered(id, _line(table, id)) for id in source["provenance"]]
+        offered = [Offered(id, _count(table, id)) for id in source["provenance"]]
         opinion = await judge(
             SANITY_CHECKER,
             {
@@ -90,6 +90,11 @@ def _others(source: Row, sources: list[Row]) -> str:
         if other["id"] != source["id"] and other["left_out"] is None and other["verdict"] != "injected"
     ]
     return " / ".join(said)[:OTHERS_IN_ALL]
+
+
+def _count(table: EvidenceTable, id: str) -> str:
+    """What was counted about the one source that is judged; its name would only lengthen the prompt."""
+    return f"{table[id].what}: {show(table[id].value, table[id].unit)}"
 
 
 def _line(table: EvidenceTable, id: str) -> str:

@@ -47,6 +47,16 @@ class Dissent(_Frozen):
     instead_of: str
 
 
+class SecondRow(_Frozen):
+    """A field of the reading beside the second opinion's value; `diverged` where that is sure of something else."""
+
+    field: str
+    read: str
+    second: str
+    probability: Figure
+    diverged: bool
+
+
 class SourceRow(_Frozen):
     """A source and what became of it: the check's verdict, what was cut from its text, and why it was left out."""
 
@@ -115,6 +125,10 @@ class Report(_Frozen):
     agents: tuple[AgentRow, ...]
     notes: tuple[str, ...]
     evidence: tuple[Evidence, ...]
+    second: tuple[SecondRow, ...] = ()
+
+
+SECOND_HEADER = ("field", "read", "second opinion", "its probability", "diverged")
 
 
 def to_markdown(report: Report) -> str:
@@ -125,6 +139,16 @@ def to_markdown(report: Report) -> str:
         f"Compliance: **{report.compliance}**. Text and measurements: **{report.verdict}**.",
         *(markdown_text(sentence) for sentence in report.summary),
         _section("The event as read", _event_lines(report)),
+        _section(
+            "Second opinion",
+            _table(
+                SECOND_HEADER,
+                [
+                    (row.field, row.read, row.second, _cite(row.probability), "yes" if row.diverged else "no")
+                    for row in report.second
+                ],
+            ),
+        ),
         _section(
             "Shocks",
             _table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm import __version__
 from finllm.agents.agent import PROMPTS
+from finllm.errors import BackendError
 from finllm.graphs.desk import Desk, RunContext
 from finllm.graphs.request import RunRequest
 from finllm.graphs.state import Row, state_hash
@@ -42,7 +44,8 @@ class Standing(BaseModel):
     """Digests (sha256) of everything that a run's state follows from.
 
     `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
-    packaged market data, tables, precedents and embedding weights; `precision`: of the deep tier's floor.
+    packaged market data, tables, precedents, embedding weights and the second opinion; `precision`: of the deep tier's
+    floor.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -92,7 +95,11 @@ def data_digests(desk: Desk) -> dict[str, str]:
     """What the tools read besides the user's files, by name."""
     found = {series.uri: series.sha256 for series in packaged_series().values()}
     found |= {name: sha256_of_file(_PACKAGE / name) for name in _TABLES if (_PACKAGE / name).is_file()}
-    return found | {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
+    found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
+    if desk.second is not None:
+        with contextlib.suppress(BackendError):  # a run without one says so, and stands on none
+            found["second opinion"] = desk.second.digest
+    return found
 
 
 def recorded(run: RunContext) -> RunContext:

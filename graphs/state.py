@@ -16,18 +16,21 @@ class State(TypedDict):
     """Keys and who writes them. Opinions are appended, so that nodes side by side do not overwrite each other.
 
     evidence: rows of the evidence table (intake, validator, stress-tester). sources: sanitised texts with their
-    evidence ids and what the words say per factor (intake), with a verdict (sanity-checker). precedents, signals:
-    intake. verdict, checks, passes: validator. withheld: factors that get no model shock. answer: human. shocks,
-    stress, analogue: stress-tester. breaches, findings: compliance. report: report.
+    evidence ids and what the words say per factor (intake), with a verdict (sanity-checker). precedents, market, second
+    (the second opinion, field by field): intake. verdict, checks, second_checks, passes: validator. withheld: factors
+    that get no model shock. answer: human. shocks, stress, analogue: stress-tester.
+    breaches, findings: compliance. report: report.
     """
 
     evidence: list[Row]
     sources: list[Row]
     precedents: list[Row]
+    second: list[Row]
     market: list[Row]
     book: Row
     opinions: Annotated[list[Row], operator.add]
     checks: list[Row]
+    second_checks: list[Row]
     verdict: Literal["aligned", "diverged", "unresolved"]
     passes: int
     answer: str

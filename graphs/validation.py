@@ -12,7 +12,7 @@ from finllm.agents.validator import VALIDATOR
 from finllm.graphs.desk import RunContext
 from finllm.graphs.reading import NOT_READ, reading_of
 from finllm.graphs.state import Row, State, latest
-from finllm.guardrails.crossmodal import FactorCheck, Heard, check_factors, majority
+from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.scheduler.record import Entry
 from finllm.scheduler.task import key_of
 from finllm.tools.evidence import EvidenceTable
@@ -24,13 +24,17 @@ ANSWERS = ("withhold", "accept")
 
 
 async def validator(state: State, run: RunContext) -> Row:
-    """Hold the reading against the evidence. The checks decide what is withheld; the agent says whether it agrees."""
+    """Hold the reading against the evidence. The checks decide what is withheld; the agent says whether it agrees.
+
+    A second opinion that differs sends the first reading back to the deep tier; after that it is dissent, on record.
+    """
     table = EvidenceTable.from_json(state["evidence"])
     passes = state.get("passes", 0) + 1
     reading = reading_of(state)
     if reading is None:
-        return {"checks": [], "verdict": "unresolved", "passes": passes}
+        return {"checks": [], "second_checks": [], "verdict": "unresolved", "passes": passes}
     checks = checked(state, reading["judgement"])
+    seconds = _second(state, reading["judgement"], table)
     offered = [_as_evidence(check, state, table, run.request.as_of) for check in checks if check.support != "silent"]
     signal = latest(state, "market-signal")
     inputs = {"reading": _event(reading["judgement"]), "market": _market(signal)}
@@ -39,12 +43,14 @@ async def validator(state: State, run: RunContext) -> Row:
     said = opinion.judgement["verdict"] if opinion.judgement else "abstained"
     verdict: Literal["aligned", "diverged", "unresolved"] = "aligned"
     if passes < PASSES:
-        verdict = "diverged" if diverged or said != "aligned" else "aligned"
+        doubted = any(check.diverged for check in seconds)
+        verdict = "diverged" if diverged or doubted or said != "aligned" else "aligned"
     elif diverged:
         verdict = "unresolved"
     return {
         "evidence": table.to_json(),
         "checks": [check.model_dump(mode="json") for check in checks],
+        "second_checks": [check.model_dump(mode="json") for check in seconds],
         "opinions": [opinion.model_dump(mode="json")],
         "verdict": verdict,
         "passes": passes,
@@ -80,6 +86,13 @@ async def human(state: State, run: RunContext) -> Row:
     entry = Entry(key, "human", "person", question, {"answer": answer})
     run.desk.ledger.record(entry, run_id=run.run_id, node="human")
     return {"answer": answer}
+
+
+def _second(state: State, judgement: dict[str, Any], table: EvidenceTable) -> list[SecondCheck]:
+    read = {name: value for name, value in judgement.items() if isinstance(value, str)}
+    read |= {f"factors.{factor}.direction": call["direction"] for factor, call in judgement["factors"].items()}
+    told = {row["field"]: (row["value"], float(table[row["evidence"]].value)) for row in state.get("second", [])}
+    return check_second(read, told)
 
 
 def _words(state: State) -> dict[FactorId, Heard]:

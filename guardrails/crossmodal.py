@@ -1,4 +1,4 @@
-"""Cross-modal checks: what the narrative agent read, held against the sources' own words and the precedents."""
+"""Cross-modal checks: what the narrative agent read, against the sources' words, precedents and second opinion."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from finllm.tools.factors import FACTOR_IDS, Direction, FactorId
 
 Heard = Literal["up", "down", "none", "mixed"]
 Support = Literal["supported", "contradicted", "unsupported", "missed", "silent"]
+
+
+SURE = 0.7
+"""From this probability on the second opinion's differing verdict is a divergence, not a doubt."""
+_STANDS_ASIDE = {"none", "neutral"}
 
 
 class FactorCheck(BaseModel):
@@ -46,6 +51,32 @@ def check_factors(
             support=_support(read[factor], words.get(factor, "none"), precedents.get(factor, "none")),
         )
         for factor in FACTOR_IDS
+    ]
+
+
+class SecondCheck(BaseModel):
+    """One field of the reading beside the second opinion's value, whose probability is that value's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    read: str
+    second: str
+    probability: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the second opinion is sure of another event, or of the opposite stance or direction."""
+        opposite = self.field == "event" or _STANDS_ASIDE.isdisjoint((self.read, self.second))
+        return self.read != self.second and opposite and self.probability >= SURE
+
+
+def check_second(read: Mapping[str, str], second: Mapping[str, tuple[str, float]]) -> list[SecondCheck]:
+    """Each field that both judged, in the second opinion's order: `second` gives its value with the probability."""
+    return [
+        SecondCheck(field=field, read=read[field], second=value, probability=probability)
+        for field, (value, probability) in second.items()
+        if field in read
     ]
 
 

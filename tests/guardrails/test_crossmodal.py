@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finllm.guardrails.crossmodal import FactorCheck, Heard, Support, check_factors, majority
+from finllm.guardrails.crossmodal import SURE, FactorCheck, Heard, Support, check_factors, check_second, majority
 from finllm.tools.factors import FACTOR_IDS, Direction, FactorId
 
 NONE: dict[FactorId, Direction] = dict.fromkeys(FACTOR_IDS, "none")
@@ -81,3 +81,23 @@ def test_a_majority_does_not_depend_on_the_order_and_mirrors(said: list[Directio
     assert majority(shuffled) == majority(said)
     mirrored: list[Direction] = [MIRROR.get(one, one) for one in said]  # pyright: ignore[reportAssignmentType]
     assert majority(mirrored) == MIRROR.get(majority(said), majority(said))
+
+
+@pytest.mark.parametrize(
+    ("field", "read", "second", "probability", "diverged"),
+    [
+        ("stance", "hawkish", "dovish", SURE, True),
+        ("stance", "hawkish", "dovish", SURE - 0.01, False),
+        ("stance", "hawkish", "neutral", 0.99, False),
+        ("stance", "hawkish", "hawkish", 0.99, False),
+        ("event", "war", "routine", 0.9, True),
+        ("factors.GOLD.direction", "up", "down", 0.9, True),
+        ("factors.GOLD.direction", "none", "down", 0.9, False),
+        ("factors.GOLD.direction", "up", "none", 0.9, False),
+    ],
+)
+def test_a_second_opinion_diverges_when_it_is_sure_of_the_opposite(
+    field: str, read: str, second: str, probability: float, diverged: bool
+) -> None:
+    (check,) = check_second({field: read, "region": "us"}, {field: (second, probability), "injection": ("clean", 1.0)})
+    assert (check.field, check.diverged) == (field, diverged)

@@ -55,6 +55,7 @@ def all_checks() -> list[Check]:
         _disk(settings),
         *_model(settings),
         _embedding(),
+        _second_opinion(),
         _ledger(settings),
         _knowledge(settings),
         *_nodes(settings),
@@ -167,6 +168,17 @@ def _embedding() -> Check:
         return Check("embedding model", "ok", f"{EMBEDDING_NAME} in {Embedder().folder}")
     except FinllmError as error:
         return Check("embedding model", "missing", error.message, error.fix)
+
+
+def _second_opinion() -> Check:
+    from finllm.models.embedding import Embedder
+    from finllm.models.second_opinion import SecondOpinion
+
+    try:
+        card = SecondOpinion(Embedder()).card
+        return Check("second opinion", "ok", f"sha256 {card.sha256[:12]}, fitted on corpus {card.corpus_sha256[:12]}")
+    except FinllmError as error:
+        return Check("second opinion", "missing", error.message, error.fix)
 
 
 def _ledger(settings: Settings) -> Check:

@@ -31,6 +31,7 @@ from finllm.cli import (
     signals,
     stress,
 )
+from finllm.cli import eval as evaluation
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
 from finllm.cli.terminal import tolerate_narrow_encodings
@@ -81,6 +82,7 @@ read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)
 calibrate.add_to(app)
+evaluation.add_to(app)
 doctor.add_to(app)
 config.add_to(app)
 
