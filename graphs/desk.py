@@ -33,6 +33,9 @@ from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
 
+MOST_WORKERS = 4
+"""Contexts that an engine has at most: each takes memory, and no more compute at once than there are cores."""
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -82,9 +85,10 @@ class RunContext:
 
 
 @contextlib.contextmanager
-def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
+def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
+    `runs`: how many will go on side by side, for which engines then have several workers.
     Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
     with contextlib.ExitStack() as closing:
@@ -95,7 +99,7 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
         served = vllm_backends(settings, bus)
         for backend in served:
             closing.callback(backend.close)
-        backends = [*llama_backends(settings, bus, process), *served]
+        backends = [*llama_backends(settings, bus, process, runs), *served]
         yield assemble(settings, bus, ledger, backends)
 
 
@@ -109,7 +113,7 @@ def assemble(settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequen
     return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights)
 
 
-def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
+def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
     """The edge and the deep backend of the default model, both derived from one file: deep is no deeper than that."""
     source = default_source(settings)
 
@@ -122,19 +126,24 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
         rung = ensure_rung(source, precision, settings, progress)
         name = f"{tier}:{source.name}:{precision}"
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer, rung.path))
+        config = engine_config(rung.path, settings, workers=min(runs, settings.threads, MOST_WORKERS))
+        backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
     return backends
 
 
-def engine_config(path: Path, settings: Settings) -> EngineConfig:
-    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share."""
+def engine_config(path: Path, settings: Settings, workers: int = 1) -> EngineConfig:
+    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share.
+
+    Several workers have room for one each, and their part of the saved prompts.
+    """
     return EngineConfig(
         path,
         threads=settings.threads,
         slots=settings.slots,
         context=settings.context,
-        cells=settings.context * min(settings.slots, 2),
-        store=settings.prefix_cache << 20,
+        cells=settings.context * (min(settings.slots, 2) if workers == 1 else 1),
+        store=(settings.prefix_cache << 20) // workers,
+        workers=workers,
     )
 
 
