@@ -307,6 +307,29 @@ def test_a_failure_in_the_engine_s_thread_answers_everybody_and_the_next_request
     engine.close()
 
 
+def test_workers_share_the_requests_and_a_failure_of_one_is_only_its_own(
+    edge_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(config(edge_weights, threads=2, workers=2))
+    assert all(isinstance(answer, Finished) for answer in Engines(engine.submit).ask(12)())
+    decode, steps, failed = Native.decode, iter(range(1000)), threading.Event()
+
+    def failing(self: Native, runs: Sequence[Run]) -> list[int]:
+        if next(steps) == 3:
+            failed.set()
+            raise RuntimeError("a bug")
+        return decode(self, runs)
+
+    monkeypatch.setattr(Native, "decode", failing)
+    answers = Engines(engine.submit).ask(12, JUDGES)()
+    assert failed.is_set()
+    assert sum(isinstance(answer, Finished) for answer in answers) >= 6
+    assert all(isinstance(answer, Finished | BackendError) for answer in answers)
+    engine.close()
+    with pytest.raises(BackendError, match="closed"):
+        Engines(engine.submit).ask(1)
+
+
 def test_a_context_that_no_memory_holds_is_a_typed_error(edge_weights: Path) -> None:
     engine = Engine(config(edge_weights, cells=1 << 25))
     (answer,) = Engines(engine.submit).ask(1)()
