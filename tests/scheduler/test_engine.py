@@ -145,6 +145,20 @@ def test_saved_cells_are_put_back_bit_for_bit(native: Native) -> None:
     native.clear()
 
 
+def test_the_number_of_threads_changes_no_bit(edge_weights: Path) -> None:
+    native = Native(edge_weights, threads=2, cells=512, sequences=2)
+    dice = random.Random(0)
+    prompt = [dice.randrange(100, 40_000) for _ in range(300)]
+    found: list[bytes] = []
+    for threads in (1, 2):
+        native.use(threads)
+        native.clear()
+        for run in (Run(0, 0, prompt[:200], scored=True), Run(0, 200, prompt[200:], scored=True)):
+            found.append(native.logits(native.decode([run])[0]).tobytes())
+    native.close()
+    assert found[:2] == found[2:]
+
+
 def test_an_urgent_request_speaks_at_once_beside_background_streams(desk: Desk) -> None:
     for i in range(5):
         desk.ask(f"b{i}", f"Background {i}.", (Write("text", 60, None),), background=True)
