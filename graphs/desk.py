@@ -36,6 +36,9 @@ from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
 
+MOST_WORKERS = 4
+"""Contexts that an engine has at most: each takes memory, and no more compute at once than there are cores."""
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -95,9 +98,10 @@ class RunContext:
 
 
 @contextlib.contextmanager
-def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
+def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
+    `runs`: how many will go on side by side, for which engines then have several workers.
     Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
     with contextlib.ExitStack() as closing:
@@ -108,7 +112,7 @@ def open_desk(settings: Settings, bus: EventBus) -> Iterator[Desk]:
         served = vllm_backends(settings, bus)
         for backend in served:
             closing.callback(backend.close)
-        backends = [*llama_backends(settings, bus, process), *served]
+        backends = [*llama_backends(settings, bus, process, runs), *served]
         _, card = adapter_for(default_source(settings), settings)
         yield assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
 
@@ -140,7 +144,7 @@ def assemble(
     return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second)
 
 
-def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) -> list[LlamaCppBackend]:
+def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
     """The edge and the deep backend of the default model, both derived from one file: deep is no deeper than that."""
     source = default_source(settings)
     adapter, _ = adapter_for(source, settings)
@@ -155,19 +159,24 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess) ->
         rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
         name = f"{tier}:{model}:{precision}"
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        backends.append(LlamaCppBackend(process.open(name, engine_config(rung.path, settings)), offer, rung.path))
+        config = engine_config(rung.path, settings, workers=min(runs, settings.threads, MOST_WORKERS))
+        backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
     return backends
 
 
-def engine_config(path: Path, settings: Settings) -> EngineConfig:
-    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share."""
+def engine_config(path: Path, settings: Settings, workers: int = 1) -> EngineConfig:
+    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share.
+
+    Several workers have room for one each, and their part of the saved prompts.
+    """
     return EngineConfig(
         path,
         threads=settings.threads,
         slots=settings.slots,
         context=settings.context,
-        cells=settings.context * min(settings.slots, 2),
-        store=settings.prefix_cache << 20,
+        cells=settings.context * (min(settings.slots, 2) if workers == 1 else 1),
+        store=(settings.prefix_cache << 20) // workers,
+        workers=workers,
     )
 
 

@@ -6,6 +6,7 @@ Threads of one step wait for each other at every operation of the model; steps o
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 
 class Cores:
@@ -15,6 +16,7 @@ class Cores:
         self.count = count
         self._news = threading.Condition()
         self._working: set[Seat] = set()
+        self._queue: deque[object] = deque()
         self._taken = 0
 
     def seat(self) -> Seat:
@@ -27,11 +29,15 @@ class Cores:
             self._news.notify_all()
 
     def take(self) -> int:
-        """Wait for a part of the cores; how many it is."""
+        """Wait for a part of the cores, first come first served; how many it is."""
         with self._news:
-            self._news.wait_for(lambda: self._taken + self._part() <= max(self.count, 1))
+            ticket = object()
+            self._queue.append(ticket)
+            self._news.wait_for(lambda: self._queue[0] is ticket and self._taken + self._part() <= max(self.count, 1))
+            self._queue.popleft()
             part = self._part()
             self._taken += part
+            self._news.notify_all()
             return part
 
     def give_back(self, part: int) -> None:

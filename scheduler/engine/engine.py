@@ -16,12 +16,18 @@ MOST_WAITING = 1024
 """Requests beyond so many are refused at once."""
 
 
+ROOM = 128
+"""A worker beside others takes a request more while it has fewer tokens than so many for its next step."""
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """What an engine runs on.
 
     `slots`: most requests side by side; with one, nothing is shared and greedy answers are the same bit for bit.
     `context`: most tokens of one request. `cells`: KV cells that all of them share. `store`: bytes of saved prefixes.
+    `workers`: contexts of the model that compute at the same time, each with `cells` and `store` of its own. Where many
+    requests wait, two on one core each do more than one on both, whose threads wait for each other at every operation.
     """
 
     path: Path
@@ -30,6 +36,7 @@ class EngineConfig:
     context: int
     cells: int
     store: int
+    workers: int = 1
 
 
 class Engine:
@@ -40,20 +47,24 @@ class Engine:
 
     def __init__(self, config: EngineConfig, cores: Cores | None = None) -> None:
         self._config = config
-        self._seat = (cores or Cores(config.threads)).seat()
+        self._cores = cores or Cores(config.threads)
         self._news = threading.Condition()
         self._inbox: list[Job] = []
-        self._unfinished = 0
+        self._unfinished = [0] * config.workers
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"engine-{config.path.stem}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(at,), name=f"engine-{config.path.stem}-{at}", daemon=True)
+            for at in range(config.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job; `job.done` is called exactly once. Errors: BackendError where the engine is closed or full."""
         with self._news:
             if self._closed:
                 raise closed(self._config.path.stem)
-            if len(self._inbox) + self._unfinished >= MOST_WAITING:
+            if len(self._inbox) + sum(self._unfinished) >= MOST_WAITING:
                 raise BackendError(f"{MOST_WAITING} requests wait already", fix="ask again when fewer are under way")
             self._inbox.append(job)
             self._news.notify()
@@ -65,55 +76,71 @@ class Engine:
     def close(self, wait: float = 30.0) -> None:
         """Answer what is under way with an error and free the model. Closing again does nothing.
 
-        Errors: BackendError where the thread does not end within `wait` s.
+        Errors: BackendError where a thread does not end within `wait` s.
         """
         with self._news:
             self._closed = True
-            self._news.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(wait)
-            if self._thread.is_alive():
-                raise BackendError(f"the engine did not end within {wait:.0f} s", fix="end the process")
+            self._news.notify_all()
+        for thread in self._threads:
+            if threading.current_thread() is not thread:
+                thread.join(wait)
+                if thread.is_alive():
+                    raise BackendError(f"the engine did not end within {wait:.0f} s", fix="end the process")
 
-    def _run(self) -> None:
-        while self._wait():
+    def _run(self, at: int) -> None:
+        while self._wait(at):
             try:
-                self._serve()
+                self._serve(at)
             except Exception as error:  # noqa: BLE001  whatever it was, those that wait must hear of it
                 self._refuse(_typed(error))
         self._refuse(closed(self._config.path.stem))
 
-    def _wait(self) -> bool:
+    def _wait(self, at: int) -> bool:
         """Wait for work; False once closed."""
         with self._news:
-            self._unfinished = 0
+            self._unfinished[at] = 0
             self._news.wait_for(lambda: self._inbox or self._closed)
             return not self._closed
 
-    def _serve(self) -> None:
+    def _serve(self, at: int) -> None:
         """Load the model and serve until closed or failed. Errors: those of loading, for which nobody was answered."""
         config = self._config
         native = Native(config.path, threads=config.threads, cells=config.cells, sequences=config.slots)
-        loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=self._seat)
+        seat = self._cores.seat()
+        loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=seat)
         try:
             while True:
                 with self._news:
-                    self._unfinished = loop.unfinished
-                    self._seat.works(bool(self._inbox) or not loop.idle)
+                    self._unfinished[at] = loop.unfinished
+                    if loop.idle and not self._inbox:
+                        seat.works(False)
                     self._news.wait_for(lambda: self._inbox or self._closed or not loop.idle)
                     if self._closed:
                         loop.fail(closed(config.path.stem))
                         return
-                    new, self._inbox = self._inbox, []
-                    self._seat.works(True)
+                    seat.works(True)
+                    new = self._taken(loop)
+                    self._unfinished[at] += len(new)
                 for job in new:
                     loop.add(job)
-                loop.step()
+                if not loop.idle:
+                    loop.step()
         except Exception as error:  # noqa: BLE001  whatever it was, those that wait must hear of it
             loop.fail(_typed(error))
         finally:
-            self._seat.works(False)
+            seat.works(False)
             native.close()
+
+    def _taken(self, loop: Loop) -> list[Job]:
+        """What a worker takes up: all there is; beside others, the first in order, if it has room for it."""
+        if self._config.workers == 1:
+            new, self._inbox = self._inbox, []
+            return new
+        if not self._inbox or (not loop.idle and loop.pending >= ROOM):
+            return []
+        first = min(self._inbox, key=lambda job: job.order)
+        self._inbox.remove(first)
+        return [first]
 
     def _refuse(self, error: FinllmError) -> None:
         with self._news:

@@ -66,6 +66,11 @@ class Loop:
         return not self._live and not self._waiting
 
     @property
+    def pending(self) -> int:
+        """Tokens that its requests have for the next steps."""
+        return sum(live.pending for live in (*self._live, *self._waiting))
+
+    @property
     def unfinished(self) -> int:
         return len(self._live) + len(self._waiting)
 

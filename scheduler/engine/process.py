@@ -32,7 +32,7 @@ WITHIN = 60.0
 
 
 class EngineProcess:
-    """One child process for all engines of a program, which take turns there. Safe for any thread.
+    """One child process for all engines of a program, which divide the cores there. Safe for any thread.
 
     The child is started by the first request. When it dies or falls silent, every request under way is answered with a
     BackendError, and the next one starts it again with the same engines.

@@ -196,6 +196,20 @@ def test_saved_cells_are_put_back_bit_for_bit(native: Native) -> None:
     native.clear()
 
 
+def test_the_number_of_threads_changes_no_bit(edge_weights: Path) -> None:
+    native = Native(edge_weights, threads=2, cells=512, sequences=2)
+    dice = random.Random(0)
+    prompt = [dice.randrange(100, 40_000) for _ in range(300)]
+    found: list[bytes] = []
+    for threads in (1, 2):
+        native.use(threads)
+        native.clear()
+        for run in (Run(0, 0, prompt[:200], scored=True), Run(0, 200, prompt[200:], scored=True)):
+            found.append(native.logits(native.decode([run])[0]).tobytes())
+    native.close()
+    assert found[:2] == found[2:]
+
+
 def test_an_urgent_request_speaks_at_once_beside_background_streams(desk: Desk) -> None:
     for i in range(5):
         desk.ask(f"b{i}", f"Background {i}.", (Write("text", 60, None),), background=True)
@@ -356,6 +370,29 @@ def test_a_failure_in_the_engine_s_thread_answers_everybody_and_the_next_request
     assert all(isinstance(answer, Finished | BackendError) for answer in answers)
     assert isinstance(Engines(engine.submit).ask(1)()[0], Finished)
     engine.close()
+
+
+def test_workers_share_the_requests_and_a_failure_of_one_is_only_its_own(
+    edge_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(config(edge_weights, threads=2, workers=2))
+    assert all(isinstance(answer, Finished) for answer in Engines(engine.submit).ask(12)())
+    decode, steps, failed = Native.decode, iter(range(1000)), threading.Event()
+
+    def failing(self: Native, runs: Sequence[Run]) -> list[int]:
+        if next(steps) == 3:
+            failed.set()
+            raise RuntimeError("a bug")
+        return decode(self, runs)
+
+    monkeypatch.setattr(Native, "decode", failing)
+    answers = Engines(engine.submit).ask(12, JUDGES)()
+    assert failed.is_set()
+    assert sum(isinstance(answer, Finished) for answer in answers) >= 6
+    assert all(isinstance(answer, Finished | BackendError) for answer in answers)
+    engine.close()
+    with pytest.raises(BackendError, match="closed"):
+        Engines(engine.submit).ask(1)
 
 
 def test_a_context_that_no_memory_holds_is_a_typed_error(edge_weights: Path) -> None:

@@ -143,7 +143,7 @@ def _driven(
     shared = settings.model_copy(update={"call_timeout": settings.call_timeout * wanted.jobs})  # they share the machine
     batch: Batch | None = None
     ended: list[Ended] = []
-    with open_desk(shared, bus) as desk, _interruptible(lambda: batch, ended):
+    with open_desk(shared, bus, wanted.jobs) as desk, _interruptible(lambda: batch, ended):
         bus.emit(Progress(what=what, done=1, total=1))
         batch = choose(desk)
         keep = _keeper(settings, wanted, desk)
