@@ -118,8 +118,10 @@ class Asking:
         async with self._room:
             answer = await self._answer(task)
         self._tell()
-        if answer is not None and weights not in (None, answer.offer.weights_sha256):
-            self.failures.add(f"the weights {weights[:12] if weights else ''} that answered then are not here")
+        if answer is not None and (
+            answer.offer.precision != precision or weights not in (None, answer.offer.weights_sha256)
+        ):
+            self.failures.add(f"other weights answered than those of {precision} that were asked for")
             return None
         self.answers += answer is not None
         return None if answer is None else answer.choices

@@ -15,8 +15,10 @@ from finllm.graphs.request import RunRequest
 from finllm.graphs.state import State
 from finllm.graphs.whatif import STEP, WhatIf, calls_of
 from finllm.scheduler.task import Account, Budget
+from finllm.tools.factors import FACTORS
 from finllm.tools.market import MarketStore
 from finllm.tools.scenario import ShockEntry
+from finllm.tools.shocks import sigma_of
 from tests.conftest import bounded
 from tests.graphs.conftest import request_for, run
 from tests.graphs.test_flow import DOWN, READS_WELL
@@ -60,7 +62,8 @@ def test_a_factor_read_otherwise_gives_what_a_run_that_reads_so_finds(scripted_d
     found = what_if_of(desk)
     for n, (direction, size) in enumerate((("down", "extreme"), ("none", "none"), ("up", "small"))):
         say = {"factors.EQUITY_US.direction": direction} | ({"factors.EQUITY_US.size": size} if size != "none" else {})
-        other = report_of(request, scripted_desk([reads(**say)]), f"other-{n}")
+        asked_anew = request.model_copy(update={"seed": n + 1})
+        other = report_of(asked_anew, scripted_desk([reads(**say)]), f"other-{n}")
         verdict = found.read({"EQUITY_US": {"direction": direction, "size": size}})
         assert float(verdict.total) == other.total.value
         assert (len(verdict.breached), verdict.compliance) == (len(other.breaches), other.compliance)
@@ -68,7 +71,9 @@ def test_a_factor_read_otherwise_gives_what_a_run_that_reads_so_finds(scripted_d
 
 def test_without_a_source_is_what_a_run_without_it_finds(scripted_desk: MakeDesk) -> None:
     request = request_for("hormuz-blockade")
-    only = request.scenario.sources[0]
+    only = next(
+        source for source in request.scenario.sources if source.id == "hrz-note-1"
+    )  # which says that shares fall
     alone = request.scenario.model_copy(update={"sources": (only,)})
     desk = scripted_desk([READS_WELL])
     report_of(request.model_copy(update={"scenario": alone}), desk)
@@ -92,20 +97,20 @@ def test_a_shock_of_the_user_s_leaves_the_reading_of_its_factor_no_bearing(scrip
 
 
 def test_the_smallest_step_flips_and_a_run_with_that_shock_agrees(scripted_desk: MakeDesk) -> None:
-    request = request_for("hormuz-blockade", sources=())
+    request = request_for("hormuz-blockade")
     desk = scripted_desk([READS_WELL])
     report_of(request, desk)
     found = what_if_of(desk)
     steps = found.smallest_steps()
-    assert steps
     assert [abs(step.sigmas) for step in steps] == sorted(abs(step.sigmas) for step in steps)
-    assert all(found.base.flips(step.verdict) for step in steps)
-    assert all(abs(step.sigmas) >= STEP for step in steps)
-    oil = next(step for step in steps if step.factor == "OIL_WTI")
-    shock = next(shock for shock in found.applied if shock.factor == "OIL_WTI")
-    assert shock.sigma is not None
-    sigma = shock.move / shock.sigma
-    entry = ShockEntry(factor="OIL_WTI", move=f"{(shock.move + oil.sigmas * sigma) * 100:+.10f}%")
-    moved = request.scenario.model_copy(update={"shocks": (entry,)})
+    assert all(found.base.flips(step.verdict) and abs(step.sigmas) >= STEP for step in steps)
+    step = steps[0]
+    sigma = sigma_of(step.factor, MarketStore([]), request.as_of, request.scenario.horizon)
+    assert sigma is not None
+    now = next((shock.move for shock in found.applied if shock.factor == step.factor), 0.0)
+    scale, unit = {"return": (100, "%"), "bp": (1, "bp"), "points": (1, "points")}[FACTORS[step.factor].unit]
+    entry = ShockEntry(factor=step.factor, move=f"{(now + step.sigmas * sigma.value) * scale:+.10f}{unit}")
+    shocks = (*(one for one in request.scenario.shocks if one.factor != step.factor), entry)
+    moved = request.scenario.model_copy(update={"shocks": shocks})
     other = report_of(request.model_copy(update={"scenario": moved}), scripted_desk([READS_WELL]), "moved")
-    assert float(oil.verdict.total) == pytest.approx(other.total.value, abs=0.02)
+    assert float(step.verdict.total) == pytest.approx(other.total.value, abs=0.02)
