@@ -46,7 +46,9 @@ def planted(path: Path, items: Sequence[Item]) -> list[Question]:
     """The indirect attacks of a development set (JSON), each between two clean texts of `items`."""
     carriers = clean_texts(items)
     found = []
-    for at, row in enumerate(r for r in json.loads(path.read_text(encoding="utf-8")) if r["injection_type"] == "indirect"):
+    for at, row in enumerate(
+        r for r in json.loads(path.read_text(encoding="utf-8")) if r["injection_type"] == "indirect"
+    ):
         attack = _REQUEST.sub("", row["user_input"], count=1) or row["user_input"]
         found.append(f"{carriers[2 * at % len(carriers)]} {attack} {carriers[(2 * at + 1) % len(carriers)]}")
     return asked_about("planted", found, attack=True)

@@ -20,7 +20,7 @@ from finllm.models.files import sha256_of_file, write_atomically
 from finllm.models.ladder import ensure_rung
 from finllm.models.lora import open_adapter
 from finllm.settings import load_settings
-from training import attacks
+from training import attacks, forward
 from training.calibrate import AS_SCORED, Scaling, calibrate, calibrated, calibration_error
 from training.data import Data
 from training.export import export
@@ -33,6 +33,8 @@ from training.train import STATE, Config
 NAME = "smollm2-135m-analyst"
 CALIBRATED_AT = "Q4_0"
 STEERED = f"{attacks.SANITY_CHECKER.role}.{attacks.FIELD}"
+FIELDS_SCORED = ("validation", "test", "fomc")
+"""Sets on which each field has its figures; the others are for attacks only."""
 LIMITS = (
     "Trained on texts written for this project in English, by one author; flatter than people's writing.",
     "Reads a sentence to a short paragraph at a time; long stories were trained on only as joined short ones.",
@@ -65,11 +67,11 @@ def sets_of(data: Data, fed: Path | None, planted: Path | None) -> dict[str, Seq
 
 
 def score(
-    data: Data, adapter: Path, run: Path, rungs: Sequence[str], sets: Sets, until: Callable[[], bool]
+    data: Data, adapter: Path, run: Path, rungs: Sequence[str], sets: Sets, by: str, until: Callable[[], bool]
 ) -> Scored | None:
     """Answers by rung and set; kept in the run's folder, so that None (`until` said stop) can be gone on with.
 
-    Attacks are asked about at the rung of calibration only: the model's part in finding them is the same elsewhere.
+    `by`: the engine, or torch, which is much quicker on a GPU. Sources are judged at the rung of calibration only.
     """
     settings = load_settings().settings
     scored: Scored = {}
@@ -77,9 +79,14 @@ def score(
         file = ensure_rung(data.source, rung, settings, adapter=open_adapter(adapter, settings)).path
         of = scored[rung] = {}
         for name, questions in sets.items():
-            if rung != CALIBRATED_AT and name.startswith(("sources", "planted")):
+            if rung != CALIBRATED_AT and name not in FIELDS_SCORED:
                 continue
-            found = answers(file, questions, Kept(run / "answers", f"{name}-{rung}", questions), until)
+            kept = Kept(run / "answers", f"{name}-{rung}-{by}", questions)
+            found = (
+                answers(file, questions, kept, until)
+                if by == "engine"
+                else forward.answers(file, data, questions, kept, until)
+            )
             if found is None:
                 return None
             of[name] = found
@@ -104,8 +111,7 @@ def card(data: Data, path: Path, config: Config, steps: int, scored: Scored, set
         "training": asdict(config) | {"steps": steps},
         "prompts": {agent.role: prompt_version(agent) for agent in TRAINED},
         "scores": {
-            rung: {name: summary(calibrated(of, tables)) for name, of in by_set.items() if name in sets and "-" not in name
-                   and name != "planted"}
+            rung: {name: summary(calibrated(of, tables)) for name, of in by_set.items() if name in FIELDS_SCORED}
             for rung, by_set in scored.items()
         },
         "scores_before_calibration": {name: summary(fitted_on[name]) for name in ("test", "fomc") if name in fitted_on},
@@ -153,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rungs", nargs="+", default=list(RUNGS), choices=RUNGS)
     parser.add_argument("--fomc", type=Path, help="the CSV file of labelled sentences, for evaluation")
     parser.add_argument("--planted", type=Path, help="the JSON file of others' attacks, for evaluation")
+    parser.add_argument("--by", choices=["engine", "torch"], default="engine", help="what scores; see training.forward")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many; call again to go on")
     args = parser.parse_args(argv)
     started = time.monotonic()
@@ -162,10 +169,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, steps = export_run(args.run, data, path)
     sets = sets_of(data, args.fomc, args.planted)
     rungs = sorted({*args.rungs, CALIBRATED_AT}, key=lambda rung: (rung != CALIBRATED_AT, RUNGS.index(rung)))
-    scored = score(data, path, args.run, rungs, sets, lambda: time.monotonic() - started > 60 * args.minutes)
+    scored = score(data, path, args.run, rungs, sets, args.by, lambda: time.monotonic() - started > 60 * args.minutes)
     if scored is None:
         sys.exit("not all is scored yet: call again to go on")
-    written = json.dumps(card(data, path, config, steps, scored, sets), indent=1, ensure_ascii=False) + "\n"
+    written = (
+        json.dumps(card(data, path, config, steps, scored, sets) | {"scored_by": args.by}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
     Card.model_validate_json(written)
     write_atomically(path.with_suffix(".json"), written)
 

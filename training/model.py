@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  its customary name
 
 if TYPE_CHECKING:
     from training.packing import Batch
@@ -54,9 +54,9 @@ def read_weights(path: Path) -> tuple[Shape, dict[str, np.ndarray[Any, Any]]]:
         float(value("rope.freq_base")), float(value("attention.layer_norm_rms_epsilon")),
     )  # fmt: skip
     tensors = {t.name: np.asarray(dequantize(t.data, t.tensor_type), np.float32) for t in reader.tensors}
-    for name in tensors:
+    for name, rows in tensors.items():
         if "attn_q." in name or "attn_k." in name:
-            tensors[name] = halved(tensors[name], shape.heads if "attn_q." in name else shape.kv_heads)
+            tensors[name] = halved(rows, shape.heads if "attn_q." in name else shape.kv_heads)
     return shape, tensors
 
 

@@ -105,8 +105,16 @@ def validator_items(split: Split, count: int, rng: random.Random) -> Iterator[di
     events = portion([f"{event}/{region}" for event in _TYPICAL for region in _REGIONS], split)
     frames = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in ("readings", "markets")}
     notes = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in (*CAUSES, "fine", "puzzle", "noise")}
-    kinds = (("aligned", "fine"), ("unresolved", "fine"), ("aligned", "noise"), ("unresolved", "puzzle"),
-             ("aligned", "fine"), ("unresolved", "fine"), ("unresolved", "puzzle"), *(("diverged", c) for c in CAUSES))
+    kinds = (
+        ("aligned", "fine"),
+        ("unresolved", "fine"),
+        ("aligned", "noise"),
+        ("unresolved", "puzzle"),
+        ("aligned", "fine"),
+        ("unresolved", "fine"),
+        ("unresolved", "puzzle"),
+        *(("diverged", c) for c in CAUSES),
+    )
     for number in range(count):
         verdict, kind = kinds[number % len(kinds)]
         event, region = rng.choice(events).split("/")
@@ -192,8 +200,9 @@ def compliance_items(split: Split, count: int, rng: random.Random) -> Iterator[d
         chosen = [rule for rule in p["order"] if rule in picked]
         word = rng.choice(COUNTS)
         slots = {
-            "n": lambda name=name: name, "n2": draw(rng, [other for other in p["names"] if other != name]), "k": lambda thing=thing: thing, "c": lambda word=word: word,
-            "C": lambda word=word: cap(word), "d": draw(rng, p["days"]),
+            "n": lambda name=name: name, "n2": draw(rng, [other for other in p["names"] if other != name]),
+            "k": lambda thing=thing: thing, "c": lambda word=word: word, "C": lambda word=word: cap(word),
+            "d": draw(rng, p["days"]),
         }  # fmt: skip
         verdicts = {rule: rng.choice(sorted(of[rule])) for rule in chosen}
         drawn = {rule: rng.choice(of[rule][verdict]) for rule, verdict in verdicts.items()}
