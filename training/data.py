@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finllm.models.source import ModelSource, embedded_source
-from finllm.settings import Settings
+from finllm.settings import Settings, load_settings
 from training.corpus.build import Corpus, build_corpus
 from training.corpus.schema import Split
 from training.items import Question, question, training_questions
@@ -24,7 +24,7 @@ class Data:
     """Corpus, vocabulary and base weights, each read when first asked for."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
+        self._settings = settings or load_settings().settings
 
     @cached_property
     def source(self) -> ModelSource:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  its customary name
 
 if TYPE_CHECKING:
     from training.packing import Batch
@@ -54,9 +54,9 @@ def read_weights(path: Path) -> tuple[Shape, dict[str, np.ndarray[Any, Any]]]:
         float(value("rope.freq_base")), float(value("attention.layer_norm_rms_epsilon")),
     )  # fmt: skip
     tensors = {t.name: np.asarray(dequantize(t.data, t.tensor_type), np.float32) for t in reader.tensors}
-    for name in tensors:
+    for name, rows in tensors.items():
         if "attn_q." in name or "attn_k." in name:
-            tensors[name] = halved(tensors[name], shape.heads if "attn_q." in name else shape.kv_heads)
+            tensors[name] = halved(rows, shape.heads if "attn_q." in name else shape.kv_heads)
     return shape, tensors
 
 
@@ -116,8 +116,7 @@ class Adapted(nn.Module):
                     a = (torch.rand(rank, weight.shape[1], generator=made) * 2 - 1) * bound
                     self.a[key] = nn.Parameter(a)
                     self.b[key] = nn.Parameter(torch.zeros(weight.shape[0], rank))
-        self._merged: dict[str, Tensor] = {}
-        self._spread: dict[str, tuple[Tensor, Tensor]] = {}
+        self._merged: dict[str, tuple[Tensor, ...]] = {}
 
     def changes(self) -> list[nn.Parameter]:
         return [*self.a.values(), *self.b.values()]
@@ -125,25 +124,28 @@ class Adapted(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         """Compute the effective weights; to be called whenever A, B or `quantised` changed."""
-        for i in range(self.shape.layers):
-            for group, names in GROUPS.items():
-                whole = []
-                for name in names:
-                    key = f"{i}_{name}"
-                    weight = torch.addmm(self.base[key], self.b[key], self.a[key], alpha=self.scale)
-                    whole.append(rounded_q4_0(weight) if self.quantised else weight)
-                self._merged[f"{i}_{group}"] = torch.cat(whole).to(self.compute)
+        for group, names in GROUPS.items():
+            whole = []
+            for name in names:
+                change = torch.bmm(self._stacked(self.b, name), self._stacked(self.a, name))
+                weight = torch.add(self._stacked(self.base, name), change, alpha=self.scale)
+                whole.append(rounded_q4_0(weight) if self.quantised else weight)
+            self._merged[group] = torch.cat(whole, 1).to(self.compute).unbind()
 
-    def _pair(self, i: int, group: str) -> tuple[Tensor, Tensor]:
-        """A stacked and B block by block, so that one product serves all layers of a group."""
-        keys = [f"{i}_{name}" for name in GROUPS[group]]
-        a = torch.cat([self.a[key] for key in keys])
-        b = torch.block_diag(*[self.b[key] for key in keys])
-        return a.to(self.compute), b.to(self.compute)
+    def _stacked(self, of: nn.ParameterDict, name: str) -> Tensor:
+        """What all layers have under a name: many small kernels would take longer than their arithmetic."""
+        return torch.stack([of[f"{i}_{name}"] for i in range(self.shape.layers)])
 
-    def linear(self, x: Tensor, i: int, group: str) -> Tensor:
-        a, b = self._pair(i, group)
-        return _Merged.apply(x, self._merged[f"{i}_{group}"], a, b, self.scale)  # type: ignore[no-any-return]
+    def _pairs(self, group: str) -> list[tuple[Tensor, Tensor]]:
+        """By layer A stacked and B block by block, so that one product serves all layers of a group."""
+        names = GROUPS[group]
+        a = torch.cat([self._stacked(self.a, name) for name in names], 1)
+        blocks = [
+            F.pad(self._stacked(self.b, name), (self.rank * at, self.rank * (len(names) - 1 - at)))
+            for at, name in enumerate(names)
+        ]
+        b = torch.cat(blocks, 1)
+        return list(zip(a.to(self.compute).unbind(), b.to(self.compute).unbind(), strict=True))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Hidden states behind the last norm at the ends of the stems; float32, of shape (n_branches, width).
@@ -157,12 +159,17 @@ class Adapted(nn.Module):
         position = torch.cat([torch.arange(before, device=prefix.device), inputs["position"].reshape(-1)])
         cos, sin = rotation(position, s, self.compute)
         mask = tree_mask(inputs["branch"], before).to(self.compute)
+        pairs = {group: self._pairs(group) for group in GROUPS}
+
+        def linear(x: Tensor, i: int, group: str) -> Tensor:
+            return _Merged.apply(x, self._merged[group][i], *pairs[group][i], self.scale)  # type: ignore[no-any-return]
+
         for i in range(s.layers):
-            qkv = self.linear(normed(x, self.norms[i, 0], s.epsilon), i, "qkv")
+            qkv = linear(normed(x, self.norms[i, 0], s.epsilon), i, "qkv")
             seen = attended(turned(qkv, cos, sin, s.heads, s.kv_heads, s.head), before, rows, length, mask, s)
-            x = x + self.linear(seen, i, "out")
-            both = self.linear(normed(x, self.norms[i, 1], s.epsilon), i, "gate_up")
-            x = x + self.linear(gated(both), i, "down")
+            x = x + linear(seen, i, "out")
+            both = linear(normed(x, self.norms[i, 1], s.epsilon), i, "gate_up")
+            x = x + linear(gated(both), i, "down")
         ends = inputs["ends"]
         return normed(x[before + ends[:, 0] * length + ends[:, 1]].float(), self.last_norm, s.epsilon)
 

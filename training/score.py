@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
+import hashlib
 import json
 import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from finllm.scheduler.backends import Offer, Request
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.engine.engine import Engine, EngineConfig
 from finllm.scheduler.template import part_of
-from finllm.settings import Settings
+from finllm.settings import load_settings
 from training.data import Data
 from training.items import Question
 from training.packing import pooled
 
 SIDE_BY_SIDE = 48
+CHUNK = 192
+"""Questions between two looks at the clock."""
+THREADS = 2
 RUNGS = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
 
 
@@ -60,31 +64,71 @@ class Answer:
         return self.chosen in self.right
 
 
-def answers(path: Path, questions: Sequence[Question], threads: int = 2) -> list[Answer]:
-    """Ask the model in a GGUF file every question, many side by side. Errors: BackendError."""
-    return asyncio.run(_answers(path, questions, threads))
+class Kept:
+    """Answers written to a file as they come, so that scoring can be gone on with; `None` keeps nothing.
+
+    Its name carries a digest of the questions: others are not taken for these.
+    """
+
+    def __init__(self, folder: Path | None, name: str, questions: Sequence[Question]) -> None:
+        asked = "".join(f"{q.item}{q.prompt.user}{sorted(q.labels.items())}" for q in questions)
+        self._path = folder / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.jsonl" if folder else None
+
+    def read(self) -> list[Answer]:
+        if self._path is None or not self._path.exists():
+            return []
+        rows = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+        return [Answer(**row | {"right": tuple(row["right"])}) for row in rows]
+
+    def add(self, found: Iterable[Answer]) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(vars(a)) + "\n" for a in found)
 
 
-async def _answers(path: Path, questions: Sequence[Question], threads: int) -> list[Answer]:
-    engine = Engine(EngineConfig(path, threads, SIDE_BY_SIDE, 2048, 24576, 64 << 20))
-    offer = Offer("scored", "edge", "Q4_0", "unknown", "unknown", 2048)
-    backend = LlamaCppBackend(engine, offer, path)
-    turn = asyncio.Semaphore(2 * SIDE_BY_SIDE)
+def answers(
+    path: Path, questions: Sequence[Question], kept: Kept | None = None, until: Callable[[], bool] = lambda: False
+) -> list[Answer] | None:
+    """Ask the model in a GGUF file every question, many side by side; None where `until` said stop before the end.
 
+    Errors: BackendError.
+    """
+    found = kept.read() if kept is not None else []
+    done = {a.item for a in found}
+    rest = [q for q in questions if q.item not in done]
+    if not rest:
+        return found
+    engine = Engine(EngineConfig(path, THREADS, SIDE_BY_SIDE, 2048, 24576, 64 << 20))
+    backend = LlamaCppBackend(engine, Offer("scored", "edge", "Q4_0", "unknown", "unknown", 2048), path)
+    try:
+        for some in batched(sorted(rest, key=lambda q: q.agent.role), CHUNK):
+            if until():
+                return None
+            new = asyncio.run(_answers(backend, some))
+            found += new
+            if kept is not None:
+                kept.add(new)
+    finally:
+        backend.close()
+    return found
+
+
+def batched(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
+    return (questions[at : at + size] for at in range(0, len(questions), size))
+
+
+async def _answers(backend: LlamaCppBackend, questions: Sequence[Question]) -> list[Answer]:
     async def one(q: Question) -> list[Answer]:
-        async with turn:
-            template = part_of(q.template, q.labels)
-            said = (await backend.generate(Request(q.prompt, template, None, seed=0))).choices
+        template = part_of(q.template, q.labels)
+        said = (await backend.generate(Request(q.prompt, template, None, seed=0))).choices
         return [
             Answer(q.agent.role, field, q.task, q.slice, q.handwritten, q.item,
                    {v: math.log(max(p, 1e-12)) for v, p in said[field].items()}, right)
             for field, right in q.labels.items() if field in said
         ]  # fmt: skip
 
-    try:
-        found = await asyncio.gather(*(one(q) for q in questions))
-    finally:
-        backend.close()
+    found = await asyncio.gather(*(one(q) for q in questions))
     return [answer for some in found for answer in some]
 
 
@@ -150,7 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=1, help="only each so-many-th question")
     parser.add_argument("--keep", type=Path, help="write the answers there, as JSON lines per rung")
     args = parser.parse_args(argv)
-    settings = Settings()
+    settings = load_settings().settings
     adapter = open_adapter(args.adapter, settings) if args.adapter else None
     questions = fomc(args.fomc) if args.fomc else Data(settings).questions(args.split)
     report: dict[str, Any] = {}

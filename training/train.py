@@ -36,16 +36,15 @@ class Config:
     """
 
     seed: int = 7
-    epochs: int = 4
-    share: float = 0.5
+    epochs: int = 8
+    share: float = 0.7
     handwritten: float = 3.0
     rank: int = 16
     alpha: float = 32.0
     rate: float = 1e-3
     decay: float = 0.01
-    dropout: float = 0.0
-    tokens: int = 4096
-    accumulate: int = 2
+    tokens: int = 8192
+    accumulate: int = 1
     warmup: float = 0.05
     rounded_from: float = 0.5
     splits: tuple[str, ...] = ("train",)

@@ -16,8 +16,13 @@ VERDICTS = ("credible", "doubtful", "contradicted", "coordinated", "injected")
 CAUSES = ("lagging", "priced", "drain", "single", "data")
 COUNTS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 _NAMES = {
-    "OIL_WTI": "crude", "EQUITY_US": "US shares", "GOLD": "gold", "RATE_US_10Y": "Treasury yields",
-    "USD_BROAD": "the dollar", "VIX": "implied volatility", "CREDIT_BAA_AAA": "credit spreads",
+    "OIL_WTI": ("crude", "oil", "WTI"), "EQUITY_US": ("US shares", "shares", "equities"), "GOLD": ("gold", "bullion"),
+    "RATE_US_10Y": ("Treasury yields", "the ten-year yield", "yields"), "USD_BROAD": ("the dollar",),
+    "VIX": ("implied volatility", "the VIX"), "CREDIT_BAA_AAA": ("credit spreads", "spreads"),
+}  # fmt: skip
+_WAYS: dict[Way, tuple[str, ...]] = {
+    "up": ("up", "up", "higher", "rising"), "down": ("down", "down", "lower", "falling"),
+    "none": ("unchanged", "unchanged", "flat", "as before"),
 }  # fmt: skip
 _TYPICAL: dict[str, dict[str, Way]] = {
     "blockade": {"OIL_WTI": "up", "EQUITY_US": "down", "VIX": "up"},
@@ -95,32 +100,42 @@ def _company(verdict: str, rng: random.Random) -> tuple[str, dict[str, int]]:
 
 
 def validator_items(split: Split, count: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """`count` items: an eighth aligned for each of two, an eighth unresolved for each of two, the rest by cause."""
+    """`count` items by kind of note. Notes of `fine` go with both verdicts, so that only comparing decides."""
     p = parts("validator")
     events = portion([f"{event}/{region}" for event in _TYPICAL for region in _REGIONS], split)
     frames = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in ("readings", "markets")}
-    notes = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in (*CAUSES, "fine", "puzzle")}
-    kinds = ("aligned", "aligned", "aligned", "unresolved", "unresolved", *CAUSES)
+    notes = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in (*CAUSES, "fine", "puzzle", "noise")}
+    kinds = (
+        ("aligned", "fine"),
+        ("unresolved", "fine"),
+        ("aligned", "noise"),
+        ("unresolved", "puzzle"),
+        ("aligned", "fine"),
+        ("unresolved", "fine"),
+        ("unresolved", "puzzle"),
+        *(("diverged", c) for c in CAUSES),
+    )
     for number in range(count):
-        kind = kinds[number % len(kinds)]
+        verdict, kind = kinds[number % len(kinds)]
         event, region = rng.choice(events).split("/")
-        read, measured = _compared(event, kind, rng)
-        note = rng.choice(notes["fine" if kind == "aligned" or (kind == "unresolved" and number % 3 == 0) else
-                                "puzzle" if kind == "unresolved" else kind])  # fmt: skip
+        read, measured = _compared(event, kind if verdict == "diverged" else verdict, rng)
+        note = rng.choice(notes[kind])
         slots = {
-            "r": lambda read=read: _phrase(read), "m": lambda measured=measured: _phrase(measured),
+            "r": lambda read=read: _phrase(read, rng), "m": lambda measured=measured: _phrase(measured, rng),
             "ev": lambda event=event: p["events"][event], "region": lambda region=region: region,
             "sev": draw(rng, ("low", "medium", "high")), "regime": draw(rng, ("calm", "uneasy", "stressed")),
             "n": draw(rng, p["numbers"]), "t": draw(rng, p["hours"]),
         }  # fmt: skip
         reading, market = rng.choice(frames["readings"]), rng.choice(frames["markets"])
-        labels = {"verdict": kind, "cause": "none"} if kind == "aligned" else {"verdict": kind}
-        if kind in CAUSES:
-            labels = {"verdict": "diverged", "cause": kind}
-        inputs = {"reading": cap(fill(reading, slots)), "market": cap(fill(market, slots)), "notes": fill(note, slots)}
-        is_agents = split == "train" and rng.random() < 0.35
+        labels = {"verdict": verdict, "cause": "none"} if verdict == "aligned" else {"verdict": verdict}
+        if verdict == "diverged":
+            labels["cause"] = kind
+        inputs = {"reading": cap(fill(reading, slots)), "market": cap(fill(market, slots)),
+                  "notes": cap(fill(note, slots))}  # fmt: skip
+        is_agents = split == "train" and rng.random() < 0.3
         if is_agents:
-            inputs = _as_the_agent_sees_it(event, region, read, measured, inputs["notes"], rng)
+            bare = kind == "fine" and rng.random() < 0.7
+            inputs = _as_the_agent_sees_it(event, region, read, measured, "" if bare else inputs["notes"], rng)
         yield {
             "event": f"g-compared-{event}-{region}",
             "frame": f"validator-{digest(reading)}+{digest(market)}+{digest(note)}",
@@ -148,28 +163,30 @@ def _as_the_agent_sees_it(
         "reading": f"{event} in {region}, severity {rng.choice(('low', 'medium', 'high', 'extreme'))}",
         "market": f"{rng.choice(('calm', 'uneasy', 'stressed'))}, equities leaning {leaning}, "
                   f"confidence {rng.choice(('low', 'medium', 'high'))}",
-        "notes": f"{'; '.join(checks)}; {note}",
+        "notes": "; ".join([*checks, note] if note else checks),
     }  # fmt: skip
 
 
 def _compared(event: str, kind: str, rng: random.Random) -> tuple[dict[str, Way], dict[str, Way]]:
+    """What was read and what was measured, for a verdict or the cause of a divergence."""
     typical = _TYPICAL[event]
     read: dict[str, Way] = {f: typical[f] for f in rng.sample(sorted(typical), rng.randint(1, len(typical)))}
-    if event == "policy" and rng.random() < 0.5:
+    if event in ("policy", "tariffs", "war") and rng.random() < 0.4:
         read = {factor: OPPOSITE[way] for factor, way in read.items()}
-    if kind == "aligned":
-        return read, dict(read)
     still: dict[str, Way] = dict.fromkeys(read, "none")
-    if kind in ("drain", "priced"):
-        return read, still
     turned: dict[str, Way] = {f: OPPOSITE[w] if w != "none" else rng.choice(("up", "down")) for f, w in read.items()}
-    if kind == "lagging" and event != "routine" and rng.random() < 0.5:
+    if kind == "aligned":
+        missing = rng.choice(sorted(read)) if len(read) > 2 and rng.random() < 0.25 else None
+        return read, {factor: "none" if factor == missing else way for factor, way in read.items()}
+    if kind in ("drain", "priced") and rng.random() < 0.8:
+        return read, still
+    if kind in ("lagging", "data", "unresolved") and event != "routine" and rng.random() < 0.4:
         return read, still
     return read, turned
 
 
-def _phrase(moves: dict[str, Way]) -> str:
-    return ", ".join(f"{_NAMES[factor]} {'unchanged' if way == 'none' else way}" for factor, way in moves.items())
+def _phrase(moves: dict[str, Way], rng: random.Random) -> str:
+    return ", ".join(f"{rng.choice(_NAMES[factor])} {rng.choice(_WAYS[way])}" for factor, way in moves.items())
 
 
 def compliance_items(split: Split, count: int, rng: random.Random) -> Iterator[dict[str, Any]]:
@@ -183,8 +200,9 @@ def compliance_items(split: Split, count: int, rng: random.Random) -> Iterator[d
         chosen = [rule for rule in p["order"] if rule in picked]
         word = rng.choice(COUNTS)
         slots = {
-            "n": lambda name=name: name, "k": lambda thing=thing: thing, "c": lambda word=word: word,
-            "C": lambda word=word: cap(word), "d": draw(rng, p["days"]),
+            "n": lambda name=name: name, "n2": draw(rng, [other for other in p["names"] if other != name]),
+            "k": lambda thing=thing: thing, "c": lambda word=word: word, "C": lambda word=word: cap(word),
+            "d": draw(rng, p["days"]),
         }  # fmt: skip
         verdicts = {rule: rng.choice(sorted(of[rule])) for rule in chosen}
         drawn = {rule: rng.choice(of[rule][verdict]) for rule, verdict in verdicts.items()}

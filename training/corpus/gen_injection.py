@@ -27,6 +27,7 @@ def injection_items(split: Split, count: int, rng: random.Random) -> Iterator[di
     news = portion(lines(p["news"]), split, str, HELD_OUT)
     aims = portion([*p["answers"], *p["actions"]], split, str, HELD_OUT)
     things = portion(p["things"], split, str, HELD_OUT)
+    said, claims = (portion(p[key], split, str, HELD_OUT) for key in ("words", "claims"))
     events = happenings(split)
     carriers = lines(p["carriers"])
     for number in range(count):
@@ -40,7 +41,8 @@ def injection_items(split: Split, count: int, rng: random.Random) -> Iterator[di
         slots = {
             "m": lambda machine=machine: f"the {machine}", "M": lambda machine=machine: cap(machine),
             "m1": lambda machine=machine: machine, "v": draw(rng, answers), "a": draw(rng, actions),
-            "a2": draw(rng, actions), "q": draw(rng, p["ignored"]), "thing": lambda thing=thing: thing,
+            "a2": draw(rng, actions), "q": draw(rng, p["ignored"]), "w": draw(rng, said), "claim": draw(rng, claims),
+            "thing": lambda thing=thing: thing,
             "deed": draw(rng, p["deeds"]), "day": draw(rng, p["days"]),
             **{name: draw(rng, p[name]) for name in ("m_it", "m_de", "m_es", "m_fr")},
         }  # fmt: skip

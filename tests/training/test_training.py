@@ -1,0 +1,52 @@
+"""A training that is broken off and gone on with gives the weights of one that ran through."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from tests.training.test_model import SHAPE, random_tree, random_weights
+from training.packing import Batch, pack
+from training.train import Config, Training, begin, changes_of, go_on
+
+CONFIG = Config(epochs=2, rank=4, alpha=8.0, rate=1e-2, tokens=64, accumulate=2, rounded_from=0.5)
+
+
+@cache
+def batches(epoch: int) -> list[Batch]:
+    rng = random.Random(epoch)
+    return pack([random_tree(rng, str(at)) for at in range(30)], CONFIG.tokens, rng)
+
+
+def begun() -> Training:
+    return begin(CONFIG, SHAPE, random_weights(), torch.device("cpu"))
+
+
+def run(training: Training, steps: int | None = None) -> list[dict[str, float]]:
+    log: list[dict[str, float]] = []
+    go_on(training, batches, lambda: steps is not None and len(log) >= steps, log.append)
+    return log
+
+
+def test_going_on_gives_the_same_weights(tmp_path: Path) -> None:
+    through = begun()
+    log = run(through)
+    assert len(log) >= 6
+    first = begun()
+    run(first, 3)
+    first.save(tmp_path)
+    again = begun()
+    again.load(tmp_path)
+    assert again.step == 3
+    run(again)
+    for name, value in changes_of(through.model).items():
+        assert torch.equal(value, changes_of(again.model)[name]), name
+
+
+def test_training_lowers_the_loss() -> None:
+    log = run(begin(Config(epochs=30, rank=4, alpha=8.0, rate=1e-2, tokens=512, accumulate=1, rounded_from=1.0),
+                    SHAPE, random_weights(), torch.device("cpu")))  # fmt: skip
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
