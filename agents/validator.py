@@ -22,4 +22,12 @@ class Validation(BaseModel):
     because: tuple[str, ...]
 
 
+AS_READ, OTHERWISE = "factors that move as read", "factors that move otherwise"
+
+
+def comparison(as_read: int, otherwise: int) -> tuple[str, str]:
+    """The first two lines that the validator is offered: what a tool counted, so that it need not compare itself."""
+    return f"{AS_READ}: {as_read}", f"{OTHERWISE}: {otherwise}"
+
+
 VALIDATOR = Agent("validator", Validation, floor="Q4_0", value=3.0)

@@ -17,7 +17,7 @@ from finllm.agents.narrative import NARRATIVE
 from finllm.agents.probing import measure_quality
 from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER
-from finllm.agents.validator import VALIDATOR
+from finllm.agents.validator import VALIDATOR, comparison
 from finllm.errors import BackendError
 from finllm.events import EventBus, Progress
 from finllm.graphs.calibrate import open_llama
@@ -34,6 +34,7 @@ from finllm.scheduler.backends import Backend
 from finllm.scheduler.calibration import Quality
 from finllm.scheduler.filling import best
 from finllm.settings import Settings
+from finllm.tools.compared import compare
 from finllm.tools.scenario import SourceText
 
 THRESHOLD = 0.5
@@ -183,7 +184,9 @@ def _put(task: TaskName, row: Labelled) -> Question | None:
         return Question(NARRATIVE, _event(row.text), tuple(f"factors.{factor}.direction" for factor in row.right))
     if task is TaskName.validity:
         reading, market, notes = parts_of(row.text)
-        return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), notes)
+        found = compare(reading, market)
+        lines = (*comparison(found.as_read, found.otherwise), *notes)
+        return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), lines)
     clean = sanitised(row.text)
     cut = _cut(clean)
     if task is TaskName.injection and cut:

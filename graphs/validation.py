@@ -8,7 +8,7 @@ from typing import Any, Literal
 from langgraph.types import interrupt
 
 from finllm.agents.agent import Offered, judge
-from finllm.agents.validator import VALIDATOR
+from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.graphs.desk import RunContext
 from finllm.graphs.reading import NOT_READ, reading_of
 from finllm.graphs.state import Row, State, latest
@@ -35,7 +35,9 @@ async def validator(state: State, run: RunContext) -> Row:
         return {"checks": [], "second_checks": [], "verdict": "unresolved", "passes": passes}
     checks = checked(state, reading["judgement"])
     seconds = _second(state, reading["judgement"], table)
-    offered = [_as_evidence(check, state, table, run.request.as_of) for check in checks if check.support != "silent"]
+    spoken = [check for check in checks if check.support != "silent"]
+    lines = [_as_evidence(check, state, table, run.request.as_of) for check in spoken]
+    offered = [*_counted(spoken, lines, table, run.request.as_of), *lines]
     signal = latest(state, "market-signal")
     inputs = {"reading": _event(reading["judgement"]), "market": _market(signal)}
     opinion = await judge(VALIDATOR, inputs, {"because": offered}, run.caller("validator"))
@@ -128,6 +130,24 @@ def _as_evidence(check: FactorCheck, state: State, table: EvidenceTable, as_of: 
         formula=formula,
     )
     return Offered(id, f"{check.factor} {text}")
+
+
+def _counted(checks: list[FactorCheck], lines: list[Offered], table: EvidenceTable, as_of: dt.date) -> list[Offered]:
+    """On how many factors the reading is borne out, and on how many not: the model need not compare."""
+    sides = {AS_READ: {"supported"}, OTHERWISE: {"contradicted", "missed"}}
+    counts = {what: [line for check, line in zip(checks, lines, strict=True) if check.support in kinds]
+              for what, kinds in sides.items()}  # fmt: skip
+    texts = comparison(*(len(of) for of in counts.values()))
+    return [
+        Offered(
+            table.add(
+                len(of), "count", entity="reading", what=what, period="this event", as_of=as_of,
+                formula=f"count({', '.join(line.id for line in of)})",
+            ),
+            text,
+        )
+        for (what, of), text in zip(counts.items(), texts, strict=True)
+    ]  # fmt: skip
 
 
 def _event(judgement: dict[str, Any]) -> str:

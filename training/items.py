@@ -11,9 +11,10 @@ from finllm.agents.agent import LABELS, Agent, Offered, labels_of, render
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER
-from finllm.agents.validator import VALIDATOR
+from finllm.agents.validator import VALIDATOR, comparison
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Choose, Template, compile_template
+from finllm.tools.compared import compare
 from training.corpus.schema import (
     ComplianceItem,
     InjectionItem,
@@ -169,6 +170,8 @@ def counted(counts: tuple[int, int, int, int]) -> list[str]:
 def _validator(item: ValidatorItem) -> Question:
     inputs = {"reading": item.inputs.reading, "market": item.inputs.market}
     lines = item.inputs.notes.split("; ") if item.register_ == "agent" else [item.inputs.notes]
+    found = compare(item.inputs.reading, item.inputs.market)
+    lines = [*comparison(found.as_read, found.otherwise), *lines]
     labels = {"verdict": (item.labels.verdict,)}
     if item.labels.verdict == "diverged" and item.labels.cause is not None:
         labels["cause"] = (item.labels.cause,)
