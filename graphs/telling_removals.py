@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from finllm.errors import InputError
 from finllm.graphs.asking import Asking
 from finllm.graphs.explanation import Bound
 from finllm.graphs.faithfulness import Faithfulness, Finding, finding
@@ -56,7 +57,10 @@ def _follows(teller: Teller, one: Influence, label: str, moved: Moved, what_if: 
         return ""
     row = one.judged.ids[label]
     source = next((source["id"] for source in teller.state["sources"] if source["evidence"] == row), None)
-    verdict = what_if.read(calls_of(moved.choices), without=source)
+    try:
+        verdict = what_if.read(calls_of(moved.choices), without=source)
+    except InputError:
+        return "; there is too little history to say what follows"
     if verdict == what_if.base:
         return "; the book would move as it does"
     flip = changes(what_if.base, verdict)

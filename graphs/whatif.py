@@ -5,12 +5,14 @@ Everything from the reading on is computed again by the tools; what the agents s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, cast
 
+from finllm.errors import InputError
 from finllm.graphs.closing import rule_facts
 from finllm.graphs.desk import RunContext
 from finllm.graphs.reading import reading_of
@@ -124,12 +126,18 @@ class WhatIf:
                 for size in sizes:
                     would = {"direction": direction, "size": size}
                     asked = None if len(sizes) > 1 else chance
-                    yield Otherwise(factor, was, told(would), asked, at == 0, self.read({factor: would}))
+                    yield from self._one(factor, was, would, asked, at == 0)
             if call["size"] == "none":
                 continue
             for at, (size, chance) in enumerate(_others(choices[f"factors.{factor}.size"], call["size"])):
                 would = {"direction": call["direction"], "size": size}
-                yield Otherwise(factor, was, told(would), chance, at == 0, self.read({factor: would}))
+                yield from self._one(factor, was, would, chance, at == 0)
+
+    def _one(
+        self, factor: FactorId, was: str, would: dict[str, str], chance: float | None, next: bool
+    ) -> Iterator[Otherwise]:
+        with contextlib.suppress(InputError):  # too little history for a move of that size: there is no such result
+            yield Otherwise(factor, was, told(would), chance, next, self.read({factor: would}))
 
     def smallest_steps(self) -> list[Step]:
         """For each factor the smallest change of its move that flips the verdict, smallest first.

@@ -100,6 +100,7 @@ def test_bad_input_exits_with_2_and_says_what_mends_it(arguments: tuple[str, ...
 def test_a_run_is_explained_once_its_report_is_out(told: Cli, story: Path, tmp_path: Path) -> None:
     said = told("run", story, "--explain", "--json", "--out", tmp_path / "out")
     assert said.code == 0
+    assert "there is no explanation" not in said.err, said.err
     kept = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
     assert kept["run_id"] == said.json["run_id"]
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == said.json
