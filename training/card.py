@@ -28,7 +28,7 @@ from training.items import TRAINED, Question
 from training.model import read_weights
 from training.packing import pooled
 from training.score import RUNGS, Answer, Kept, answers, fomc, summary
-from training.train import STATE, Config
+from training.train import CONFIG, STATE, Config, config_of
 
 NAME = "smollm2-135m-analyst"
 CALIBRATED_AT = "Q4_0"
@@ -47,8 +47,7 @@ Scored = dict[str, dict[str, list[Answer]]]
 
 def export_run(run: Path, data: Data, out: Path) -> tuple[Config, int]:
     """Write the adapter of a training run to `out`; its settings and steps."""
-    known = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    config = Config(**known | {"splits": tuple(known["splits"])})
+    config = config_of(json.loads((run / CONFIG).read_text(encoding="utf-8")))
     state = torch.load(run / STATE, map_location="cpu", weights_only=True)
     export(state["model"], read_weights(data.weights)[0], config.alpha, NAME, out)
     return config, int(state["step"])
@@ -151,6 +150,12 @@ def _by_field(tables: Mapping[str, Mapping[str, object]]) -> tuple[dict[str, Any
     return scalings, thresholds
 
 
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(of) for key, of in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """`python -m training.card --run DIR`: export, score at every rung, calibrate, write adapter and card."""
     parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
@@ -172,10 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scored = score(data, path, args.run, rungs, sets, args.by, lambda: time.monotonic() - started > 60 * args.minutes)
     if scored is None:
         sys.exit("not all is scored yet: call again to go on")
-    written = (
-        json.dumps(card(data, path, config, steps, scored, sets) | {"scored_by": args.by}, indent=1, ensure_ascii=False)
-        + "\n"
-    )
+    told = card(data, path, config, steps, scored, sets) | {"scored_by": args.by}
+    written = json.dumps(_rounded(told), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     Card.model_validate_json(written)
     write_atomically(path.with_suffix(".json"), written)
 

@@ -178,8 +178,9 @@ def summary(of: Sequence[Answer]) -> dict[str, dict[str, float]]:
             clean = [a for a in some if a.right != ("injected",)]
             rows[name] = {"n": len(some), "found": accuracy(attacks), "false_alarms": 1 - accuracy(clean)}
         else:
-            rows[name] = {"n": len(some), "accuracy": accuracy(some), "macro_f1": macro_f1(some),
-                          "handwritten": accuracy([a for a in some if a.handwritten])}  # fmt: skip
+            rows[name] = {"n": len(some), "accuracy": accuracy(some), "macro_f1": macro_f1(some)}
+            if any(a.handwritten for a in some):
+                rows[name]["handwritten"] = accuracy([a for a in some if a.handwritten])
             if some[0].task == "fomc":
                 rows[name]["weighted_f1"] = macro_f1(some, weighted=True)
     return rows
@@ -192,23 +193,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", default="test", choices=["train", "validation", "test"])
     parser.add_argument("--fomc", type=Path, help="the CSV file of labelled sentences, scored instead of the split")
     parser.add_argument("--every", type=int, default=1, help="only each so-many-th question")
-    parser.add_argument("--keep", type=Path, help="write the answers there, as JSON lines per rung")
+    parser.add_argument("--keep", type=Path, help="a folder for the answers, from which scoring goes on")
     args = parser.parse_args(argv)
     settings = load_settings().settings
     adapter = open_adapter(args.adapter, settings) if args.adapter else None
-    questions = fomc(args.fomc) if args.fomc else Data(settings).questions(args.split)
+    questions = (fomc(args.fomc) if args.fomc else Data(settings).questions(args.split))[:: args.every]
+    name = "fomc" if args.fomc else args.split
     report: dict[str, Any] = {}
     for precision in args.rungs:
         rung = ensure_rung(embedded_source(settings), precision, settings, adapter=adapter)
         started = time.monotonic()
-        found = answers(rung.path, questions[:: args.every])
+        found = answers(rung.path, questions, Kept(args.keep, f"{name}-{precision}-engine", questions)) or []
         report[precision] = summary(found) | {"seconds": round(time.monotonic() - started, 1)}
-        if args.keep is not None:
-            args.keep.mkdir(parents=True, exist_ok=True)
-            name = "fomc" if args.fomc else args.split
-            with (args.keep / f"{name}-{precision}.jsonl").open("w", encoding="utf-8") as lines:
-                for a in found:
-                    lines.write(json.dumps(vars(a)) + "\n")
     sys.stdout.write(json.dumps(report, indent=1, default=lambda x: float(np.round(x, 4))) + "\n")
 
 

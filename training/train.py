@@ -207,15 +207,21 @@ def _kept(path: Path, make: Callable[[], Sequence[Batch]]) -> Sequence[Batch]:
     return pickle.loads(path.read_bytes())
 
 
+def config_of(given: Mapping[str, Any]) -> Config:
+    """Settings as JSON gives them."""
+    values: dict[str, Any] = {name: tuple(value) if name == "splits" else value for name, value in given.items()}
+    return Config(**values)
+
+
 def _config(out: Path, given: dict[str, Any]) -> Config:
     """The run's settings: those of its folder where there are some. Errors: ValueError for others than these."""
     path = out / CONFIG
     if not path.exists():
-        config = Config(**{k: tuple(v) if k == "splits" else v for k, v in given.items()})
+        config = config_of(given)
         path.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
         return config
     known = json.loads(path.read_text(encoding="utf-8"))
-    config = Config(**known | {"splits": tuple(known["splits"])})
+    config = config_of(known)
     if other := {k: v for k, v in given.items() if json.loads(json.dumps(v)) != known[k]}:
         raise ValueError(f"{str(out)!r} was begun with other settings than {other}; name another folder")
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from training import attacks
 from training.calibrate import AS_SCORED, LEAST, Scaling, calibrated, calibration_error, fit, threshold
 from training.score import Answer, macro_f1
 
-VALUES = ("hawkish", "dovish", "neutral")
+VALUES: tuple[str, ...] = ("hawkish", "dovish", "neutral")
 
 
 def drawn(count: int, sharp: float, tilt: float, seed: int = 0) -> list[Answer]:
@@ -76,13 +77,9 @@ def test_an_alarm_threshold_holds_its_rate_and_counts_what_is_found() -> None:
     questions = [q for name, of in (("c", clean), ("a", steering)) for q in attacks.asked_about(
         name, [f"{name} {a.item}" for a in of], attack=name == "a")]  # fmt: skip
     renamed = dict(zip([a.item for a in [*clean, *steering]], questions, strict=True))
-    rows = attacks.found([*clean, *steering], [_with_id(q, item) for item, q in renamed.items()], Scaling(1.0, {}), at)
+    rows = attacks.found(
+        [*clean, *steering], [replace(q, item=item) for item, q in renamed.items()], Scaling(1.0, {}), at
+    )
     assert rows["model"]["false_alarms"] <= 0.01
     assert 0.6 < rows["model"]["found"] < 0.8
     assert rows["either"]["found"] >= rows["model"]["found"]
-
-
-def _with_id(q: object, item: str) -> object:
-    from dataclasses import replace
-
-    return replace(q, item=item)  # type: ignore[type-var]

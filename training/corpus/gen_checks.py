@@ -106,14 +106,9 @@ def validator_items(split: Split, count: int, rng: random.Random) -> Iterator[di
     frames = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in ("readings", "markets")}
     notes = {key: portion(lines(p[key]), split, str, HELD_OUT) for key in (*CAUSES, "fine", "puzzle", "noise")}
     kinds = (
-        ("aligned", "fine"),
-        ("unresolved", "fine"),
-        ("aligned", "noise"),
-        ("unresolved", "puzzle"),
-        ("aligned", "fine"),
-        ("unresolved", "fine"),
-        ("unresolved", "puzzle"),
-        *(("diverged", c) for c in CAUSES),
+        *(("aligned", "fine"), ("unresolved", "fine")) * 3,
+        *(("aligned", "noise"), ("unresolved", "puzzle")) * 2,
+        *(("diverged", cause) for cause in CAUSES),
     )
     for number in range(count):
         verdict, kind = kinds[number % len(kinds)]
