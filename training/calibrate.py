@@ -89,8 +89,11 @@ def believed(of: Sequence[Answer], scaling: Scaling) -> tuple[npt.NDArray[np.flo
 
 
 def calibration_error(of: Sequence[Answer], scaling: Scaling) -> float:
-    """Expected calibration error of the chosen values over 15 bins of equal width (Guo et al. 2017, eq. 3)."""
-    top, good = believed(of, scaling)
+    """Expected calibration error of the chosen values over 15 bins of equal width (Guo et al. 2017, eq. 3).
+
+    Answers of which more than one value is right have no one probability to hold against it, and are left out.
+    """
+    top, good = believed([a for a in of if len(a.right) == 1], scaling)
     bins = np.minimum((top * BINS).astype(int), BINS - 1)
     return float(sum(abs(top[bins == b].sum() - good[bins == b].sum()) for b in np.unique(bins)) / len(top))
 
