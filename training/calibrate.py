@@ -133,6 +133,6 @@ def calibrate(validation: Sequence[Answer], test: Sequence[Answer]) -> dict[str,
         if name in held:
             row["before"] = calibration_error(held[name], AS_SCORED)
             row["after"] = calibration_error(held[name], scaling)
-            row["tested"] = len(held[name])
+            row["tested"] = sum(len(a.right) == 1 for a in held[name])
         found[name] = row
     return found
