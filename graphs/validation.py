@@ -141,7 +141,7 @@ def _counted(checks: list[FactorCheck], lines: list[Offered], table: EvidenceTab
     return [
         Offered(
             table.add(
-                len(of), "count", entity="reading", what=what, period="this event", as_of=as_of,
+                len(of), "count", entity="factor checks", what=what, period="this event", as_of=as_of,
                 formula=f"count({', '.join(line.id for line in of)})",
             ),
             text,

@@ -92,8 +92,8 @@ def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def ladder_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A home whose ladder holds the real edge and deep rungs once a backend has been asked for."""
-    return Settings(home=tmp_path_factory.mktemp("ladder"), threads=1)
+    """A home whose ladder holds the real edge and deep rungs, as the model comes, once a backend has been asked for."""
+    return Settings(home=tmp_path_factory.mktemp("ladder"), threads=1, adapter="none")
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_only_the_labelled_fields_are_asked() -> None:
     probe = next(probe for probe in probe_set("narrative").items if "stance" in probe.expected)
     fields = [step.field for step in template_of(NARRATIVE, probe, {"stance"}) if isinstance(step, Choose)]
     assert fields == ["stance"]
-    with pytest.raises(ValueError, match="narrative has no field"):
+    with pytest.raises(ValueError, match="the template has no field"):
         template_of(NARRATIVE, probe, {"mood"})
 
 

@@ -39,8 +39,10 @@ RUN_AGAIN = {"validator", "market_signal", "narrative"}
 
 
 def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command that hears an interrupt, also where the tests themselves were started to ignore it."""
     return subprocess.Popen([FINLLM, *arguments, "--json"], env={**os.environ, "FINLLM_HOME": str(home)},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip  # noqa: PLW1509
 
 
 def finish(home: Path, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -260,7 +260,7 @@ def test_an_adapter_can_be_loaded_and_dropped_while_the_server_runs(server: Serv
 
 
 def test_a_shared_prefix_is_read_once_and_the_usage_says_so(backend: VllmBackend) -> None:
-    request = again(prompt=Prompt("You are a risk analyst.", "Tankers wait outside the strait. " * 60))
+    request = again(prompt=Prompt("You are a risk analyst.", "Freight rates climb by the day. " * 60))
     before = backend.used
     first, second = bounded(backend.generate(request)), bounded(backend.generate(request))
     assert first.cached_tokens < first.prompt_tokens / 4
