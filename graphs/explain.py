@@ -75,8 +75,8 @@ def _told(run: RunContext, state: State, asking: Asking, found: list[Influence],
     before = all_on_record(run.desk.ledger, {one.weights for one in pairs}, but=run.run_id)
     if before:
         every = [*before, *pairs]
-        tests |= {f"{what} of all runs": tested(every, kind) for what, kind in
-                  (("citations", "cited"), ("decisive lines", "mover"))}  # fmt: skip
+        tests["citations of all runs"] = tested(every, "cited")
+        tests["decisive lines of all runs"] = tested(every, "mover")
     chapters = (
         Chapter("What drove the result", tuple(drove(teller, what_if, title))),
         Chapter("What would flip it: a factor read otherwise", tuple(by_reading(teller, what_if))),

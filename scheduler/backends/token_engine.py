@@ -34,8 +34,8 @@ class TokenEngine(Protocol):
     """An engine as one request's walk sees it. Tokens of text are those of data: no control token comes of it."""
 
     @property
-    def cached(self) -> int:
-        """Tokens that the first question did not compute, because the engine knew them."""
+    def computed(self) -> int | None:
+        """Tokens that the first round computed, those of its branches too; None where the engine does not tell."""
         ...
 
     async def chat(self, prompt: Prompt) -> list[int]: ...
@@ -76,7 +76,9 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
             reply = written.text
     output = position.used - prompt_tokens
     seconds = time.monotonic() - started
-    return Generation(filled.text, filled.choices, prompt_tokens, output, seconds, min(engine.cached, prompt_tokens))
+    computed = prompt_tokens if engine.computed is None else engine.computed
+    cached = min(max(prompt_tokens - computed, 0), prompt_tokens)
+    return Generation(filled.text, filled.choices, prompt_tokens, output, seconds, cached)
 
 
 class _Position:

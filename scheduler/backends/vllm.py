@@ -147,17 +147,17 @@ class _Served:
     def __init__(self, backend: VllmBackend, priority: int) -> None:
         self._backend = backend
         self._priority = priority
-        self._cached: int | None = None
+        self._computed: int | None = None
         self.chat = backend.chat
         self.tokens = backend.tokens
 
     @property
-    def cached(self) -> int:
-        return self._cached or 0
+    def computed(self) -> int | None:
+        return self._computed
 
     async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> Sequence[Mapping[int, float]]:
         scores, usage = await self._backend.score(prompts, candidates, self._priority)
-        self._cached = usage.cached if self._cached is None else self._cached
+        self._computed = usage.prompt - usage.cached if self._computed is None else self._computed
         return scores
 
     async def write(self, prompt: Sequence[int], step: Write, seed: int) -> Written:

@@ -91,9 +91,9 @@ def digest(folder: Path) -> str:
 
 
 class _Engine:
-    """`AsyncLLM` as a `TokenEngine` of all requests, which therefore tells none what was cached for it."""
+    """`AsyncLLM` as a `TokenEngine` of all requests, which therefore tells none what it computed for it."""
 
-    cached = 0
+    computed = None
 
     def __init__(self, engine: Any) -> None:
         self._engine: Any = engine

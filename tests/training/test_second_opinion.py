@@ -11,7 +11,7 @@ import pytest
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import NAME, SecondOpinion
 from training.corpus.build import Corpus
-from training.corpus.schema import SPLITS, InjectionItem, ReadingItem, StanceItem
+from training.corpus.schema import SPLITS, InjectionItem, Item, ReadingItem, Split, StanceItem
 from training.pool import Pair, fit_weight
 from training.second_opinion import FIELDS, Plan, example_of, examples_of, fit, temperature
 
@@ -21,7 +21,7 @@ SMALL = Plan(frozen=5, rank=2, epochs=2, drawn=4)
 @pytest.fixture(scope="module")
 def small(corpus: Corpus) -> Corpus:
     kinds = (StanceItem, ReadingItem, InjectionItem)
-    drawn = {
+    drawn: dict[Split, list[Item]] = {
         split: [item for kind in kinds for item in corpus.items[split] if isinstance(item, kind)] for split in SPLITS
     }
     return Corpus({split: items[:: len(items) // 40] for split, items in drawn.items()}, 0)
