@@ -156,6 +156,9 @@ class _Served:
         return self._computed
 
     async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> Sequence[Mapping[int, float]]:
+        """Scores; a call's first prompt goes alone: of a request with several the server tells the last one's cache."""
+        if self._computed is None and len(prompts) > 1:
+            return [*await self.score(prompts[:1], candidates), *await self.score(prompts[1:], candidates)]
         scores, usage = await self._backend.score(prompts, candidates, self._priority)
         self._computed = usage.prompt - usage.cached if self._computed is None else self._computed
         return scores
