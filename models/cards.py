@@ -66,6 +66,8 @@ def adapter_for(source: ModelSource, settings: Settings) -> tuple[Adapter | None
 
 
 def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapter, Card | None]:
+    if not path.expanduser().is_file():
+        raise InputError(f"no adapter at {str(path)!r}", fix="set FINLLM_ADAPTER to auto, none, or a GGUF LoRA file")
     adapter = open_adapter(path, settings)
     beside = adapter.path.with_suffix(".json")
     if not beside.is_file():

@@ -102,5 +102,5 @@ def test_a_card_that_tells_of_something_else_is_refused(
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no model at .*nothing\.gguf"):
+    with pytest.raises(InputError, match=r"no adapter at .*nothing\.gguf"):
         adapter_for(SOURCE, settings(tmp_path, str(tmp_path / "nothing.gguf")))
