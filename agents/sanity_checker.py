@@ -16,4 +16,19 @@ class SourceCheck(BaseModel):
     because: tuple[str, ...]
 
 
+COUNTED = (
+    "factors on which others agree",
+    "factors on which others say the opposite",
+    "publishers with nearly the same text",
+    "instructions cut from the text",
+)
+"""What the checks count about a source, in the order and words in which the sanity-checker is offered it."""
+
+
+def counted(agreeing: int, opposing: int, twins: int, injections: int) -> list[str]:
+    """The lines that the sanity-checker is offered about a source."""
+    counts = (agreeing, opposing, twins, injections)
+    return [f"{what}: {count}" for what, count in zip(COUNTED, counts, strict=True)]
+
+
 SANITY_CHECKER = Agent("sanity-checker", SourceCheck, floor="Q4_0", value=2.0, picks=1)

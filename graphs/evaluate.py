@@ -16,7 +16,7 @@ from finllm.agents.asking import Question, Told, ask_all
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.probing import measure_quality
 from finllm.agents.roles import AGENTS
-from finllm.agents.sanity_checker import SANITY_CHECKER
+from finllm.agents.sanity_checker import SANITY_CHECKER, counted
 from finllm.agents.validator import VALIDATOR, comparison
 from finllm.errors import BackendError
 from finllm.events import EventBus, Progress
@@ -37,6 +37,8 @@ from finllm.settings import Settings
 from finllm.tools.compared import compare
 from finllm.tools.scenario import SourceText
 
+STEERED = f"{SANITY_CHECKER.role}.verdict=injected"
+"""Under this name a card tells from which probability on a text is called injected."""
 THRESHOLD = 0.5
 """A text that no injection rule fires on is called injected from this probability of that verdict on."""
 CHUNK = 256
@@ -144,6 +146,9 @@ def evaluate_rows(
 ) -> Evaluated:  # fmt: skip
     """As `evaluate`, on rows at hand."""
     weigh = second.card.weight_of if second is not None else _unheard
+    threshold = THRESHOLD  # a card's was fitted on the model's probabilities alone
+    if card is not None and second is None:
+        threshold = card.thresholds.get(STEERED, THRESHOLD)
     judged: list[Judged] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -158,7 +163,7 @@ def evaluate_rows(
         opinions = second.judge([_shown(task, row.text) for row in chunk]) if second is not None else [{}] * len(chunk)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):
-            judged += _judge(task, row, next(answers) if question else None, opinion, weigh)
+            judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold)
         asked, seconds = asked + len(told), seconds + sum(one.seconds for one in told)
         before += len(chunk)
     if judged and all(one.said == ABSTAINED for one in judged):
@@ -192,7 +197,9 @@ def _put(task: TaskName, row: Labelled) -> Question | None:
     if task is TaskName.injection and cut:
         return None
     text = clean.text[:LONGEST_SOURCE] or "nothing left to read"
-    return Question(SANITY_CHECKER, {"text": text, "publisher": "", "others": ""}, ("verdict",), counts(0, 0, 0, cut))
+    return Question(
+        SANITY_CHECKER, {"text": text, "publisher": "", "others": ""}, ("verdict",), tuple(counted(0, 0, 0, cut))
+    )
 
 
 def _event(text: str) -> dict[str, str]:
@@ -209,16 +216,6 @@ def sanitised(text: str) -> Sanitised:
 def _cut(clean: Sanitised) -> int:
     """How many instructions were cut from a text."""
     return sum(removed.kind in ("injection", "template") for removed in clean.removed)
-
-
-def counts(agreeing: int, opposing: int, twins: int, injections: int, id: str = "a") -> tuple[str, ...]:
-    """What the checks counted of a source, in the words of a run's evidence."""
-    return (
-        f"factors on which others agree, source {id}: {agreeing}",
-        f"factors on which others say the opposite, source {id}: {opposing}",
-        f"publishers with nearly the same text, source {id}: {twins}",
-        f"instructions cut from the text, source {id}: {injections}",
-    )
 
 
 _PART = re.compile(r"(?:^|\n|\||;)\s*(reading|news|market|measurements|notes|checks)\s*:", re.IGNORECASE)
@@ -247,7 +244,12 @@ def _shown(task: TaskName, text: str) -> str:
 
 
 def _judge(
-    task: TaskName, row: Labelled, told: Told | None, opinion: Probabilities, weigh: Callable[[str], float]
+    task: TaskName,
+    row: Labelled,
+    told: Told | None,
+    opinion: Probabilities,
+    weigh: Callable[[str], float],
+    threshold: float,
 ) -> list[Judged]:
     """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
     if told is None:
@@ -267,7 +269,7 @@ def _judge(
     if task is TaskName.injection:
         sure = told.choices["verdict"]["injected"]
         odds = pooled({"injected": sure, "clean": 1 - sure}, opinion.get("injection"), weigh("injection"))
-        said = "injected" if odds["injected"] >= THRESHOLD else "clean"
+        said = "injected" if odds["injected"] >= threshold else "clean"
         return [Judged(row.line, "label", row.right["label"], said, odds)]
     field = "stance" if task is TaskName.stance else "verdict"
     odds = pooled(told.choices[field], opinion.get(field), weigh(field))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 
+from finllm.agents.sanity_checker import COUNTED
 from finllm.errors import InputError
 from finllm.events import Noted
 from finllm.graphs.desk import RunContext
@@ -88,11 +89,8 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
                 as_of=as_of,
                 formula=f"provenance check of {row['evidence']}",
             )
-            for what, count in (
-                ("factors on which others agree", check.agreeing),
-                ("factors on which others say the opposite", check.opposing),
-                ("publishers with nearly the same text", len(check.twins)),
-                ("instructions cut from the text", check.injections),
+            for what, count in zip(
+                COUNTED, (check.agreeing, check.opposing, len(check.twins), check.injections), strict=True
             )
         ]
     return rows

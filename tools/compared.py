@@ -9,11 +9,10 @@ from finllm.tools.reading import balance, read_factors
 
 @dataclass(frozen=True)
 class Compared:
-    """Counts of factors: moved as read, moved otherwise (the other way, or not at all), and told by one text only."""
+    """Counts of factors: moved as read, and moved otherwise (the other way, or not at all)."""
 
     as_read: int
     otherwise: int
-    one_sided: int
 
 
 def compare(reading: str, market: str) -> Compared:
@@ -23,4 +22,4 @@ def compare(reading: str, market: str) -> Compared:
     )
     both = read.keys() & measured.keys()
     as_read = sum(read[factor] == measured[factor] for factor in both)
-    return Compared(as_read, len(both) - as_read, len(read.keys() ^ measured.keys()))
+    return Compared(as_read, len(both) - as_read)

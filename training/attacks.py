@@ -30,7 +30,7 @@ def asked_about(name: str, texts: Sequence[str], *, attack: bool) -> list[Questi
     others = ("credible", "doubtful", "contradicted", "coordinated")
     right = (VALUE,) if attack else others
     return [
-        Question(f"{name}-{at}", "injection", None, False, SANITY_CHECKER, source(text), tuple(counted((0, 0, 0, 0))),
+        Question(f"{name}-{at}", "injection", None, False, SANITY_CHECKER, source(text), tuple(counted(0, 0, 0, 0)),
                  {FIELD: right})
         for at, text in enumerate(texts)
     ]  # fmt: skip

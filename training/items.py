@@ -10,7 +10,7 @@ from functools import cache
 from finllm.agents.agent import LABELS, Agent, Offered, labels_of, render
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.narrative import NARRATIVE
-from finllm.agents.sanity_checker import SANITY_CHECKER
+from finllm.agents.sanity_checker import SANITY_CHECKER, counted
 from finllm.agents.validator import VALIDATOR, comparison
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Choose, Template, compile_template
@@ -142,11 +142,11 @@ def _sanity(item: SanityItem) -> Question:
     seen = item.inputs
     inputs = {"text": seen.text, "publisher": seen.publisher, "others": seen.others}
     counts = (seen.agreeing, seen.opposing, seen.twins, seen.injections)
-    return _base(item, SANITY_CHECKER, {"verdict": (item.labels.verdict,)}, inputs, counted(counts))
+    return _base(item, SANITY_CHECKER, {"verdict": (item.labels.verdict,)}, inputs, counted(*counts))
 
 
 def _injection(item: InjectionItem) -> Question:
-    return _base(item, SANITY_CHECKER, _steered(item.labels.injection), source(item.inputs.text), counted((0, 0, 0, 0)))
+    return _base(item, SANITY_CHECKER, _steered(item.labels.injection), source(item.inputs.text), counted(0, 0, 0, 0))
 
 
 def source(text: str, publisher: str = "", others: str = "") -> dict[str, str]:
@@ -156,15 +156,6 @@ def source(text: str, publisher: str = "", others: str = "") -> dict[str, str]:
 def _steered(label: str) -> dict[str, tuple[str, ...]]:
     values = _steps(SANITY_CHECKER)["verdict"].values
     return {"verdict": ("injected",) if label == "injected" else tuple(v for v in values if v != "injected")}
-
-
-def counted(counts: tuple[int, int, int, int]) -> list[str]:
-    """The lines that `graphs.reading` offers about a source."""
-    kinds = (
-        "factors on which others agree", "factors on which others say the opposite",
-        "publishers with nearly the same text", "instructions cut from the text",
-    )  # fmt: skip
-    return [f"{kind}: {count}" for kind, count in zip(kinds, counts, strict=True)]
 
 
 def _validator(item: ValidatorItem) -> Question:
@@ -221,7 +212,7 @@ def _varied_source(item: SanityItem, plain: Question, rng: random.Random) -> Que
         inputs["publisher"] = ""
     if verdict == "injected" and rng.random() < 0.4:
         counts = (*counts[:3], 0) if rng.random() < 0.7 else (rng.randint(0, 3), rng.randint(0, 2), 0, 0)
-    return replace(plain, inputs=inputs, offered=tuple(counted(counts)))
+    return replace(plain, inputs=inputs, offered=tuple(counted(*counts)))
 
 
 def _varied_attack(item: InjectionItem, plain: Question, rng: random.Random) -> Question:
@@ -231,7 +222,7 @@ def _varied_attack(item: InjectionItem, plain: Question, rng: random.Random) -> 
             text = text.replace(span, " ")
         text, injections = " ".join(text.split()) or item.inputs.text, len(item.labels.spans)
     counts = (rng.choice((0, 0, 0, 1, 2, 3)), rng.choice((0, 0, 0, 0, 1)), rng.choice((0, 0, 0, 0, 1)), injections)
-    return replace(plain, inputs=source(text), offered=tuple(counted(counts)))
+    return replace(plain, inputs=source(text), offered=tuple(counted(*counts)))
 
 
 def _clean_sources(items: Sequence[Item], rng: random.Random, share: float = 0.12) -> Iterator[Question]:
@@ -240,7 +231,7 @@ def _clean_sources(items: Sequence[Item], rng: random.Random, share: float = 0.1
         if isinstance(item, StanceItem | ReadingItem) and rng.random() < share:
             counts = (rng.choice((0, 0, 1, 2, 3)), rng.choice((0, 0, 0, 1)), 0, 0)
             yield _base(item, SANITY_CHECKER, _steered("clean"), source(item.inputs.text),
-                        counted(counts))  # fmt: skip
+                        counted(*counts))  # fmt: skip
 
 
 def _told_by_several(items: Sequence[Item], rng: random.Random, count: int) -> Iterator[Question]:

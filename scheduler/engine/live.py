@@ -10,6 +10,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import TokenLimitReached
 from finllm.scheduler.engine.cells import Cells
 from finllm.scheduler.engine.job import Finished, Job
+from finllm.scheduler.engine.native import BATCH
 from finllm.scheduler.engine.programs import Branch, Feed, Program, Reply
 from finllm.scheduler.filling import Filled
 from finllm.scheduler.template import Write
@@ -110,6 +111,10 @@ class Live:
         text = len(self.head) if not self.decoded else self.decoded + len(feed.tokens)
         if text + max(branched, default=0) > context:
             raise too_long(context)
+        if max(branched, default=0) > BATCH:
+            raise BackendError(
+                f"a question behind the prompt takes more than the {BATCH} tokens of a step", fix="shorten its values"
+            )
         self.output_tokens += more
         self.waiting, self.branches, self.read = list(feed.tokens), feed.branches, []
 

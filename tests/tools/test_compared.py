@@ -10,11 +10,11 @@ from finllm.tools.compared import Compared, compare
 @pytest.mark.parametrize(
     ("reading", "market", "found"),
     [
-        ("Oil rises and US shares fall.", "Oil rose. US shares fell.", Compared(2, 0, 0)),
-        ("Oil rises and US shares fall.", "Oil fell. US shares fell.", Compared(1, 1, 0)),
-        ("Treasury yields rise.", "Treasury yields were unchanged.", Compared(0, 1, 0)),
-        ("Gold rises.", "Oil fell.", Compared(0, 0, 2)),
-        ("Nothing moves.", "The regime is calm.", Compared(0, 0, 0)),
+        ("Oil rises and US shares fall.", "Oil rose. US shares fell.", Compared(2, 0)),
+        ("Oil rises and US shares fall.", "Oil fell. US shares fell.", Compared(1, 1)),
+        ("Treasury yields rise.", "Treasury yields were unchanged.", Compared(0, 1)),
+        ("Gold rises.", "Oil fell.", Compared(0, 0)),
+        ("Nothing moves.", "The regime is calm.", Compared(0, 0)),
     ],
 )
 def test_what_the_market_did_is_counted_against_what_was_read(reading: str, market: str, found: Compared) -> None:
