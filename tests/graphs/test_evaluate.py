@@ -10,7 +10,8 @@ import pytest
 
 from finllm.errors import BackendError, InputError
 from finllm.events import EventBus, Progress
-from finllm.graphs.evaluate import THRESHOLD, TaskName, evaluate, parts_of, pooled, probe_scores
+from finllm.graphs.evaluate import STEERED, TaskName, evaluate, parts_of, pooled, probe_scores
+from finllm.models.cards import Card
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.template import Choose
 from finllm.testing import ScriptedBackend
@@ -63,7 +64,9 @@ def test_a_rule_decides_an_injection_and_else_the_agents_probability(tmp_path: P
     found = evaluate(TaskName.injection, path, backend, EventBus())
     assert [one.said for one in found.judged] == ["injected", "injected", "clean"]
     assert found.asked == 2
-    assert all(0 < THRESHOLD < 1 for _ in found.judged)
+    card = Card(name="", base_sha256="", adapter_sha256="", prompts={}, calibration={}, thresholds={STEERED: 0.999})
+    strict = evaluate(TaskName.injection, path, backend, EventBus(), card=card)
+    assert [one.said for one in strict.judged] == ["injected", "clean", "clean"]
 
 
 def test_what_was_cut_is_told_to_the_sanity_checker(tmp_path: Path) -> None:
