@@ -29,6 +29,7 @@ from finllm.cli import (
     run,
     scenarios,
     signals,
+    simulate,
     stress,
 )
 from finllm.cli import eval as evaluation
@@ -82,6 +83,7 @@ read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)
 calibrate.add_to(app)
+simulate.add_to(app)
 evaluation.add_to(app)
 doctor.add_to(app)
 config.add_to(app)

@@ -1,0 +1,203 @@
+"""Backends as a placement sees them: what each can do, and what it is doing now, as arrays over backends and slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finllm.scheduler.calibration import Provenance, RungCalibration
+from finllm.scheduler.task import PRECISIONS, Tier
+
+CHUNK = 512
+"""Prompt tokens that an engine puts through between two decoding steps, at most."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Speed and energy of a backend. `decode`: batch → tokens/s of all its sequences together; joules are per token."""
+
+    prefill: float
+    decode: Mapping[int, float]
+    prefill_joules: float
+    decode_joules: Mapping[int, float]
+    energy: Provenance = "modelled"
+
+    @classmethod
+    def of(cls, taken: RungCalibration) -> Profile:
+        """What a calibration measured."""
+        rates = taken.speed.decode
+        return cls(
+            taken.speed.prefill_tokens_per_second,
+            {rate.batch: rate.tokens_per_second for rate in rates},
+            taken.speed.prefill_joules_per_token,
+            {rate.batch: rate.joules_per_token for rate in rates},
+            taken.speed.energy,
+        )
+
+    def faster(self, times: float, joules: float = 1.0) -> Profile:
+        """The same machine, so many times as fast, and with so many times the joules per token."""
+        return Profile(
+            self.prefill * times,
+            {batch: rate * times for batch, rate in self.decode.items()},
+            self.prefill_joules * joules,
+            {batch: each * joules for batch, each in self.decode_joules.items()},
+            self.energy,
+        )
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A backend's standing facts.
+
+    `kv_tokens`: room for keys and values, shared by its `slots`. `link`: s to reach it and back. `usd_per_token`:
+    money. `quality`: lower bound by agent, 0 to 1; an agent not named has 1 (nothing is known against it). `wake`: s
+    until it answers after it slept. `asleep_after`: idle s after which it sleeps. Backends of one `node` that share
+    its compute slow each other down (`shared`).
+    """
+
+    name: str
+    tier: Tier
+    precision: str
+    profile: Profile
+    slots: int = 8
+    kv_tokens: int = 32_768
+    context: int = 4_096
+    node: str = "local"
+    zone: str = "local"
+    family: str = "default"
+    link: float = 0.0
+    usd_per_token: float = 0.0
+    quality: Mapping[str, float] = field(default_factory=dict)
+    wake: float = 0.0
+    asleep_after: float = float("inf")
+    shared: bool = False
+
+
+def by_batch(values: Mapping[int, float], most: int) -> Floats:
+    """Values at batch 1…most, between those given in a straight line, beyond the last as the last."""
+    known = sorted(values)
+    return np.interp(np.arange(1, most + 1), known, [values[batch] for batch in known])
+
+
+class Fleet:
+    """All backends side by side; columns of shape (B,), slots of shape (B, S).
+
+    What changes while they work: `occupied`, `left` (predicted tokens still to come) and `due` of each slot's task;
+    `pending` (prompt tokens not yet put through), `held` (tokens of KV set aside), `up`, `asleep`, `cached`.
+    """
+
+    def __init__(self, specs: Sequence[BackendSpec], agents: Sequence[str]) -> None:
+        if not specs:
+            raise ValueError("a fleet needs at least one backend")
+        self.specs = tuple(specs)
+        self.index = {spec.name: at for at, spec in enumerate(specs)}
+        self.agents = tuple(agents)
+        count, most = len(specs), max(spec.slots for spec in specs)
+        self.slots = np.array([spec.slots for spec in specs], dtype=np.int64)
+        self.kv = np.array([spec.kv_tokens for spec in specs], dtype=np.float64)
+        self.context = np.array([spec.context for spec in specs], dtype=np.float64)
+        self.link = np.array([spec.link for spec in specs])
+        self.wake = np.array([spec.wake for spec in specs])
+        self.usd = np.array([spec.usd_per_token for spec in specs])
+        self.deep = np.array([spec.tier == "deep" for spec in specs])
+        self.deep_weight = self.deep.astype(np.float64)
+        self.rank = np.array([PRECISIONS.index(spec.precision) for spec in specs], dtype=np.int64)
+        self.per_prompt_token = np.array([1.0 / spec.profile.prefill for spec in specs])
+        self.prompt_joules = np.array([spec.profile.prefill_joules for spec in specs])
+        self.step = np.zeros((count, most + 2))
+        self.step_joules = np.zeros((count, most + 2))
+        batches = np.arange(1, most + 2)
+        for at, spec in enumerate(specs):
+            self.step[at, 1:] = batches / by_batch(spec.profile.decode, most + 1)
+            self.step_joules[at, 1:] = batches * by_batch(spec.profile.decode_joules, most + 1)
+        self.quality = np.array([[spec.quality.get(agent, 1.0) for spec in specs] for agent in agents])
+        self.zones = sorted({spec.zone for spec in specs})
+        self.zone = np.array([self.zones.index(spec.zone) for spec in specs], dtype=np.int64)
+        self.families = sorted({spec.family for spec in specs})
+        self.family = np.array([self.families.index(spec.family) for spec in specs], dtype=np.int64)
+        nodes = sorted({spec.node for spec in specs})
+        self.node = np.array([nodes.index(spec.node) for spec in specs], dtype=np.int64)
+        self.shared = np.array([spec.shared for spec in specs])
+        self.shares = bool(self.shared.any())
+        self.rows = np.arange(count)
+
+        self.occupied = np.zeros((count, most), dtype=np.bool_)
+        self.left = np.zeros((count, most))
+        self.due = np.full((count, most), np.inf)
+        self.running = np.zeros(count, dtype=np.int64)
+        self.pending = np.zeros(count)
+        self.held = np.zeros(count)
+        self.up = np.ones(count, dtype=np.bool_)
+        self.asleep = np.zeros(count, dtype=np.bool_)
+        self.cached: dict[int, Floats] = {}
+        self.touched: set[int] | None = None
+        """Backends whose state changed since it was last taken in; None: all of them."""
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    @property
+    def free(self) -> Ints:
+        """Slots that a task may have now, (B,); none where the backend is down."""
+        return (self.slots - self.running) * self.up
+
+    def crowd(self) -> Floats:
+        """By how much work on each backend is stretched by others on its node, (B,): how many of them work, itself
+        too.
+        """
+        if not self.shares:
+            return np.ones(len(self))
+        working = (self.running > 0) & self.shared
+        counts = np.bincount(self.node, weights=working, minlength=int(self.node.max()) + 1)
+        return np.where(self.shared, counts[self.node] + ~working, 1.0)
+
+    def touch(self, backend: int) -> None:
+        """This backend's state has changed."""
+        if self.touched is not None:
+            self.touched.add(backend)
+
+    def set_up(self, backend: int, up: bool) -> None:
+        """Take a backend out of service, or back in."""
+        self.up[backend] = up
+        self.touch(backend)
+
+    def set_asleep(self, backend: int, asleep: bool) -> None:
+        self.asleep[backend] = asleep
+        self.touch(backend)
+
+    def take(self, backend: int, tokens: float, kv: float, prompt: float, due: float) -> int:
+        """Put a task in a free slot; which one. `tokens`: output predicted. Errors: ValueError where none is free."""
+        empty = ~self.occupied[backend, : self.slots[backend]]
+        if not empty.any():
+            raise ValueError(f"{self.specs[backend].name!r} has no free slot")
+        slot = int(empty.argmax())
+        self.occupied[backend, slot] = True
+        self.left[backend, slot], self.due[backend, slot] = tokens, due
+        self.running[backend] += 1
+        self.pending[backend] += prompt
+        self.held[backend] += kv
+        self.touch(backend)
+        return slot
+
+    def leave(self, backend: int, slot: int, kv: float) -> None:
+        """Empty a slot. Errors: ValueError where it is empty."""
+        if not self.occupied[backend, slot]:
+            raise ValueError(f"slot {slot} of {self.specs[backend].name!r} is empty")
+        self.occupied[backend, slot] = False
+        self.left[backend, slot], self.due[backend, slot] = 0.0, np.inf
+        self.running[backend] -= 1
+        self.held[backend] = max(self.held[backend] - kv, 0.0)
+        if self.running[backend] == 0:
+            self.pending[backend] = 0.0
+        self.touch(backend)
+
+    def remember(self, backend: int, prefix: int, tokens: float) -> None:
+        """A backend now holds so many tokens of a prefix."""
+        self.cached.setdefault(prefix, np.zeros(len(self)))[backend] = tokens

@@ -1,0 +1,127 @@
+"""What a placement would cost: tasks on backends, in predicted seconds, joules, grams and deadlines missed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from finllm.scheduler.fleet import CHUNK, Fleet, Floats, Ints
+from finllm.scheduler.prices import Prices
+from finllm.scheduler.waiting import NO_PREFIX, Tasks
+
+JOULES_PER_KWH = 3.6e6
+
+
+class Standing:
+    """The fleet as far as every task's cost needs it, kept up to date backend by backend as `Fleet.touched` names them.
+
+    `free` (B,): slots that a task may have now. `ends` (B,): when the first running task ends. `slack` (B,): s for
+    which a prompt that joins may hold up the running tasks until one that is in time would no longer be. `time` and
+    `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        count = len(fleet)
+        self.fleet = fleet
+        self.free: Ints = np.zeros(count, dtype=np.int64)
+        self.ends, self.slack = np.full(count, np.inf), np.full(count, np.inf)
+        self.time, self.cost = np.zeros((3, count)), np.zeros((3, count))
+        self.token_joules, self.grams_per_joule, self.room = np.zeros(count), np.zeros(count), np.zeros(count)
+        self.none = np.zeros(count)
+        self._prices: Prices | None = None
+        width = fleet.step.shape[1]
+        self._first = fleet.rows * width
+        self._step, self._joules = fleet.step.ravel(), fleet.step_joules.ravel()
+
+    def refresh(self, now: float, prices: Prices, grams_per_kwh: Floats | None) -> None:
+        """Take in what has changed since the last time."""
+        fleet = self.fleet
+        if grams_per_kwh is not None:
+            self.grams_per_joule = grams_per_kwh / JOULES_PER_KWH
+        if fleet.touched is None or prices is not self._prices or grams_per_kwh is not None or fleet.shares:
+            self._take_in(fleet.rows, now, prices)
+        elif fleet.touched:
+            self._take_in(np.fromiter(fleet.touched, dtype=np.int64), now, prices)
+        self._prices = prices
+        fleet.touched = set()
+
+    def wait(self, now: float) -> Floats:
+        """s until a slot is free, (B,): 0 where one is, ∞ where none will be."""
+        if self.free.all():
+            return self.none
+        return np.where(self.free > 0, 0.0, np.maximum(self.ends - now, 0.0))
+
+    def _take_in(self, at: Ints, now: float, prices: Prices) -> None:
+        fleet = self.fleet
+        running = fleet.running[at]
+        place = self._first[at] + running
+        step, joined = self._step[place], self._step[place + 1]
+        prompt_token = fleet.per_prompt_token[at] + step / CHUNK
+        if fleet.shares:
+            crowd = fleet.crowd()[at]
+            step, joined, prompt_token = step * crowd, joined * crowd, prompt_token * crowd
+        ahead = fleet.pending[at] * prompt_token + fleet.link[at] + fleet.wake[at] * fleet.asleep[at]
+        token_joules = np.maximum(self._joules[place + 1] - self._joules[place], 0.0)
+        self.time[0, at], self.time[1, at], self.time[2, at] = ahead, prompt_token, joined
+        per_joule = prices.joule + prices.gram * self.grams_per_joule[at]
+        each = prices.deep * fleet.deep_weight[at] + prices.usd * fleet.usd[at]
+        self.cost[1, at] = each + prices.busy * prompt_token + per_joule * fleet.prompt_joules[at]
+        self.cost[2, at] = each + prices.busy * joined + per_joule * token_joules
+        self.token_joules[at] = token_joules
+        self.free[at] = (fleet.slots[at] - running) * fleet.up[at]
+        self.room[at] = np.where(fleet.up[at], fleet.kv[at] - fleet.held[at], -1.0)
+        left = fleet.left[at]
+        ends = now + ahead[:, None] + left * step[:, None]
+        spare = fleet.due[at] - ends
+        self.slack[at] = np.where(spare >= 0, spare - left * (joined - step)[:, None], np.inf).min(axis=1)
+        self.ends[at] = np.where(fleet.occupied[at], ends, np.inf).min(axis=1)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Tasks on backends, (M, B) each: `seconds` until the answer, `lateness` (s beyond the deadline), `total`; ∞ where
+    a task may not run now.
+    """
+
+    seconds: Floats
+    lateness: Floats
+    total: Floats
+
+
+def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: float, wait: Floats) -> Costs:
+    """The objective of each task on each backend. `wait`: s until a slot is free, (B,), others that wait ahead
+    included.
+
+    T = wait + link + pending + (n − cached)·prefill + ô·τ(k+1); total = λ_L·lateness + λ_E·E + λ_C·I·E + λ_D·deep
+    tokens (design, section 7), with a price on a deadline missed, on slot seconds and on money. A backend where the
+    task would make a running one late is closed to it.
+    """
+    fleet = standing.fleet
+    length = tasks.length[rows]
+    seconds = length @ standing.time + wait
+    total = length @ standing.cost
+    prefill = length[:, 1:2] * standing.time[1]
+    if fleet.cached:
+        for at in np.flatnonzero(tasks.prefix[rows] != NO_PREFIX):
+            held = fleet.cached.get(int(tasks.prefix[rows[at]]))
+            if held is not None:
+                saved = np.minimum(held, tasks.shared[rows[at]])
+                seconds[at] -= saved * standing.time[1]
+                prefill[at] -= saved * standing.time[1]
+                total[at] -= saved * standing.cost[1]
+    lateness = np.maximum(seconds - (tasks.due[rows] - now)[:, None], 0.0)
+    if lateness.any():
+        total += tasks.value[rows][:, None] * (prices.miss * (lateness > 0) + prices.late * lateness)
+    may = tasks.may[rows] & (standing.room >= tasks.most[rows][:, None]) & (prefill <= standing.slack)
+    total[~may] = np.inf
+    return Costs(seconds, lateness, total)
+
+
+def energy(row: int, backend: int, tasks: Tasks, standing: Standing) -> tuple[float, float]:
+    """J that a task adds to a backend's batch, predicted, and the g CO₂e of them."""
+    fleet = standing.fleet
+    held = fleet.cached.get(int(tasks.prefix[row]), standing.none)[backend]
+    fresh = tasks.length[row, 1] - min(held, tasks.shared[row])
+    joules = fresh * fleet.prompt_joules[backend] + tasks.length[row, 2] * standing.token_joules[backend]
+    return float(joules), float(joules * standing.grams_per_joule[backend])

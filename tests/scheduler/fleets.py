@@ -1,0 +1,22 @@
+"""Small fleets for the tests of placing and of the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from finllm.scheduler.fleet import BackendSpec, Profile
+from finllm.scheduler.simulation.trace import Arrival
+
+SLOW = Profile(500, {1: 50, 8: 100}, 0.02, {1: 0.2, 8: 0.1})
+FAST = Profile(2000, {1: 100, 8: 400}, 0.03, {1: 0.3, 8: 0.15})
+
+EDGE = BackendSpec("edge", "edge", "Q4_0", SLOW, slots=4, zone="south")
+DEEP = BackendSpec("deep", "deep", "F16", FAST, slots=4, node="rack", zone="north", family="other")
+
+
+def edges(count: int) -> list[BackendSpec]:
+    return [replace(EDGE, name=f"edge-{at}", node=f"box-{at}") for at in range(count)]
+
+
+def arrival(time: float, deadline: float = 100.0, **changed: object) -> Arrival:
+    return replace(Arrival(time, 400, 40, "reader", deadline, "one"), **changed)  # pyright: ignore[reportArgumentType]
