@@ -59,7 +59,8 @@ class BackendSpec:
     `kv_tokens`: room for keys and values, shared by its `slots`. `link`: s to reach it and back. `usd_per_token`:
     money. `quality`: lower bound by agent, 0 to 1; an agent not named has 1 (nothing is known against it). `wake`: s
     until it answers after it slept. `asleep_after`: idle s after which it sleeps. Backends of one `node` that share
-    its compute slow each other down (`shared`).
+    its compute slow each other down (`shared`). `stalls`: share of a prompt's time for which its other tasks stand
+    still; 0 where prompts are computed apart.
     """
 
     name: str
@@ -78,6 +79,7 @@ class BackendSpec:
     wake: float = 0.0
     asleep_after: float = float("inf")
     shared: bool = False
+    stalls: float = 1.0
 
 
 def by_batch(values: Mapping[int, float], most: int) -> Floats:
@@ -105,6 +107,7 @@ class Fleet:
         self.context = np.array([spec.context for spec in specs], dtype=np.float64)
         self.link = np.array([spec.link for spec in specs])
         self.wake = np.array([spec.wake for spec in specs])
+        self.stalls = np.array([spec.stalls for spec in specs])
         self.usd = np.array([spec.usd_per_token for spec in specs])
         self.deep = np.array([spec.tier == "deep" for spec in specs])
         self.deep_weight = self.deep.astype(np.float64)

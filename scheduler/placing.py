@@ -113,7 +113,7 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
     lateness = np.maximum(seconds - (tasks.due[rows] - now)[:, None], 0.0)
     if lateness.any():
         total += tasks.value[rows][:, None] * (prices.miss * (lateness > 0) + prices.late * lateness)
-    may = tasks.may[rows] & (standing.room >= tasks.most[rows][:, None]) & (prefill <= standing.slack)
+    may = tasks.may[rows] & (standing.room >= tasks.most[rows][:, None]) & (prefill * fleet.stalls <= standing.slack)
     total[~may] = np.inf
     return Costs(seconds, lateness, total)
 

@@ -84,6 +84,8 @@ class Engines:
         self.joules += np.where(self._decoding, (spent / np.maximum(self._batch, 1))[:, None], 0.0)
         self.busy_seconds += np.where(self._working, seconds, 0.0)
         np.maximum(self.predicted - self.done, 1.0, out=fleet.left, where=self._decoding)
+        if self._fixed:
+            np.divide(self.delay, fleet.step[:, 1:2], out=fleet.left, where=self._delaying)
         fleet.pending[:] = np.where(fleet.occupied, np.maximum(self.prompt, 0.0), 0.0).sum(axis=1)
         fleet.touched = None
         self._until -= seconds

@@ -209,7 +209,8 @@ class Simulation:
         output = tasks.output(row)
         delay = fleet.link[backend] + (fleet.wake[backend] if fleet.asleep[backend] else 0.0)
         fleet.set_asleep(backend, False)
-        slot = fleet.take(backend, output, kv, one.prompt - cached, float(tasks.due[row]))
+        prompt = 0.0 if self.setup.fixed else one.prompt - cached
+        slot = fleet.take(backend, output, kv, prompt, float(tasks.due[row]))
         self.engines.start(backend, row, delay, one.prompt - cached, one.output, slot)
         self._place[backend, slot] = (row, kv, self.now)
         if np.isnan(self.out.started[task]):

@@ -126,7 +126,7 @@ def test_equal_backends_share_the_work_where_counts_tie() -> None:
         fleet = Fleet(edges(4), ["reader"])
         policy = make(fleet)
         tasks, rows = waiting(fleet, policy, *[WANT] * 8)
-        left = list(rows)
+        left = rows.tolist()
         while (decision := policy.next(0.0, tasks, np.array(left), fleet)) is not None:
             assert decision.backend is not None
             fleet.take(decision.backend, 40, 480, 400, 100.0)
@@ -165,7 +165,7 @@ def test_no_policy_ever_gives_out_a_slot_or_room_twice(wants: list[Want], name: 
     fleet = Fleet([EDGE, DEEP], ["reader"])
     policy = policy_named(name)(fleet)
     tasks, rows = waiting(fleet, policy, *wants)
-    left = list(rows)
+    left = rows.tolist()
     while (decision := policy.next(0.0, tasks, np.array(left), fleet)) is not None:
         left.remove(decision.row)
         if decision.backend is None:
