@@ -49,8 +49,9 @@ def router(names: list[str], strategy: Strategy) -> Any:
 
 
 class LiteLLM:
-    """Assigns each task on arrival to the deployment that the router picks; a queue of its own at each, first come first
-    served, as the router has none."""
+    """Assigns each task on arrival to the deployment that the router picks; a queue of its own at each, first come
+    first served, as the router has none.
+    """
 
     def __init__(self, fleet: Fleet, strategy: Strategy, limit: float) -> None:
         self._names = [spec.name for spec in fleet.specs]

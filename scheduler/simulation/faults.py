@@ -18,7 +18,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Found:
-    """A fault, and the s until the broker took the backend out."""
+    """A fault, and the s, since there was work for it to stop, until the broker took the backend out."""
 
     fault: Fault
     after: float

@@ -14,7 +14,8 @@ from finllm.scheduler.simulation.run import Outcome
 
 @dataclass(frozen=True)
 class Metrics:
-    """`goodput`: share of all tasks answered by their deadline; a refused one is not. `late_p99`: s beyond the
+    """`goodput`: share of all tasks answered by their deadline; a refused one is not. `worth`: the same by value. `live`:
+    the same of tasks that are not background. `late_p99`: s beyond the
     deadline, of the answered. `deep_share`: of all tokens. `quality`: share of the answered that were right; NaN where
     answers are not simulated. `gap`: the most by which service differed between two tenants with work waiting, in
     weighted tokens; `gap_bound`: what VTC allows.
@@ -22,6 +23,8 @@ class Metrics:
 
     tasks: int
     goodput: float
+    worth: float
+    live: float
     refused: float
     latency_p50: float
     latency_p99: float
@@ -45,13 +48,18 @@ def metrics(out: Outcome) -> Metrics:
     tokens = np.array([one.prompt + one.output for one in out.arrivals], dtype=np.float64)
     answered = np.isfinite(out.finished)
     latency = out.finished - arrived
+    in_time = latency <= deadline
+    value = np.array([one.value for one in out.arrivals])
+    background = np.array([one.background for one in out.arrivals])
     late = np.maximum(latency - deadline, 0.0)[answered]
     worked = tokens[answered].sum()
     on = out.backend[answered]
     fleet = out.fleet
     return Metrics(
         tasks=len(arrived),
-        goodput=float((latency <= deadline).mean()),
+        goodput=float(in_time.mean()),
+        worth=float(value[in_time].sum() / value.sum()),
+        live=float(in_time[~background].mean()) if not background.all() else float("nan"),
         refused=float((~answered).mean()),
         latency_p50=_quantile(latency[answered], 0.5),
         latency_p99=_quantile(latency[answered], 0.99),

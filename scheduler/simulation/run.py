@@ -117,8 +117,6 @@ class Simulation:
         self._recent: list[list[int]] = [[] for _ in specs]
         self._idle_since = np.zeros(len(specs))
         self._timers: list[tuple[float, int, str, int]] = []
-        self._progress = np.zeros(len(specs))
-        self._seen = np.full(len(specs), -1.0)
         self._waiting_tenants: dict[int, int] = {}
         self._open = count
 
@@ -298,15 +296,11 @@ class Simulation:
             if self.engines.row.max(initial=-1) >= 0 or self._waiting:
                 self._after(TICK, "tick", 0)
         elif kind == "fault":
-            self._break(self.setup.faults[what])
+            self.engines.set_broken(self.setup.faults[what].backend, True)
             self._after(self.setup.faults[what].seconds, "mend", what)
             self._after(TICK, "tick", 0)
         elif kind == "mend":
             self._mend(self.setup.faults[what])
-
-    def _break(self, fault: Fault) -> None:
-        self.engines.set_broken(fault.backend, True)
-        self._seen[fault.backend] = self.now
 
     def _mend(self, fault: Fault) -> None:
         backend = fault.backend
@@ -321,10 +315,12 @@ class Simulation:
         for backend in np.flatnonzero(self.engines.broken & self.fleet.up & (self.fleet.running > 0)):
             fault = next(one for one in reversed(self.setup.faults)
                          if one.backend == backend and one.time <= self.now)  # fmt: skip
-            if self.now - max(fault.time, self._seen[backend]) < NO_PROGRESS:
+            working_since = min(since for (at, _), (_, _, since) in self._place.items() if at == backend)
+            unmoved = self.now - max(fault.time, working_since)
+            if unmoved < NO_PROGRESS:
                 continue
             self.fleet.set_up(int(backend), False)
-            self.out.found.append(Found(fault, self.now - fault.time))
+            self.out.found.append(Found(fault, unmoved))
             for _, slot in [place for place in self._place if place[0] == backend]:
                 self._lost(int(backend), slot)
 

@@ -1,0 +1,57 @@
+"""The broker beside every rule that it replaces, in one run: deadlines, quality, energy, fairness, faults, terms."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from benchmarks.broker_cells import SIZES, measured, tuned
+from benchmarks.broker_energy import energies
+from benchmarks.broker_faults import live_faults
+from benchmarks.broker_live import validity
+from benchmarks.broker_quality import gaps, supposed
+from benchmarks.broker_report import Section, goodput, others, plot, quality, speed, windows
+from benchmarks.broker_speed import speeds
+from benchmarks.broker_terms import ablation, faults, foresight
+from benchmarks.broker_windows import against_optimum
+from benchmarks.page import write_section
+from finllm.scheduler.calibration import read_calibrations
+from finllm.settings import load_settings
+
+SUPPOSED = ((0.70, 0.85, 1.0), (0.70, 0.85, 1.5), (0.60, 0.80, 1.5))
+"""Quality of edge and deep, and how well confidence tells right from wrong, where the measured gap shows nothing."""
+
+
+def main() -> int:
+    """Measure all, print it, write the page's section and its plot. Exit code 1 where a bar is missed."""
+    started = time.monotonic()
+    settings = load_settings().settings
+
+    def timed(name: str, call: Callable[[], Section]) -> Section:
+        print(f"{time.monotonic() - started:6.0f} s  {name}", file=sys.stderr, flush=True)
+        return call()
+
+    found = gaps(read_calibrations(settings.engine_calibration_path), settings.edge_precision, settings.deep_precision)
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        sections = [
+            timed("decisions", lambda: speed(speeds())),
+            timed("quality", lambda: quality(found, [supposed(*one, seed=0) for one in SUPPOSED])),
+            timed("tuning and cells", lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES))))),
+            timed("windows", lambda: windows(against_optimum(pool))),
+            timed("energy, terms, foresight, faults, live", lambda: others(
+                energies(), ablation(pool), foresight(pool), faults(), live_faults(), validity(settings))),
+        ]  # fmt: skip
+    minutes = (time.monotonic() - started) / 60
+    text = "\n\n".join([*(section.text for section in sections), f"The whole took {minutes:.0f} minutes."])
+    print(text)
+    plot(sections)
+    write_section("The broker", "make bench-broker", text)
+    return 0 if all(section.met for section in sections) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

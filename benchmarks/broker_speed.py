@@ -1,0 +1,71 @@
+"""How long one decision takes, beside LiteLLM's router, with the same backends in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.broker_cells import specs
+from benchmarks.broker_litellm import GROUP, MESSAGES, router
+from finllm.scheduler.fleet import Fleet
+from finllm.scheduler.policies.weighted import Weighted
+from finllm.scheduler.waiting import Tasks, Want
+
+BARS = {4: 60e-6, 100: 120e-6, 1_000: 400e-6}
+"""s that a decision may take, by backends."""
+ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Median s of a decision: with one task waiting, with sixteen, and of LiteLLM's least-busy router."""
+
+    backends: int
+    one: float
+    sixteen: float
+    litellm: float
+
+
+def speeds() -> list[Speed]:
+    """Each fleet has half its slots in use; between two decisions the task decided on starts and another one ends."""
+    return [Speed(count, _ours(count, 1), _ours(count, 16), _litellm(count)) for count in BARS]
+
+
+def _ours(count: int, queue: int) -> float:
+    base = specs("four-mixed")
+    fleet = Fleet([replace(base[at % 4], name=f"backend-{at}", node=f"node-{at}") for at in range(count)], ["a"])
+    for backend in range(count):
+        for _ in range(fleet.slots[backend] // 2):
+            fleet.take(backend, 60, 500, 0, 500.0)
+    policy = Weighted(fleet)
+    tasks = Tasks(fleet)
+    rows = np.array([tasks.add(Want("a", "t", 0.0, 500 + at, 60, 120, 900.0 + at)) for at in range(queue)])
+    for row in rows:
+        policy.arrive(int(row), tasks, fleet)
+
+    def decide() -> None:
+        found = policy.next(1.0, tasks, rows, fleet)
+        assert found is not None
+        assert found.backend is not None
+        slot = fleet.take(found.backend, 60, 560, 500, 500.0)
+        fleet.leave(found.backend, slot, 560)
+
+    return _median(decide)
+
+
+def _litellm(count: int) -> float:
+    chooser = router([f"backend-{at}" for at in range(count)], "least-busy")
+    return _median(lambda: chooser.get_available_deployment(model=GROUP, messages=MESSAGES))
+
+
+def _median(call: Callable[[], object]) -> float:
+    taken: list[float] = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
