@@ -17,15 +17,17 @@ import pytest
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.errors import BackendError
 from finllm.events import EventBus
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.chat import chat_pieces
 from finllm.scheduler.engine.engine import Engine, EngineConfig
 from finllm.scheduler.engine.native import Native
 from finllm.scheduler.engine.vocabulary import Vocabulary
 from finllm.scheduler.prose import Prose
-from finllm.scheduler.task import Account, Budget, Prompt, Task
+from finllm.scheduler.task import Prompt, Task
 from finllm.scheduler.template import Choose, Force, Step, Write, compile_template
 from finllm.testing import MemoryRecorder
 from tests.conftest import bounded

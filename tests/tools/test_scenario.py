@@ -80,7 +80,7 @@ def test_every_shipped_scenario_is_valid(path: Path) -> None:
         (HEAD + "shocks:\n- factor: OIL_WTI\n  move: 40\n", 7, "shocks.0.move"),
         (HEAD + "shocks:\n- {factor: OIL_WTI, move: +40bp}\n", 6, "shocks.0"),
         (HEAD + "budget: {seconds: -1}\n", 5, "budget.seconds"),
-        (HEAD + "budget:\n  seconds: 60\n  joules: 3\n", 7, "budget.joules"),
+        (HEAD + "budget:\n  seconds: 60\n  coffee: 3\n", 7, "budget.coffee"),
         (HEAD + "replay: {start: 2008-10-10, end: 2008-09-12}\n", 5, "replay"),
     ],
 )
