@@ -17,6 +17,7 @@ from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
 from finllm.graphs.spending import budget_of, carried, open_costing, tenant_account
 from finllm.graphs.state import Row
+from finllm.graphs.watching import watched
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
@@ -122,7 +123,9 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
             closing.callback(backend.close)
         backends = [*llama_backends(settings, bus, process, runs), *served]
         _, card = adapter_for(default_source(settings), settings)
-        yield assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
+        desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
+        with watched(settings, bus, desk.broker):
+            yield desk
 
 
 def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Card | None:
@@ -169,11 +172,16 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, ru
     tiers: tuple[tuple[Tier, str], ...] = (("edge", settings.edge_precision), ("deep", settings.deep_precision))
     for tier, precision in tiers:
         rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
-        name = f"{tier}:{model}:{precision}"
+        name = backend_name(tier, model, precision)
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
         config = engine_config(rung.path, settings, workers=min(runs, settings.threads, MOST_WORKERS))
         backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
     return backends
+
+
+def backend_name(tier: str, model: str, precision: str) -> str:
+    """What a local backend is called."""
+    return f"{tier}:{model}:{precision}"
 
 
 def engine_config(path: Path, settings: Settings, workers: int = 1) -> EngineConfig:

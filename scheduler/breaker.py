@@ -43,6 +43,10 @@ class Breaker:
 
     def state(self, now: float) -> State:
         self._at(now)
+        return self.peek(now)
+
+    def peek(self, now: float) -> State:
+        """The state at a time that need not be the latest; from any thread."""
         if not self._open:
             return "closed"
         return "open" if now < self._until else "half-open"

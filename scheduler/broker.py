@@ -159,6 +159,7 @@ class Broker:
             return placement
         request: dict[str, Any] = {
             "agent": task.agent,
+            "task": task_digest(task),
             "floor": task.floor,
             "deadline": task.deadline,
             "value": task.value,
@@ -220,7 +221,7 @@ class Broker:
         offer = backend.offer
         async with account.hold(offer.tier, self._most(task, offer)) as hold:
             account.check(_not_done(task))
-            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name))
+            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node))
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
             watch = _Watch(self, task, offer, account, hold)
             request = Request(task.prompt, task.template, task.priors, task.seed, hold.tokens(offer.tier),
@@ -269,7 +270,7 @@ class Broker:
 
     def _charge(self, key: str, task: Task, offer: Offer, cost: Spent, why: str, run_id: str) -> None:
         about: dict[str, Any] = {"run": run_id, "node": task.node, "agent": task.agent, "tenant": task.tenant,
-                                 "call": key, "offer": asdict(offer)}  # fmt: skip
+                                 "call": key, "task": task_digest(task), "offer": asdict(offer)}  # fmt: skip
         number = 1
         while self._recorder.lookup(charge := key_of("charge", about | {"number": number})) is not None:
             number += 1

@@ -50,6 +50,7 @@ class _Service:
     slots: int
     pulse: Pulse
     waiting: list[tuple[tuple[bool, float, int], asyncio.Future[None]]] = field(default_factory=list)
+    running: int = 0
     proven: bool = False
     steps: int = 0
     batch: int = 0
@@ -100,12 +101,12 @@ class Services:
             await asyncio.sleep(max(min(waits), LOOK / 5))
 
     def state(self) -> tuple[ServiceState, ...]:
-        """Every backend as it stands."""
+        """Every backend as it stands. From any thread."""
         now = self._clock()
         return tuple(
             ServiceState(
-                name, len(self._leases.held(now, name)), len(one.waiting), one.slots, one.batch,
-                one.breaker.state(now), one.breaker.opened, one.breaker.why, one.answered, one.failed, one.tokens,
+                name, one.running, len(one.waiting), one.slots, one.batch,
+                one.breaker.peek(now), one.breaker.opened, one.breaker.why, one.answered, one.failed, one.tokens,
             )
             for name, one in self._services.items()
         )  # fmt: skip
@@ -121,9 +122,11 @@ class Services:
         try:
             async with asyncio.timeout(None if request.within == float("inf") else request.within):
                 lease = await self._slot(service, name, request, holder)
+                service.running += 1
                 try:
-                    return await self._call(service, name, request, lease)
+                    return await self._call(service, name, request)
                 finally:
+                    service.running -= 1
                     self._give_back(service, lease)
         except TimeoutError:
             why = f"{name!r} gave no answer within {request.within:.0f} s"
@@ -173,7 +176,7 @@ class Services:
                 turn.set_result(None)
                 return
 
-    async def _call(self, service: _Service, name: str, request: Request, lease: Lease) -> Generation:
+    async def _call(self, service: _Service, name: str, request: Request) -> Generation:
         breaker = service.breaker
         if not breaker.admits(self._clock()):
             raise CircuitOpen(f"{name!r} takes no call: {self.shut().get(name, 'its circuit is open')}",

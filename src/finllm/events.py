@@ -63,6 +63,8 @@ class CallStarted(Event):
     key: str
     agent: str
     backend: str
+    run_id: str = ""
+    node: str = ""
 
 
 class CallFinished(Event):

@@ -73,6 +73,14 @@ class Settings(BaseModel):
         default=20.0, gt=0, le=3600, description="longest time without a token before a backend is taken to hang, s"
     )
 
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="serve Prometheus metrics at 127.0.0.1 there; needs finllm[telemetry]"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="send OpenTelemetry spans to this URL (OTLP over HTTP); needs finllm[telemetry]",
+    )
+
     audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
     audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
 
@@ -125,6 +133,10 @@ class Settings(BaseModel):
     @property
     def default_audit_key_file(self) -> Path:
         return self.home / "audit.key"
+
+    @property
+    def status_dir(self) -> Path:
+        return self.home / "status"
 
     @property
     def runs_dir(self) -> Path:

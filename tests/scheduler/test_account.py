@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from finllm.errors import BackendError, BudgetExceeded, InputError
 from finllm.scheduler.account import NOTHING, Account, Spent
-from finllm.scheduler.amount import Amount, Grams, weakest
+from finllm.scheduler.amount import Amount, Grams, Provenance, grams_total, total, weakest
 from finllm.scheduler.budget import DIMENSIONS, Budget, Dimension
 from tests.conftest import bounded
 
 
 def still() -> float:
     return 0.0
+
+
+def budget(dimension: Dimension, limit: float) -> Budget:
+    return Budget(**{dimension: limit})  # type: ignore[arg-type]
 
 
 def joules(value: float) -> Spent:
@@ -37,7 +41,7 @@ def test_every_dimension_stops_and_says_what_was_spent_and_what_was_not_done() -
 
 @pytest.mark.parametrize("dimension", ["grams", "usd"])
 def test_grams_and_dollars_stop_too(dimension: Dimension) -> None:
-    account = Account(Budget(**{dimension: 0.5}), still)
+    account = Account(budget(dimension, 0.5), still)
     account.spend(Spent(0.0, 1, 0, None, Grams(0.4, "table", "ES", "average"), Amount(0.4, "table", "tariff")))
     account.check("the first")
     account.spend(Spent(0.0, 1, 0, None, Grams(0.2, "table", "ES", "average"), Amount(0.2, "table", "tariff")))
@@ -70,7 +74,7 @@ def test_a_calls_own_budget_ends_the_call_and_not_the_run() -> None:
 @pytest.mark.parametrize("limit", [-1, -0.5, math.nan, math.inf])
 def test_an_impossible_budget_is_refused(dimension: Dimension, limit: float) -> None:
     with pytest.raises(InputError, match="impossible"):
-        Budget(**{dimension: limit})
+        budget(dimension, limit)
 
 
 def test_a_call_that_might_not_fit_waits_in_every_dimension() -> None:
@@ -101,7 +105,8 @@ def test_what_calls_under_way_have_used_counts_before_they_end() -> None:
     bounded(under_way())
 
 
-amounts = st.builds(Amount, st.floats(0, 1e6), st.sampled_from(["measured", "modelled", "table"]), st.just("basis"))
+KINDS: tuple[Provenance, ...] = ("measured", "modelled", "table")
+amounts = st.builds(Amount, st.floats(0, 1e6), st.sampled_from(KINDS), st.just("basis"))
 costs = st.builds(Spent, st.just(0.0), st.integers(0, 1000), st.just(0), st.none() | amounts)
 
 
@@ -114,9 +119,10 @@ def test_a_run_and_its_tenant_have_spent_the_sum_of_their_calls(calls: list[Spen
     for dimension in DIMENSIONS:
         assert tenant.spent().of(dimension) == pytest.approx(sum(run.spent().of(dimension) for run in runs))
     known = [one.joules for one in calls if one.joules is not None]
-    total = tenant.spent().joules
-    assert (total is None) == (not known)
-    assert total is None or total.provenance == weakest(*(one.provenance for one in known))
+    kinds: list[Provenance] = [one.provenance for one in known]
+    summed = tenant.spent().joules
+    assert (summed is None) == (not known)
+    assert summed is None or summed.provenance == weakest(*kinds)
 
 
 def test_what_was_spent_goes_to_the_record_and_back() -> None:
@@ -127,6 +133,6 @@ def test_what_was_spent_goes_to_the_record_and_back() -> None:
 
 def test_grams_of_two_kinds_have_no_sum() -> None:
     with pytest.raises(InputError, match="average and by marginal"):
-        Grams(1.0, "table", "", "average") + Grams(1.0, "table", "", "marginal")
+        grams_total([Grams(1.0, "table", "", "average"), Grams(1.0, "table", "", "marginal")])
     with pytest.raises(InputError, match="no sum"):
-        Grams(1.0, "table", "", "average") + Amount(1.0, "table", "")
+        total([Grams(1.0, "table", "", "average"), Amount(1.0, "table", "")])

@@ -155,3 +155,12 @@ def test_what_yaml_would_let_through_is_refused_by_line(line: str, said: str, tm
     with pytest.raises(InputError, match=r"bad\.yaml:") as caught:
         load_scenario(path)
     assert said in caught.value.message
+
+
+def test_a_budget_may_be_one_line_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "story.yaml"
+    path.write_text(HEAD + "budget: 20s,500deep,2kJ\n", encoding="utf-8")
+    budget = load_scenario(path).budget
+    assert budget is not None
+    assert (budget.seconds, budget.deep_tokens, budget.joules) == (20, 500, 2000)
+    assert "'20 minutes'" in refused(tmp_path, HEAD + "budget: 20 minutes\n").message
