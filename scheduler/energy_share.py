@@ -66,6 +66,14 @@ class NvmlCounter:
             raise OSError(f"NVML answers with status {status}")
 
 
+def gpu_energy() -> SharedEnergy | None:
+    """The energy of this machine's NVIDIA GPUs, to be divided; None where it has none or does not tell."""
+    try:
+        return SharedEnergy(NvmlCounter())
+    except (OSError, AttributeError):
+        return None
+
+
 class SharedEnergy:
     """Divides a counter's rise equally among what is under way. Safe for any thread.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.scheduler import energy
 from finllm.scheduler.amount import Amount
-from finllm.scheduler.energy_share import CpuCounter, SharedEnergy
+from finllm.scheduler.energy_share import CpuCounter, NvmlCounter, SharedEnergy, gpu_energy
 
 
 class Told:
@@ -55,6 +58,45 @@ def test_work_side_by_side_divides_what_is_spent_meanwhile() -> None:
     assert shared.end(second).value == 5.0
     with pytest.raises(KeyError):
         shared.end(second)
+
+
+def test_gpus_are_read_through_their_driver_and_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        """Two GPUs, whose counters rise with every reading."""
+
+        def __init__(self, name: str) -> None:
+            assert name == "libnvidia-ml.so.1"
+            self.reads = 0
+
+        def nvmlInit_v2(self) -> int:  # noqa: N802
+            return 0
+
+        def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
+            count._obj.value = 2
+            return 0
+
+        def nvmlDeviceGetHandleByIndex_v2(self, at: Any, device: Any) -> int:  # noqa: N802
+            device._obj.value = at.value + 1
+            return 0
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, energy: Any) -> int:  # noqa: N802
+            self.reads += 1
+            energy._obj.value = self.reads * 1000 * device.value
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", Driver)
+    spent = NvmlCounter()()
+    assert spent.provenance == "measured"
+    assert spent.value == pytest.approx((3 * 1 + 4 * 2) - (1 * 1 + 2 * 2))
+    assert "2 GPU(s)" in spent.basis
+
+
+def test_without_a_driver_there_is_no_gpu_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise OSError(f"no {name}")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    assert gpu_energy() is None
 
 
 def test_the_cpus_counter_tells_where_its_joules_come_from() -> None:
