@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
+from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.filling import Choices
-from finllm.scheduler.task import Account, Prompt, Task
+from finllm.scheduler.task import Prompt, Task
 from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
@@ -74,6 +75,7 @@ class Caller:
     seed: int
     timeout: float
     card: Card | None = None
+    tenant: str = "default"
 
 
 class Opinion(BaseModel):
@@ -179,6 +181,7 @@ async def _ask(
         deadline=caller.timeout,
         seed=caller.seed,
         value=agent.value,
+        tenant=caller.tenant,
         priors=priors,
     )
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)

@@ -27,7 +27,8 @@ from finllm.graphs.flow import resume, run_stress_test
 from finllm.graphs.influence import Influence, cited_judgements
 from finllm.graphs.replay import replay
 from finllm.graphs.state import State
-from finllm.scheduler.task import Account, Budget
+from finllm.scheduler.account import Account
+from finllm.scheduler.budget import Budget
 from finllm.settings import load_settings
 from finllm.tools.paired import SignTest, sign_test
 

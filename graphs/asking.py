@@ -15,9 +15,11 @@ from finllm.agents.agent import Caller
 from finllm.agents.removal import matched
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.graphs.influence import NODE, Cited, Influence, Moved, distance, moved
+from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.filling import Choices
-from finllm.scheduler.task import PRECISIONS, Account, Budget, Prompt, Task
+from finllm.scheduler.task import PRECISIONS, Prompt, Task
 from finllm.scheduler.template import Template
 
 AT_ONCE = 16
@@ -113,7 +115,8 @@ class Asking:
         asked, caller = judged.call.request, self._caller
         task = Task(
             agent=judged.agent, node=NODE, prompt=prompt, prompt_version=asked["prompt_version"], template=template,
-            floor=precision, deadline=caller.timeout, seed=asked["seed"], value=0.0, priors=priors, background=True,
+            floor=precision, deadline=caller.timeout, seed=asked["seed"], value=0.0, priors=priors,
+            tenant=caller.tenant, background=True,
         )  # fmt: skip
         async with self._room:
             answer = await self._answer(task)

@@ -104,7 +104,7 @@ def _withheld(state: State) -> list[Row]:
 
 
 async def report(state: State, run: RunContext) -> Row:
-    return {"report": build_report(state, run).model_dump(mode="json")}
+    return {"report": build_report(state, run).model_dump(mode="json", exclude={"spent"})}
 
 
 def build_report(state: State, run: RunContext) -> Report:

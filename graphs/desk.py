@@ -15,7 +15,9 @@ from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.request import RunRequest
+from finllm.graphs.spending import budget_of, carried, open_costing, tenant_account
 from finllm.graphs.state import Row
+from finllm.graphs.watching import watched
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
@@ -24,14 +26,18 @@ from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.backends.vllm import VllmBackend, connect
 from finllm.scheduler.backends.vllm_inprocess import InProcessBackend, open_in_process
+from finllm.scheduler.breaker import Patience
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.engine.engine import EngineConfig
 from finllm.scheduler.engine.process import EngineProcess
-from finllm.scheduler.task import PRECISIONS, Account, Budget, Spent, Tier, meets_floor
+from finllm.scheduler.services import Services
+from finllm.scheduler.task import PRECISIONS, Tier, meets_floor
 from finllm.settings import Settings
 from finllm.tools.calibration import Calibrations
 from finllm.tools.market import MarketStore
@@ -56,6 +62,8 @@ class Desk:
     card: Card | None = None
     """The card of the adapter that is in the weights of every backend."""
     second: SecondOpinion | None = None
+    tenant: Account | None = None
+    """The account that all runs spend from beside their own."""
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -94,6 +102,7 @@ class RunContext:
             self.request.seed,
             desk.settings.call_timeout,
             desk.card,
+            desk.settings.tenant,
         )
 
 
@@ -114,7 +123,9 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
             closing.callback(backend.close)
         backends = [*llama_backends(settings, bus, process, runs), *served]
         _, card = adapter_for(default_source(settings), settings)
-        yield assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
+        desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
+        with watched(settings, bus, desk.broker):
+            yield desk
 
 
 def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Card | None:
@@ -136,12 +147,16 @@ def assemble(
 ) -> Desk:
     """A desk from its parts; tests pass other backends."""
     embedder = Embedder()
-    broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout)
+    offers = [backend.offer for backend in backends]
+    costing = open_costing(settings, offers, bus)
+    services = Services(backends, patience=Patience(stall=settings.stall, first=settings.call_timeout))
+    broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services)
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
     weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
     calibrations = Calibrations(settings.calibrations_dir)
     second = SecondOpinion(embedder)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second)
+    tenant = tenant_account(settings, ledger)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
@@ -157,11 +172,16 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, ru
     tiers: tuple[tuple[Tier, str], ...] = (("edge", settings.edge_precision), ("deep", settings.deep_precision))
     for tier, precision in tiers:
         rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
-        name = f"{tier}:{model}:{precision}"
+        name = backend_name(tier, model, precision)
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
         config = engine_config(rung.path, settings, workers=min(runs, settings.threads, MOST_WORKERS))
         backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
     return backends
+
+
+def backend_name(tier: str, model: str, precision: str) -> str:
+    """What a local backend is called."""
+    return f"{tier}:{model}:{precision}"
 
 
 def engine_config(path: Path, settings: Settings, workers: int = 1) -> EngineConfig:
@@ -200,10 +220,14 @@ def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend | InPro
 
 
 def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:
-    """A run's context: its market (price files unchanged) and its account, with what earlier processes spent."""
+    """A run's context: its market (price files unchanged) and its account, with what earlier processes spent.
+
+    Errors: InputError for a budget in a dimension that nothing here is counted in.
+    """
     market = MarketStore([file.unchanged() for file in request.prices])
-    budget = Budget(request.budget.seconds, request.budget.tokens, request.budget.deep_tokens)
-    account = Account(budget, time.monotonic, _carried(desk.ledger, run_id))
+    budget = budget_of(request.budget)
+    desk.broker.costing.check(budget, desk.broker.offers)
+    account = Account(budget, time.monotonic, carried(desk.ledger, run_id), above=desk.tenant)
     if request.portfolio.positions and any(p.currency == "USD" for p in request.portfolio.positions):
         desk.bus.emit(Noted(level="info", message="money is in USD: no FX series are given"))
     return RunContext(desk, run_id, request, market, account)
@@ -211,14 +235,6 @@ def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:
 
 def adhoc_caller(desk: Desk, name: str) -> Caller:
     """A caller outside any run, without a budget; its calls are on record under `name`."""
-    account = Account(Budget(), time.monotonic)
+    account = Account(Budget(), time.monotonic, above=desk.tenant)
     return Caller(desk.broker, account, desk.bus, name, name, desk.settings.seed, desk.settings.call_timeout,
-                  desk.card)  # fmt: skip
-
-
-def _carried(ledger: Ledger, run_id: str) -> Spent:
-    """What the calls that this run already made cost: model seconds and tokens of the entries it wrote itself."""
-    calls = [use.entry for use in ledger.uses(run_id, "call") if not use.reused]
-    tokens = [call.response["prompt_tokens"] + call.response["output_tokens"] for call in calls]
-    deep = [count for call, count in zip(calls, tokens, strict=True) if call.request["offer"]["tier"] == "deep"]
-    return Spent(sum(call.response["seconds"] for call in calls), sum(tokens), sum(deep))
+                  desk.card, desk.settings.tenant)  # fmt: skip

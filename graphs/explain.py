@@ -29,7 +29,8 @@ from finllm.graphs.story import Chapter
 from finllm.graphs.telling import Teller, by_reading, by_shock, dissented, drove
 from finllm.graphs.telling_removals import MEASURED, asked, by_evidence, cited, faithful
 from finllm.graphs.whatif import WhatIf
-from finllm.scheduler.task import Account, Budget
+from finllm.scheduler.account import Account
+from finllm.scheduler.budget import Budget
 from finllm.tools.market import MarketStore
 
 
@@ -45,7 +46,7 @@ async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explan
         raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
     if row.result is None:
         raise InputError(f"run {run_id!r} is {row.status}: it has no result to explain", fix=f"finllm resume {run_id}")
-    account = Account(Budget(seconds=bound.seconds), time.monotonic)
+    account = Account(Budget(seconds=bound.seconds), time.monotonic, above=desk.tenant)
     rebuilt = await asyncio.to_thread(lambda: asyncio.run(replay(run_id, desk)))
     state, request = cast(State, rebuilt.state), RunRequest.model_validate(row.request)
     run = RunContext(desk, run_id, request, MarketStore([file.unchanged() for file in request.prices]), account)

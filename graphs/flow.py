@@ -27,6 +27,7 @@ from finllm.graphs.intake import intake
 from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
 from finllm.graphs.report import Report
 from finllm.graphs.request import RunRequest
+from finllm.graphs.spending import SpentRow
 from finllm.graphs.standing import recorded
 from finllm.graphs.state import Row, State, after
 from finllm.graphs.stress import stress_tester
@@ -141,6 +142,7 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
             desk.ledger.end_run(run_id, "waiting", None)
             return Outcome(run_id, "waiting", None, _question(held))
         done = Report.model_validate(held.values["report"])
+    done = done.model_copy(update={"spent": SpentRow.of(run.account.spent())})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
     return Outcome(run_id, done.status, done)

@@ -15,9 +15,11 @@ from finllm.graphs.request import RunRequest
 from finllm.graphs.standing import Difference, Standing, differences, not_compared
 from finllm.graphs.state import Row, state_hash
 from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Answer, Broker, task_digest
-from finllm.scheduler.task import Account, Budget, Prompt, Task, canonical
+from finllm.scheduler.budget import Budget
+from finllm.scheduler.task import Prompt, Task, canonical
 from finllm.scheduler.template import template_from
 from finllm.tools.market import MarketStore
 
@@ -155,11 +157,16 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
         if states.state is None:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
         rebuilt = states.state.get("report")
-        if rebuilt is not None and row.result is not None and canonical(rebuilt) != canonical(row.result):
+        if rebuilt is not None and row.result is not None and _found(rebuilt) != _found(row.result):
             raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
                                 fix="restore the ledger from a copy")  # fmt: skip
         return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
                         tuple(not_compared(last, row.request)))  # fmt: skip
+
+
+def _found(report: Mapping[str, Any]) -> bytes:
+    """A report's bytes without what it cost, which is no part of what was found."""
+    return canonical({name: value for name, value in report.items() if name != "spent"})
 
 
 def _standings(ledger: RecordedLedger) -> list[Standing]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from finllm.graphs.spending import SpentRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
 from finllm.tools.evidence import Evidence, Unit, show
@@ -91,7 +92,10 @@ class AgentRow(_Frozen):
 
 
 class Report(_Frozen):
-    """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why."""
+    """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why.
+
+    `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
+    """
 
     run_id: str
     status: Literal["finished", "blocked"]
@@ -126,8 +130,10 @@ class Report(_Frozen):
     notes: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     second: tuple[SecondRow, ...] = ()
+    spent: SpentRow | None = None
 
 
+COST_HEADER = ("", "spent", "unit", "provenance", "basis")
 SECOND_HEADER = ("field", "read", "second opinion", "its probability", "diverged")
 
 
@@ -190,6 +196,7 @@ def to_markdown(report: Report) -> str:
                 [(a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-") for a in report.agents],
             ),
         ),
+        _section("What it cost", _table(COST_HEADER, cost_rows(report.spent))),
         _section("Notes", [f"- {markdown_text(line)}" for line in (*report.exclusions, *report.notes)] or ["None."]),
         _section(
             "Evidence",
@@ -200,6 +207,18 @@ def to_markdown(report: Report) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def cost_rows(spent: SpentRow | None) -> list[tuple[str, ...]]:
+    """What a run cost, a row for each quantity that is known."""
+    if spent is None:
+        return []
+    known = (("energy", "J", spent.joules), ("carbon", "gCO₂e", spent.grams), ("money", "USD", spent.usd))
+    return [
+        ("time", f"{spent.seconds:.1f}", "s", "measured", "wall-clock of this process, model time of earlier ones"),
+        ("tokens", str(spent.tokens), "tokens", "measured", f"prompt and output, {spent.deep_tokens} of the deep tier"),
+        *((name, f"{one.value:.4g}", unit, one.provenance, one.basis) for name, unit, one in known if one is not None),
+    ]
 
 
 def where(row: Evidence) -> str:

@@ -12,6 +12,7 @@ from finllm.graphs.explanation import explanation_on_record
 from finllm.graphs.influence import NODE
 from finllm.graphs.report import Figure, Report, where
 from finllm.graphs.request import RunRequest
+from finllm.graphs.spending import spent_of
 from finllm.graphs.story import Chapter, Story, as_html, as_markdown, as_text, shown
 from finllm.memory.ledger import Ledger, RunRow, Use
 
@@ -183,12 +184,22 @@ def _placements(uses: Sequence[Use]) -> Iterator[str]:
             cost = (
                 f"nothing, from the ledger ({tokens} when it was asked)"
                 if use.reused
-                else f"{said['seconds']:.2f} s, {tokens}"
+                else f"{said['seconds']:.2f} s, {tokens}" + _beside(use)
             )
             purpose = "its prior" if entry.request["priors"] is None else "its judgement"
             yield f"{waiting}: {purpose} cost {cost}"
+        elif entry.kind == "charge":
+            spent = spent_of(use)
+            yield f"{waiting}: no answer ({entry.response['why']}), which cost {spent.words}"
         elif entry.kind == "failure":
             yield f"{waiting}: nobody answered: {entry.response['message']}"
+
+
+def _beside(use: Use) -> str:
+    """Joules, grams and dollars of a call with where they come from, where they are on record."""
+    spent = spent_of(use)
+    known = ((spent.joules, "J"), (spent.grams, "gCO₂e"), (spent.usd, "USD"))
+    return "".join(f", {one.value:.3g} {unit} ({one.provenance})" for one, unit in known if one is not None)
 
 
 def _run(run_id: str, ledger: Ledger) -> RunRow:

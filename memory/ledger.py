@@ -173,6 +173,12 @@ class Ledger:
         with self._reading() as db:
             return [_used(row) for row in db.execute(f"{_USES} WHERE u.id>? ORDER BY u.id", (id,)).fetchall()]
 
+    def uses_since(self, at_ns: int) -> list[UsedRow]:
+        """What calls of all runs cost since a time (ns, UTC): the uses that wrote a call or a charge, in order."""
+        query = f"{_USES} WHERE u.at_ns>=? AND u.reused=0 AND e.kind IN ('call', 'charge') ORDER BY u.id"
+        with self._reading() as db:
+            return [_used(row) for row in db.execute(query, (at_ns,)).fetchall()]
+
     def last_use(self) -> int:
         """The number of the newest use; 0 where there is none."""
         with self._reading() as db:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
 import anyio
 
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.events import CallFinished, CallStarted, EventBus, Placed
-from finllm.scheduler.backends import Backend, Generation, Offer, Request, TokenLimitReached
+from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
+from finllm.scheduler.account import NOTHING, Account, Hold, Spent
+from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.budget import Dimension
+from finllm.scheduler.costing import Costing
 from finllm.scheduler.filling import Choices
+from finllm.scheduler.meter import Meter, Used
 from finllm.scheduler.policy import Placement, least_tokens, place
 from finllm.scheduler.record import Entry, Recorder
-from finllm.scheduler.task import Account, Task, key_of
+from finllm.scheduler.services import CircuitOpen, Services
+from finllm.scheduler.task import Task, key_of
+
+LOST_MOST = 4
+"""Times that a task is tried on backends that die under it, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,23 @@ class Answer:
 class Broker:
     """Assigns tasks to backends within a run's account.
 
-    Callers differ in their account; the ledger, the backends and the locks on keys in flight are shared.
+    Callers differ in their account; the ledger, the backends and the locks on keys in flight are shared. `costing`
+    says what calls cost; `services` keeps the backends' slots and circuits.
     """
 
-    def __init__(self, backends: Sequence[Backend], recorder: Recorder, bus: EventBus, *, call_timeout: float) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        recorder: Recorder,
+        bus: EventBus,
+        *,
+        call_timeout: float,
+        costing: Costing | None = None,
+        services: Services | None = None,
+    ) -> None:
         self._backends = {backend.offer.name: backend for backend in backends}
+        self.costing = costing or Costing()
+        self.services = services or Services(backends)
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
@@ -55,9 +77,12 @@ class Broker:
         """Answer a task.
 
         A recorded answer is given as it was. Otherwise the chosen backend is asked, and, if it fails, the next one
-        that meets the floor. Errors: BudgetExceeded when the run's budget is spent, BackendError when no backend may
-        or can answer, RecordError when the answer cannot be written down. That nobody answered is on record too.
+        that meets the floor; one that died under the call is asked again once it runs. Errors: BudgetExceeded when the
+        run's budget is spent, BackendError when no backend may or can answer, RecordError when the answer cannot be
+        written down. That nobody answered is on record too, and so is what calls without an answer cost.
         """
+        if task.budget is not None:
+            account = account.within(task.budget)
         try:
             return await self._answered(task, account, run_id)
         except BackendError as error:
@@ -69,15 +94,37 @@ class Broker:
 
     async def _answered(self, task: Task, account: Account, run_id: str) -> Answer:
         failed = self._failed_before(task, run_id)
+        lost: dict[str, str] = {}
+        ends, losses = time.monotonic() + min(self._call_timeout, task.deadline), 0
         while True:
-            placement = self._placement(task, account, run_id, failed)
+            placement = self._placement(task, account, run_id, failed | lost)
             if placement.chosen is None:
-                raise _unplaced(task, account, placement)
-            backend = self._backends[placement.chosen]
+                able = self._able(task, account, failed)
+                if not able or losses > LOST_MOST or time.monotonic() >= ends:
+                    raise _unplaced(task, account, placement)
+                await self._opened(able, min(ends - time.monotonic(), account.seconds_left()))
+                lost.clear()
+                continue
             try:
-                return await self._call(task, backend, account, run_id)
+                return await self._call(task, self._backends[placement.chosen], account, run_id)
+            except BackendLost as error:
+                lost[placement.chosen] = error.message
+                losses += not isinstance(error, CircuitOpen)
             except BackendError as error:
                 failed[placement.chosen] = error.message
+
+    def _able(self, task: Task, account: Account, failed: Mapping[str, str]) -> list[str]:
+        """The backends that could serve a task if none were lost or shut."""
+        passed, able = dict(failed), list[str]()
+        while (chosen := place(task, self.offers, account, passed).chosen) is not None:
+            able.append(chosen)
+            passed[chosen] = "passed over"
+        return able
+
+    async def _opened(self, names: Sequence[str], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self.services.opened(names)
 
     def _failed_before(self, task: Task, run_id: str) -> dict[str, str]:
         """Backends that failed before another one's recorded answer to this task in this run: not to be asked again."""
@@ -107,11 +154,12 @@ class Broker:
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
             return Placement(**entry.response)
-        placement = place(task, self.offers, account, failed)
+        placement = place(task, self.offers, account, {**self.services.shut(), **failed})
         if placement.chosen is None:
             return placement
         request: dict[str, Any] = {
             "agent": task.agent,
+            "task": task_digest(task),
             "floor": task.floor,
             "deadline": task.deadline,
             "value": task.value,
@@ -133,12 +181,12 @@ class Broker:
         async with self._in_flight.setdefault(key, asyncio.Lock()):
             entry = self._recorder.lookup(key)
             reused = entry is not None
-            seconds, tokens = 0.0, 0
+            cost, prompt_tokens = NOTHING, 0
             if entry is not None:
                 self._recorder.used(key, run_id=run_id, node=task.node)
             else:
-                generation = await self._generate(key, task, backend, account)
-                seconds, tokens = generation.seconds, generation.tokens
+                generation, cost = await self._generate(key, task, backend, account, run_id)
+                prompt_tokens = generation.prompt_tokens
                 response = {
                     "text": generation.text,
                     "choices": generation.choices,
@@ -147,14 +195,18 @@ class Broker:
                     "seconds": generation.seconds,
                     "cached_tokens": generation.cached_tokens,
                     "side_by_side": generation.side_by_side,
+                    "spent": asdict(cost),
                 }
-                asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer)}
+                asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer),
+                         "tenant": task.tenant}  # fmt: skip
                 entry = self._kept(Entry(key, "call", offer.name, asked, response), task, run_id)
-            self._bus.emit(
-                CallFinished(
-                    key=key, agent=task.agent, backend=offer.name, reused=reused, seconds=seconds, tokens=tokens
-                )
-            )
+                if entry.response != response:
+                    self._charge(key, task, offer, cost, "another process answered first", run_id)
+            self._bus.emit(CallFinished(
+                key=key, agent=task.agent, backend=offer.name, reused=reused, seconds=cost.seconds, tokens=cost.tokens,
+                prompt_tokens=prompt_tokens, joules=cost.of("joules"), grams=cost.of("grams"), usd=cost.of("usd"),
+                energy=None if cost.joules is None else cost.joules.provenance,
+            ))  # fmt: skip
             return Answer(key, entry.response["text"], entry.response["choices"], offer, reused=reused)
 
     def _kept(self, entry: Entry, task: Task, run_id: str) -> Entry:
@@ -162,30 +214,95 @@ class Broker:
         self._recorder.record(entry, run_id=run_id, node=task.node)
         return self._recorder.lookup(entry.key) or entry
 
-    async def _generate(self, key: str, task: Task, backend: Backend, account: Account) -> Generation:
-        """Ask a backend within the account and the time that is left, and charge what it used."""
-        tier, name = backend.offer.tier, backend.offer.name
-        async with account.hold(tier, task.most_tokens()) as limit:
+    async def _generate(
+        self, key: str, task: Task, backend: Backend, account: Account, run_id: str
+    ) -> tuple[Generation, Spent]:
+        """Ask a backend within the account and the time that is left, and charge what it used, answered or not."""
+        offer = backend.offer
+        async with account.hold(offer.tier, self._most(task, offer)) as hold:
             account.check(_not_done(task))
-            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=name))
-            last = limit == account.tokens_left("edge") < float("inf")
+            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node))
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
-            request = Request(task.prompt, task.template, task.priors, task.seed, limit, rank=task.value,
-                              background=task.background, within=wait)  # fmt: skip
+            watch = _Watch(self, task, offer, account, hold)
+            request = Request(task.prompt, task.template, task.priors, task.seed, hold.tokens(offer.tier),
+                              rank=task.value, background=task.background, within=wait, meter=watch.meter)  # fmt: skip
+            last = hold.tokens(offer.tier) == account.tokens_left("edge") < float("inf")
             try:
-                with anyio.fail_after(wait):
-                    generation = await backend.generate(request)
+                with watch.scope:
+                    generation = await self.services.generate(offer.name, request, f"{run_id}/{task.node}")
+                    cost = self.costing.of(offer, generation)
+                    account.spend(cost)
+                    return generation, cost
             except TokenLimitReached as error:
-                account.spend(tier, error.tokens)
+                self._charge_failed(key, task, offer, account, watch, error.message, run_id, error.tokens)
                 if last:
-                    raise account.exceeded("tokens", _not_done(task)) from error
+                    raise account.tightest("tokens").exceeded("tokens", _not_done(task)) from error
                 raise
-            except TimeoutError:
+            except BackendError as error:
+                self._charge_failed(key, task, offer, account, watch, error.message, run_id)
                 account.check(_not_done(task))
-                fix = "raise FINLLM_CALL_TIMEOUT or check the backend with 'finllm doctor'"
-                raise BackendError(f"{name!r} gave no answer within {wait:.0f} s", fix=fix) from None
-            account.spend(tier, generation.tokens)
-            return generation
+                raise
+            except BaseException as error:
+                why = str(error) or "its caller left"
+                self._charge_failed(key, task, offer, account, watch, why, run_id)
+                raise
+            self._charge_failed(key, task, offer, account, watch, "a budget was spent", run_id)
+            account.check(_not_done(task))
+            raise AssertionError("a call is only stopped where a budget is spent")
+
+    def _most(self, task: Task, offer: Offer) -> dict[Dimension, float]:
+        tokens = task.most_tokens()
+        most = self.costing.most(offer, tokens)
+        return {"tokens": tokens, "joules": most.of("joules"), "grams": most.of("grams"), "usd": most.of("usd")}
+
+    def _charge_failed(
+        self, key: str, task: Task, offer: Offer, account: Account, watch: _Watch, why: str, run_id: str,
+        tokens: int = 0,
+    ) -> None:  # fmt: skip
+        """Charge a call that gave no answer, and put that on record: a resumed run does not get it back."""
+        used = replace(watch.meter.used, tokens=max(watch.meter.used.tokens, tokens))
+        if used == Used():
+            self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=0))
+            return
+        cost = self.costing.so_far(offer, used, least_tokens(task))
+        account.spend(cost)
+        self._charge(key, task, offer, cost, why, run_id)
+
+    def _charge(self, key: str, task: Task, offer: Offer, cost: Spent, why: str, run_id: str) -> None:
+        about: dict[str, Any] = {"run": run_id, "node": task.node, "agent": task.agent, "tenant": task.tenant,
+                                 "call": key, "task": task_digest(task), "offer": asdict(offer)}  # fmt: skip
+        number = 1
+        while self._recorder.lookup(charge := key_of("charge", about | {"number": number})) is not None:
+            number += 1
+        response = {"spent": asdict(cost), "why": why}
+        entry = Entry(charge, "charge", offer.name, about | {"number": number}, response)
+        self._recorder.record(entry, run_id=run_id, node=task.node)
+        self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=cost.tokens))
+
+
+class _Watch:
+    """Looks at a call each time that its meter moves: it keeps the backend's leases, and stops where money runs out."""
+
+    def __init__(self, broker: Broker, task: Task, offer: Offer, account: Account, hold: Hold) -> None:
+        self.scope = anyio.CancelScope()
+        self.meter = Meter(self._from_any_thread)
+        self._loop = asyncio.get_running_loop()
+        self._broker, self._task, self._offer, self._account, self._hold = broker, task, offer, account, hold
+        self._tokens = 0
+
+    def _from_any_thread(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
+            self._loop.call_soon_threadsafe(self._moved)
+
+    def _moved(self) -> None:
+        used = self.meter.used
+        self._broker.services.progress(self._offer.name, used.tokens - self._tokens)
+        self._tokens = used.tokens
+        if self._hold.over:
+            return
+        self._hold.used = self._broker.costing.so_far(self._offer, used, least_tokens(self._task))
+        if self._account.over() is not None:
+            self.scope.cancel()
 
 
 def task_digest(task: Task) -> str:

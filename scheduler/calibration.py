@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finllm.errors import InputError
 from finllm.models.files import exclusive, write_atomically
+from finllm.scheduler.amount import Provenance
 
 BATCHES = (1, 2, 4, 8, 16)
 """Sequences decoded together, at which the decode speed is measured."""
 _Z95 = 1.6449
 """Normal quantile of a one-sided bound at 95 %."""
-
-Provenance = Literal["measured", "modelled", "table"]
 
 
 class _Frozen(BaseModel):

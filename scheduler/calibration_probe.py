@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from finllm.errors import BackendError
 from finllm.models import llama_log
 from finllm.scheduler import energy
+from finllm.scheduler.amount import Amount
 from finllm.scheduler.calibration import BATCHES, DecodeRate, Speed
 from finllm.scheduler.engine.native import choose_attention, has_amx
 
@@ -44,7 +45,7 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     cpu = energy.read_cpu()
     probe.decode(max(batches), 1)
 
-    def timed(work: Callable[[], float]) -> tuple[float, energy.Energy]:
+    def timed(work: Callable[[], float]) -> tuple[float, Amount]:
         before = energy.read()
         seconds = work()
         return seconds, energy.between(before, energy.read(), cpu)
@@ -54,10 +55,10 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     for batch in batches:
         took, spent = timed(lambda batch=batch: probe.decode(batch, STEPS))
         tokens = batch * STEPS
-        rates.append(DecodeRate(batch=batch, tokens_per_second=tokens / took, joules_per_token=spent.joules / tokens))
+        rates.append(DecodeRate(batch=batch, tokens_per_second=tokens / took, joules_per_token=spent.value / tokens))
     return Speed(
         prefill_tokens_per_second=PREFILL / seconds,
-        prefill_joules_per_token=used.joules / PREFILL,
+        prefill_joules_per_token=used.value / PREFILL,
         decode=tuple(rates),
         memory_bytes=memory(),
         energy=used.provenance,

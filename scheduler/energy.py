@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from finllm.scheduler.calibration import Provenance
+from finllm.scheduler.amount import Amount
 
 POWERCAP = Path("/sys/class/powercap")
 CPUINFO = Path("/proc/cpuinfo")
@@ -44,15 +44,6 @@ class Reading:
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
-class Energy:
-    """J of all packages where measured; of this process's share alone where modelled."""
-
-    joules: float
-    provenance: Provenance
-    basis: str
-
-
 def read_cpu(path: Path = CPUINFO) -> Cpu:
     """The machine's processor; `unknown` where it is not told."""
     try:
@@ -81,16 +72,19 @@ def read(powercap: Path = POWERCAP) -> Reading:
     return Reading(counters, _cpu_seconds())
 
 
-def between(start: Reading, end: Reading, cpu: Cpu) -> Energy:
-    """J spent between two readings: E = ΔRAPL over packages, else E = CPU time · TDP per core."""
+def between(start: Reading, end: Reading, cpu: Cpu) -> Amount:
+    """J spent between two readings: E = ΔRAPL over packages, else E = CPU time · TDP per core.
+
+    Of all packages where measured, of this process alone where modelled.
+    """
     if start.microjoules and start.microjoules.keys() == end.microjoules.keys():
         joules = sum(_rise(name, before, end.microjoules[name]) for name, before in start.microjoules.items()) / 1e6
-        return Energy(joules, "measured", "RAPL, all packages, whatever ran on them")
+        return Amount(joules, "measured", "RAPL, all packages, whatever ran on them")
     basis, watts = _WATTS_PER_CORE.get((cpu.vendor, cpu.family, cpu.model), ("", 0.0))
     seconds = end.cpu_seconds - start.cpu_seconds
     if watts:
-        return Energy(seconds * watts, "modelled", f"CPU time × {watts:.2f} W per core ({basis})")
-    return Energy(seconds * ASSUMED_WATTS, "modelled", f"CPU time × {ASSUMED_WATTS:.2f} W per core (assumed)")
+        return Amount(seconds * watts, "modelled", f"CPU time × {watts:.2f} W per core ({basis})")
+    return Amount(seconds * ASSUMED_WATTS, "modelled", f"CPU time × {ASSUMED_WATTS:.2f} W per core (assumed)")
 
 
 def _rise(folder: str, before: int, after: int) -> int:
@@ -104,5 +98,4 @@ def _rise(folder: str, before: int, after: int) -> int:
 
 
 def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system
+    return time.process_time()

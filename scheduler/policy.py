@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Offer
-from finllm.scheduler.task import PRECISIONS, Account, Task, meets_floor
+from finllm.scheduler.task import PRECISIONS, Task, meets_floor
 
 RULE = "coarsest precision that meets the floor and fits the budget (v1)"
 CHARS_PER_TOKEN = 4.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "batch", "explanation"]
+EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "batch", "explanation", "charge"]
 """`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node;
-`batch`: the runs of a batch, and that they have ended; `explanation`: what was told of a finished run."""
+`batch`: the runs of a batch, and that they have ended; `explanation`: what was told of a finished run;
+`charge`: what a call cost that gave no answer."""
 
 
 @dataclass(frozen=True)

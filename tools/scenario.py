@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finllm.errors import InputError
+from finllm.tools.budget_text import parse_budget_text
 from finllm.tools.factors import FactorId, UserShock, parse_user_shock
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -66,11 +67,25 @@ class Replay(_Strict):
 
 
 class BudgetEntry(_Strict):
-    """What a run may spend: wall-clock s, model tokens (prompt and output), and those of the deep tier alone."""
+    """What a run may spend: wall-clock s, model tokens (prompt and output), those of the deep tier, J, gCO₂e, USD.
+
+    In a file also as one line, `20s,500deep,2kJ`.
+    """
 
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     tokens: int | None = Field(None, gt=0)
     deep_tokens: int | None = Field(None, ge=0)
+    joules: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    grams: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        try:
+            return parse_budget_text(value) if isinstance(value, str) else value
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
 
 class Scenario(_Strict):

@@ -196,7 +196,7 @@ def _digest(value: Any) -> str:
 
 
 def _noted(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run stands on, a state's digest, a failed call, a batch, an explanation: their content is in the blobs."""
+    """What a run stands on, a state's digest, a failed call, its cost, a batch, an explanation: all in the blobs."""
     del request, response
     return {"actor": {"kind": "service", "name": actor}}
 
@@ -209,5 +209,6 @@ _SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dic
     "inputs": _noted,
     "state": _noted,
     "batch": _noted,
+    "charge": _noted,
     "explanation": _noted,
 }

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from finllm.errors import BackendError
+from finllm.scheduler.amount import Amount
 from finllm.scheduler.filling import Choices
+from finllm.scheduler.meter import Meter
 from finllm.scheduler.task import Prompt, Tier
 from finllm.scheduler.template import Template
 
-__all__ = ["Backend", "Generation", "Offer", "Request", "TokenLimitReached"]
+__all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TokenLimitReached"]
+
+
+class BackendLost(BackendError):
+    """The engine behind the backend died, froze or was ended: the call itself was in order, and may be asked again."""
 
 
 class TokenLimitReached(BackendError):
@@ -40,7 +46,8 @@ class Request:
     """A call as a backend sees it.
 
     `token_limit`: the call fails before it would use more. `rank`: of the calls that wait the highest goes first.
-    `background`: gives way to every call that is not. `within`: the call is of no use after so many seconds.
+    `background`: gives way to every call that is not. `within`: the call is of no use after so many seconds. `meter`
+    is read by the backend as the call gets on: without readings it is taken to stand still.
     """
 
     prompt: Prompt
@@ -51,6 +58,7 @@ class Request:
     rank: float = 0.0
     background: bool = False
     within: float = float("inf")
+    meter: Meter | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Generation:
 
     `tokens` counts prompt and output; `seconds` is the time that the model worked for this request, its share where it
     served others in the same steps. `cached_tokens` of the prompt were not computed again; `side_by_side` is the most
-    requests that one step served.
+    requests that one step served. `joules`: its share of those that the model's work took; None: not known.
     """
 
     text: str
@@ -69,6 +77,7 @@ class Generation:
     seconds: float
     cached_tokens: int = 0
     side_by_side: int = 1
+    joules: Amount | None = None
 
     @property
     def tokens(self) -> int:
@@ -85,3 +94,10 @@ class Backend(Protocol):
     def offer(self) -> Offer: ...
 
     async def generate(self, request: Request) -> Generation: ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A backend that reads its meters at every step, so that one without readings hangs, and that can be restarted."""
+
+    def restart(self, why: str) -> None: ...

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.engine.job import Finished, Job, Work
 from finllm.scheduler.engine.programs import OnText
+from finllm.scheduler.meter import Meter
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Template, Write
 
@@ -26,6 +27,13 @@ class ServesJobs(Protocol):
     def stop(self, job: Job) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """An engine in a process of its own, which can be ended from here and starts again by itself."""
+
+    def restart(self, why: str) -> None: ...
 
 
 class LlamaCppBackend:
@@ -86,12 +94,17 @@ class LlamaCppBackend:
         works = [Work(prompt, _NOTHING, adapter=self._adapter, pinned=True) for prompt in prompts]
         await asyncio.gather(*map(self._finish, works))
 
+    def restart(self, why: str) -> None:
+        """End the engine's process, which hangs; calls under way are answered with BackendLost, the next starts it."""
+        if isinstance(self._engine, Restarts):
+            self._engine.restart(why)
+
     def close(self) -> None:
         """Free the model; calls under way fail. Closing again does nothing."""
         self._engine.close()
 
     async def _ask(self, request: Request, on_text: OnText | None) -> Generation:
-        finished = await self._finish(_work(request, self._adapter), on_text)
+        finished = await self._finish(_work(request, self._adapter), on_text, request.meter)
         return Generation(
             finished.filled.text,
             finished.filled.choices,
@@ -100,9 +113,10 @@ class LlamaCppBackend:
             finished.seconds,
             finished.cached_tokens,
             finished.side_by_side,
+            finished.joules,
         )
 
-    async def _finish(self, work: Work, on_text: OnText | None = None) -> Finished:
+    async def _finish(self, work: Work, on_text: OnText | None = None, meter: Meter | None = None) -> Finished:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Finished] = loop.create_future()
 
@@ -118,7 +132,7 @@ class LlamaCppBackend:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result)
 
-        job = Job(work, done, on_text)
+        job = Job(work, done, on_text, on_used=None if meter is None else meter.read)
         self._engine.submit(job)
         try:
             return await answer

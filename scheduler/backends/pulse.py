@@ -29,7 +29,7 @@ class Pulse:
     """Watches one engine while calls are under way, and only then.
 
     `look` gives a value that changes with every step of the engine; it is asked every `every` s and may fail, which
-    counts as no progress. `limit()` is the longest standstill, s, looked up each time. One event loop only.
+    counts as no progress. `limit()` is the longest standstill, s, looked up each time. One event loop at a time.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Pulse:
         self._calls -= 1
         if self._calls == 0 and self._watcher is not None:
             self._watcher.cancel()
-            self._watcher = None
+            self._watcher = self._stalled = None
 
     async def _watch(self) -> None:
         while True:

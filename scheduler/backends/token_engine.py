@@ -14,6 +14,7 @@ from typing import Protocol
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
 from finllm.scheduler.filling import Ask, Round, walk
+from finllm.scheduler.meter import Used
 from finllm.scheduler.scoring import Tokens, beginnings, candidates, scores
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Write
@@ -71,6 +72,7 @@ async def answer(engine: TokenEngine, request: Request, context: int) -> Generat
         if isinstance(question, Round):
             reply = await _scores(engine, position, question.asks)
         else:
+            position.tell()
             written = await engine.write(position.tokens, _fitting(question.write, position), request.seed)
             position.advance(await engine.tokens(written.text))
             reply = written.text
@@ -88,8 +90,8 @@ class _Position:
         self.tokens: list[int] = []
         self._request = request
         self._context = context
-
         self._branched = 0
+        self._started = time.monotonic()
 
     @property
     def used(self) -> int:
@@ -99,6 +101,11 @@ class _Position:
     @property
     def room(self) -> int:
         return int(min(self._context, self._request.token_limit - self._branched)) - len(self.tokens)
+
+    def tell(self) -> None:
+        """Say that all of it goes to the engine now: what it has had counts as used, also where no answer comes."""
+        if self._request.meter is not None:
+            self._request.meter.read(Used(self.used, time.monotonic() - self._started))
 
     def advance(self, tokens: Sequence[int]) -> None:
         self._check(len(tokens), len(tokens))
@@ -133,6 +140,7 @@ async def _scores(engine: TokenEngine, position: _Position, asks: Sequence[Ask])
     probes = [(at, beginning) for at, of in enumerate(values) for beginning in beginnings(of)]
     branches = [[*tokens[asks[at].stem], *beginning] for at, beginning in probes]
     position.branch(branches)
+    position.tell()
     wanted = sorted({token for at, beginning in probes for token in candidates(values[at], beginning)})
     read = await engine.score([[*position.tokens, *branch] for branch in branches], wanted)
     found: list[dict[Tokens, Mapping[int, float]]] = [{} for _ in asks]

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 
 from finllm.errors import BackendError
+from finllm.scheduler.backends import BackendLost
 from finllm.scheduler.backends import vllm_wire as wire
 from finllm.scheduler.backends.pulse import Pulse, Standstill
 from finllm.scheduler.backends.vllm_metrics import EngineLoad, parse_metrics
@@ -184,7 +185,7 @@ class VllmClient:
         try:
             result = await self._pulse.guard(work)
         except Standstill as stop:
-            raise BackendError(
+            raise BackendLost(
                 f"the engine at {self.url} hangs: no token and no step for {stop.seconds:.1f} s",
                 fix="restart the server; its web part may still answer /health",
             ) from stop
@@ -233,7 +234,7 @@ class VllmClient:
             ) from error
         except httpx.HTTPError as error:
             self._proven = False
-            raise BackendError(
+            raise BackendLost(
                 f"the connection to {self.url} broke: {type(error).__name__} {error}".rstrip(),
                 fix="see whether the server still runs, and ask again",
             ) from error
@@ -264,8 +265,8 @@ class VllmClient:
             await asyncio.sleep(self._jitter.uniform(0.0, self.patience.backoff * 2**attempt))
         raise AssertionError("the last try returns or raises")
 
-    def _away(self, error: Exception) -> BackendError:
-        return BackendError(
+    def _away(self, error: Exception) -> BackendLost:
+        return BackendLost(
             f"no vLLM server answers at {self.url}: {type(error).__name__} {error}".rstrip(),
             fix="start it ('vllm serve MODEL'), or correct FINLLM_VLLM_URLS",
         )

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 from finllm.errors import BackendError, InputError
 from finllm.models.files import sha256_of_file
 from finllm.models.hf_export import MANIFEST
+from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm import prose_regex
 from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
+from finllm.scheduler.energy_share import SharedEnergy, gpu_energy
 from finllm.scheduler.prose import Prose
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Write
@@ -35,10 +38,12 @@ class InProcessBackend:
     """A folder of weights served by vLLM's engine, whose core runs in child processes of this one.
 
     The engine is not watched as a server is: a call that hangs ends with its caller's patience, which closes it.
+    `energy`: of the GPUs that it runs on, which calls under way at the same time divide equally.
     """
 
-    def __init__(self, engine: Any, offer: Offer, loop: LoopThread) -> None:
+    def __init__(self, engine: Any, offer: Offer, loop: LoopThread, energy: SharedEnergy | None = None) -> None:
         self._engine = _Engine(engine)
+        self._energy = energy
         self._offer = offer
         self._loop = loop
 
@@ -48,7 +53,15 @@ class InProcessBackend:
 
     async def generate(self, request: Request) -> Generation:
         """Fill the request's template. Errors: as `token_engine.answer`."""
-        return await self._loop.call(answer(self._engine, request, self._offer.context))
+        if self._energy is None:
+            return await self._loop.call(answer(self._engine, request, self._offer.context))
+        name = self._energy.begin()
+        joules: Amount | None = None
+        try:
+            done = await self._loop.call(answer(self._engine, request, self._offer.context))
+        finally:
+            joules = self._energy.end(name)
+        return replace(done, joules=joules)
 
     def close(self) -> None:
         """Stop the engine and its processes; calls under way fail. Closing again does nothing."""
@@ -77,7 +90,8 @@ def open_in_process(folder: Path, *, precision: str = "BF16", **engine_args: Any
         ) from error
     context = int(engine.model_config.max_model_len)
     name = f"deep:{folder.name}@here"
-    return InProcessBackend(engine, Offer(name, "deep", precision, digest(folder), _build(), context), loop)
+    offer = Offer(name, "deep", precision, digest(folder), _build(), context)
+    return InProcessBackend(engine, offer, loop, gpu_energy())
 
 
 def digest(folder: Path) -> str:

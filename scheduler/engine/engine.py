@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import BackendError, FinllmError
+from finllm.scheduler.energy_share import CpuCounter, SharedEnergy
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.job import Job
 from finllm.scheduler.engine.loop import Loop
@@ -43,10 +44,12 @@ class Engine:
     """A model that serves many requests at once.
 
     The file is loaded at the first request, and again after a failure. Each step computes on its part of `cores`.
+    `energy` is that of the process, which its engines share.
     """
 
-    def __init__(self, config: EngineConfig, cores: Cores | None = None) -> None:
+    def __init__(self, config: EngineConfig, cores: Cores | None = None, energy: SharedEnergy | None = None) -> None:
         self._config = config
+        self._energy = energy or SharedEnergy(CpuCounter())
         self._cores = cores or Cores(config.threads)
         self._news = threading.Condition()
         self._inbox: list[Job] = []
@@ -107,7 +110,8 @@ class Engine:
         config = self._config
         native = Native(config.path, threads=config.threads, cells=config.cells, sequences=config.slots)
         seat = self._cores.seat()
-        loop = Loop(native, context=config.context, store=config.store if config.slots > 1 else 0, turn=seat)
+        store = config.store if config.slots > 1 else 0
+        loop = Loop(native, context=config.context, store=store, turn=seat, energy=self._energy)
         try:
             while True:
                 with self._news:

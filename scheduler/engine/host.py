@@ -9,6 +9,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from finllm.errors import BackendError
+from finllm.scheduler.energy_share import CpuCounter, SharedEnergy
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.engine import Engine
 from finllm.scheduler.engine.job import Finished, Job
@@ -23,6 +24,7 @@ class _Host:
         self._pipe = pipe
         self._sending = threading.Lock()
         self._cores = Cores()
+        self._energy = SharedEnergy(CpuCounter())
         self._engines: dict[str, Engine] = {}
         self._jobs: dict[int, Job] = {}
 
@@ -35,7 +37,7 @@ class _Host:
     def _handle(self, message: object) -> None:
         if isinstance(message, Open):
             self._cores.count = max(self._cores.count, message.config.threads)
-            self._engines[message.name] = Engine(message.config, self._cores)
+            self._engines[message.name] = Engine(message.config, self._cores, self._energy)
         elif isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Stop):
@@ -57,7 +59,7 @@ class _Host:
 
         def done(result: Finished | Exception) -> None:
             self._jobs.pop(number, None)
-            self._send(Done(number, Failure.of(result) if isinstance(result, Exception) else result))
+            self._send(Done(number, Failure.of(result, job.used) if isinstance(result, Exception) else result))
 
         def on_text(piece: str) -> None:
             self._send(Text(number, piece))
@@ -75,7 +77,7 @@ class _Host:
 
     def _beat(self) -> None:
         while True:
-            self._send(Beat())
+            self._send(Beat({number: job.used for number, job in list(self._jobs.items()) if job.used.tokens}))
             threading.Event().wait(BEAT)
 
 

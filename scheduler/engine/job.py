@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from finllm.errors import BackendError
+from finllm.scheduler.amount import Amount
 from finllm.scheduler.engine.programs import OnText
 from finllm.scheduler.filling import Filled, Priors
+from finllm.scheduler.meter import Used
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Template
 
@@ -43,7 +45,7 @@ class Finished:
     """An answer. `output_tokens` counts forced and chosen tokens; `cached_tokens` of the prompt were not prefilled.
 
     `seconds`: the request's share, by tokens, of the steps that it was part of; `side_by_side`: the most requests that
-    any of these steps served.
+    any of these steps served. `joules`: its share, by tokens, of what these steps took.
     """
 
     filled: Filled
@@ -52,6 +54,7 @@ class Finished:
     cached_tokens: int
     seconds: float
     side_by_side: int
+    joules: Amount | None = None
 
 
 Done = Callable[[Finished | Exception], None]
@@ -59,7 +62,10 @@ Done = Callable[[Finished | Exception], None]
 
 @dataclass
 class Job:
-    """Work on its way through the engine. `done` is called once, from the engine's thread; so is `on_text`."""
+    """Work on its way through the engine. `done` is called once, from the engine's thread; so is `on_text`.
+
+    `used`: what it has used so far, also of work that fails; `on_used` is told each time that it grew.
+    """
 
     work: Work
     done: Done
@@ -67,9 +73,17 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     arrived: int = field(default_factory=lambda: next(_arrivals))
     expires: float = 0.0
+    used: Used = field(default_factory=Used)
+    on_used: Callable[[Used], None] | None = None
 
     def __post_init__(self) -> None:
         self.expires = time.monotonic() + self.work.within
+
+    def use(self, used: Used) -> None:
+        """Take note of what it has used."""
+        self.used = used
+        if self.on_used is not None:
+            self.on_used(used)
 
     @property
     def order(self) -> tuple[bool, float, int]:

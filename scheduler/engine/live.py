@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finllm.errors import BackendError
+from finllm.scheduler.amount import Amount, total
 from finllm.scheduler.backends import TokenLimitReached
 from finllm.scheduler.engine.cells import Cells
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.native import BATCH
 from finllm.scheduler.engine.programs import Branch, Feed, Program, Reply
 from finllm.scheduler.filling import Filled
+from finllm.scheduler.meter import Used
 from finllm.scheduler.template import Write
 
 NOWHERE = -1
@@ -30,7 +32,8 @@ class Live:
 
     `head`: the tokens known at once, the prompt and what is forced behind it. `waiting`: tokens still to be decoded,
     `branches` those to be decoded behind them on their own, of which the first `len(read)` were. `cells`: those
-    decoded. `sequence`: NOWHERE while it is not in the context; then `saved` holds its cells if it was there before.
+    decoded, `computed` how many that and its branches took. `sequence`: NOWHERE while it is not in the context; then
+    `saved` holds its cells if it was there before.
     """
 
     job: Job
@@ -47,6 +50,8 @@ class Live:
     cached: int = 0
     passed_over: int = 0
     seconds: float = 0.0
+    joules: Amount | None = None
+    computed: int = 0
     side_by_side: int = 1
     output_tokens: int = 0
 
@@ -118,8 +123,17 @@ class Live:
         self.output_tokens += more
         self.waiting, self.branches, self.read = list(feed.tokens), feed.branches, []
 
+    def take_part(self, tokens: int, seconds: float, joules: Amount | None, side_by_side: int) -> None:
+        """A step computed `tokens` of it: its shares of the step's seconds and joules."""
+        self.computed += tokens
+        self.seconds += seconds
+        self.joules = total((self.joules, joules))
+        self.side_by_side = max(self.side_by_side, side_by_side)
+        self.job.use(Used(self.cached + self.computed, self.seconds, self.joules))
+
     def finished(self, filled: Filled) -> Finished:
-        return Finished(filled, self.prompt_tokens, self.output_tokens, self.cached, self.seconds, self.side_by_side)
+        return Finished(filled, self.prompt_tokens, self.output_tokens, self.cached, self.seconds, self.side_by_side,
+                        self.joules)  # fmt: skip
 
 
 def too_long(context: int) -> BackendError:

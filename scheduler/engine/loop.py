@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from finllm.errors import BackendError
+from finllm.scheduler.amount import Amount
+from finllm.scheduler.energy_share import SharedEnergy
 from finllm.scheduler.engine.cells import CellCount, Cells
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.live import NOWHERE, Live
@@ -43,12 +45,22 @@ class Loop:
 
     `context`: most tokens of one request. `store`: bytes of saved prefixes; 0 switches prefix sharing off. `turn` is
     held during each step, and may say with how many threads: engines of one machine do not fight for its cores.
+    `energy` tells the joules of a step.
     """
 
-    def __init__(self, native: Native, *, context: int, store: int, turn: AbstractContextManager[int | None]) -> None:
+    def __init__(
+        self,
+        native: Native,
+        *,
+        context: int,
+        store: int,
+        turn: AbstractContextManager[int | None],
+        energy: SharedEnergy | None = None,
+    ) -> None:
         self._native = native
         self._context = min(context, native.cells)
         self._turn = turn
+        self._energy = energy
         self._sharing = store > 0
         self._cells = CellCount(native.cells)
         self._sequences = list(range(native.sequences - 1, -1, -1))
@@ -100,18 +112,16 @@ class Loop:
         if not shares:
             return
         with self._turn as threads:
-            started = time.monotonic()
             if threads is not None:
                 self._native.use(threads)
             try:
-                self._serve(shares)
+                self._serve_metered(shares)
             except NoRoom:
                 self._make_room()
                 return
             except BackendError as error:
                 self._fail(error)
                 return
-            self._account(shares, time.monotonic() - started)
             for share in shares:
                 if share.ready:
                     self._go_on(share)
@@ -290,6 +300,22 @@ class Loop:
                 beside -= share.size
             yield share
 
+    def _serve_metered(self, shares: Sequence[Share]) -> None:
+        """`_serve`, of which each request bears its part by tokens, also where the step fails."""
+        started = time.monotonic()
+        name = None if self._energy is None else self._energy.begin()
+        served = False
+        try:
+            self._serve(shares)
+            served = True
+        finally:
+            joules = None if self._energy is None or name is None else self._energy.end(name)
+            seconds, total = time.monotonic() - started, sum(share.size for share in shares)
+            for share in shares:
+                part = share.size / total
+                joule = None if joules is None else Amount(joules.value * part, joules.provenance, joules.basis)
+                share.live.take_part(share.size if served else 0, seconds * part, joule, len(shares))
+
     def _serve(self, shares: Sequence[Share]) -> None:
         """Put a step's tokens through the model, and read what they were for. Errors: as `Native.decode`.
 
@@ -342,12 +368,6 @@ class Loop:
             return
         if live.filled is not None:
             self._end(live, live.finished(live.filled))
-
-    def _account(self, shares: Sequence[Share], seconds: float) -> None:
-        total = sum(share.size for share in shares)
-        for share in shares:
-            share.live.seconds += seconds * share.size / total
-            share.live.side_by_side = max(share.live.side_by_side, len(shares))
 
     def _fail(self, error: Exception) -> None:
         """The context is in doubt after a failed step: all that were in it are answered, and it is emptied."""

@@ -13,9 +13,11 @@ import threading
 import time
 from collections import deque
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO
 
 from finllm.errors import BackendError
+from finllm.scheduler.backends import BackendLost
 from finllm.scheduler.engine.engine import EngineConfig, closed
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, Text
@@ -24,6 +26,10 @@ STARTING = 60.0
 """Longest time until the first sign of life, s."""
 SILENCE = 4.0
 """Longest time between two signs of life, s: beyond it the process hangs and is ended."""
+STOPPED = 2.0
+"""The same for one that a signal has stopped (SIGSTOP), also before its first sign of life."""
+LOOK = 0.5
+"""Seconds between two looks for signs of life. Looks are counted, not time: this process may have stood still too."""
 CLOSING = 30.0
 """Longest wait for an engine to close, s."""
 MOST_DEATHS = 3
@@ -34,8 +40,8 @@ WITHIN = 60.0
 class EngineProcess:
     """One child process for all engines of a program, which divide the cores there. Safe for any thread.
 
-    The child is started by the first request. When it dies or falls silent, every request under way is answered with a
-    BackendError, and the next one starts it again with the same engines.
+    The child is started by the first request. When it dies, falls silent or is stopped (SIGSTOP), every request under
+    way is answered with BackendLost, and the next one starts it again with the same engines.
     """
 
     def __init__(self) -> None:
@@ -60,6 +66,13 @@ class EngineProcess:
             if self._child is not None and self._child.alive:
                 self._child.send(Open(name, config))
         return RemoteEngine(self, name, config)
+
+    def restart(self, why: str) -> None:
+        """End the child, which hangs though it gives signs of life; the next request starts it again."""
+        with self._lock:
+            child = self._child
+        if child is not None and child.alive:
+            child.end(why)
 
     def close(self) -> None:
         """End the child; requests under way are answered with an error. Closing again does nothing."""
@@ -122,6 +135,10 @@ class RemoteEngine:
     def stop(self, job: Job) -> None:
         """Let a job go; its caller no longer waits."""
         self._process.stop(job)
+
+    def restart(self, why: str) -> None:
+        """End the process that hangs; what is under way there is answered with BackendLost."""
+        self._process.restart(why)
 
     def close(self) -> None:
         """Free the engine; what is under way is answered with an error. Errors: BackendError if that takes too long."""
@@ -198,15 +215,18 @@ class _Child:
         self._reader.join(CLOSING)
 
     def _read(self) -> None:
-        wait = STARTING
+        longest, silent = STARTING, 0.0
         try:
             while True:
-                if not self._pipe.poll(wait):
+                if self._pipe.poll(LOOK):
+                    longest, silent = SILENCE, 0.0
+                    self._handle(self._pipe.recv())
+                    continue
+                silent += LOOK
+                if silent >= (STOPPED if _stopped(self._process.pid) else longest):
                     self._process.kill()
-                    self._over(f"the engine's process gave no sign of life for {wait:.0f} s and was ended")
+                    self._over(f"the engine's process gave no sign of life for {silent:.0f} s and was ended")
                     return
-                wait = SILENCE
-                self._handle(self._pipe.recv())
         except (EOFError, OSError):
             code = self._process.wait()
             self._over(self._why or f"the engine's process ended ({_how(code)}){self._last_words()}")
@@ -224,9 +244,14 @@ class _Child:
                 job = self._owed.pop(message.number, None)
             if job is not None and message.result is not None:
                 result: Finished | Failure = message.result
+                if isinstance(result, Failure):
+                    job.use(result.used)
                 job.done(result.error() if isinstance(result, Failure) else result)
         else:
             assert isinstance(message, Beat)
+            for number, used in message.used.items():
+                if (job := self._owed.get(number)) is not None:
+                    job.use(used)
 
     def _over(self, why: str) -> None:
         with self._state:
@@ -250,8 +275,16 @@ class _Child:
             return f": {lines[-1]}" if lines else ""
         return ""
 
-    def _death(self, why: str) -> BackendError:
-        return BackendError(why, fix="ask again: the process is started anew; see 'finllm doctor'")
+    def _death(self, why: str) -> BackendLost:
+        return BackendLost(why, fix="ask again: the process is started anew; see 'finllm doctor'")
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal; False where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def _how(code: int) -> str:

@@ -8,24 +8,31 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import TokenLimitReached
 from finllm.scheduler.engine.engine import EngineConfig
 from finllm.scheduler.engine.job import Finished, Work
+from finllm.scheduler.meter import Used
+
+NOTHING = Used()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as plain data. `tokens`: those used before a token limit was reached, None for any other error."""
+    """An error as plain data, with what the request had `used`.
+
+    `tokens`: those used before a token limit was reached, None for any other error.
+    """
 
     message: str
     fix: str
+    used: Used
     tokens: int | None = None
     limit: float = 0.0
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: Exception, used: Used = NOTHING) -> Failure:
         if isinstance(error, TokenLimitReached):
-            return cls(error.message, error.fix, error.tokens, error.limit)
+            return cls(error.message, error.fix, used, error.tokens, error.limit)
         if isinstance(error, BackendError):
-            return cls(error.message, error.fix)
-        return cls(f"the engine failed: {type(error).__name__}: {error}", "ask again; see 'finllm doctor'")
+            return cls(error.message, error.fix, used)
+        return cls(f"the engine failed: {type(error).__name__}: {error}", "ask again; see 'finllm doctor'", used)
 
     def error(self) -> BackendError:
         if self.tokens is not None:
@@ -83,4 +90,6 @@ class Done:
 
 @dataclass(frozen=True)
 class Beat:
-    """From the engine process: it is alive."""
+    """From the engine process: it is alive, and what the requests under way have used, by their numbers."""
+
+    used: dict[int, Used]

@@ -63,10 +63,15 @@ class CallStarted(Event):
     key: str
     agent: str
     backend: str
+    run_id: str = ""
+    node: str = ""
 
 
 class CallFinished(Event):
-    """A model call's row is durable; `reused` says that the ledger answered and no model was asked."""
+    """A model call's row is durable; `reused` says that the ledger answered and no model was asked.
+
+    `tokens` of prompt and output, of which `prompt_tokens`; J, gCO₂e and USD; `energy`: where the joules come from.
+    """
 
     kind: Literal["call_finished"] = "call_finished"
     key: str
@@ -74,6 +79,22 @@ class CallFinished(Event):
     backend: str
     reused: bool
     seconds: float
+    tokens: int
+    prompt_tokens: int = 0
+    joules: float = 0.0
+    grams: float = 0.0
+    usd: float = 0.0
+    energy: str | None = None
+
+
+class CallFailed(Event):
+    """A backend gave no answer; what it used is charged and on record. The task may be tried elsewhere."""
+
+    kind: Literal["call_failed"] = "call_failed"
+    key: str
+    agent: str
+    backend: str
+    why: str
     tokens: int
 
 

@@ -6,7 +6,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -48,6 +48,38 @@ class Settings(BaseModel):
         default=None, description="weights that vLLM serves inside this process; needs finllm[gpu]"
     )
     vllm_api_key: SecretStr | None = Field(default=None, description="key that the vLLM servers ask for")
+    vllm_usd_per_mtok: str | None = Field(
+        default=None, description="what they charge per million tokens of prompt and output, USD, such as 0.15,0.60"
+    )
+    usd_per_kwh: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="price of this machine's energy, USD/kWh"
+    )
+    carbon: str | None = Field(
+        default=None, description="grid intensity, gCO₂e/kWh: a number, or a CSV file by time; unset: none is told"
+    )
+    zone: str | None = Field(default=None, description="grid zone of this machine, where the file holds several")
+    carbon_kind: Literal["average", "marginal"] = Field(default="average", description="which intensity that is")
+    carbon_accounting: Literal["lca", "direct"] = Field(
+        default="lca", description="column of an Electricity Maps export: life cycle, or direct emissions"
+    )
+    tenant: str = Field(default="default", min_length=1, max_length=64, description="on whose account runs are")
+    tenant_budget: str | None = Field(
+        default=None, description="what all runs of the tenant may spend in a day (UTC), such as 100000tokens,50kJ"
+    )
+    calibration_days: float = Field(
+        default=30.0, gt=0, allow_inf_nan=False, description="age beyond which a calibration is stale, days"
+    )
+    stall: float = Field(
+        default=20.0, gt=0, le=3600, description="longest time without a token before a backend is taken to hang, s"
+    )
+
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="serve Prometheus metrics at 127.0.0.1 there; needs finllm[telemetry]"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="send OpenTelemetry spans to this URL (OTLP over HTTP); needs finllm[telemetry]",
+    )
 
     audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
     audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
@@ -101,6 +133,10 @@ class Settings(BaseModel):
     @property
     def default_audit_key_file(self) -> Path:
         return self.home / "audit.key"
+
+    @property
+    def status_dir(self) -> Path:
+        return self.home / "status"
 
     @property
     def runs_dir(self) -> Path:

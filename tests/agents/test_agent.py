@@ -25,10 +25,11 @@ from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.filling import fill
-from finllm.scheduler.task import Account, Budget
 from finllm.scheduler.template import Choose, Pick
 from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded

@@ -157,6 +157,12 @@ def test_budget_options() -> None:
     assert parse_budget("20s, 5000tokens,0deep") == BudgetEntry(seconds=20, tokens=5000, deep_tokens=0)
     base = BudgetEntry(seconds=20, tokens=5000, deep_tokens=None)
     assert merge_budgets(base, parse_budget("60s,500deep")) == BudgetEntry(seconds=60, tokens=5000, deep_tokens=500)
+    spends = parse_budget("2kJ,12g,$0.05")
+    assert spends is not None
+    assert (spends.joules, spends.grams, spends.usd) == (2000.0, 12.0, 0.05)
+    assert parse_budget("300J, 0.5kg, 0.05usd,500deep") == BudgetEntry(
+        seconds=None, tokens=None, deep_tokens=500, joules=300, grams=500, usd=0.05
+    )
     assert merge_budgets(None, base) == base
     assert merge_budgets(base, None) == base
 

@@ -14,7 +14,8 @@ from finllm.graphs.report import Report
 from finllm.graphs.request import RunRequest
 from finllm.graphs.state import State
 from finllm.graphs.whatif import STEP, WhatIf, calls_of
-from finllm.scheduler.task import Account, Budget
+from finllm.scheduler.account import Account
+from finllm.scheduler.budget import Budget
 from finllm.tools.factors import FACTORS
 from finllm.tools.market import MarketStore
 from finllm.tools.scenario import ShockEntry

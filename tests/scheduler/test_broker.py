@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 
 from finllm.agents.market_signal import MarketSignal
 from finllm.errors import BackendError, BudgetExceeded, RecordError
-from finllm.events import CallFinished, CallStarted, Event, EventBus, Placed
+from finllm.events import CallFailed, CallFinished, CallStarted, Event, EventBus, Placed
 from finllm.memory.ledger import Ledger
-from finllm.scheduler.backends import Backend, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.account import Account, Spent
+from finllm.scheduler.amount import Amount
+from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.budget import Budget
+from finllm.scheduler.meter import Used
 from finllm.scheduler.record import Entry, Recorder
-from finllm.scheduler.task import Account, Budget, Prompt, Spent, Task, Tier
+from finllm.scheduler.task import Prompt, Task, Tier
 from finllm.scheduler.template import compile_template
 from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded
@@ -339,7 +343,8 @@ def test_what_earlier_processes_spent_counts() -> None:
 def test_a_run_whose_tokens_do_not_reach_for_the_next_call_stops_and_does_not_degrade() -> None:
     account = Account(Budget(tokens=60), clock=lambda: 0.0)
     with pytest.raises(
-        BudgetExceeded, match=r"tokens is spent \(0.0 s, 60 tokens, 0 of them deep\); not done: the call"
+        BudgetExceeded,
+        match=r"tokens is spent \(0.0 s, 60 tokens, 0 of them deep, .* J .table.\); not done: ",
     ):
         ask(broker(MemoryRecorder(), Counting((61,)), deep()), account=account)
     with pytest.raises(BudgetExceeded, match="tokens"):
@@ -427,3 +432,129 @@ def test_calls_that_fit_side_by_side_run_side_by_side() -> None:
         await asyncio.gather(*(shared.run(replace(TASK, seed=seed), account, run_id="r") for seed in range(2)))
 
     bounded(both(), seconds=10)
+
+
+class Metered(Counting):
+    """A backend that tells what a call has used as it goes on, and then fails or goes on for ever."""
+
+    def __init__(self, readings: Sequence[Used], error: Exception | None = None) -> None:
+        super().__init__()
+        self._readings = readings
+        self._error = error
+
+    async def generate(self, request: Request) -> Generation:
+        assert request.meter is not None
+        for used in self._readings:
+            request.meter.read(used)
+            await anyio.sleep(0)
+        if self._error is not None:
+            raise self._error
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+def joules(value: float) -> Amount:
+    return Amount(value, "measured", "RAPL")
+
+
+def test_what_a_failed_call_used_is_charged_and_on_record() -> None:
+    recorder, account = MemoryRecorder(), unlimited()
+    failing = Metered([Used(30, 0.2, joules(3.0))], BackendError("out of memory", fix="add some"))
+    answer = ask(broker(recorder, failing, deep()), account=account)
+    (charge,) = [entry for entry in recorder.entries.values() if entry.kind == "charge"]
+    assert charge.response["why"] == "out of memory"
+    assert (charge.response["spent"]["tokens"], charge.response["spent"]["joules"]["value"]) == (30, 3.0)
+    assert account.spent().tokens == 30 + recorder.entries[answer.key].response["spent"]["tokens"]
+
+
+def test_what_a_call_that_timed_out_used_is_charged_each_time() -> None:
+    recorder, account = MemoryRecorder(), unlimited()
+    slow = Metered([Used(10, 0.1, joules(1.0)), Used(25, 0.2, joules(2.0))])
+    for _ in range(2):
+        with pytest.raises(BackendError, match="gave no answer"):
+            ask(broker(recorder, slow, call_timeout=0.1), account=account)
+    assert account.spent().tokens == 50
+    assert sum(entry.kind == "charge" for entry in recorder.entries.values()) == 2
+
+
+def test_what_a_cancelled_call_used_is_charged() -> None:
+    recorder, account = MemoryRecorder(), unlimited()
+    shared = broker(recorder, Metered([Used(10, 0.1, joules(1.0))]))
+
+    async def cancel() -> None:
+        task = asyncio.create_task(shared.run(TASK, account, run_id="run"))
+        while not account._holds or account._holds[0].used.tokens == 0:
+            await anyio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    bounded(cancel())
+    assert account.spent().tokens == 10
+    assert [entry.kind for entry in recorder.entries.values()] == ["placement", "charge"]
+
+
+def test_a_call_stops_where_its_joules_run_out() -> None:
+    account = Account(Budget(joules=5.0), clock=lambda: 0.0)
+    endless = Metered([Used(10 * at, 0.1 * at, joules(2.0 * at)) for at in range(1, 6)])
+    with pytest.raises(BudgetExceeded, match=r"joules is spent .* J .measured.*not done: the call of 'market-signal'"):
+        ask(broker(MemoryRecorder(), endless), account=account)
+    assert 5.0 <= account.spent().of("joules") <= 10.0
+
+
+def test_a_call_with_a_budget_of_its_own_ends_and_the_run_goes_on() -> None:
+    account = unlimited()
+    endless = Metered([Used(10, 0.1, joules(9.0))])
+    with pytest.raises(BackendError, match="the call's budget of joules"):
+        ask(broker(MemoryRecorder(), endless), replace(TASK, budget=Budget(joules=5.0)), account)
+    account.check("the next call")
+    assert account.spent().of("joules") == 9.0
+
+
+class Dying(Counting):
+    """A backend whose engine dies under its first calls."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__()
+        self._deaths = deaths
+
+    async def generate(self, request: Request) -> Generation:
+        if self.asked < self._deaths:
+            self.asked += 1
+            raise BackendLost("the engine's process ended (signal 9)", fix="ask again")
+        return await super().generate(request)
+
+
+def test_a_backend_that_dies_under_a_call_is_asked_again_and_answers_once(recorder: Recorder) -> None:
+    dying = Dying(2)
+    answer = ask(broker(recorder, dying))
+    assert dying.asked == 3
+    assert recorder.lookup(answer.key) is not None
+
+
+def test_a_task_whose_backend_dies_goes_elsewhere_where_it_may_and_is_answered_so_again(recorder: Recorder) -> None:
+    dead, seen = Dying(100), list[Event]()
+    answer = ask(broker(recorder, dead, deep(), bus=EventBus(seen.append)))
+    assert (answer.offer.name, dead.asked) == ("deep", 1)
+    assert [event.backend for event in seen if isinstance(event, CallFailed)] == ["edge"]
+    again = ask(broker(recorder, Dying(0), deep([{"fail": "asked again"}])))
+    assert (again.key, again.reused) == (answer.key, True)
+
+
+def test_a_task_whose_only_backend_keeps_dying_is_given_up() -> None:
+    dead = Dying(100)
+    with pytest.raises(BackendError, match="no backend may serve"):
+        ask(broker(MemoryRecorder(), dead))
+    assert dead.asked == 5
+
+
+def test_many_tasks_outlive_a_backend_that_dies_under_them_all() -> None:
+    recorder, dying = MemoryRecorder(), Dying(7)
+
+    async def all_of_them() -> list[Answer]:
+        shared, account = broker(recorder, dying), unlimited()
+        return await asyncio.gather(*(shared.run(replace(TASK, seed=at), account, run_id="r") for at in range(10)))
+
+    answers = bounded(all_of_them())
+    assert len({answer.key for answer in answers}) == 10
+    assert sum(entry.kind == "call" for entry in recorder.entries.values()) == 10

@@ -140,9 +140,9 @@ def rapl(folder: Path, package: int, part: int = 5) -> Path:
 def test_joules_are_measured_where_the_packages_may_be_read(tmp_path: Path) -> None:
     start = energy.read(rapl(tmp_path, 400_000))
     spent = energy.between(start, energy.read(rapl(tmp_path, 900_000, part=9_000)), energy.Cpu("any"))
-    assert (spent.joules, spent.provenance) == (0.5, "measured")
+    assert (spent.value, spent.provenance) == (0.5, "measured")
     wrapped = energy.between(start, energy.read(rapl(tmp_path, 100_000)), energy.Cpu("any"))
-    assert wrapped.joules == pytest.approx(0.7)
+    assert wrapped.value == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_joules_are_modelled_from_cpu_time_where_nothing_may_be_read(
     before, after = energy.Reading({}, 10.0), energy.Reading({}, 12.0)
     assert energy.read(tmp_path).microjoules == {}
     spent = energy.between(before, after, cpu)
-    assert (spent.joules, spent.provenance) == (pytest.approx(2 * watts), "modelled")
+    assert (spent.value, spent.provenance) == (pytest.approx(2 * watts), "modelled")
     assert f"{watts:.2f} W per core" in spent.basis
 
 

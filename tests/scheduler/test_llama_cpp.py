@@ -17,15 +17,18 @@ import pytest
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.errors import BackendError
 from finllm.events import EventBus
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.chat import chat_pieces
 from finllm.scheduler.engine.engine import Engine, EngineConfig
 from finllm.scheduler.engine.native import Native
 from finllm.scheduler.engine.vocabulary import Vocabulary
+from finllm.scheduler.meter import Meter, Used
 from finllm.scheduler.prose import Prose
-from finllm.scheduler.task import Account, Budget, Prompt, Task
+from finllm.scheduler.task import Prompt, Task
 from finllm.scheduler.template import Choose, Force, Step, Write, compile_template
 from finllm.testing import MemoryRecorder
 from tests.conftest import bounded
@@ -146,6 +149,22 @@ def test_many_calls_at_once_are_served_side_by_side(real_edge: LlamaCppBackend) 
     assert max(generation.side_by_side for generation in together) > 1
     for generation in together:
         SourceCheck.model_validate_json(generation.text)
+        assert generation.joules is not None
+        assert generation.joules.value > 0
+        assert generation.joules.provenance in ("measured", "modelled")
+
+
+def test_a_call_tells_what_it_has_used_while_it_goes_on(real_edge: LlamaCppBackend) -> None:
+    readings = list[Used]()
+    meter = Meter(lambda: readings.append(meter.used))
+    request = again(asked("A: Oil rose. " * 60), template=(Write("text", 120, None),), meter=meter)
+    done = generate(real_edge, request)
+    assert len(readings) > 1
+    assert [used.tokens for used in readings] == sorted(used.tokens for used in readings)
+    assert readings[-1].tokens <= done.tokens
+    assert readings[-1].joules is not None
+    assert done.joules is not None
+    assert readings[-1].joules.value <= done.joules.value
 
 
 def test_free_text_streams_piece_by_piece(real_edge: LlamaCppBackend) -> None:

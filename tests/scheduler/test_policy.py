@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.agents.sanity_checker import SourceCheck
+from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Offer
+from finllm.scheduler.budget import Budget
 from finllm.scheduler.policy import least_tokens, place
-from finllm.scheduler.task import PRECISIONS, Account, Budget, Prompt, Task, Tier, meets_floor
+from finllm.scheduler.task import PRECISIONS, Prompt, Task, Tier, meets_floor
 from finllm.scheduler.template import compile_template
 
 TASK = Task(

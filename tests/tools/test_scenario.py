@@ -80,7 +80,7 @@ def test_every_shipped_scenario_is_valid(path: Path) -> None:
         (HEAD + "shocks:\n- factor: OIL_WTI\n  move: 40\n", 7, "shocks.0.move"),
         (HEAD + "shocks:\n- {factor: OIL_WTI, move: +40bp}\n", 6, "shocks.0"),
         (HEAD + "budget: {seconds: -1}\n", 5, "budget.seconds"),
-        (HEAD + "budget:\n  seconds: 60\n  joules: 3\n", 7, "budget.joules"),
+        (HEAD + "budget:\n  seconds: 60\n  coffee: 3\n", 7, "budget.coffee"),
         (HEAD + "replay: {start: 2008-10-10, end: 2008-09-12}\n", 5, "replay"),
     ],
 )
@@ -155,3 +155,12 @@ def test_what_yaml_would_let_through_is_refused_by_line(line: str, said: str, tm
     with pytest.raises(InputError, match=r"bad\.yaml:") as caught:
         load_scenario(path)
     assert said in caught.value.message
+
+
+def test_a_budget_may_be_one_line_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "story.yaml"
+    path.write_text(HEAD + "budget: 20s,500deep,2kJ\n", encoding="utf-8")
+    budget = load_scenario(path).budget
+    assert budget is not None
+    assert (budget.seconds, budget.deep_tokens, budget.joules) == (20, 500, 2000)
+    assert "'20 minutes'" in refused(tmp_path, HEAD + "budget: 20 minutes\n").message

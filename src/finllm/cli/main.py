@@ -23,6 +23,7 @@ from finllm.cli import (
     explain,
     history,
     models,
+    nodes,
     read,
     replay,
     reverse,
@@ -82,6 +83,7 @@ explain.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)
+nodes.add_to(app)
 calibrate.add_to(app)
 simulate.add_to(app)
 evaluation.add_to(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +18,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdou
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]
 BudgetOption = Annotated[
     str | None,
-    typer.Option("--budget", metavar="20s,5000tokens,500deep",
-                 help="What the run may spend: seconds, model tokens, tokens of the deep tier. A hard stop."),
+    typer.Option("--budget", metavar="20s,5000tokens,500deep,2kJ,12g,$0.05",
+                 help="What the run may spend: seconds, model tokens, tokens of the deep tier, joules, gCO₂e, dollars. "
+                      "A hard stop."),
 ]  # fmt: skip
 OutOption = Annotated[
     Path | None,
@@ -42,10 +42,6 @@ FailOnOption = Annotated[
     list[FailOn] | None,
     typer.Option("--fail-on", help="Exit with 3 if a limit is breached, or if the report is blocked. May be repeated."),
 ]
-
-_BUDGET_UNITS = {"s": "seconds", "tokens": "tokens", "deep": "deep_tokens"}
-_BUDGET_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|tokens|deep)")
-_BUDGET_FIX = "write seconds, tokens and deep tokens such as '20s,5000tokens,500deep', each at most once"
 
 
 def examples(*commands: str) -> str:
@@ -71,25 +67,16 @@ def parse_as_of(text: str | None) -> dt.date | None:
 
 
 def parse_budget(text: str | None) -> BudgetEntry | None:
-    """A budget written as `20s,5000tokens,500deep`. Errors: InputError for anything else."""
+    """A budget written as `20s,5000tokens,500deep,2kJ,12g,$0.05`. Errors: InputError for anything else."""
+    from finllm.tools.budget_text import parse_budget_text
     from finllm.tools.scenario import BudgetEntry
 
     if text is None:
         return None
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        match = _BUDGET_PART.fullmatch(part.strip())
-        if match is None:
-            raise InputError(f"--budget {text!r}: cannot read {part.strip()!r}", fix=_BUDGET_FIX)
-        name, amount = _BUDGET_UNITS[match[2]], float(match[1])
-        if name in found:
-            raise InputError(f"--budget {text!r}: {match[2]!r} is given twice", fix=_BUDGET_FIX)
-        if name != "seconds" and not amount.is_integer():
-            raise InputError(f"--budget {text!r}: {part.strip()!r} is not a whole number of tokens", fix=_BUDGET_FIX)
-        if amount == 0 and name != "deep_tokens":
-            raise InputError(f"--budget {text!r}: {part.strip()!r} allows nothing", fix="give more, or leave it out")
-        found[name] = amount
-    return BudgetEntry.model_validate(found)
+    try:
+        return BudgetEntry.model_validate(parse_budget_text(text))
+    except InputError as error:
+        raise InputError(f"--{error.message}", fix=error.fix) from error
 
 
 def merge_budgets(base: BudgetEntry | None, over: BudgetEntry | None) -> BudgetEntry | None:

@@ -25,6 +25,8 @@ Cell = str | Text
 
 def report_view(report: Report) -> Group:
     """Everything a risk manager reads, in reading order; the whole evidence table stands in report.json."""
+    from finllm.graphs.report import COST_HEADER, cost_rows
+
     return Group(
         _headline(report),
         *_section("The event as read", _event(report)),
@@ -44,6 +46,7 @@ def report_view(report: Report) -> Group:
             [(s.id, s.publisher, s.published_at.replace("+00:00", "Z"), s.verdict, _left_out(s.left_out, s.removed))
              for s in report.sources])),
         *_section("Agents", _agents(report)),
+        *_section("What it cost", table(COST_HEADER, cost_rows(report.spent), right=(1,))),
         *_section("Notes", _lines((*report.exclusions, *report.notes), "None.")),
     )  # fmt: skip
 

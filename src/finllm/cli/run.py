@@ -30,7 +30,7 @@ from finllm.cli.options import (
     parse_as_of,
     parse_budget,
 )
-from finllm.cli.terminal import clean, clean_lines, out_console, print_json
+from finllm.cli.terminal import clean, clean_lines, err_console, out_console, print_json
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import Event, EventBus, Noted, Progress, RunStarted
 from finllm.settings import Settings, load_settings
@@ -58,6 +58,7 @@ class Wanted:
     quiet: bool
     fail_on: Sequence[FailOn]
     explain: bool = False
+    explain_placement: bool = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -95,6 +96,11 @@ SummaryOption = Annotated[
 ]  # fmt: skip
 
 
+ExplainPlacementFlag = Annotated[
+    bool, typer.Option("--explain-placement", help="Then tell on stderr where each task ran, which backends were "
+                                                   "refused and why, and what it took.")]  # fmt: skip
+
+
 def run(
     scenarios: Annotated[
         list[str], typer.Argument(metavar="SCENARIO...", help="A scenario file, or the name of a shipped one. Several "
@@ -121,6 +127,7 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="When the report is out, explain it too, in the background: what drove "
                                              "it, what would flip it, who dissented.")] = False,
+    explain_placement: ExplainPlacementFlag = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
@@ -130,7 +137,7 @@ def run(
     same command goes on with a batch that was stopped or killed. Exit codes of a batch: 1 if a run has no report, else
     3 as --fail-on asks.
     """
-    wanted = Wanted(out, as_json, quiet, fail_on or (), explain)
+    wanted = Wanted(out, as_json, quiet, fail_on or (), explain, explain_placement)
     batch = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
@@ -144,6 +151,9 @@ def run(
     if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):
         if explain:
             raise InputError("--explain explains one run, and this is a batch", fix="run 'finllm explain RUN' for each")
+        if explain_placement:
+            raise InputError("--explain-placement tells of one run, and this is a batch",
+                             fix="see 'finllm trace RUN' for each")  # fmt: skip
         several = check_all(scenarios, build)
         check_files(batch)
         _check_places(settings, wanted)
@@ -172,6 +182,7 @@ def resume(
     junit: JunitOption = None,
     summary: SummaryOption = None,
     fail_on: FailOnOption = None,
+    explain_placement: ExplainPlacementFlag = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
@@ -181,7 +192,7 @@ def resume(
     """
     from finllm.cli.history import find_batch, find_run
 
-    wanted = Wanted(out, as_json, quiet, fail_on or ())
+    wanted = Wanted(out, as_json, quiet, fail_on or (), explain_placement=explain_placement)
     limit = parse_budget(budget)
     settings = load_settings().settings
     if (batch := find_batch(run_id, settings)) is not None:
@@ -269,6 +280,12 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
         write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger), known)
         files = "report.html, report.md, report.json, the charts and trace.jsonl"
         bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
+        if wanted.explain_placement:
+            from finllm.cli.placements import placement_view
+            from finllm.graphs.placements import placements_of
+
+            with display.pause():
+                err_console().print(placement_view(placements_of(outcome.run_id, desk.ledger)))
         if wanted.explain:
             with display.pause():
                 _show(outcome.report, wanted)

@@ -1,0 +1,105 @@
+"""`finllm nodes`: the backends here, whether their calibration holds, and what each process that works is at."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finllm.cli.options import JsonFlag, examples
+from finllm.cli.terminal import out_console, print_json
+from finllm.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+EVERY = 1.0
+"""Seconds between two looks with --watch."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("nodes", epilog=examples("finllm nodes", "finllm nodes --watch", "finllm nodes --json"))(nodes)
+
+
+def nodes(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second, until Ctrl-C.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the backends, their queues, batches and circuits, the broker's prices, and the last calibration.
+
+    Queues are those of the finllm processes that work now with this FINLLM_HOME. Loads no model, asks no server. With
+    --watch --json, one object a line.
+    """
+    settings = load_settings().settings
+    if not watch:
+        found = look(settings)
+        if as_json:
+            print_json(found)
+        else:
+            out_console().print(view(found))
+        return
+    if as_json:
+        _json_lines(settings)
+    elif sys.stdout.isatty():
+        _redrawn(settings)
+    else:
+        while True:
+            out_console().print(view(look(settings)))
+            sys.stdout.flush()
+            time.sleep(EVERY)
+
+
+def look(settings: Settings) -> dict[str, Any]:
+    """What there is to show, as JSON-able data."""
+    from finllm.graphs.nodes import configured
+    from finllm.scheduler.status import live_processes
+
+    return {"backends": configured(settings), "processes": live_processes(settings.status_dir)}
+
+
+def view(found: dict[str, Any]) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    from finllm.cli.render import table, text
+
+    backends = table(
+        ("backend", "tier", "precision", "where", "calibrated"),
+        [(one["name"], one["tier"], one["precision"], one["where"],
+          text(one["calibrated"], "" if one["calibration_holds"] else "yellow")) for one in found["backends"]],
+    )  # fmt: skip
+    live = [
+        (str(process["pid"]), one["name"], f"{one['running']} of {one['slots']}", str(one["waiting"]),
+         str(one["batch"]), text(one["breaker"], "green" if one["breaker"] == "closed" else "bold red"),
+         str(one["answered"]), str(one["failed"]), str(one["tokens"]), one["why"] or "-")
+        for process in found["processes"] for one in process["backends"]
+    ]  # fmt: skip
+    prices = [
+        (str(process["pid"]), name, f"{price:.4g}")
+        for process in found["processes"]
+        for name, price in process.get("prices", {}).items()
+    ]
+    parts = [Text("Backends", style="bold cyan"), backends, Text(), Text("At work", style="bold cyan")]
+    header = ("process", "backend", "running", "waiting", "batch", "circuit", "answered", "failed", "tokens", "why")
+    parts.append(table(header, live, right=(3, 4, 6, 7, 8)) if live else Text("No process is at work."))
+    if prices:
+        parts += [Text(), Text("Prices", style="bold cyan"), table(("process", "of", "price"), prices, right=(2,))]
+    return Group(*parts)
+
+
+def _json_lines(settings: Settings) -> None:
+    while True:
+        print(json.dumps(look(settings), allow_nan=False), flush=True)
+        time.sleep(EVERY)
+
+
+def _redrawn(settings: Settings) -> None:
+    from rich.live import Live
+
+    with Live(view(look(settings)), console=out_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(EVERY)
+            live.update(view(look(settings)), refresh=True)
