@@ -18,11 +18,12 @@ from finllm.scheduler.account import NOTHING, Account, Hold, Spent
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.budget import Dimension
 from finllm.scheduler.costing import Costing
+from finllm.scheduler.dispatch import Dispatch, Seat, spec_of
 from finllm.scheduler.filling import Choices
 from finllm.scheduler.meter import Meter, Used
-from finllm.scheduler.policy import Placement, least_tokens, place
+from finllm.scheduler.policy import Placement, forbidden, least_tokens
 from finllm.scheduler.record import Entry, Recorder
-from finllm.scheduler.services import CircuitOpen, Services
+from finllm.scheduler.services import SLOTS, CircuitOpen, Services
 from finllm.scheduler.task import Task, key_of
 
 LOST_MOST = 4
@@ -44,7 +45,7 @@ class Broker:
     """Assigns tasks to backends within a run's account.
 
     Callers differ in their account; the ledger, the backends and the locks on keys in flight are shared. `costing`
-    says what calls cost; `services` keeps the backends' slots and circuits.
+    says what calls cost; `services` keeps the backends' leases and circuits; `dispatch` has the queue and the policy.
     """
 
     def __init__(
@@ -56,10 +57,14 @@ class Broker:
         call_timeout: float,
         costing: Costing | None = None,
         services: Services | None = None,
+        dispatch: Dispatch | None = None,
     ) -> None:
         self._backends = {backend.offer.name: backend for backend in backends}
         self.costing = costing or Costing()
         self.services = services or Services(backends)
+        self.dispatch = dispatch or Dispatch(
+            [spec_of(backend.offer, SLOTS) for backend in backends], self.services.shut
+        )
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
@@ -97,29 +102,32 @@ class Broker:
         lost: dict[str, str] = {}
         ends, losses = time.monotonic() + min(self._call_timeout, task.deadline), 0
         while True:
-            placement = self._placement(task, account, run_id, failed | lost)
+            within = min(ends - time.monotonic(), account.seconds_left())
+            placement, seat = await self._placement(task, account, run_id, failed | lost, within)
             if placement.chosen is None:
-                able = self._able(task, account, failed)
+                able = [name for name in self._able(task, account, failed) if self.services.recovers(name)]
                 if not able or losses > LOST_MOST or time.monotonic() >= ends:
                     raise _unplaced(task, account, placement)
                 await self._opened(able, min(ends - time.monotonic(), account.seconds_left()))
                 lost.clear()
                 continue
+            output: int | None = None
             try:
-                return await self._call(task, self._backends[placement.chosen], account, run_id)
+                answer, output = await self._call(task, self._backends[placement.chosen], account, run_id)
+                return answer
             except BackendLost as error:
                 lost[placement.chosen] = error.message
                 losses += not isinstance(error, CircuitOpen)
             except BackendError as error:
                 failed[placement.chosen] = error.message
+            finally:
+                if seat is not None:
+                    self.dispatch.leave(seat, output)
 
     def _able(self, task: Task, account: Account, failed: Mapping[str, str]) -> list[str]:
         """The backends that could serve a task if none were lost or shut."""
-        passed, able = dict(failed), list[str]()
-        while (chosen := place(task, self.offers, account, passed).chosen) is not None:
-            able.append(chosen)
-            passed[chosen] = "passed over"
-        return able
+        barred = forbidden(task, self.offers, account, failed)
+        return [name for name in self._backends if name not in barred]
 
     async def _opened(self, names: Sequence[str], seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -147,16 +155,47 @@ class Broker:
         }
         return key_of("placement", question)
 
-    def _placement(self, task: Task, account: Account, run_id: str, failed: Mapping[str, str]) -> Placement:
-        """The recorded placement of this task in this run, or a new one, recorded."""
+    async def _placement(
+        self, task: Task, account: Account, run_id: str, failed: Mapping[str, str], within: float
+    ) -> tuple[Placement, Seat | None]:
+        """The recorded placement of this task in this run, or a new one, recorded; and the seat that it has now.
+
+        A placement whose answer is recorded, too, needs no seat. Errors: BackendError where none comes free in time.
+        """
         key = self._placement_key(task, run_id, failed)
         entry = self._recorder.lookup(key)
+        barred = forbidden(task, self.offers, account, {**self.services.shut(), **failed})
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
-            return Placement(**entry.response)
-        placement = place(task, self.offers, account, {**self.services.shut(), **failed})
-        if placement.chosen is None:
-            return placement
+            chosen = entry.response["chosen"]
+            if self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None:
+                return Placement(**entry.response), None
+            barred = {name: "another was chosen before" for name in self._backends if name != chosen}
+            return Placement(**entry.response), await self._seat(task, account, barred, within)
+        seat = await self._seat(task, account, barred, within)
+        if seat is None:
+            return Placement(None, barred), None
+        placement = Placement(seat.backend, {**seat.passed_over, **barred},
+                              predicted={"seconds": seat.seconds, "joules": seat.joules})  # fmt: skip
+        try:
+            return self._recorded(key, placement, task, account, run_id, failed), seat
+        except BaseException:
+            self.dispatch.leave(seat, None)
+            raise
+
+    async def _seat(self, task: Task, account: Account, barred: Mapping[str, str], within: float) -> Seat | None:
+        try:
+            async with asyncio.timeout(None if within == float("inf") else max(within, 0.0)):
+                return await self.dispatch.seat(task, account, barred)
+        except TimeoutError:
+            account.check(_not_done(task))
+            raise BackendError(f"no backend came free for {_not_done(task)} within {within:.0f} s",
+                               fix="raise FINLLM_CALL_TIMEOUT, or run fewer --jobs") from None  # fmt: skip
+
+    def _recorded(
+        self, key: str, placement: Placement, task: Task, account: Account, run_id: str, failed: Mapping[str, str]
+    ) -> Placement:
+        """The placement as it is on record from now on, which is another process's where that was first."""
         request: dict[str, Any] = {
             "agent": task.agent,
             "task": task_digest(task),
@@ -168,13 +207,14 @@ class Broker:
             "spent": asdict(account.spent()),
         }
         entry = self._kept(Entry(key, "placement", "broker", request, asdict(placement)), task, run_id)
-        placement = Placement(**entry.response)
+        kept = Placement(**entry.response)
         self._bus.emit(
-            Placed(agent=task.agent, node=task.node, chosen=entry.response["chosen"], refused=dict(placement.refused))
+            Placed(agent=task.agent, node=task.node, chosen=entry.response["chosen"], refused=dict(kept.refused))
         )
-        return placement
+        return kept
 
-    async def _call(self, task: Task, backend: Backend, account: Account, run_id: str) -> Answer:
+    async def _call(self, task: Task, backend: Backend, account: Account, run_id: str) -> tuple[Answer, int | None]:
+        """The answer, and how many tokens of output it took; None where the ledger had it."""
         offer = backend.offer
         content = _content(task, offer)
         key = key_of("call", content)
@@ -207,7 +247,8 @@ class Broker:
                 prompt_tokens=prompt_tokens, joules=cost.of("joules"), grams=cost.of("grams"), usd=cost.of("usd"),
                 energy=None if cost.joules is None else cost.joules.provenance,
             ))  # fmt: skip
-            return Answer(key, entry.response["text"], entry.response["choices"], offer, reused=reused)
+            answer = Answer(key, entry.response["text"], entry.response["choices"], offer, reused=reused)
+            return answer, None if reused else int(entry.response["output_tokens"])
 
     def _kept(self, entry: Entry, task: Task, run_id: str) -> Entry:
         """Record an entry; what the recorder kept at its key, which is another process's where that was first."""

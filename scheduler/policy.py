@@ -1,4 +1,4 @@
-"""Where a task runs: the simple stated rule of the walking skeleton, as a pure function."""
+"""What a placement is, and what forbids a backend to a task before any cost is weighed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Offer
-from finllm.scheduler.task import PRECISIONS, Task, meets_floor
+from finllm.scheduler.task import Task, meets_floor
 
-RULE = "coarsest precision that meets the floor and fits the budget (v1)"
+RULE = "weighted token throughput: the cheapest backend that meets the floor and the budget (v2)"
 CHARS_PER_TOKEN = 4.0
 """Rough length of a token, to tell beforehand whether a call fits; the backend enforces the limit exactly."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The broker's answer to a task: the backend's name or None, and for each one refused why."""
+    """The broker's answer to a task: the backend's name or None, and for each one refused why.
+
+    `predicted`: s until the answer and J, as the policy reckoned; None in records of before it did.
+    """
 
     chosen: str | None
     refused: Mapping[str, str]
     rule: str = RULE
+    predicted: Mapping[str, float] | None = None
 
 
 def least_tokens(task: Task) -> float:
@@ -28,23 +32,21 @@ def least_tokens(task: Task) -> float:
     return (len(task.prompt.system) + len(task.prompt.user)) / CHARS_PER_TOKEN
 
 
-def place(task: Task, offers: Sequence[Offer], account: Account, failed: Mapping[str, str]) -> Placement:
-    """Pick the coarsest backend that meets the floor, is not in `failed` (name → reason) and fits the budget."""
-    refused: dict[str, str] = {}
-    chosen: str | None = None
+def forbidden(task: Task, offers: Sequence[Offer], account: Account, failed: Mapping[str, str]) -> dict[str, str]:
+    """The backends that may not serve a task, with the constraint: floor, failure, budget or context.
+
+    `failed`: reasons by name of those that failed on it.
+    """
     need = least_tokens(task)
-    for offer in sorted(offers, key=lambda o: (PRECISIONS.index(o.precision), o.name)):
+    found: dict[str, str] = {}
+    for offer in offers:
         left = account.tokens_left(offer.tier)
         if not meets_floor(offer.precision, task.floor):
-            refused[offer.name] = f"{offer.precision} is below the floor {task.floor}"
+            found[offer.name] = f"{offer.precision} is below the floor {task.floor}"
         elif offer.name in failed:
-            refused[offer.name] = f"failed on this task: {failed[offer.name]}"
+            found[offer.name] = f"failed on this task: {failed[offer.name]}"
         elif need > left:
-            refused[offer.name] = f"needs about {need:.0f} tokens, {max(left, 0):.0f} left on the {offer.tier} tier"
+            found[offer.name] = f"needs about {need:.0f} tokens, {max(left, 0):.0f} left on the {offer.tier} tier"
         elif need > offer.context:
-            refused[offer.name] = f"needs about {need:.0f} tokens, its context holds {offer.context}"
-        elif chosen is not None:
-            refused[offer.name] = f"finer than needed: {chosen} meets the floor {task.floor}"
-        else:
-            chosen = offer.name
-    return Placement(chosen, refused)
+            found[offer.name] = f"needs about {need:.0f} tokens, its context holds {offer.context}"
+    return found

@@ -38,8 +38,9 @@ class Lengths:
 
     FIRST = Length(64.0, 256.0)
 
-    def predict(self, agent: str) -> Length:
-        return self._known.get(agent) or self.first.get(agent, self.FIRST)
+    def predict(self, agent: str, first: Length | None = None) -> Length:
+        """What is known of an agent; before its first answer `first`, or what was said of it at the start."""
+        return self._known.get(agent) or first or self.first.get(agent, self.FIRST)
 
     def observe(self, agent: str, tokens: float) -> None:
         """An agent's answer had so many tokens. Errors: ValueError below 0."""

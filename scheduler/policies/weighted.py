@@ -53,10 +53,11 @@ class Weighted:
     parked: Callable[[float], bool] | None = None
     greener: Callable[[float, float], bool] | None = None
     served: Served = field(init=False)
+    standing: Standing = field(init=False)
 
     def __post_init__(self) -> None:
         self.served = Served(bound(float(self.fleet.context.max()), float(self.fleet.kv.sum())))
-        self._standing = Standing(self.fleet)
+        self.standing = Standing(self.fleet)
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:
         self.served.arrive(int(tasks.tenant[row]))
@@ -70,7 +71,7 @@ class Weighted:
             return None
         if self.terms.refuse and (refused := self._refused(now, tasks, waiting)) is not None:
             return refused
-        standing = self._standing
+        standing = self.standing
         standing.refresh(now, self.prices, None if self.intensity is None else self.intensity(now))
         if not standing.free.any():
             return None
@@ -133,7 +134,7 @@ class Weighted:
         if not late:
             return None
         fleet = self.fleet
-        idle = (self._standing.free > 0) & (fleet.running <= self.terms.spare * fleet.slots)
+        idle = (self.standing.free > 0) & (fleet.running <= self.terms.spare * fleet.slots)
         if not idle.any():
             return None
         for at in late:
