@@ -99,7 +99,7 @@ class Broker:
         while True:
             placement = self._placement(task, account, run_id, failed | lost)
             if placement.chosen is None:
-                able = self._able(task, account, failed)
+                able = [name for name in self._able(task, account, failed) if self.services.recovers(name)]
                 if not able or losses > LOST_MOST or time.monotonic() >= ends:
                     raise _unplaced(task, account, placement)
                 await self._opened(able, min(ends - time.monotonic(), account.seconds_left()))
