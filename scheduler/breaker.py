@@ -27,6 +27,9 @@ class Patience:
 class Breaker:
     """One backend's circuit. closed: calls go through. open: none does. half-open: one does, and decides.
 
+    `opened` counts how often it did, `why` it did last; `recovers`: through its engine's death, which is mended by
+    itself, so that waiting for it is better than doing without.
+
     Every method takes `now`, monotonic s. Errors: InputError for a clock that went back.
     """
 
@@ -34,6 +37,7 @@ class Breaker:
         self.patience = patience or Patience()
         self.opened = 0
         self.why = ""
+        self.recovers = False
         self._failures = 0
         self._in_a_row = 0
         self._until = float("-inf")
@@ -73,10 +77,11 @@ class Breaker:
         self._open = self._probing = False
         self.why = ""
 
-    def fail(self, now: float, why: str) -> None:
-        """A call failed through the backend's fault."""
+    def fail(self, now: float, why: str, *, lost: bool = False) -> None:
+        """A call failed through the backend's fault; `lost`: its engine died, and is started anew."""
         self._at(now)
         self._failures += 1
+        self.recovers = lost
         if self._probing or self._failures >= self.patience.failures:
             self.trip(now, why)
 
@@ -84,6 +89,11 @@ class Breaker:
         """A call ended and says nothing about the backend: its caller left, or the question was at fault."""
         self._at(now)
         self._probing = False
+
+    def stall(self, now: float, why: str) -> None:
+        """The backend stands still: open the circuit at once. Its engine is started anew."""
+        self.recovers = True
+        self.trip(now, why)
 
     def trip(self, now: float, why: str) -> None:
         """Open the circuit; while it is open, this changes nothing."""

@@ -94,6 +94,11 @@ class Services:
             if not one.breaker.admits(now)
         }
 
+    def recovers(self, name: str) -> bool:
+        """Whether a backend that is shut is worth waiting for: its engine is started anew, or a call tries it now."""
+        breaker = self._services[name].breaker
+        return breaker.recovers or breaker.state(self._clock()) == "half-open"
+
     async def opened(self, names: Sequence[str]) -> None:
         """Wait until one of these may be tried again."""
         while names and all(name in self.shut() for name in names):
@@ -190,7 +195,7 @@ class Services:
         except BackendLost as error:
             service.proven = False
             service.failed += 1
-            breaker.fail(self._clock(), error.message)
+            breaker.fail(self._clock(), error.message, lost=True)
             raise
         except TokenLimitReached:
             breaker.leave(self._clock())
@@ -213,7 +218,7 @@ class Services:
         service.failed += 1
         service.proven = False
         if service.breaker.state(self._clock()) != "open":  # the first of its calls to hear of it ends the engine
-            service.breaker.trip(self._clock(), why)
+            service.breaker.stall(self._clock(), why)
             if isinstance(service.backend, Steady):
                 service.backend.restart(why)
         return BackendLost(why, fix="ask again: its engine is started anew; see 'finllm doctor'")

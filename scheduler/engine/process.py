@@ -91,7 +91,7 @@ class EngineProcess:
                 self._deaths.append(time.monotonic())
             recent = [death for death in self._deaths if time.monotonic() - death < WITHIN]
             if len(recent) >= MOST_DEATHS:
-                raise BackendError(
+                raise BackendLost(
                     f"the engine's process ended {len(recent)} times within {WITHIN:.0f} s",
                     fix="check the model with 'finllm doctor', then try again in a minute",
                 )

@@ -53,7 +53,7 @@ def test_runs_of_a_batch_say_what_they_say_alone(scripted_desk: MakeDesk) -> Non
         assert one.outcome is not None
         assert one.outcome.report is not None
         assert alone is not None
-        assert one.outcome.report.model_copy(update={"run_id": alone.run_id}) == alone
+        assert one.outcome.report.model_copy(update={"run_id": alone.run_id, "spent": alone.spent}) == alone
 
 
 def test_every_event_of_a_run_is_told_in_its_name(scripted_desk: MakeDesk, seen: Seen) -> None:

@@ -558,3 +558,12 @@ def test_many_tasks_outlive_a_backend_that_dies_under_them_all() -> None:
     answers = bounded(all_of_them())
     assert len({answer.key for answer in answers}) == 10
     assert sum(entry.kind == "call" for entry in recorder.entries.values()) == 10
+
+
+def test_a_backend_that_keeps_failing_is_not_waited_for() -> None:
+    down = ScriptedBackend([{"fail": "the engine is down"}], name="edge")
+    shared = broker(MemoryRecorder(), down)
+    for seed in range(6):
+        with pytest.raises(BackendError, match="the engine is down"):
+            bounded(shared.run(replace(TASK, seed=seed), unlimited(), run_id="run"), seconds=0.4)
+    assert len(down.requests) < 6
