@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
+from finllm.graphs.dispatching import open_dispatch
 from finllm.graphs.request import RunRequest
 from finllm.graphs.spending import budget_of, carried, open_costing, tenant_account
 from finllm.graphs.state import Row
@@ -123,8 +124,8 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
             closing.callback(backend.close)
         backends = [*llama_backends(settings, bus, process, runs), *served]
         _, card = adapter_for(default_source(settings), settings)
-        desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus))
-        with watched(settings, bus, desk.broker):
+        desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus), workers_for(runs, settings))
+        with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
 
 
@@ -143,14 +144,17 @@ def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Ca
 
 
 def assemble(
-    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], card: Card | None = None
-) -> Desk:
-    """A desk from its parts; tests pass other backends."""
+    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], card: Card | None = None,
+    workers: int = 1,
+) -> Desk:  # fmt: skip
+    """A desk from its parts; tests pass other backends. `workers`: engines behind each local backend."""
     embedder = Embedder()
     offers = [backend.offer for backend in backends]
     costing = open_costing(settings, offers, bus)
     services = Services(backends, patience=Patience(stall=settings.stall, first=settings.call_timeout))
-    broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services)
+    dispatch = open_dispatch(settings, backends, services, workers)
+    broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
+                    dispatch=dispatch)  # fmt: skip
     knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
     weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
     calibrations = Calibrations(settings.calibrations_dir)
@@ -174,9 +178,14 @@ def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, ru
         rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
         name = backend_name(tier, model, precision)
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        config = engine_config(rung.path, settings, workers=min(runs, settings.threads, MOST_WORKERS))
+        config = engine_config(rung.path, settings, workers=workers_for(runs, settings))
         backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
     return backends
+
+
+def workers_for(runs: int, settings: Settings) -> int:
+    """How many engines a local backend has for so many runs side by side."""
+    return min(runs, settings.threads, MOST_WORKERS)
 
 
 def backend_name(tier: str, model: str, precision: str) -> str:

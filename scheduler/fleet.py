@@ -96,12 +96,10 @@ class Fleet:
     """
 
     def __init__(self, specs: Sequence[BackendSpec], agents: Sequence[str]) -> None:
-        if not specs:
-            raise ValueError("a fleet needs at least one backend")
         self.specs = tuple(specs)
         self.index = {spec.name: at for at, spec in enumerate(specs)}
         self.agents = tuple(agents)
-        count, most = len(specs), max(spec.slots for spec in specs)
+        count, most = len(specs), max((spec.slots for spec in specs), default=1)
         self.slots = np.array([spec.slots for spec in specs], dtype=np.int64)
         self.kv = np.array([spec.kv_tokens for spec in specs], dtype=np.float64)
         self.context = np.array([spec.context for spec in specs], dtype=np.float64)
@@ -120,7 +118,9 @@ class Fleet:
         for at, spec in enumerate(specs):
             self.step[at, 1:] = batches / by_batch(spec.profile.decode, most + 1)
             self.step_joules[at, 1:] = batches * by_batch(spec.profile.decode_joules, most + 1)
-        self.quality = np.array([[spec.quality.get(agent, 1.0) for spec in specs] for agent in agents])
+        self.quality = np.array(
+            [[spec.quality.get(agent, 1.0) for spec in specs] for agent in agents], dtype=np.float64
+        )
         self.zones = sorted({spec.zone for spec in specs})
         self.zone = np.array([self.zones.index(spec.zone) for spec in specs], dtype=np.int64)
         self.families = sorted({spec.family for spec in specs})

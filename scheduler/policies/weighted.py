@@ -56,7 +56,7 @@ class Weighted:
     standing: Standing = field(init=False)
 
     def __post_init__(self) -> None:
-        self.served = Served(bound(float(self.fleet.context.max()), float(self.fleet.kv.sum())))
+        self.served = Served(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
         self.standing = Standing(self.fleet)
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:

@@ -14,11 +14,11 @@ from finllm.scheduler.simulation.run import Outcome
 
 @dataclass(frozen=True)
 class Metrics:
-    """`goodput`: share of all tasks answered by their deadline; a refused one is not. `worth`: the same by value. `live`:
-    the same of tasks that are not background. `late_p99`: s beyond the
-    deadline, of the answered. `deep_share`: of all tokens. `quality`: share of the answered that were right; NaN where
-    answers are not simulated. `gap`: the most by which service differed between two tenants with work waiting, in
-    weighted tokens; `gap_bound`: what VTC allows.
+    """`goodput`: share of all tasks answered by their deadline; a refused one is not. `worth`: the same by value.
+    `live`: the same of tasks that are not background. `late_p99`: s beyond the deadline, of the answered. `deep_share`:
+    of all tokens. `quality`: share of the answered that were right; NaN where answers are not simulated. `gap`: the
+    most by which service differed between two tenants with work waiting, in weighted tokens; `gap_bound`: what VTC
+    allows.
     """
 
     tasks: int

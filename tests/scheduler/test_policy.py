@@ -1,4 +1,4 @@
-"""The placement rule: the coarsest backend that may serve, and a reason for every one that may not."""
+"""What forbids a backend to a task: each constraint by name, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finllm.agents.sanity_checker import SourceCheck
 from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.budget import Budget
-from finllm.scheduler.policy import least_tokens, place
+from finllm.scheduler.policy import forbidden, least_tokens
 from finllm.scheduler.task import PRECISIONS, Prompt, Task, Tier, meets_floor
 from finllm.scheduler.template import compile_template
 
@@ -38,30 +38,22 @@ def account(tokens: int | None = None, deep_tokens: int | None = None) -> Accoun
 EDGE, MIDDLE, DEEP = offer("edge"), offer("middle", "Q8_0"), offer("deep", "F16", "deep")
 
 
-def test_the_coarsest_backend_that_meets_the_floor_is_chosen() -> None:
-    assert place(TASK, [DEEP, EDGE, MIDDLE], account(), {}).chosen == "edge"
-    assert place(replace(TASK, floor="Q5_K_M"), [DEEP, EDGE, MIDDLE], account(), {}).chosen == "middle"
-    assert place(replace(TASK, floor="F16"), [DEEP, EDGE, MIDDLE], account(), {}).chosen == "deep"
-    assert place(replace(TASK, floor="F32"), [DEEP, EDGE, MIDDLE], account(), {}).chosen is None
+def test_every_backend_that_is_forbidden_says_which_constraint() -> None:
+    barred = forbidden(replace(TASK, floor="Q8_0"), [EDGE, MIDDLE, DEEP], account(), {"middle": "it burned"})
+    assert barred == {"edge": "Q4_0 is below the floor Q8_0", "middle": "failed on this task: it burned"}
+    assert forbidden(TASK, [EDGE, DEEP], account(), {}) == {}
 
 
-def test_every_refusal_says_why() -> None:
-    refused = place(replace(TASK, floor="Q8_0"), [EDGE, MIDDLE, DEEP], account(), {"middle": "it burned"}).refused
-    assert refused == {"edge": "Q4_0 is below the floor Q8_0", "middle": "failed on this task: it burned"}
-    assert place(TASK, [EDGE, DEEP], account(), {}).refused == {"deep": "finer than needed: edge meets the floor Q4_0"}
+def test_a_deep_tier_without_tokens_left_is_forbidden_and_the_edge_is_not() -> None:
+    barred = forbidden(replace(TASK, floor="F16"), [EDGE, DEEP], account(deep_tokens=5), {})
+    assert barred["deep"].endswith("5 left on the deep tier")
+    assert list(forbidden(TASK, [EDGE, DEEP], account(deep_tokens=0), {})) == ["deep"]
 
 
-def test_a_deep_tier_without_tokens_left_is_refused_and_the_edge_is_not() -> None:
-    placed = place(replace(TASK, floor="F16"), [EDGE, DEEP], account(deep_tokens=5), {})
-    assert placed.chosen is None
-    assert placed.refused["deep"].endswith("5 left on the deep tier")
-    assert place(TASK, [EDGE, DEEP], account(deep_tokens=0), {}).chosen == "edge"
-
-
-def test_a_context_too_short_for_the_prompt_sends_the_task_to_a_longer_one() -> None:
-    placed = place(TASK, [offer("short", context=50), offer("long", "Q8_0")], account(), {})
-    assert placed.chosen == "long"
-    assert "its context holds 50" in placed.refused["short"]
+def test_a_context_too_short_for_the_prompt_is_named() -> None:
+    barred = forbidden(TASK, [offer("short", context=50), offer("long", "Q8_0")], account(), {})
+    assert list(barred) == ["short"]
+    assert "its context holds 50" in barred["short"]
 
 
 offers = st.lists(
@@ -77,23 +69,11 @@ offers = st.lists(
 )
 
 
-@given(
-    offers=offers,
-    floor=st.sampled_from(PRECISIONS),
-    failed=st.sets(st.sampled_from("abcdef")),
-    tokens=st.none() | st.integers(0, 300),
-    deep_tokens=st.none() | st.integers(0, 300),
-)
-def test_nothing_is_chosen_below_the_floor_after_a_failure_or_beyond_the_budget_and_all_others_are_refused(
-    offers: list[Offer], floor: str, failed: set[str], tokens: int | None, deep_tokens: int | None
-) -> None:
-    spending = account(tokens, deep_tokens)
-    placed = place(replace(TASK, floor=floor), offers, spending, dict.fromkeys(failed, "it failed"))
-    names = {o.name for o in offers}
-    assert set(placed.refused) == names - {placed.chosen}
-    assert all(placed.refused.values())
-    if placed.chosen is not None:
-        chosen = next(o for o in offers if o.name == placed.chosen)
-        assert meets_floor(chosen.precision, floor)
-        assert chosen.name not in failed
-        assert least_tokens(TASK) <= min(spending.tokens_left(chosen.tier), chosen.context)
+@given(offers=offers, floor=st.sampled_from(PRECISIONS), tokens=st.none() | st.integers(0, 500))
+def test_what_is_not_forbidden_meets_every_constraint(offers: list[Offer], floor: str, tokens: int | None) -> None:
+    task = replace(TASK, floor=floor)
+    barred = forbidden(task, offers, account(tokens), {"a": "it burned"})
+    for one in offers:
+        fits = tokens is None or least_tokens(task) <= tokens
+        able = meets_floor(one.precision, floor) and one.name != "a" and least_tokens(task) <= one.context and fits
+        assert (one.name not in barred) == able
