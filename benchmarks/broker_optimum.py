@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,10 +69,10 @@ def optimum(arrivals: Sequence[Arrival], specs: Sequence[BackendSpec], seconds: 
     ones = np.ones(len(rows))
     capacity = csr_matrix((ones, (rows, columns)), shape=(len(specs) * horizon, len(use)))
     once = csr_matrix((np.ones(len(task)), (task, range(len(task)))), shape=(len(arrivals), len(task)))
-    slots = np.repeat(fleet.slots, horizon)
+    slots: Any = np.repeat(fleet.slots, horizon)  # scipy's stubs know a single bound alone
     solved = milp(
         -np.ones(len(task)),
-        constraints=[LinearConstraint(capacity, ub=slots), LinearConstraint(once, ub=1)],
+        constraints=[LinearConstraint(capacity, -np.inf, slots), LinearConstraint(once, -np.inf, 1)],
         integrality=np.ones(len(task)), bounds=Bounds(0, 1), options={"time_limit": seconds},
     )  # fmt: skip
     bound = -solved.mip_dual_bound if solved.mip_dual_bound is not None else float(len(arrivals))

@@ -40,7 +40,7 @@ def _spec(settings: Settings, backend: Backend, workers: int) -> BackendSpec:
     ).calibration  # fmt: skip
     if found is None:
         return spec_of(offer, slots)
-    return spec_of(offer, slots, Profile.of(found), {agent: one.lower for agent, one in found.quality.items()})
+    return spec_of(offer, slots, Profile.of(found.speed), {agent: one.lower for agent, one in found.quality.items()})
 
 
 def _intensity(settings: Settings, specs: Sequence[BackendSpec]) -> Callable[[float], Floats] | None:

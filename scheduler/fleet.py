@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from finllm.scheduler.calibration import Provenance, RungCalibration
+from finllm.scheduler.amount import Provenance
+from finllm.scheduler.calibration import Speed
 from finllm.scheduler.task import PRECISIONS, Tier
 
 CHUNK = 512
@@ -30,15 +31,14 @@ class Profile:
     energy: Provenance = "modelled"
 
     @classmethod
-    def of(cls, taken: RungCalibration) -> Profile:
-        """What a calibration measured."""
-        rates = taken.speed.decode
+    def of(cls, speed: Speed) -> Profile:
+        """What was measured."""
         return cls(
-            taken.speed.prefill_tokens_per_second,
-            {rate.batch: rate.tokens_per_second for rate in rates},
-            taken.speed.prefill_joules_per_token,
-            {rate.batch: rate.joules_per_token for rate in rates},
-            taken.speed.energy,
+            speed.prefill_tokens_per_second,
+            {rate.batch: rate.tokens_per_second for rate in speed.decode},
+            speed.prefill_joules_per_token,
+            {rate.batch: rate.joules_per_token for rate in speed.decode},
+            speed.energy,
         )
 
     def faster(self, times: float, joules: float = 1.0) -> Profile:

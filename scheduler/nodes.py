@@ -149,7 +149,7 @@ def _profile(
         raise InputError(f"the backend {entry.name!r} asks for the profile {entry.profile!r} (known: {known})",
                          fix="give it under 'profiles', or measure it with 'finllm calibrate'")  # fmt: skip
     latest = max(taken, key=lambda one: one.taken_at)
-    return Profile.of(latest), {agent: found.lower for agent, found in latest.quality.items()}
+    return Profile.of(latest.speed), {agent: found.lower for agent, found in latest.quality.items()}
 
 
 def grid_of(file: NodesFile, specs: Sequence[BackendSpec]) -> Callable[[float], Floats] | None:

@@ -162,8 +162,9 @@ class Simulation:
         planned, most = (one.output, one.output) if self.setup.known_lengths else (known.planned, known.most)
         want = Want(
             one.agent, one.tenant, self.now, one.prompt, planned, max(most, planned), one.time + one.deadline,
-            one.value, rank=rank, background=one.background, until=one.time + one.defer,
-            prefix=self._prefix.get(one.prefix, NO_PREFIX), shared=one.shared,
+            one.value, rank=max(rank, PRECISIONS.index(one.floor) if one.floor else 0),
+            background=one.background, until=one.time + one.defer, prefix=self._prefix.get(one.prefix, NO_PREFIX),
+            shared=one.shared,
         )  # fmt: skip
         row = self.tasks.add(want)
         if not self.tasks.may[row].any():

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from finllm.errors import InputError
+from finllm.scheduler.task import PRECISIONS
 
 COLUMNS = ("time", "prompt", "output", "agent", "deadline", "tenant")
-OPTIONAL = ("value", "background", "defer", "prefix", "shared")
+OPTIONAL = ("value", "background", "defer", "prefix", "shared", "floor")
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 URGENCIES = (2.0, 4.0, 8.0)
 """A deadline is one of these times the task's solo time."""
@@ -24,8 +25,11 @@ URGENCIES = (2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Arrival:
-    """A task of a trace. `time`: s since its start; `prompt`, `output`: tokens; `deadline`: s after the arrival;
-    `defer`: s for which it may wait to be started; `prefix`: name of a prompt that others share for `shared` tokens."""
+    """A task of a trace. `time`: s since its start; `prompt`, `output`: tokens; `deadline`: s after the arrival.
+
+    `defer`: s for which it may wait to be started; `prefix`: name of a prompt that others share for `shared` tokens;
+    `floor`: coarsest precision, none where empty.
+    """
 
     time: float
     prompt: int
@@ -38,6 +42,7 @@ class Arrival:
     defer: float = 0.0
     prefix: str = ""
     shared: int = 0
+    floor: str = ""
 
 
 def read_trace(path: Path) -> list[Arrival]:
@@ -56,6 +61,7 @@ def read_trace(path: Path) -> list[Arrival]:
                 float(row["time"]), int(row["prompt"]), int(row["output"]), row["agent"], float(row["deadline"]),
                 row["tenant"], float(row.get("value") or 1), (row.get("background") or "") in ("1", "true", "True"),
                 float(row.get("defer") or 0), row.get("prefix") or "", int(row.get("shared") or 0),
+                row.get("floor") or "",
             )  # fmt: skip
         except (ValueError, TypeError) as error:
             raise InputError(f"{str(path)!r}, line {line}: {error}", fix="correct the line") from error
@@ -81,7 +87,7 @@ def write_trace(path: Path, arrivals: Iterable[Arrival]) -> None:
         for one in arrivals:
             writer.writerow(
                 (f"{one.time:.3f}", one.prompt, one.output, one.agent, f"{one.deadline:.3f}", one.tenant, one.value,
-                 int(one.background), f"{one.defer:.3f}", one.prefix, one.shared)
+                 int(one.background), f"{one.defer:.3f}", one.prefix, one.shared, one.floor)
             )  # fmt: skip
 
 
@@ -167,6 +173,7 @@ def _wrong(one: Arrival) -> str:
         "the value is not above 0": not one.value > 0,
         "defer is below 0": one.defer < 0,
         "more is shared than the prompt has": one.shared > one.prompt,
+        f"the precision {one.floor!r} is unknown": bool(one.floor) and one.floor not in PRECISIONS,
         "a number is not finite": not all(map(math.isfinite, (one.time, one.value, one.defer))),
     }
     return next((said for said, wrong in checks.items() if wrong), "")
