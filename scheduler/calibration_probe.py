@@ -29,20 +29,25 @@ _CHILD = "from finllm.scheduler.calibration_probe import answer; answer()"
 
 
 class Measured(Protocol):
-    """Something whose speed can be measured. Both return the seconds that it took; token counts are exact."""
+    """Something whose speed can be measured. What is timed returns the seconds that it took; token counts are exact."""
 
     def prefill(self, tokens: int) -> float:
         """Read a fresh prompt of `tokens` tokens."""
         ...
 
+    def share(self, batch: int) -> None:
+        """Read the prefix that `batch` sequences share."""
+        ...
+
     def decode(self, batch: int, steps: int) -> float:
-        """Decode `steps` tokens of each of `batch` sequences behind a shared prefix."""
+        """Decode `steps` tokens of each of `batch` sequences behind the prefix that was read for them."""
         ...
 
 
 def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[int] = BATCHES) -> Speed:
     """Measure the rates of a probe after a warm-up. `memory`: bytes that the probe holds, asked at the end."""
     cpu = energy.read_cpu()
+    probe.share(max(batches))
     probe.decode(max(batches), 1)
 
     def timed(work: Callable[[], float]) -> tuple[float, Amount]:
@@ -53,6 +58,7 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     seconds, used = timed(lambda: probe.prefill(PREFILL))
     rates: list[DecodeRate] = []
     for batch in batches:
+        probe.share(batch)  # before the joules are read: they are those of decoding alone
         took, spent = timed(lambda batch=batch: probe.decode(batch, STEPS))
         tokens = batch * STEPS
         rates.append(DecodeRate(batch=batch, tokens_per_second=tokens / took, joules_per_token=spent.value / tokens))
@@ -151,10 +157,12 @@ class RawProbe:
             self._decode([(start + at, 0, start + at + 1 == tokens) for at in range(count)])
         return time.perf_counter() - started
 
-    def decode(self, batch: int, steps: int) -> float:
+    def share(self, batch: int) -> None:
         self.prefill(SHARED)
         for sequence in range(1, batch):
             self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+
+    def decode(self, batch: int, steps: int) -> float:
         started = time.perf_counter()
         for step in range(steps):
             self._decode([(SHARED + step, sequence, True) for sequence in range(batch)])

@@ -28,7 +28,7 @@ LOOK = 0.25
 """s between two looks at tasks that nothing else wakes."""
 PERIOD = 600.0
 """s over which a budget without seconds is meant to last."""
-DEFAULT = Profile(400.0, {1: 40.0, 8: 110.0}, 0.02, {1: 0.3, 8: 0.1}, "table")
+DEFAULT = Profile(350.0, {1: 60.0, 8: 200.0}, 0.025, {1: 0.15, 8: 0.045}, "table")
 """Speed and energy of a backend that was never calibrated: about those of the default model on two cores."""
 
 

@@ -95,6 +95,9 @@ class Clockwork:
     def prefill(self, tokens: int) -> float:
         return tokens / 400
 
+    def share(self, batch: int) -> None:
+        """The prefix costs nothing here."""
+
     def decode(self, batch: int, steps: int) -> float:
         return steps * (0.02 + 0.001 * batch)
 
