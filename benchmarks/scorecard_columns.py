@@ -73,7 +73,9 @@ def ask(
     name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, card: Card | None = None
 ) -> Column:
     """What a model says; a text on which an injection rule fires is injected without asking."""
-    questions = [Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), c.asked.offered) for c in cases]
+    questions = [
+        Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), {"because": c.asked.offered}) for c in cases
+    ]
     progress(f"{name}: {len(questions)} judgements")
     told = asyncio.run(ask_all(backend, questions, card=card))
     return column_of(name, cases, told)
@@ -83,7 +85,7 @@ def column_of(name: str, cases: Sequence[Case], told: Sequence[Told]) -> Column:
     said: list[dict[str, str | None]] = []
     odds: list[Probabilities] = []
     for case, one in zip(cases, told, strict=True):
-        if one.reason is not None:
+        if one.failure is not None:
             said.append(dict.fromkeys(case.asked.labels, ABSTAINED))
             odds.append({})
             continue
