@@ -105,7 +105,8 @@ def page(found: Sequence[Sequence[Influence]], desk: Desk) -> str:
         f"{len(found)} scenarios, {len(every)} different judgements, {len(alone)} removals of one line ({weights}). "
         f"A removal moved the probabilities by {fmean(m.distance for m in alone):.3f} (total variation, mean) and "
         f"changed a chosen value in {sum(bool(m.changed) for m in alone)} of {len(alone)}; asking the same again moved "
-        f"them by {fmean(noise):.3f}. {len(calls)} calls, {cost:.0f} s of model time, with the runs.",
+        f"them by {fmean(noise):.3f}. {len(calls)} calls, {cost:.0f} s of model time, with the runs; "
+        f"{sum(one.unanswered for one in every)} questions had no answer in time, and their pairs are missing.",
         "",
         *table("What an explanation cites, as measured (first), against the line nearest in length that it does not "
                "(second), both removed where that was not measured: another precision, the evidence reversed",
