@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from finllm.errors import BackendError
 from finllm.events import EventBus
 from finllm.graphs.desk import llama_backends
 from finllm.models.cards import adapter_for
@@ -21,6 +23,7 @@ from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import template_from
 from finllm.settings import Settings
 
+TRIES = 5
 LEAST = 1e-12
 """Probability under which a value counts as this probable: leads stay finite."""
 
@@ -81,6 +84,14 @@ async def _ask(
         async with room:
             template = template_from(request["template"])
             call = Request(Prompt(**request["prompt"]), template, request["priors"], request["seed"])
-            return (await backends[request["precision"]].generate(call)).choices
+            return await _answer(backends[request["precision"]], call)
 
     return list(await asyncio.gather(*map(one, asked)))
+
+
+async def _answer(backend: Backend, call: Request) -> Choices:
+    """The answer; asked again where a busy machine let the engine's process fall silent. Errors: BackendError."""
+    for _again in range(TRIES - 1):
+        with contextlib.suppress(BackendError):
+            return (await backend.generate(call)).choices
+    return (await backend.generate(call)).choices
