@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finllm.agents.agent import (
@@ -22,6 +23,7 @@ from finllm.errors import BackendError
 from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Request
 from finllm.scheduler.filling import Choices
+from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Template, compile_template, part_of
 
 AT_ONCE = 32
@@ -30,17 +32,38 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Question:
-    """What an agent is asked about some material: `fields` of its judgement; `lines` are offered to `because`."""
+    """What an agent is asked about some material: `fields` of its judgement; `offered`: lines by citing field."""
 
     agent: Agent
     inputs: Mapping[str, str]
     fields: tuple[str, ...]
-    lines: tuple[str, ...] = field(default=())
+    offered: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @property
     def shape(self) -> object:
         """What the prompt without content still shows of the material."""
-        return self.agent.role, tuple(sorted((name, bool(text)) for name, text in self.inputs.items())), len(self.lines)
+        texts = tuple(sorted((name, bool(text)) for name, text in self.inputs.items()))
+        return self.agent.role, texts, tuple(sorted((name, len(lines)) for name, lines in self.offered.items()))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The letters of each citing field's lines; none for a field that is offered nothing."""
+        return labels_of(self.agent, defaultdict(tuple, self.offered))
+
+    @property
+    def template(self) -> Template:
+        """The part of the agent's template that asks the fields. Errors: ValueError for one that it has not."""
+        return part_of(compile_template(self.agent.judgement, self.labels, count=self.agent.picks), self.fields)
+
+    @property
+    def prompt(self) -> Prompt:
+        lines = [Offered("", line) for field in self.labels for line in self.offered.get(field, ())]
+        return render(self.agent, self.inputs, dict(zip(LABELS, lines, strict=False)))
+
+    def without_content(self, fields: Collection[str]) -> Question:
+        """The same question about nothing: what is answered to it is the prompt's own prior."""
+        blank = {name: (NEUTRAL,) * len(lines) for name, lines in self.offered.items()}
+        return Question(self.agent, neutral_inputs(self.inputs), tuple(sorted(fields)), blank)
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,7 @@ class Told:
 
     choices: Choices
     seconds: float
-    reason: str | None = None
+    failure: BackendError | None = None
 
 
 async def ask_all(
@@ -75,9 +98,8 @@ async def ask_all(
     for shape, question in first.items():
         known[shape] = {} if card is None else card.fields_of(question.agent.role, prompt_version(question.agent))
         priors[shape] = {field: prior_of(calibration) for field, calibration in known[shape].items()}
-        if wanted := tuple(sorted(fields[shape] - set(known[shape]))):
-            blank = Question(question.agent, neutral_inputs(question.inputs), wanted, (NEUTRAL,) * len(question.lines))
-            priors[shape] = (await _generate(backend, blank, None)).choices | priors[shape]
+        if wanted := fields[shape] - set(known[shape]):
+            priors[shape] = (await _generate(backend, question.without_content(wanted), None)).choices | priors[shape]
     finished = 0
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -88,7 +110,7 @@ async def ask_all(
                 said = await _generate(backend, question, priors[question.shape])
                 told = Told(_calibrated(said.choices, known[question.shape]), said.seconds)
             except BackendError as error:
-                told = Told({}, 0.0, error.message)
+                told = Told({}, 0.0, error)
         finished += 1
         done(finished)
         return told
@@ -104,13 +126,4 @@ def _calibrated(choices: Choices, known: Mapping[str, FieldCalibration]) -> Choi
 
 
 async def _generate(backend: Backend, question: Question, priors: Choices | None) -> Generation:
-    lines = {label: Offered(label, line) for label, line in zip(LABELS, question.lines, strict=False)}
-    prompt = render(question.agent, question.inputs, lines)
-    return await backend.generate(Request(prompt, template_for(question), priors, seed=0))
-
-
-def template_for(question: Question) -> Template:
-    """The part of the agent's template that asks the question's fields. Errors: ValueError for one that it has not."""
-    agent = question.agent
-    whole = compile_template(agent.judgement, labels_of(agent, {"because": question.lines}), count=agent.picks)
-    return part_of(whole, question.fields)
+    return await backend.generate(Request(question.prompt, question.template, priors, seed=0))

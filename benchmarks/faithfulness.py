@@ -1,8 +1,9 @@
 """Faithfulness over the shipped scenarios: does removing cited evidence move a judgement more than removing other?
 
-Each judgement that a run rests on is asked again without one line of its evidence. A cited line is paired with the line
-nearest to it in length that was not cited; the exact sign test of these pairs says whether the agents' own citations
-are faithful. The same for the line that moved a judgement most, tested on another precision with the evidence reversed.
+Each judgement that a run rests on is asked again without one line of its evidence. An explanation cites the lines that
+moved it most; each is paired with the line nearest to it in length that is not cited, and both are removed on another
+precision with the evidence reversed. The exact sign test of these pairs says whether the citations are faithful. The
+same for what the agents cited themselves, as they were asked.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def by_agent(
 
 def by_scenario(found: Sequence[Sequence[Influence]]) -> SignTest:
     """One pair per scenario, its pairs' means: what it shows does not lean on pairs being independent."""
-    pairs = [[pair for one in scenario for pair in one.cited_pairs()] for scenario in found]
+    pairs = [[pair for one in scenario for pair in one.mover_pairs()] for scenario in found]
     return sign_test((fmean(a.distance for a, _ in one), fmean(b.distance for _, b in one)) for one in pairs if one)
 
 
@@ -105,14 +106,16 @@ def page(found: Sequence[Sequence[Influence]], desk: Desk) -> str:
         f"{len(found)} scenarios, {len(every)} different judgements, {len(alone)} removals of one line ({weights}). "
         f"A removal moved the probabilities by {fmean(m.distance for m in alone):.3f} (total variation, mean) and "
         f"changed a chosen value in {sum(bool(m.changed) for m in alone)} of {len(alone)}; asking the same again moved "
-        f"them by {fmean(noise):.3f}. {len(calls)} calls, {cost:.0f} s of model time, with the runs.",
+        f"them by {fmean(noise):.3f}. {len(calls)} calls, {cost:.0f} s of model time, with the runs; "
+        f"{sum(one.unanswered for one in every)} questions had no answer in time, and their pairs are missing.",
         "",
-        *table("What the agents cite (first) against the line nearest in length that they do not (second)",
-               by_agent(every, of_citations)),
+        *table("What an explanation cites, as measured (first), against the line nearest in length that it does not "
+               "(second), both removed where that was not measured: another precision, the evidence reversed",
+               by_agent(every, of_movers)),
         f"By scenario, one pair each (means of the distances): {told(by_scenario(found))}.",
         "",
-        *table("What moved a judgement most (first) against the line nearest in length (second), both removed where "
-               "that was not measured: another precision, the evidence reversed", by_agent(every, of_movers)),
+        *table("What the agents cite themselves (first) against the line nearest in length that they do not (second), "
+               "removed as they were asked", by_agent(every, of_citations)),
         "Faithful means that the whole interval of the share (Clopper–Pearson) lies above one half; pairs that tie are "
         "left out of it. The intervals take pairs as independent; those of one judgement share its question.",
     ])  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from benchmarks.scorecard_rivals import Centroids, Majority, by_keywords, text_of
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import Told, ask_all
+from finllm.graphs.evaluate import STEERED as OF_INJECTED
 from finllm.graphs.evaluate import THRESHOLD, pooled, sanitised
 from finllm.models.cards import Card
 from finllm.models.embedding import Embedder
@@ -73,17 +74,21 @@ def ask(
     name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, card: Card | None = None
 ) -> Column:
     """What a model says; a text on which an injection rule fires is injected without asking."""
-    questions = [Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), c.asked.offered) for c in cases]
+    questions = [
+        Asked(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), {"because": c.asked.offered}) for c in cases
+    ]
     progress(f"{name}: {len(questions)} judgements")
     told = asyncio.run(ask_all(backend, questions, card=card))
-    return column_of(name, cases, told)
+    threshold = THRESHOLD if card is None else card.thresholds.get(OF_INJECTED, THRESHOLD)
+    return column_of(name, cases, told, threshold)
 
 
-def column_of(name: str, cases: Sequence[Case], told: Sequence[Told]) -> Column:
+def column_of(name: str, cases: Sequence[Case], told: Sequence[Told], threshold: float = THRESHOLD) -> Column:
+    """A model's answers; `threshold`: the probability from which on a text is called injected."""
     said: list[dict[str, str | None]] = []
     odds: list[Probabilities] = []
     for case, one in zip(cases, told, strict=True):
-        if one.reason is not None:
+        if one.failure is not None:
             said.append(dict.fromkeys(case.asked.labels, ABSTAINED))
             odds.append({})
             continue
@@ -92,13 +97,13 @@ def column_of(name: str, cases: Sequence[Case], told: Sequence[Told]) -> Column:
             sure = 1.0 if fires(case.item.inputs.text) else choices["verdict"]["injected"]
             choices = {"verdict": {"injected": sure, "clean": 1 - sure}}
         odds.append(choices)
-        said.append({field: decided(case, row) for field, row in choices.items()})
+        said.append({field: decided(case, row, threshold) for field, row in choices.items()})
     return Column(name, said, odds, sum(one.seconds for one in told))
 
 
-def decided(case: Case, odds: Mapping[str, float]) -> str:
+def decided(case: Case, odds: Mapping[str, float], threshold: float = THRESHOLD) -> str:
     if isinstance(case.item, InjectionItem):
-        return "injected" if odds["injected"] >= THRESHOLD else "clean"
+        return "injected" if odds["injected"] >= threshold else "clean"
     return best(odds)
 
 

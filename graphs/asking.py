@@ -14,7 +14,7 @@ from dataclasses import replace
 from finllm.agents.agent import Caller
 from finllm.agents.removal import matched
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.graphs.influence import NODE, Cited, Influence, Moved, distance, moved
+from finllm.graphs.influence import NODE, Cited, Influence, Moved, distance, moved, resting_on
 from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer
 from finllm.scheduler.budget import Budget
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 def questions(judged: Sequence[Cited]) -> int:
     """How many questions these judgements are asked at most."""
-    return sum(1 + len(one.ids) + 4 for one in judged)
+    return sum(1 + len(one.ids) + 2 + 2 * max(1, len(one.chosen)) for one in judged)
 
 
 class Asking:
@@ -77,23 +77,32 @@ class Asking:
         judged = found.judged
         if not judged.ids.keys() <= found.alone.keys():
             return
-        ranked = sorted(found.alone, key=lambda label: (-found.alone[label].distance, label))
-        pairs = matched(judged.lines, ranked[:1])
-        if not pairs:
+        found.measured = resting_on(found)
+        found.movers = matched(judged.lines, found.measured)
+        if not found.movers:
             return
-        lines, blank, plain = judged.lines.reversed(), judged.neutral_lines.reversed(), judged.plain
-        found.mover, found.again_on = pairs[0], self._other(judged.call.request["precision"])
-        neutral = await self._ask(judged, plain, blank.prompt, None, found.again_on)
-        if neutral is None:
-            found.unanswered += 4
+        found.again_on = self._other(judged.call.request["precision"])
+        labels = [label for pair in found.movers for label in pair]
+        lines, plain = judged.lines.reversed(), judged.plain
+        priors = await self._priors(judged, found.again_on)
+        if priors is None:
+            found.unanswered += 2 + len(labels)
             return
         base, *removed = await asyncio.gather(
-            self._ask(judged, plain, lines.prompt, neutral, found.again_on),
-            *(self._ask(judged, plain, lines.without(label), neutral, found.again_on) for label in found.mover),
+            self._ask(judged, plain, lines.prompt, priors, found.again_on),
+            *(self._ask(judged, plain, lines.without(label), priors, found.again_on) for label in labels),
         )
         found.unanswered += [base, *removed].count(None)
         if base is not None:
-            found.again = _all_moved(plain, base, found.mover, removed)
+            found.again = _all_moved(plain, base, labels, removed)
+
+    async def _priors(self, judged: Cited, precision: str) -> Choices | None:
+        """The priors of the plain fields, with the evidence reversed: the card's, else this precision's own."""
+        priors = judged.call.request["priors"]
+        if not judged.open:
+            return priors
+        own = await self._ask(judged, judged.open, judged.neutral_lines.reversed().prompt, None, precision)
+        return None if own is None else {**priors, **own}
 
     def _other(self, precision: str) -> str:
         """The finest other precision than this one, where there is another."""

@@ -14,7 +14,7 @@ from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
 from finllm.graphs.desk import engine_config
-from finllm.models.cards import adapter_for
+from finllm.models.cards import Card, adapter_for
 from finllm.models.ladder import Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
@@ -65,7 +65,8 @@ def calibrate(
 ) -> list[Calibrated]:
     """Calibrate rungs of the default model, each kept as soon as it is taken.
 
-    One taken before is used again while its weights, build, CPU, threads and probes are the same, unless `force`.
+    One taken before is used again while its weights, build, CPU, threads, probes and the adapter's card are
+    the same, unless `force`.
     Errors: InputError for a model or precision that cannot be used; BackendError where a measurement fails.
     """
     source = default_source(settings)
@@ -80,7 +81,7 @@ def calibrate(
 
         rung = ensure_rung(source, precision, settings, adapter=adapter)
         with open_backend(source, rung, settings) as backend:
-            key = _key(rung, backend, settings)
+            key = _key(rung, backend, settings, card)
             kept = None if force else find(read_calibrations(settings.engine_calibration_path), key)
             if kept is not None:
                 done.append(Calibrated(kept, fresh=False))
@@ -101,8 +102,8 @@ def calibrate(
     return done
 
 
-def _key(rung: Rung, backend: Backend, settings: Settings) -> Key:
+def _key(rung: Rung, backend: Backend, settings: Settings, card: Card | None) -> Key:
     return Key(
         backend=_BACKEND, weights_sha256=rung.sha256, build=backend.offer.build, cpu=energy.read_cpu().name,
-        threads=settings.threads, probes=probes_digest(),
+        threads=settings.threads, probes=probes_digest(), card="" if card is None else card.calibration_sha256,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from finllm.memory.ledger import Ledger
 from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
+from finllm.models.lora import Adapter
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.account import Account
@@ -122,8 +123,8 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
         served = vllm_backends(settings, bus)
         for backend in served:
             closing.callback(backend.close)
-        backends = [*llama_backends(settings, bus, process, runs), *served]
-        _, card = adapter_for(default_source(settings), settings)
+        adapter, card = adapter_for(default_source(settings), settings)
+        backends = [*llama_backends(settings, bus, process, adapter, runs), *served]
         desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus), workers_for(runs, settings))
         with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
@@ -163,10 +164,14 @@ def assemble(
     return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant)
 
 
-def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
-    """The edge and the deep backend of the default model, both derived from one file: deep is no deeper than that."""
+def llama_backends(
+    settings: Settings, bus: EventBus, process: EngineProcess, adapter: Adapter | None = None, runs: int = 1
+) -> list[LlamaCppBackend]:
+    """The edge and the deep backend of the default model, with an adapter merged into it or as it comes.
+
+    Both are derived from one file: deep is no deeper than that.
+    """
     source = default_source(settings)
-    adapter, _ = adapter_for(source, settings)
     model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
 
     def progress(what: str, done: int, total: int) -> None:

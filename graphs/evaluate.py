@@ -191,15 +191,14 @@ def _put(task: TaskName, row: Labelled) -> Question | None:
         reading, market, notes = parts_of(row.text)
         found = compare(reading, market)
         lines = (*comparison(found.as_read, found.otherwise), *notes)
-        return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), lines)
+        return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), {"because": lines})
     clean = sanitised(row.text)
     cut = _cut(clean)
     if task is TaskName.injection and cut:
         return None
     text = clean.text[:LONGEST_SOURCE] or "nothing left to read"
-    return Question(
-        SANITY_CHECKER, {"text": text, "publisher": "", "others": ""}, ("verdict",), tuple(counted(0, 0, 0, cut))
-    )
+    about = {"text": text, "publisher": "", "others": ""}
+    return Question(SANITY_CHECKER, about, ("verdict",), {"because": tuple(counted(0, 0, 0, cut))})
 
 
 def _event(text: str) -> dict[str, str]:
@@ -254,7 +253,7 @@ def _judge(
     """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
     if told is None:
         return [Judged(row.line, "label", row.right["label"], "injected", {"injected": 1.0, "clean": 0.0})]
-    if told.reason is not None:
+    if told.failure is not None:
         return [Judged(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
     if task is TaskName.direction:
         signs = {way: sign for sign, way in SIGNS.items()}

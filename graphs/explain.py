@@ -72,12 +72,12 @@ async def _ask(run: RunContext, state: State, bound: Bound) -> tuple[Asking, lis
 def _told(run: RunContext, state: State, asking: Asking, found: list[Influence], bound: Bound) -> Explanation:
     title = run.request.scenario.title
     what_if, teller, pairs = WhatIf(state, run), Teller(state), pairs_of(found)
-    tests = {"citations": tested(pairs, "cited"), "decisive lines": tested(pairs, "mover")}
+    tests = {"measured citations": tested(pairs, "mover"), "the agents' own citations": tested(pairs, "cited")}
     before = all_on_record(run.desk.ledger, {one.weights for one in pairs}, but=run.run_id)
     if before:
         every = [*before, *pairs]
-        tests["citations of all runs"] = tested(every, "cited")
-        tests["decisive lines of all runs"] = tested(every, "mover")
+        tests["measured citations of all runs"] = tested(every, "mover")
+        tests["the agents' own citations of all runs"] = tested(every, "cited")
     chapters = (
         Chapter("What drove the result", tuple(drove(teller, what_if, title))),
         Chapter("What would flip it: a factor read otherwise", tuple(by_reading(teller, what_if))),
@@ -85,7 +85,7 @@ def _told(run: RunContext, state: State, asking: Asking, found: list[Influence],
                 "no change of one shock that was tried"),
         Chapter("What would change without a line of evidence", tuple(by_evidence(teller, found, what_if)),
                 "no chosen value"),
-        Chapter("What each judgement cited, and what moved it", tuple(cited(teller, found)), "no judgement cites"),
+        Chapter("What each judgement rests on, as measured", tuple(cited(teller, found)), "no judgement cites"),
         Chapter("Who dissented from the result", tuple(dissented(teller, state["report"])), "nobody"),
         Chapter("Whether the citations are faithful", (MEASURED, *faithful(teller, tests))),
         Chapter("What was asked for this explanation", tuple(asked(teller, asking, found, bound))),

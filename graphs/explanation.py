@@ -34,18 +34,24 @@ class Bound(_Frozen):
 
 
 class Removal(_Frozen):
-    """A judgement asked again without one line. `distance`: total variation, 0 to 1, mean over fields."""
+    """A judgement asked again without one line. `distance`: total variation, 0 to 1, mean over fields.
+
+    `cited`: by the agent itself; `measured`: cited in place of that, since the judgement rests on it.
+    """
 
     agent: str
     about: str | None
     evidence: str
     cited: bool
+    measured: bool = False
     changed: dict[str, tuple[str, str]]
     distance: float
 
 
 class Pair(_Frozen):
-    """Two removals of one judgement beside each other, the first of a line that was cited, or that moved it most.
+    """Two removals of one judgement beside each other, the first of a line that is cited.
+
+    `kind`: by the agent itself (`cited`), or in its place as measured (`mover`).
 
     `call` and `weights` say which question and which model; `changed`, `distance`: what each removal did.
     """
@@ -116,19 +122,19 @@ def markdown_of(explanation: Explanation) -> str:
 def removals_of(found: Iterable[Influence]) -> tuple[Removal, ...]:
     return tuple(
         Removal(agent=one.judged.agent, about=one.judged.about, evidence=one.judged.ids[label],
-                cited=label in one.judged.chosen, changed=dict(moved.changed), distance=moved.distance)
+                cited=label in one.judged.chosen, measured=label in one.measured, changed=dict(moved.changed),
+                distance=moved.distance)
         for one in found
         for label, moved in one.alone.items()
     )  # fmt: skip
 
 
 def pairs_of(found: Iterable[Influence]) -> tuple[Pair, ...]:
-    """Every pair that was answered, of citations and of what moved a judgement most."""
+    """Every pair that was answered, of the agents' own citations and of the measured ones."""
     pairs: list[Pair] = []
     for one in found:
         asked = one.judged.call.request
-        movers = [one.mover] if one.mover else []
-        kinds = (("cited", one.judged.pairs, one.alone), ("mover", movers, one.again))
+        kinds = (("cited", one.judged.pairs, one.alone), ("mover", one.movers, one.again))
         for kind, labels, removed in kinds:
             for first, second in labels:
                 if {first, second} <= removed.keys():

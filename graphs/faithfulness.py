@@ -1,4 +1,4 @@
-"""Whether citations are faithful: the paired test of removals, for what agents cite and for what moved them most."""
+"""Whether citations are faithful: the paired test of removals, of the agents' own and of the measured ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Faithfulness:
 
 
 def of_citations(found: Sequence[Influence]) -> Faithfulness:
-    """What agents cited against what they did not, as they were asked."""
+    """What agents cite themselves against what they do not, as they were asked."""
     return _tested([pair for one in found for pair in one.cited_pairs()])
 
 
 def of_movers(found: Sequence[Influence]) -> Faithfulness:
-    """What moved each judgement most against another line, asked on another precision with the lines reversed."""
+    """What is cited as measured against what is not, asked on another precision with the lines reversed."""
     return _tested([pair for one in found for pair in one.mover_pairs()])
 
 

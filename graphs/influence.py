@@ -23,8 +23,9 @@ CITES = "because"
 class Cited:
     """A recorded judgement that cites evidence. `about`: the source it is of, if it is of one.
 
-    `ids`: the evidence row behind each letter that was offered; `chosen`: the letters cited; `template`: all fields but
-    citations, `plain`: of these the ones that are asked whatever the others say.
+    `ids`: the evidence row behind each letter that was offered; `chosen`: the letters that the agent cites itself;
+    `template`: all fields but citations, `plain`: of these the ones that are asked whatever the others say, `open`: of
+    these the ones whose prior is the model's own, and not the adapter's card's.
     """
 
     agent: str
@@ -37,10 +38,11 @@ class Cited:
     chosen: tuple[str, ...]
     template: Template
     plain: Template
+    open: Template
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Each cited line with one that was not."""
+        """Each line that the agent cites itself with one that it does not."""
         return matched(self.lines, self.chosen)
 
 
@@ -62,29 +64,40 @@ class Influence:
     """A judgement with what came of asking it again.
 
     `alone`: each line's removal, as the agent was asked; `noise`: how far the same question moved when it was asked
-    again. `mover`: the line whose removal moved the probabilities most, and its partner; `again`: both removals on
-    `again_on`, another precision, with the evidence the other way round, so that they are tested where they were not
-    chosen. `unanswered` counts what got no answer.
+    again. `measured`: the lines that the judgement is found to rest on, which are cited in place of the agent's own;
+    `movers`: each of them with a partner; `again`: their removals on `again_on`, another precision, with the evidence
+    the other way round, so that they are tested where they were not chosen. `unanswered` counts what got no answer.
     """
 
     judged: Cited
     noise: float | None = None
     base: Choices | None = None
     alone: dict[str, Moved] = field(default_factory=dict)
-    mover: tuple[str, str] | None = None
+    measured: tuple[str, ...] = ()
+    movers: tuple[tuple[str, str], ...] = ()
     again: dict[str, Moved] = field(default_factory=dict)
     again_on: str | None = None
     unanswered: int = 0
 
     def cited_pairs(self) -> list[tuple[Moved, Moved]]:
-        """Removals of a cited line, each with its partner's."""
+        """Removals of a line that the agent cites itself, each with its partner's."""
         found = self.alone
         return [(found[one], found[other]) for one, other in self.judged.pairs if one in found and other in found]
 
     def mover_pairs(self) -> list[tuple[Moved, Moved]]:
-        """Removal of the line that moved the judgement most, with its partner's, both where it was not chosen."""
-        pairs = [self.mover] if self.mover else []
-        return [(self.again[one], self.again[other]) for one, other in pairs if {one, other} <= self.again.keys()]
+        """Removals of a line that is cited as measured, each with its partner's, both where it was not chosen."""
+        found = self.again
+        return [(found[one], found[other]) for one, other in self.movers if {one, other} <= found.keys()]
+
+
+def resting_on(found: Influence) -> tuple[str, ...]:
+    """The letters of the lines that a judgement rests on, as measured: those whose removal moved it most.
+
+    As many as the agent cites itself, at least one; none that moved it no further than asking the same again did.
+    """
+    ranked = sorted(found.alone, key=lambda label: (-found.alone[label].distance, label))
+    moved = [label for label in ranked if found.alone[label].distance > (found.noise or 0.0)]
+    return tuple(moved[: max(1, len(found.judged.chosen))])
 
 
 def cited_judgements(state: State, ledger: Ledger) -> list[Cited]:
@@ -109,9 +122,11 @@ def cited_judgements(state: State, ledger: Ledger) -> list[Cited]:
         fields = [step for step in template if isinstance(step, Choose)]
         asked = part_of(template, [step.field for step in fields])
         plain = part_of(template, [step.field for step in fields if step.unless is None])
+        own = [field for field in _fields(plain) if field in neutral.response["choices"]]
+        priors = part_of(template, own) if own else ()
         chosen = tuple(label for label, id in ids.items() if id in opinion["judgement"][CITES])
         found.setdefault(
-            call.key, Cited(agent, about, call, neutral, lines, blank, ids, chosen, asked, plain)
+            call.key, Cited(agent, about, call, neutral, lines, blank, ids, chosen, asked, plain, priors)
         )  # two sources with the same text are one question
     return list(found.values())
 

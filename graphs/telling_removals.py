@@ -15,10 +15,11 @@ from finllm.tools.evidence import Unit
 from finllm.tools.paired import SignTest
 
 MEASURED = (
-    "Each judgement is asked again without a line of its evidence. A cited line is paired with the line nearest to it "
-    "in length that was not cited. The decisive line, whose removal moved a judgement most, is paired likewise; both "
-    "are then removed where that was not measured: on another precision, with the evidence reversed. A pair is decided "
-    "by which removal did more; the share is of decided pairs, within its exact interval."
+    "Each judgement is asked again without a line of its evidence. The lines whose removal moved it most are cited in "
+    "place of those that the agent named itself. Each is paired with the line nearest to it in length that is not "
+    "cited, and both are removed where that was not measured: on another precision, with the evidence reversed. The "
+    "agents' own citations are paired likewise, and removed as the agents were asked. A pair is decided by which "
+    "removal did more; the share is of decided pairs, within its exact interval."
 )  # fmt: skip
 _SHOWS: Mapping[Finding, str] = {
     "faithful": "faithful",
@@ -41,7 +42,7 @@ def by_evidence(teller: Teller, found: Sequence[Influence], what_if: WhatIf) -> 
 
 
 def _without(teller: Teller, one: Influence, label: str, moved: Moved, what_if: WhatIf) -> str:
-    cited = "cited" if label in one.judged.chosen else "not cited"
+    cited = "cited" if label in one.measured else "not cited"
     quotes = {"line": teller.line(one.judged.ids[label])}
     parts: list[str] = []
     for name, (field, (before, after)) in zip(_NAMES, moved.changed.items(), strict=False):
@@ -69,13 +70,15 @@ def _follows(teller: Teller, one: Influence, label: str, moved: Moved, what_if: 
 
 
 def cited(teller: Teller, found: Sequence[Influence]) -> list[str]:
-    """For each judgement what it cited, and what moved it most."""
+    """For each judgement what it rests on, as measured, and what its agent had cited itself."""
     return [_cited(teller, one) for one in found if one.alone]
 
 
 def _cited(teller: Teller, one: Influence) -> str:
     agent = one.judged.agent
-    lines = dict(zip(_NAMES, (teller.line(one.judged.ids[label]) for label in one.judged.chosen), strict=False))
+    about = " on [[about]]" if one.judged.about else ""
+    quotes = {"about": one.judged.about or ""}
+    rests, own = (_lines(teller, one, labels, quotes) for labels in (one.measured, one.judged.chosen))
     top = max(one.alone, key=lambda label: one.alone[label].distance)
     far, still = (
         teller.add(round(distance, 3), "ratio", agent, what, "total variation distance, mean over fields")
@@ -84,12 +87,20 @@ def _cited(teller: Teller, one: Influence) -> str:
             (one.noise or 0.0, "how far asking again moved it"),
         )
     )
-    about = " on [[about]]" if one.judged.about else ""
+    on = f"rests on {rests}" if one.measured else "rests on no line alone"
+    same = "which the agent named itself" if set(one.measured) == set(one.judged.chosen) else f"it named {own} itself"
     return teller.say(
-        f"The {agent} agent{about} cited {', '.join(f'[[{name}]]' for name in lines) or 'nothing'}; [[top]] moved the "
-        f"{agent} agent most, by [[{far}]]; asked the same again, the {agent} agent moved by [[{still}]].",
-        {**lines, "top": teller.line(one.judged.ids[top]), "about": one.judged.about or ""},
+        f"The {agent} agent{about} {on}; {same}; a removal moved the {agent} agent by up to [[{far}]]; asked the same "
+        f"again, the {agent} agent moved by [[{still}]].",
+        quotes,
     )
+
+
+def _lines(teller: Teller, one: Influence, labels: Sequence[str], quotes: dict[str, str]) -> str:
+    """References to lines, whose texts are put under `quotes`."""
+    named = {f"line_{label.lower()}": teller.line(one.judged.ids[label]) for label in labels}
+    quotes |= named
+    return ", ".join(f"[[{name}]]" for name in named) or "nothing"
 
 
 def faithful(teller: Teller, tests: Mapping[str, Faithfulness]) -> list[str]:

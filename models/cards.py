@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,6 +42,12 @@ class Card(BaseModel):
     prompts: dict[str, str]
     calibration: dict[str, FieldCalibration]
     thresholds: dict[str, float] = {}
+
+    @property
+    def calibration_sha256(self) -> str:
+        """Digest of what the card changes in an answer: how scores are calibrated, and on which prompts."""
+        told = self.model_dump(mode="json", include={"prompts", "calibration"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def fields_of(self, role: str, version: str) -> dict[str, FieldCalibration]:
         """Calibration by field of a role whose prompt has `version`; none where it was trained on another."""

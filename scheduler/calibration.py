@@ -24,7 +24,10 @@ class _Frozen(BaseModel):
 
 
 class Key(_Frozen):
-    """What a calibration is true of: it is taken again once any of these changes."""
+    """What a calibration is true of: it is taken again once any of these changes.
+
+    `card`: digest of how the scores behind the quality were calibrated; empty where they were not.
+    """
 
     backend: str
     weights_sha256: str
@@ -32,6 +35,7 @@ class Key(_Frozen):
     cpu: str
     threads: int
     probes: str
+    card: str = ""
 
 
 class DecodeRate(_Frozen):

@@ -70,13 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     second = SecondOpinion(Embedder(), arguments.heads)
     with contextlib.ExitStack() as closing:
         backend = closing.enter_context(open_llama(source, rung, settings))
-        asked = [Asked(q.agent, q.inputs, tuple(q.labels), q.offered) for q in questions]
+        asked = [Asked(q.agent, q.inputs, tuple(q.labels), {"because": q.offered}) for q in questions]
         told = asyncio.run(ask_all(backend, asked, card=card))
     opinions = second.judge([item.inputs.text for item in items])
     pairs: dict[str, list[Pair]] = {}
     for item, asking, said, opinion in zip(items, questions, told, opinions, strict=True):
         weight = Plan.by_hand if item.author == "finllm" else 1.0
-        if said.reason is not None:
+        if said.failure is not None:
             continue
         for field, right in asking.labels.items():
             if isinstance(item, InjectionItem):

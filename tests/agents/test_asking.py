@@ -9,6 +9,7 @@ import pytest
 from finllm.agents.agent import prompt_version
 from finllm.agents.asking import Question, ask_all
 from finllm.agents.narrative import NARRATIVE
+from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.template import Choose
 from finllm.testing import ScriptedBackend
@@ -47,3 +48,13 @@ def test_a_card_of_other_prompts_says_nothing() -> None:
     backend = ScriptedBackend([{"say": {"stance": "hawkish"}}])
     bounded(ask_all(backend, [QUESTION], card=card(2.0, FLAT, "another")))
     assert {step.field for step in backend.requests[0].template if isinstance(step, Choose)} == {"stance", "region"}
+
+
+def test_each_citing_field_is_offered_its_own_lines() -> None:
+    fields = list(Question(STRESS_TESTER, {}, ()).labels)
+    offered = {fields[0]: ("first", "second"), fields[1]: ("third",)}
+    question = Question(STRESS_TESTER, {"reading": "oil up"}, (fields[1],), offered)
+    assert [question.labels[name] for name in fields[:2]] == ["AB", "C"]
+    assert "C: third" in question.prompt.user
+    assert "third" not in question.without_content(fields).prompt.user
+    assert question.without_content(fields).shape == question.shape

@@ -9,8 +9,9 @@ import pytest
 
 from finllm.agents import probing
 from finllm.agents.agent import Agent
+from finllm.agents.asking import Question
 from finllm.agents.narrative import NARRATIVE
-from finllm.agents.probing import measure_quality, probe_set, probes_digest, template_of
+from finllm.agents.probing import asked, measure_quality, probe_set, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.errors import BackendError
@@ -33,9 +34,7 @@ def test_every_label_is_a_value_that_the_agent_may_give(agent: Agent) -> None:
     assert probe_set(agent.role).agent == agent.role
     assert 8 <= len(items) <= 12
     for probe in items:
-        steps = {
-            step.field: step for step in template_of(agent, probe, probe.expected) if isinstance(step, Choose | Pick)
-        }
+        steps = {step.field: step for step in asked(agent, probe).template if isinstance(step, Choose | Pick)}
         for field, value in probe.expected.items():
             step = steps[field]
             assert value in (step.values if isinstance(step, Choose) else step.labels), (field, value)
@@ -65,10 +64,10 @@ def test_the_prompt_without_content_is_asked_once_and_its_scores_divide_the_othe
 
 def test_only_the_labelled_fields_are_asked() -> None:
     probe = next(probe for probe in probe_set("narrative").items if "stance" in probe.expected)
-    fields = [step.field for step in template_of(NARRATIVE, probe, {"stance"}) if isinstance(step, Choose)]
-    assert fields == ["stance"]
+    template = Question(NARRATIVE, probe.inputs, ("stance",)).template
+    assert [step.field for step in template if isinstance(step, Choose)] == ["stance"]
     with pytest.raises(ValueError, match="the template has no field"):
-        template_of(NARRATIVE, probe, {"mood"})
+        _ = Question(NARRATIVE, probe.inputs, ("mood",)).template
 
 
 def test_a_backend_that_fails_has_no_quality() -> None:

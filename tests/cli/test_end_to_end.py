@@ -75,6 +75,15 @@ def test_the_run_is_listed_traced_and_given_again(finllm: Installed, done: Any) 
     assert "call_started" not in again.stderr
 
 
+def test_the_run_is_replayed_with_the_adapter_s_calibration_from_its_record(finllm: Installed, done: Any) -> None:
+    report = json.loads(done[0].stdout)
+    replayed = finllm("replay", report["run_id"], "--json")
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    found = json.loads(replayed.stdout)
+    assert (found["at"], found["matches_record"]) == ("report", True)
+    assert found["state"]["report"]["run_id"] == report["run_id"]
+
+
 def test_read_judges_every_factor(finllm: Installed, done: Any) -> None:
     del done
     said = finllm("read", "Mines close the Strait of Hormuz to tankers for a month", "--json")

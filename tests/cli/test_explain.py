@@ -69,7 +69,7 @@ def test_an_explanation_is_told_in_every_form_and_in_what_the_run_leaves(told: C
     assert told("explain", "ended", "--format", "md").out.startswith("# ")
     found = told("explain", "ended", "--json").json
     assert (found["run_id"], found["complete"]) == ("ended", True)
-    assert found["tested"]["citations"]["odds"]["level"] == 0.95
+    assert found["tested"]["measured citations"]["odds"]["level"] == 0.95
     assert "What drove the result" in told("trace", "ended").out
     assert told("replay", "ended").code == 0
     assert told("resume", "ended", "--out", tmp_path / "out").code == 0

@@ -11,6 +11,7 @@ from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
 from finllm.events import Event, EventBus, Progress
 from finllm.graphs.calibrate import Calibrated, calibrate
+from finllm.models.cards import Card, FieldCalibration
 from finllm.models.ladder import Rung
 from finllm.models.source import ModelSource
 from finllm.scheduler.backends import Backend
@@ -70,6 +71,17 @@ def test_it_is_measured_again_on_other_threads_or_by_force(bench: Bench) -> None
     bench.calibrate("Q8_0", threads=2)
     bench.calibrate("Q8_0", force=True)
     assert bench.measured == ["Q8_0"] * 3
+
+
+def test_it_is_measured_again_when_the_card_calibrates_otherwise(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(name="a", base_sha256="", adapter_sha256="", prompts={}, calibration={})
+    for temperature in (1.0, 1.0, 2.0):
+        field = FieldCalibration(temperature=temperature, bias={})
+        told = card.model_copy(update={"calibration": {"narrative.stance": field}})
+        monkeypatch.setattr("finllm.graphs.calibrate.adapter_for", lambda *_, told=told: (None, told))
+        bench.calibrate("Q8_0")
+    assert bench.measured == ["Q8_0"] * 2
+    assert len(read_calibrations(bench.settings.engine_calibration_path)) == 1
 
 
 def test_what_was_taken_stays_when_a_later_rung_fails(bench: Bench) -> None:

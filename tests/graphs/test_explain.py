@@ -103,15 +103,15 @@ def test_a_model_that_looks_only_at_what_it_cites_is_faithful(scripted_desk: Mak
     desk, _model = looking_desk(scripted_desk, "AB")
     run(request_for("hormuz-blockade"), desk)
     found = why(desk)
-    citations = found.tested["citations"]
-    assert (citations.top.less, citations.odds.less) == (0, 0)
-    assert citations.top.shown
-    assert citations.odds.shown
-    assert found.tested["decisive lines"].odds.shown
+    for citations in found.tested.values():
+        assert (citations.top.less, citations.odds.less) == (0, 0)
+        assert citations.top.shown
+        assert citations.odds.shown
     assert [line for line in lines_of(found, "faithful") if line.endswith(": faithful.")]
     picks_two = [one for one in found.removals if one.agent != "sanity-checker"]
     assert {one.cited for one in picks_two} == {True, False}
-    assert all(one.cited == (one.distance > 0) for one in picks_two)
+    assert all(one.cited == one.measured == (one.distance > 0) for one in picks_two)
+    assert all("which the agent named itself" in line for line in lines_of(found, "rests on")[1:])
     assert_grounded(found, desk)
 
 
@@ -119,9 +119,11 @@ def test_a_model_that_looks_at_what_it_does_not_cite_is_told_to_do_the_reverse(s
     desk, _model = looking_desk(scripted_desk, "CD")
     run(request_for("hormuz-blockade"), desk)
     found = why(desk)
-    assert found.tested["citations"].odds.high < 0.5
-    assert found.tested["decisive lines"].odds.shown
+    assert found.tested["the agents' own citations"].odds.high < 0.5
+    assert found.tested["measured citations"].odds.shown
     assert any("the reverse of faithful" in line for line in lines_of(found, "faithful"))
+    assert [one.evidence for one in found.removals if one.measured and one.distance == 0] == []
+    assert any("itself" in line and "which the agent" not in line for line in lines_of(found, "rests on"))
     assert_grounded(found, desk)
 
 
@@ -132,6 +134,8 @@ def test_a_model_that_ignores_its_evidence_is_not_shown_to_be_faithful(scripted_
     assert not [test for one in found.tested.values() for test in (one.top, one.odds) if test.shown]
     assert all("not tested" in line for line in lines_of(found, "faithful")[1:])
     assert lines_of(found, "without a line of evidence") == ()
+    assert not any(one.measured for one in found.removals)
+    assert all("rests on no line alone" in line for line in lines_of(found, "rests on"))
     assert_grounded(found, desk)
 
 
@@ -249,7 +253,7 @@ def test_a_run_that_cites_nothing_is_explained_without_a_test(scripted_desk: Mak
     run(small(), desk)
     found = why(desk)
     assert (found.calls, found.pairs, found.complete) == (0, (), True)
-    assert lines_of(found, "What each judgement cited") == ()
+    assert lines_of(found, "rests on") == ()
     assert any("abstained" in line for line in lines_of(found, "Who dissented"))
 
 

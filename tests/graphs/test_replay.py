@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from finllm.agents.agent import prompt_version
+from finllm.agents.narrative import NARRATIVE
 from finllm.errors import InputError, ReplayRefused
 from finllm.graphs import standing
 from finllm.graphs.desk import Desk
@@ -19,6 +21,7 @@ from finllm.graphs.diff import diff_runs, diff_story
 from finllm.graphs.replay import Regenerated, Replayed, regenerate, regenerated_json, replay
 from finllm.graphs.request import PriceFile, RunRequest
 from finllm.memory.recorded import open_recorded
+from finllm.models.cards import Card, FieldCalibration
 from finllm.models.files import sha256_of_file
 from finllm.scenarios import SCENARIOS_DIR
 from finllm.scheduler.broker import Broker
@@ -89,6 +92,19 @@ def test_a_run_that_a_budget_stopped_and_a_person_answered_is_rebuilt(scripted_d
     go_on(desk, answer="accept", budget=BudgetEntry(seconds=None, tokens=1_000_000, deep_tokens=None))
     assert again(desk, at="human").state["answer"] == "accept"
     assert again(desk).node == "report"
+
+
+def test_the_adapter_s_calibration_is_on_record_and_needs_no_card_at_the_desk(scripted_desk: MakeDesk) -> None:
+    desk = scripted_desk([READS_WELL])
+    stance = FieldCalibration(temperature=2.0, bias={"hawkish": 0.3, "dovish": 0.0, "neutral": 0.1})
+    card = Card(name="an-adapter", base_sha256="", adapter_sha256="",
+                prompts={"narrative": prompt_version(NARRATIVE)}, calibration={"narrative.stance": stance})  # fmt: skip
+    report = run(small(), replace(desk, card=card)).report
+    assert report is not None
+    assert again(desk).state["report"] == report.model_dump(mode="json")
+    run(small(), desk, "run-2")
+    weights = diff_runs("run-1", "run-2", desk.ledger).weights
+    assert [change.what for change in weights] == ["calibration of an-adapter"]
 
 
 def test_a_node_that_was_not_passed_is_named_with_those_that_were(scripted_desk: MakeDesk) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from finllm.errors import InputError
 from finllm.models import cards
-from finllm.models.cards import adapter_for
+from finllm.models.cards import FieldCalibration, adapter_for
 from finllm.models.files import sha256_of_file
 from finllm.models.source import ModelSource
 from finllm.settings import Settings
@@ -82,6 +82,15 @@ def test_an_adapter_of_one_s_own_needs_no_card(tmp_path: Path, adapter: Path) ->
     found, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)))
     assert found is not None
     assert card is None
+
+
+def test_another_calibration_is_another_digest_and_another_name_is_not(tmp_path: Path, adapter: Path) -> None:
+    write_card(adapter)
+    _, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)))
+    assert card is not None
+    named = card.model_copy(update={"name": "another"})
+    moved = card.model_copy(update={"calibration": {"narrative.stance": FieldCalibration(temperature=9, bias={})}})
+    assert named.calibration_sha256 == card.calibration_sha256 != moved.calibration_sha256
 
 
 @pytest.mark.parametrize(

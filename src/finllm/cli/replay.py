@@ -93,6 +93,8 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
     from finllm.graphs.desk import llama_backends
     from finllm.graphs.replay import regenerate
     from finllm.memory.recorded import open_recorded
+    from finllm.models.cards import adapter_for
+    from finllm.models.registry import default_source
     from finllm.scheduler.engine.process import EngineProcess
 
     with contextlib.ExitStack() as closing:
@@ -100,7 +102,8 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
         process = EngineProcess()
         closing.callback(process.close)
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
-        backends = llama_backends(alone, EventBus(), process)
+        adapter, _ = adapter_for(default_source(settings), settings)
+        backends = llama_backends(alone, EventBus(), process, adapter)
         return asyncio.run(regenerate(run_id, ledger, backends))
 
 
