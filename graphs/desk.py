@@ -21,6 +21,7 @@ from finllm.graphs.watching import watched
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
+from finllm.memory.values import ValueFile
 from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
@@ -64,6 +65,8 @@ class Desk:
     second: SecondOpinion | None = None
     tenant: Account | None = None
     """The account that all runs spend from beside their own."""
+    values: ValueFile | None = None
+    """What each agent's answers turned out to be worth; None: nothing is learned here."""
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -91,7 +94,8 @@ class RunContext:
     account: Account
     watch: StateWatch | None = None
 
-    def caller(self, node: str) -> Caller:
+    def caller(self, node: str, kind: str | None = None) -> Caller:
+        """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth."""
         desk = self.desk
         return Caller(
             desk.broker,
@@ -103,6 +107,8 @@ class RunContext:
             desk.settings.call_timeout,
             desk.card,
             desk.settings.tenant,
+            escalate=desk.settings.escalate == "auto",
+            values=None if desk.values is None else {a.role: desk.values.value(a.role, a.value, kind) for a in AGENTS},
         )
 
 
@@ -156,7 +162,8 @@ def assemble(
     calibrations = Calibrations(settings.calibrations_dir)
     second = SecondOpinion(embedder)
     tenant = tenant_account(settings, ledger)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant)
+    values = ValueFile(settings.values_path)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant, values)
 
 
 def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:

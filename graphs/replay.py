@@ -191,8 +191,9 @@ async def _run(
     request = RunRequest.model_validate(stored)
     quiet = EventBus()
     broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
-    settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
-    table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker)
+    settings = desk.settings.model_copy(update={"deep_precision": standing.precision, "escalate": standing.escalate})
+    table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None,
+                    card=standing.card or desk.card)  # fmt: skip
     market = MarketStore([file.unchanged() for file in request.prices])
     run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
     start: Any = {"opinions": []}

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +17,7 @@ from finllm.graphs.desk import Desk, RunContext
 from finllm.graphs.request import RunRequest
 from finllm.graphs.state import Row, state_hash
 from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.models.cards import Card
 from finllm.models.files import sha256_of_file
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.record import Entry
@@ -45,7 +46,7 @@ class Standing(BaseModel):
 
     `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
     packaged market data, tables, precedents, embedding weights and the second opinion; `precision`: of the deep tier's
-    floor.
+    floor. `escalate` and `card`: whether and by which calibration answers were asked again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +58,8 @@ class Standing(BaseModel):
     data: dict[str, str]
     weights: tuple[Weights, ...]
     precision: str
+    escalate: Literal["auto", "never"] = "never"
+    card: Card | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> S
             for offer in desk.broker.offers
         ),
         precision=desk.settings.deep_precision,
+        escalate=desk.settings.escalate,
+        card=desk.card,
     )
 
 
