@@ -20,6 +20,8 @@ from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.budget import Budget
+from finllm.scheduler.divergence import permuted, turned
 from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Prompt, Task
 from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
@@ -35,7 +37,7 @@ NEUTRAL = "N/A"
 
 @dataclass(frozen=True)
 class Agent:
-    """A reasoning role. `floor`: coarsest precision that may answer; `value`: what its answer is worth to a run.
+    """A reasoning role. `floor`: coarsest precision that may answer; `value`: what its answer is expected to be worth.
 
     `picks` names the judgement's fields that choose among the offered evidence, with how many each may choose.
     """
@@ -64,7 +66,8 @@ class Caller:
     """On whose behalf an agent asks: the broker, the run's account, and the node of the graph.
 
     `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
-    for.
+    for. `escalate`: roles whose judgement is asked again where it diverges; then `why` says why this is, and `budget` what a call
+    may spend of the run's. `values`: what answers turned out to be worth, by role; an agent's own where none is given.
     """
 
     broker: Broker
@@ -76,13 +79,55 @@ class Caller:
     timeout: float
     card: Card | None = None
     tenant: str = "default"
+    escalate: frozenset[str] = frozenset()
+    why: str | None = None
+    budget: Budget | None = None
+    values: Mapping[str, float] | None = None
+
+
+class Escalation(BaseModel):
+    """Why an agent was asked again: in whose words, from which precision to which, and over what.
+
+    `cause`: `threshold` (a calibrated probability of 0 to 1 under the card's), `checks` (the reading against words and
+    precedents), `second opinion` or `validator` (whose verdict `field` is). `votes`: answers that were counted at `to`,
+    0 for a finer answer that stands; `split`: fields on which no majority agreed, with what was said.
+    """
+
+    cause: Literal["threshold", "checks", "second opinion", "validator"]
+    before: str | None
+    to: str | None
+    field: str | None = None
+    probability: float | None = None
+    threshold: float | None = None
+    votes: int = 0
+    split: dict[str, list[str]] = {}
+
+    @property
+    def words(self) -> str:
+        """The escalation in one line: what was done, and why."""
+        way = f"{self.votes} votes at {self.to}" if self.votes else f"escalated from {self.before} to {self.to}"
+        return f"{way}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        match self.cause:
+            case "threshold":
+                return f"{self.field} was {self.probability or 0.0:.0%} sure, its threshold is {self.threshold:.0%}"
+            case "second opinion":
+                return f"the second opinion is {self.probability or 0.0:.0%} sure of another {self.field}"
+            case "checks":
+                return f"words or precedents speak against {self.field}"
+            case "validator":
+                return f"the validator did not find text and measurements aligned ({self.field})"
 
 
 class Opinion(BaseModel):
     """What came of asking an agent. Abstained: `judgement` is None and `reason` says why.
 
     `choices` holds the probability of each allowed value by dotted field; citations in `judgement` and `choices` are
-    evidence ids. `calls` are ledger keys.
+    evidence ids. `calls` are ledger keys, those of the answer that stands last. `escalations`: how it came there, in
+    order.
     """
 
     agent: str
@@ -94,6 +139,7 @@ class Opinion(BaseModel):
     precision: str | None
     prompt_version: str
     reason: str | None = None
+    escalations: list[Escalation] = []
 
     def probability(self, field: str) -> float:
         """Probability of the value that was chosen for a dotted field."""
@@ -107,15 +153,18 @@ async def judge(
     caller: Caller,
     *,
     floor: str | None = None,
+    turn: int = 0,
 ) -> Opinion:
     """Ask an agent: decode its judgement, validate it, retry once with the error, else abstain.
 
-    `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. Errors:
+    `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. `turn` puts
+    the lines of evidence, each with its letter, and the options in another order, so many places on. Errors:
     BudgetExceeded, RecordError; a backend that fails makes the agent abstain.
     """
     labels = labels_of(agent, offered)
-    by_label = dict(zip(LABELS, [line for field in labels for line in offered[field]], strict=False))
-    template = compile_template(agent.judgement, labels, count=agent.picks)
+    lines = zip(LABELS, [line for field in labels for line in offered[field]], strict=False)
+    by_label = dict(turned(tuple(lines), turn))
+    template = permuted(compile_template(agent.judgement, labels, count=agent.picks), turn)
     version = prompt_version(agent)
     calls: list[str] = []
     problem: str | None = None
@@ -180,9 +229,11 @@ async def _ask(
         floor=floor or agent.floor,
         deadline=caller.timeout,
         seed=caller.seed,
-        value=agent.value,
+        value=(caller.values or {}).get(agent.role, agent.value),
         tenant=caller.tenant,
         priors=priors,
+        why=caller.why,
+        budget=caller.budget,
     )
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
 
@@ -240,7 +291,7 @@ def _opinion(
         field: tempered(found, calibration[field].temperature) if field in calibration else dict(found)
         for field, found in answer.choices.items()
     }
-    for field in _pick_fields(agent):
+    for field in pick_fields(agent):
         value[field] = [by_label[label].id for label in value[field]]
         choices[field] = {by_label[label].id: p for label, p in choices[field].items()}
     return Opinion(
@@ -265,13 +316,14 @@ def labels_of(agent: Agent, offered: Mapping[str, Sequence[object]]) -> dict[str
     """For each citing field the letters of its own lines; letters run on from field to field."""
     labels: dict[str, str] = {}
     start = 0
-    for field in _pick_fields(agent):
+    for field in pick_fields(agent):
         labels[field] = LABELS[start : start + len(offered[field])]
         start += len(offered[field])
     return labels
 
 
-def _pick_fields(agent: Agent) -> list[str]:
+def pick_fields(agent: Agent) -> list[str]:
+    """The fields of an agent's judgement that cite evidence."""
     return [name for name, field in agent.judgement.model_fields.items() if field.annotation == tuple[str, ...]]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from finllm.agents.agent import Offered, judge
+from finllm.agents.agent import Offered
 from finllm.agents.compliance import COMPLIANCE
+from finllm.agents.escalation import judge_escalating
 from finllm.graphs.desk import RunContext
 from finllm.graphs.intake import LEFT_OUT
+from finllm.graphs.learning import kind_of
 from finllm.graphs.reading import reading_of
 from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, SecondRow, ShockRow, SourceRow
 from finllm.graphs.state import Row, State, latest
@@ -35,7 +37,9 @@ async def compliance(state: State, run: RunContext) -> Row:
         for finding in findings
     ]
     offered = [Offered(id, str(table[id].value)) for id in cites]
-    opinion = await judge(COMPLIANCE, {}, {"because": offered}, run.caller("compliance"))
+    opinion = await judge_escalating(
+        COMPLIANCE, {}, {"because": offered}, run.caller("compliance", kind_of(state)), before=state["opinions"]
+    )
     return {
         "evidence": table.to_json(),
         "breaches": breached,
@@ -178,7 +182,9 @@ def build_report(state: State, run: RunContext) -> Report:
             for s in state["sources"]
         ),
         exclusions=tuple(_exclusions(book, table)),
-        agents=tuple(AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields}) for o in state["opinions"]),
+        agents=tuple(
+            AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields if k in o}) for o in state["opinions"]
+        ),
         notes=("Money is in USD.", *book.notes, *stress["notes"]),
         evidence=tuple(table),
         second=tuple(_second(state, table)),
@@ -277,6 +283,12 @@ def _dissent(state: State) -> list[Dissent]:
     said = validation["judgement"]["verdict"] if validation and validation["judgement"] else None
     if said not in (None, state["verdict"]):
         found.append(Dissent(who="validator", about="text and measurements", said=said, instead_of=state["verdict"]))
+    found += [
+        Dissent(who=f"{opinion['agent']}, votes", about=field, said=" / ".join(values), instead_of="a majority")
+        for opinion in state["opinions"]
+        for one in opinion.get("escalations", ())
+        for field, values in one["split"].items()
+    ]
     for check in state["checks"]:
         if check["support"] in ("contradicted", "missed"):
             against = check["words"] if check["words"] in ("up", "down") else check["precedents"]

@@ -15,6 +15,7 @@ from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
 from finllm.events import EventBus, Noted, Progress
 from finllm.graphs.dispatching import open_dispatch
+from finllm.graphs.escalating import escalating
 from finllm.graphs.request import RunRequest
 from finllm.graphs.spending import budget_of, carried, open_costing, tenant_account
 from finllm.graphs.state import Row
@@ -22,6 +23,7 @@ from finllm.graphs.watching import watched
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
+from finllm.memory.values import ValueFile
 from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
@@ -66,6 +68,10 @@ class Desk:
     second: SecondOpinion | None = None
     tenant: Account | None = None
     """The account that all runs spend from beside their own."""
+    escalating: frozenset[str] = frozenset()
+    """Roles whose doubtful answers are asked for again on a finer backend."""
+    values: ValueFile | None = None
+    """What each agent's answers turned out to be worth; None: nothing is learned here."""
 
     @property
     def deep_floors(self) -> tuple[str, ...]:
@@ -93,7 +99,8 @@ class RunContext:
     account: Account
     watch: StateWatch | None = None
 
-    def caller(self, node: str) -> Caller:
+    def caller(self, node: str, kind: str | None = None) -> Caller:
+        """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth."""
         desk = self.desk
         return Caller(
             desk.broker,
@@ -105,6 +112,8 @@ class RunContext:
             desk.settings.call_timeout,
             desk.card,
             desk.settings.tenant,
+            escalate=desk.escalating,
+            values=None if desk.values is None else {a.role: desk.values.value(a.role, a.value, kind) for a in AGENTS},
         )
 
 
@@ -161,7 +170,9 @@ def assemble(
     calibrations = Calibrations(settings.calibrations_dir)
     second = SecondOpinion(embedder)
     tenant = tenant_account(settings, ledger)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant)
+    values = ValueFile(settings.values_path)
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant,
+                escalating(settings, backends), values)  # fmt: skip
 
 
 def llama_backends(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import re
@@ -24,6 +25,7 @@ from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.closing import compliance, report
 from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
 from finllm.graphs.intake import intake
+from finllm.graphs.learning import learn
 from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
 from finllm.graphs.report import Report
 from finllm.graphs.request import RunRequest
@@ -144,6 +146,7 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
         done = Report.model_validate(held.values["report"])
     done = done.model_copy(update={"spent": SpentRow.of(run.account.spent())})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
+    await asyncio.to_thread(learn, cast(State, held.values), run)
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
     return Outcome(run_id, done.status, done)
 

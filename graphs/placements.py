@@ -18,7 +18,7 @@ _CONTENT = ("prompt", "template", "priors", "seed")
 class PlacementRow(BaseModel):
     """A placement. `predicted_*`: as the broker expected, None where it did not; `actual` of the call that followed.
 
-    `ended`: `answered`, `from the ledger`, or why there was no answer.
+    `ended`: `answered`, `from the ledger`, or why there was no answer. `why`: what the task was asked again for, finer.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +33,7 @@ class PlacementRow(BaseModel):
     predicted_joules: float | None
     actual: SpentRow | None
     ended: str
+    why: str | None = None
 
     @property
     def joules(self) -> AmountRow | None:
@@ -76,6 +77,7 @@ def _row(use: Use, later: list[Use]) -> PlacementRow:
         predicted_joules=predicted.get("joules"),
         actual=None if actual is None else SpentRow.of(actual),
         ended=ended,
+        why=asked.get("why"),
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from finllm.agents.agent import Offered, Opinion, judge
+from finllm.agents.agent import Escalation, Offered, Opinion
+from finllm.agents.escalation import judge_escalating
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER
+from finllm.agents.validator import VALIDATOR
 from finllm.graphs.desk import RunContext
-from finllm.graphs.state import Row, State
+from finllm.graphs.state import Row, State, latest
+from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
 from finllm.tools.evidence import EvidenceTable, show
 
 LONGEST_SOURCE = 600
@@ -26,7 +29,7 @@ NOT_READ = ("injected", "contradicted")
 async def market_signal(state: State, run: RunContext) -> Row:
     table = EvidenceTable.from_json(state["evidence"])
     offered = [Offered(id, _line(table, id)) for row in state["market"] for id in row["cites"]]
-    opinion = await judge(MARKET_SIGNAL, {}, {"because": offered}, run.caller("market_signal"))
+    opinion = await judge_escalating(MARKET_SIGNAL, {}, {"because": offered}, run.caller("market_signal"))
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 
@@ -39,21 +42,47 @@ async def reread(state: State, run: RunContext) -> Row:
     """The same reading on the finest deep backend that gives one, without the sources that the checks rejected."""
     kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
     finest, *others = run.desk.deep_floors
-    opinion = await _read(state, run, "reread", kept, floor=finest)
+    cause = _cause(state)
+    opinion = await _read(state, run, "reread", kept, floor=finest, because=cause)
     for floor in others:
         if opinion.status == "abstained":
-            opinion = await _read(state, run, "reread", kept, floor=floor)
+            opinion = await _read(state, run, "reread", kept, floor=floor, because=cause)
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 
-async def _read(state: State, run: RunContext, node: str, sources: list[Row], *, floor: str | None) -> Opinion:
+def _cause(state: State) -> Escalation:
+    """What sent the reading back: the checks of its directions first, then the second opinion, then the validator."""
+    read, said = latest(state, NARRATIVE.role), latest(state, VALIDATOR.role)
+    before = read["precision"] if read else None
+    against = [c.factor for c in map(FactorCheck.model_validate, state["checks"]) if c.diverged]
+    if against:
+        return Escalation(cause="checks", before=before, to=None, field=", ".join(against))
+    doubts = [c for c in map(SecondCheck.model_validate, state["second_checks"]) if c.diverged]
+    if doubts:
+        surest = max(doubts, key=lambda one: one.probability)
+        return Escalation(
+            cause="second opinion", before=before, to=None, field=surest.field, probability=surest.probability
+        )
+    verdict = said["judgement"]["verdict"] if said and said["judgement"] else "abstained"
+    return Escalation(cause="validator", before=before, to=None, field=verdict)
+
+
+async def _read(
+    state: State, run: RunContext, node: str, sources: list[Row], *, floor: str | None,
+    because: Escalation | None = None,
+) -> Opinion:  # fmt: skip
     inputs = {
         "narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE],
         "precedents": "\n".join(p["line"] for p in state["precedents"][:2]),
     }
     longest = min(LONGEST_SOURCE, ALL_SOURCES // max(len(sources), 1))
     offered = [Offered(s["evidence"], s["text"][:longest]) for s in sources]
-    return await judge(NARRATIVE, inputs, {"because": offered}, run.caller(node), floor=floor)
+    if because is not None:
+        because = because.model_copy(update={"to": floor})
+    return await judge_escalating(
+        NARRATIVE, inputs, {"because": offered}, run.caller(node), floor=floor, because=because,
+        before=state.get("opinions", ()),
+    )  # fmt: skip
 
 
 async def sanity_checker(state: State, run: RunContext) -> Row:
@@ -66,7 +95,7 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
             sources.append(source)
             continue
         offered = [Offered(id, _count(table, id)) for id in source["provenance"]]
-        opinion = await judge(
+        opinion = await judge_escalating(
             SANITY_CHECKER,
             {
                 "text": source["text"][:LONGEST_SOURCE],
@@ -75,6 +104,7 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
             },
             {"because": offered},
             run.caller("sanity_checker"),
+            before=[*state["opinions"], *opinions],
         )
         opinions.append({**opinion.model_dump(mode="json"), "about": source["id"]})
         said = opinion.judgement["verdict"] if opinion.judgement else None

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from finllm.agents.agent import Escalation
 from finllm.graphs.spending import SpentRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
@@ -81,7 +82,7 @@ class AnalogueRow(_Frozen):
 
 
 class AgentRow(_Frozen):
-    """How an agent answered: on which backend, with which prompt, or why it abstained."""
+    """How an agent answered: on which backend, with which prompt, why it was asked again, or why it abstained."""
 
     agent: str
     status: Literal["judged", "abstained"]
@@ -89,6 +90,7 @@ class AgentRow(_Frozen):
     precision: str | None
     prompt_version: str
     reason: str | None
+    escalations: tuple[Escalation, ...] = ()
 
 
 class Report(_Frozen):
@@ -193,7 +195,16 @@ def to_markdown(report: Report) -> str:
             "Agents",
             _table(
                 ("agent", "status", "backend", "prompt", "reason"),
-                [(a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-") for a in report.agents],
+                [
+                    (
+                        a.agent,
+                        a.status,
+                        a.backend or "-",
+                        a.prompt_version,
+                        a.reason or "; ".join(one.words for one in a.escalations) or "-",
+                    )
+                    for a in report.agents
+                ],
             ),
         ),
         _section("What it cost", _table(COST_HEADER, cost_rows(report.spent))),

@@ -46,7 +46,8 @@ class Standing(BaseModel):
 
     `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
     packaged market data, tables, precedents, embedding weights and the second opinion; `precision`: of the deep tier's
-    floor; `card`: how the adapter's scores were calibrated, whole, so that a replay needs no file for it.
+    floor; `card`: how the adapter's scores were calibrated, whole, so that a replay needs no file for it; `escalate`:
+    the agents whose doubtful answers were asked for again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,7 @@ class Standing(BaseModel):
     data: dict[str, str]
     weights: tuple[Weights, ...]
     precision: str
+    escalate: tuple[str, ...] = ()
     card: Card | None = None
 
 
@@ -86,6 +88,7 @@ def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> S
             for offer in desk.broker.offers
         ),
         precision=desk.settings.deep_precision,
+        escalate=tuple(sorted(desk.escalating)),
         card=desk.card,
     )
 

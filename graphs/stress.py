@@ -6,10 +6,12 @@ import asyncio
 import datetime as dt
 from decimal import Decimal
 
-from finllm.agents.agent import Offered, Opinion, judge
+from finllm.agents.agent import Offered, Opinion
+from finllm.agents.escalation import judge_escalating
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.errors import InputError
 from finllm.graphs.desk import RunContext
+from finllm.graphs.learning import kind_of
 from finllm.graphs.reading import reading_of
 from finllm.graphs.state import Row, State
 from finllm.tools.evidence import EvidenceTable, Unit, show
@@ -150,7 +152,8 @@ async def _choose(state: State, run: RunContext, rows: list[Row], table: Evidenc
         "closest": [Offered(p["evidence"], f"past event {p['title']}") for p in state["precedents"]],
         "refuse": [Offered(nothing, "no shock"), *shocks],
     }
-    return await judge(STRESS_TESTER, {"reading": event}, offered, run.caller("stress_tester"))
+    caller = run.caller("stress_tester", kind_of(state))
+    return await judge_escalating(STRESS_TESTER, {"reading": event}, offered, caller, before=state["opinions"])
 
 
 def _refused(rows: list[Row], opinion: Opinion) -> dict[str, str]:

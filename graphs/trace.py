@@ -144,6 +144,7 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
         yield from (f"  {line}" for line in _fields(use))
     for agent in report.agents if report else ():
+        yield from (f"{agent.agent}, {one.words}" for one in agent.escalations)
         if agent.status == "abstained":
             yield f"{agent.agent} abstained: {agent.reason}"
 
@@ -177,7 +178,8 @@ def _placements(uses: Sequence[Use]) -> Iterator[str]:
         if entry.kind == "placement":
             refused = "; ".join(f"{name} refused: {why}" for name, why in sorted(entry.response["refused"].items()))
             chosen = f"{use.node}: {entry.request['agent']} placed on {entry.response['chosen']}"
-            placed[use.node] = chosen + (f" ({refused})" if refused else "")
+            why = entry.request.get("why")
+            placed[use.node] = chosen + (f", {why}" if why else "") + (f" ({refused})" if refused else "")
         elif entry.kind == "call":
             said = entry.response
             tokens = f"{said['prompt_tokens']} tokens in, {said['output_tokens']} out"

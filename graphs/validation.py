@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from langgraph.types import interrupt
 
-from finllm.agents.agent import Offered, judge
+from finllm.agents.agent import Offered
+from finllm.agents.escalation import judge_escalating
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.graphs.desk import RunContext
+from finllm.graphs.learning import kind_of
 from finllm.graphs.reading import NOT_READ, reading_of
 from finllm.graphs.state import Row, State, latest
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
@@ -40,7 +42,9 @@ async def validator(state: State, run: RunContext) -> Row:
     offered = [*_counted(spoken, lines, table, run.request.as_of), *lines]
     signal = latest(state, "market-signal")
     inputs = {"reading": _event(reading["judgement"]), "market": _market(signal)}
-    opinion = await judge(VALIDATOR, inputs, {"because": offered}, run.caller("validator"))
+    opinion = await judge_escalating(
+        VALIDATOR, inputs, {"because": offered}, run.caller("validator", kind_of(state)), before=state["opinions"]
+    )
     diverged = any(check.diverged for check in checks)
     said = opinion.judgement["verdict"] if opinion.judgement else "abstained"
     verdict: Literal["aligned", "diverged", "unresolved"] = "aligned"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +18,7 @@ from finllm.settings import Settings
 SHIPPED = Path(__file__).resolve().parent / "adapters"
 """Folder of the adapters that come with finllm: `NAME.gguf` beside `NAME.json`."""
 AUTO, NONE = "auto", "none"
+T = TypeVar("T")
 
 
 class FieldCalibration(BaseModel):
@@ -51,10 +54,18 @@ class Card(BaseModel):
 
     def fields_of(self, role: str, version: str) -> dict[str, FieldCalibration]:
         """Calibration by field of a role whose prompt has `version`; none where it was trained on another."""
+        return self._of(self.calibration, role, version)
+
+    def thresholds_of(self, role: str, version: str) -> dict[str, float]:
+        """Least probability (0 to 1) of a chosen value by field, as in `fields_of`; those of one value are left out."""
+        found = self._of(self.thresholds, role, version)
+        return {field: least for field, least in found.items() if "=" not in field}
+
+    def _of(self, table: Mapping[str, T], role: str, version: str) -> dict[str, T]:
         if self.prompts.get(role) != version:
             return {}
         begins = f"{role}."
-        return {name.removeprefix(begins): of for name, of in self.calibration.items() if name.startswith(begins)}
+        return {name.removeprefix(begins): of for name, of in table.items() if name.startswith(begins)}
 
 
 def adapter_for(source: ModelSource, settings: Settings) -> tuple[Adapter | None, Card | None]:

@@ -202,6 +202,7 @@ class Broker:
             "floor": task.floor,
             "deadline": task.deadline,
             "value": task.value,
+            "why": task.why,
             "tenant": task.tenant,
             "failed": dict(failed),
             "spent": asdict(account.spent()),

@@ -40,7 +40,8 @@ class Task:
 
     `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
     expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
-    `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's.
+    `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's. `why`:
+    what led to this task, for its placement's record.
     """
 
     agent: str
@@ -56,6 +57,7 @@ class Task:
     priors: Mapping[str, Mapping[str, float]] | None = None
     background: bool = False
     budget: Budget | None = None
+    why: str | None = None
 
     def content(self) -> dict[str, Any]:
         """Everything that may change the answer, as JSON-able data; who asked and how urgently is not part of it."""

@@ -31,6 +31,10 @@ class Settings(BaseModel):
     )
     edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
+    escalate: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="ask a doubtful judgement again, finer: auto where finer was measured better, always, or never",
+    )
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="threads per backend")
     context: int = Field(default=4096, ge=512, le=131072, description="context length of a backend, tokens")
     slots: int = Field(
@@ -125,6 +129,10 @@ class Settings(BaseModel):
     @property
     def engine_calibration_path(self) -> Path:
         return self.home / "engine-calibration.json"
+
+    @property
+    def values_path(self) -> Path:
+        return self.home / "values.json"
 
     @property
     def audit_dir(self) -> Path:

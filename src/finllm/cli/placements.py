@@ -23,7 +23,7 @@ def placement_view(rows: Sequence[PlacementRow]) -> RenderableType:
     grid = table(
         ("task", "agent", "chosen", "refused", "s predicted", "s", "J predicted", "J", "ended"),
         [
-            (row.task, row.agent, names[row.chosen],
+            (row.task, row.agent, names[row.chosen] + (f"\n{row.why}" if row.why else ""),
              "\n".join(f"{names[name]}: {_shortened(why, names)}" for name, why in sorted(row.refused.items())) or "-",
              _number(row.predicted_seconds), _number(None if row.actual is None else row.actual.seconds),
              _number(row.predicted_joules),

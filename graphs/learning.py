@@ -1,0 +1,93 @@
+"""What each agent's judgement was worth to a finished run: how much narrower the P&L's interval is with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finllm.agents.narrative import NARRATIVE
+from finllm.agents.roles import AGENTS
+from finllm.agents.stress_tester import STRESS_TESTER
+from finllm.agents.validator import VALIDATOR
+from finllm.errors import FinllmError
+from finllm.events import Noted
+from finllm.graphs.desk import RunContext
+from finllm.graphs.reading import reading_of
+from finllm.graphs.state import Row, State, opinions_of
+from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl_interval import JudgedMove, interval_widths, narrower
+
+UNREAD = "unread"
+"""The kind of a run whose event nobody could read."""
+
+
+def learn(state: State, run: RunContext) -> None:
+    """Take in what a finished run showed, once. What hinders that is noted, and changes nothing else.
+
+    Where the desk keeps no values, as in a replay, nothing is taken in.
+    """
+    values = run.desk.values
+    if values is None:
+        return
+    try:
+        values.count(run.run_id, kind_of(state), narrowings(state, run))
+    except (FinllmError, ArithmeticError) as error:
+        run.desk.bus.emit(Noted(level="warning", message=f"nothing was learned from this run: {error}"))
+
+
+def kind_of(state: State) -> str:
+    """The kind of run that values are kept by: the event as read."""
+    reading = reading_of(state)
+    return reading["judgement"]["event"] if reading else UNREAD
+
+
+def narrowings(state: State, run: RunContext) -> dict[str, float]:
+    """By agent that judged, what leaving its judgement out does: ln of the interval's width without over with.
+
+    The narrative agent gives the model's shocks, the stress-tester refuses some. No other judgement moves the interval.
+    The validator's counts as 1 where it alone sent a reading back that then changed, so that its mean is the share of
+    such runs; the others' change no figure, only dissent, and count as 0.
+    """
+    judged = {opinion["agent"] for opinion in state["opinions"] if opinion["judgement"] is not None}
+    found = {agent.role: 0.0 for agent in AGENTS if agent.role in judged}
+    if VALIDATOR.role in found:
+        found[VALIDATOR.role] = float(_turned_by_validator(state))
+    offered = _moves(state, refused=True)
+    applied = _moves(state, refused=False)
+    if not offered or run.request.scenario.replay is not None:
+        return found
+    request = run.request
+    shocks = [entry.parsed() for entry in request.scenario.shocks]
+    sets: list[Mapping[str, JudgedMove]] = [{}, offered, applied]
+    none, all_of_them, kept = interval_widths(
+        request.portfolio, run.market, request.as_of, request.scenario.horizon, shocks, sets, seed=request.seed
+    )
+    found[NARRATIVE.role] = narrower(none, kept)
+    if STRESS_TESTER.role in found:
+        found[STRESS_TESTER.role] = narrower(all_of_them, kept)
+    return found
+
+
+def _moves(state: State, *, refused: bool) -> dict[str, JudgedMove]:
+    """The moves that follow from the reading, with the probability of direction and size; with the `refused` too."""
+    table, reading = EvidenceTable.from_json(state["evidence"]), reading_of(state)
+    if reading is None:
+        return {}
+    return {
+        row["factor"]: JudgedMove(float(table[row["move"]].value), _probability(reading, row["factor"]))
+        for row in state["shocks"]
+        if row["origin"] in ("model", "table") and (refused or row["refused"] is None)
+    }
+
+
+def _probability(reading: Row, factor: str) -> float:
+    fields = (f"factors.{factor}.direction", f"factors.{factor}.size")
+    direction, size = (max(reading["choices"][field].values()) for field in fields)
+    return direction * size
+
+
+def _turned_by_validator(state: State) -> bool:
+    readings = [one for one in opinions_of(state, NARRATIVE.role) if one["judgement"] is not None]
+    if len(readings) < 2:
+        return False
+    causes = {one["cause"] for one in readings[-1].get("escalations", ())}
+    return "validator" in causes and readings[0]["judgement"]["factors"] != readings[-1]["judgement"]["factors"]
