@@ -66,8 +66,9 @@ class Caller:
     """On whose behalf an agent asks: the broker, the run's account, and the node of the graph.
 
     `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
-    for. `escalate`: roles whose judgement is asked again where it diverges; then `why` says why this is, and `budget` what a call
-    may spend of the run's. `values`: what answers turned out to be worth, by role; an agent's own where none is given.
+    for. `escalate`: roles whose judgement is asked again where it diverges; then `why` says why this is, and `budget`
+    what a call may spend of the run's. `values`: what answers turned out to be worth, by role; an agent's own where
+    none is given.
     """
 
     broker: Broker

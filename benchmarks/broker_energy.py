@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.broker_cells import DAY, SEEDS, bare, specs
+from benchmarks.intervals import interval
 from finllm.scheduler.fleet import BackendSpec, Profile
 from finllm.scheduler.policies.ordered import Ordered, Split, hashed, on_deep
 from finllm.scheduler.policies.registry import Factory
 from finllm.scheduler.policies.weighted import Weighted
 from finllm.scheduler.prices import Prices
-from finllm.scheduler.simulation.metrics import interval, metrics
+from finllm.scheduler.simulation.metrics import metrics
 from finllm.scheduler.simulation.prepared import at_load, capacity
 from finllm.scheduler.simulation.run import simulate
 

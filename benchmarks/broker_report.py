@@ -19,7 +19,8 @@ from benchmarks.broker_rivals import OURS, POLICIES
 from benchmarks.broker_speed import BARS, Speed
 from benchmarks.broker_terms import Earned, Faults, Foresight
 from benchmarks.broker_windows import LOAD, TASKS, Window, share_of_best
-from finllm.scheduler.simulation.metrics import Metrics, interval
+from benchmarks.intervals import interval
+from finllm.scheduler.simulation.metrics import Metrics
 
 PLOT = Path(__file__).resolve().parent.parent / "docs" / "broker-goodput.svg"
 PATIENT = "weighted, refusing nothing"

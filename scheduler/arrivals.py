@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Arrivals:
     surge: float = 3.0
     bin: float = BIN
     forecasts: bool = True
-    _counts: dict[int, int] = field(default_factory=dict)
+    _counts: dict[int, int] = field(default_factory=dict[int, int])
     _forecast: tuple[int, float] = (-(10**9), 0.0)
 
     def arrived(self, now: float) -> None:
@@ -98,5 +99,5 @@ def forecast(counts: Sequence[float] | Floats) -> float:
     values = np.asarray(counts, dtype=np.float64)
     if len(values) < 2 * SEASON or float(values.std()) == 0.0:
         return float(values.mean()) if len(values) else 0.0
-    found = AutoETS(season_length=1).forecast(y=values, h=EVERY)["mean"]
-    return float(np.max(found))
+    found: Any = AutoETS(season_length=1).forecast(y=values, h=EVERY)
+    return float(max(found["mean"]))

@@ -124,7 +124,7 @@ class Dispatch:
         self.fleet.leave(backend, seat.slot, float(self.tasks.most[row]))
         self.policy.finish(row, backend, self.clock(), self.tasks, output or 0)
         if output:
-            self.lengths.observe(self.fleet.agents[self.tasks.agent[row]], output)
+            self.lengths.observe(self.fleet.agents[int(self.tasks.agent[row])], output)
         self.tasks.release(row)
         self._decide()
 

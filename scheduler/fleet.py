@@ -75,7 +75,7 @@ class BackendSpec:
     family: str = "default"
     link: float = 0.0
     usd_per_token: float = 0.0
-    quality: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, float] = field(default_factory=dict[str, float])
     wake: float = 0.0
     asleep_after: float = float("inf")
     shared: bool = False

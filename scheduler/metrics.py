@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from finllm.errors import InputError
@@ -21,7 +21,7 @@ _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 @contextlib.contextmanager
-def serve_metrics(port: int, services: Services) -> Iterator[Callable[[Event], None]]:
+def serve_metrics(port: int, services: Services) -> Generator[Callable[[Event], None]]:
     """Serve metrics until the end of the block; gives the renderer that counts the broker's events.
 
     Errors: InputError where prometheus-client is not installed or the port is taken.
@@ -83,7 +83,7 @@ class _States:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Generator[Any]:
         from prometheus_client.core import GaugeMetricFamily
 
         states = self._services.state()

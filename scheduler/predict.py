@@ -31,10 +31,10 @@ class Length:
 class Lengths:
     """`first`: what to think of an agent before it answered; `FIRST` where it is not named."""
 
-    first: Mapping[str, Length] = field(default_factory=dict)
-    _seen: dict[str, deque[float]] = field(default_factory=dict)
-    _known: dict[str, Length] = field(default_factory=dict)
-    _new: dict[str, int] = field(default_factory=dict)
+    first: Mapping[str, Length] = field(default_factory=dict[str, Length])
+    _seen: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+    _known: dict[str, Length] = field(default_factory=dict[str, Length])
+    _new: dict[str, int] = field(default_factory=dict[str, int])
 
     FIRST = Length(64.0, 256.0)
 

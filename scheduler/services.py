@@ -49,7 +49,9 @@ class _Service:
     breaker: Breaker
     slots: int
     pulse: Pulse
-    waiting: list[tuple[tuple[bool, float, int], asyncio.Future[None]]] = field(default_factory=list)
+    waiting: list[tuple[tuple[bool, float, int], asyncio.Future[None]]] = field(
+        default_factory=list[tuple[tuple[bool, float, int], asyncio.Future[None]]]
+    )
     running: int = 0
     proven: bool = False
     steps: int = 0

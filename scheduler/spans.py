@@ -6,7 +6,7 @@ No prompt, answer or source is in them: names, counts and costs only. `finllm[te
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from finllm.errors import InputError
@@ -17,7 +17,7 @@ WAIT = 2.0
 
 
 @contextlib.contextmanager
-def send_spans(endpoint: str) -> Iterator[Callable[[Event], None]]:
+def send_spans(endpoint: str) -> Generator[Callable[[Event], None]]:
     """Send a span for every model call until the end of the block; gives the renderer that makes them.
 
     `endpoint`: of an OTLP collector over HTTP, with or without `/v1/traces`. Errors: InputError where the packages are
@@ -37,7 +37,7 @@ def send_spans(endpoint: str) -> Iterator[Callable[[Event], None]]:
 
 
 @contextlib.contextmanager
-def spans_to(processor: Any) -> Iterator[Callable[[Event], None]]:
+def spans_to(processor: Any) -> Generator[Callable[[Event], None]]:
     """As `send_spans`, to a span processor; OpenTelemetry's own global provider is left alone."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

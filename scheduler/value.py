@@ -38,8 +38,8 @@ class Seen:
 class Learned:
     """Narrowings seen by agent, and by agent and kind of run."""
 
-    agents: Mapping[str, Seen] = field(default_factory=dict)
-    kinds: Mapping[tuple[str, str], Seen] = field(default_factory=dict)
+    agents: Mapping[str, Seen] = field(default_factory=dict[str, Seen])
+    kinds: Mapping[tuple[str, str], Seen] = field(default_factory=dict[tuple[str, str], Seen])
 
     def observe(self, agent: str, kind: str, narrowing: float) -> Learned:
         """With one more narrowing of an agent in a run of a kind. Errors: as `Seen.with_one`."""

@@ -62,7 +62,7 @@ class Assigned:
     assign: Assign
     order: Order = by_arrival
     limit: float = 1.0
-    _backend: dict[int, int] = field(default_factory=dict)
+    _backend: dict[int, int] = field(default_factory=dict[int, int])
     _backlog: Floats | None = None
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -100,18 +99,6 @@ def service_gap(out: Outcome) -> float:
                 low, high = min(low, ahead), max(high, ahead)
                 worst = max(worst, high - low)
     return worst
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of a figure over seeds, and its 95 % interval by Student's t; the mean alone of a single one."""
-    found = np.array(values, dtype=np.float64)
-    mean = float(found.mean())
-    if len(found) < 2:
-        return mean, mean, mean
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
-    return mean, mean - half, mean + half
 
 
 def _quantile(values: np.ndarray[tuple[int], np.dtype[np.float64]], share: float) -> float:

@@ -57,10 +57,10 @@ class Outcome:
     grams: Floats
     right: Bools
     escalated: Bools
-    spans: list[Span] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
-    served: list[tuple[float, int, float]] = field(default_factory=list)
-    waits: list[tuple[float, int, bool]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list[Span])
+    found: list[Found] = field(default_factory=list[Found])
+    served: list[tuple[float, int, float]] = field(default_factory=list[tuple[float, int, float]])
+    waits: list[tuple[float, int, bool]] = field(default_factory=list[tuple[float, int, bool]])
     """(time, tenant, whether it has tasks that wait from now on)"""
     doubles: int = 0
     """Answers that came after another had been committed: dropped, and counted."""

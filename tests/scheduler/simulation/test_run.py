@@ -16,7 +16,7 @@ from finllm.scheduler.policies.registry import POLICIES, policy_named
 from finllm.scheduler.simulation.answers import Answers
 from finllm.scheduler.simulation.faults import Fault
 from finllm.scheduler.simulation.gantt import write_gantt
-from finllm.scheduler.simulation.metrics import interval, metrics
+from finllm.scheduler.simulation.metrics import metrics
 from finllm.scheduler.simulation.prepared import at_load, capacity, read_any
 from finllm.scheduler.simulation.run import Setup, simulate
 from finllm.scheduler.simulation.trace import Arrival, assigned, at_rate, read_azure, read_trace, write_trace
@@ -164,12 +164,6 @@ def test_an_azure_trace_is_given_agents_tenants_and_a_length_that_fits(tmp_path:
     assert bare
     assert max(one.prompt + 2 * one.output for one in arrivals) <= 4096
     assert {one.tenant.split("-")[0] for one in arrivals} == {"tenant"}
-
-
-def test_an_interval_holds_its_mean() -> None:
-    mean, low, high = interval([1.0, 2.0, 3.0])
-    assert low < mean == 2.0 < high
-    assert interval([4.0]) == (4.0, 4.0, 4.0)
 
 
 def test_the_time_axis_is_stretched_evenly() -> None:
