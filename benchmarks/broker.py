@@ -16,7 +16,7 @@ from benchmarks.broker_live import validity
 from benchmarks.broker_quality import gaps, supposed
 from benchmarks.broker_report import Section, goodput, others, plot, quality, speed, windows
 from benchmarks.broker_speed import speeds
-from benchmarks.broker_terms import ablation, faults, foresight
+from benchmarks.broker_terms import ablation, diversity, faults, foresight
 from benchmarks.broker_windows import against_optimum
 from benchmarks.page import write_section
 from finllm.scheduler.calibration import read_calibrations
@@ -43,7 +43,8 @@ def main() -> int:
             timed("tuning and cells", lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES))))),
             timed("windows", lambda: windows(against_optimum(pool))),
             timed("energy, terms, foresight, faults, live", lambda: others(
-                energies(), ablation(pool), foresight(pool), faults(), live_faults(), validity(settings))),
+                energies(), ablation(pool), foresight(pool), diversity(pool), faults(), live_faults(),
+                validity(settings))),
         ]  # fmt: skip
     minutes = (time.monotonic() - started) / 60
     text = "\n\n".join([*(section.text for section in sections), f"The whole took {minutes:.0f} minutes."])

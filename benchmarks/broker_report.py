@@ -17,7 +17,7 @@ from benchmarks.broker_live import Validity
 from benchmarks.broker_quality import MOST_DEEP, SHOWN_FROM, Gap, Quality
 from benchmarks.broker_rivals import OURS, POLICIES
 from benchmarks.broker_speed import BARS, Speed
-from benchmarks.broker_terms import Earned, Faults, Foresight
+from benchmarks.broker_terms import Diversity, Earned, Faults, Foresight
 from benchmarks.broker_windows import LOAD, TASKS, Window, share_of_best
 from benchmarks.intervals import interval
 from finllm.scheduler.simulation.metrics import Metrics
@@ -142,7 +142,8 @@ def windows(found: Sequence[Window]) -> Section:
 
 
 def others(
-    energy: Sequence[Energy], earned: Sequence[Earned], foreseen: Sequence[Foresight], simulated: Faults,
+    energy: Sequence[Energy], earned: Sequence[Earned], foreseen: Sequence[Foresight],
+    diverse: Sequence[Diversity], simulated: Faults,
     live: Sequence[Fault], valid: Validity,
 ) -> Section:  # fmt: skip
     """Energy, the terms' worth, foresight, faults, and whether the simulator is right."""
@@ -175,6 +176,11 @@ def others(
         _table(("load", "with", "live tasks in time", "p99 s", "J"),
                [(one.load, one.name, f"{one.live:.3f}", f"{one.latency_p99:.1f}", f"{one.joules:.0f}")
                 for one in foreseen]),
+        "",
+        "**Synchronised answers**: the commonest family's share of an event's answers, by the price on it (default 0)",
+        "",
+        _table(("price", "share", "in time"),
+               [(one.price, f"{one.synchronised:.3f}", f"{one.goodput:.3f}") for one in diverse]),
         "",
         f"**Faults**: {simulated.injected} simulated: {simulated.lost} tasks lost, {simulated.doubles} answered twice, "
         f"{simulated.found} that stopped work found within {simulated.slowest:.1f} s (bar 5 s: "

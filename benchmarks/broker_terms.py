@@ -141,6 +141,37 @@ def _foreseen(job: tuple[float, str, int]) -> Metrics:
 
 
 @dataclass(frozen=True)
+class Diversity:
+    """With a price on synchronised answers: the commonest model family's share of an event's answers, and tasks in
+    time.
+    """
+
+    price: float
+    synchronised: float
+    goodput: float
+
+
+def diversity(pool: ProcessPoolExecutor) -> list[Diversity]:
+    """The trading day on four backends of two families."""
+    jobs = [(price, seed) for price in (0.0, 0.01, 0.1) for seed in SEEDS]
+    found: dict[float, list[Metrics]] = {}
+    for (price, _), one in zip(jobs, pool.map(_diverse, jobs), strict=True):
+        found.setdefault(price, []).append(one)
+    return [
+        Diversity(
+            price, *(float(np.mean([getattr(one, name) for one in each])) for name in ("synchronised", "goodput"))
+        )
+        for price, each in found.items()
+    ]
+
+
+def _diverse(job: tuple[float, int]) -> Metrics:
+    price, seed = job
+    day = arrivals(Cell("four-mixed", DAY, LOAD, seed))
+    return metrics(simulate(day, specs("four-mixed"), _with(Prices(spread=price))))
+
+
+@dataclass(frozen=True)
 class Faults:
     """Simulated faults: how many tasks were lost or answered twice, how many were found, and the s it took at most."""
 

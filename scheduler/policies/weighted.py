@@ -16,7 +16,7 @@ from finllm.scheduler.fleet import Fleet, Floats, Ints
 from finllm.scheduler.placing import Costs, Standing, costs
 from finllm.scheduler.policies import Decision
 from finllm.scheduler.prices import Prices
-from finllm.scheduler.waiting import Tasks
+from finllm.scheduler.waiting import NO_PREFIX, Tasks
 
 HOPELESS = 1e-6
 """Weight of a task that no backend could answer in time even alone, against one that can still be."""
@@ -58,6 +58,7 @@ class Weighted:
     def __post_init__(self) -> None:
         self.served = Served(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
         self.standing = Standing(self.fleet)
+        self._given: dict[int, Floats] = {}
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:
         self.served.arrive(int(tasks.tenant[row]))
@@ -80,10 +81,13 @@ class Weighted:
             rows = rows[self._order(now, tasks, rows)]
         wait = free_at = standing.wait(now)
         cost = costs(rows, tasks, standing, self.prices, now, wait)
+        self._spread(rows, tasks, cost)
         late: list[int] = []
         for at, row in enumerate(rows.tolist()):
             here = cost if wait is free_at else costs(rows[at : at + 1], tasks, standing, self.prices, now, wait)
             of = at if here is cost else 0
+            if here is not cost:
+                self._spread(rows[at : at + 1], tasks, here)
             best = int(here.total[of].argmin())
             if here.total[of, best] == np.inf:
                 continue
@@ -95,6 +99,15 @@ class Weighted:
                 wait = wait.copy()
                 wait[best] += (here.seconds[of, best] - wait[best]) / fleet.slots[best]
         return self._left_over(late, rows, cost, tasks, waiting)
+
+    def _spread(self, rows: Ints, tasks: Tasks, cost: Costs) -> None:
+        """Charge synchronised behaviour: what share of an event's answers a backend's model family has given."""
+        if not self.prices.spread:
+            return
+        for at, row in enumerate(rows.tolist()):
+            given = self._given.get(int(tasks.prefix[row]))
+            if given is not None:
+                cost.total[at] += self.prices.spread * (given / given.sum())[self.fleet.family]
 
     def _eligible(self, now: float, tasks: Tasks, waiting: Ints) -> Ints:
         rows = waiting
@@ -155,6 +168,10 @@ class Weighted:
     def _taken(self, row: int, backend: int, tasks: Tasks, waiting: Ints) -> Decision:
         self.served.charge(int(tasks.tenant[row]), service(tasks.prompt(row), tasks.output(row)))
         self._gone(row, tasks, waiting)
+        prefix = int(tasks.prefix[row])
+        if prefix != NO_PREFIX:
+            given = self._given.setdefault(prefix, np.zeros(len(self.fleet.families)))
+            given[self.fleet.family[backend]] += 1
         return Decision(row, backend)
 
     def _gone(self, row: int, tasks: Tasks, waiting: Ints) -> None:

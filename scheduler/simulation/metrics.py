@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,7 +18,7 @@ class Metrics:
     `live`: the same of tasks that are not background. `late_p99`: s beyond the deadline, of the answered. `deep_share`:
     of all tokens. `quality`: share of the answered that were right; NaN where answers are not simulated. `gap`: the
     most by which service differed between two tenants with work waiting, in weighted tokens; `gap_bound`: what VTC
-    allows.
+    allows. `synchronised`: share of an event's answers that its commonest model family gave; 0 where none share one.
     """
 
     tasks: int
@@ -38,6 +39,7 @@ class Metrics:
     gap: float
     gap_bound: float
     doubles: int
+    synchronised: float
 
 
 def metrics(out: Outcome) -> Metrics:
@@ -73,7 +75,19 @@ def metrics(out: Outcome) -> Metrics:
         gap=service_gap(out),
         gap_bound=2 * bound(max(one.prompt for one in out.arrivals), float(fleet.kv.sum())),
         doubles=out.doubles,
+        synchronised=synchronised(out),
     )
+
+
+def synchronised(out: Outcome) -> float:
+    """Mean over tasks that share a prompt: how large a part of its answers the commonest model family gave."""
+    families: dict[str, list[int]] = {}
+    for task, one in enumerate(out.arrivals):
+        if one.prefix and out.backend[task] >= 0:
+            families.setdefault(one.prefix, []).append(int(out.fleet.family[out.backend[task]]))
+    most = sum(max(Counter(each).values()) for each in families.values())
+    answered = sum(len(each) for each in families.values())
+    return most / answered if answered else 0.0
 
 
 def service_gap(out: Outcome) -> float:

@@ -142,6 +142,24 @@ def test_a_prefix_that_a_backend_holds_draws_its_tasks_there() -> None:
     assert policy.next(0.0, tasks, rows, fleet) == Decision(0, 1)
 
 
+def test_a_price_on_synchronised_answers_spreads_an_event_over_model_families() -> None:
+    def families(spread: float) -> set[int]:
+        fleet = Fleet([EDGE, replace(EDGE, name="other", node="box", family="other")], ["reader"])
+        policy = Weighted(fleet, Prices(busy=1.0, spread=spread))
+        asked = [replace(WANT, prefix=1, shared=100) for _ in range(4)]
+        tasks, rows = waiting(fleet, policy, *asked)
+        fleet.remember(0, 1, 100)  # the first would be cheapest for each
+        found = set[int]()
+        for row in rows.tolist():
+            decision = policy.next(0.0, tasks, np.array([row]), fleet)
+            assert decision is not None
+            found.add(int(fleet.family[decision.backend]))
+        return found
+
+    assert len(families(0.0)) == 1
+    assert len(families(10.0)) == 2
+
+
 def test_dear_carbon_sends_work_to_the_cleaner_zone() -> None:
     fleet = Fleet(edges(2), ["reader"])
     policy = Weighted(fleet, Prices(gram=10.0), intensity=lambda now: np.array([400.0, 50.0]))
