@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from benchmarks.broker_carbon import carbon
 from benchmarks.broker_cells import SIZES, measured, tuned
 from benchmarks.broker_energy import energies
 from benchmarks.broker_faults import live_faults
@@ -43,7 +44,7 @@ def main() -> int:
             timed("tuning and cells", lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES))))),
             timed("windows", lambda: windows(against_optimum(pool))),
             timed("energy, terms, foresight, faults, live", lambda: others(
-                energies(), ablation(pool), foresight(pool), diversity(pool), faults(), live_faults(),
+                energies(), ablation(pool), foresight(pool), diversity(pool), carbon(), faults(), live_faults(),
                 validity(settings))),
         ]  # fmt: skip
     minutes = (time.monotonic() - started) / 60

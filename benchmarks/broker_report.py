@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.broker_carbon import Saved
 from benchmarks.broker_cells import DAY, LOADS, SIZES, Cell, traces
 from benchmarks.broker_energy import Energy
 from benchmarks.broker_faults import Fault
@@ -143,7 +144,7 @@ def windows(found: Sequence[Window]) -> Section:
 
 def others(
     energy: Sequence[Energy], earned: Sequence[Earned], foreseen: Sequence[Foresight],
-    diverse: Sequence[Diversity], simulated: Faults,
+    diverse: Sequence[Diversity], saved: Sequence[Saved], simulated: Faults,
     live: Sequence[Fault], valid: Validity,
 ) -> Section:  # fmt: skip
     """Energy, the terms' worth, foresight, faults, and whether the simulator is right."""
@@ -181,6 +182,10 @@ def others(
         "",
         _table(("price", "share", "in time"),
                [(one.price, f"{one.synchronised:.3f}", f"{one.goodput:.3f}") for one in diverse]),
+        "",
+        "**Carbon of the back-test**, which may wait four hours, in 2022's average intensities (life cycle): "
+        + ("; ".join(f"{one.zone} {one.share:.1%} fewer grams, {one.kept:.0%} in time" for one in saved) or "no files")
+        + ".",
         "",
         f"**Faults**: {simulated.injected} simulated: {simulated.lost} tasks lost, {simulated.doubles} answered twice, "
         f"{simulated.found} that stopped work found within {simulated.slowest:.1f} s (bar 5 s: "

@@ -25,7 +25,9 @@ NO_PROGRESS = 3.0
 """s without a token, while there is work, after which a backend is taken out of service."""
 TICK = 1.0
 """s between two looks at the backends' progress, and at tasks that nothing else wakes."""
-STUCK = 3_600.0
+IDLE_TICK = 20.0
+"""The same where nothing runs."""
+STUCK = 6 * 3_600.0
 """s without an event, while tasks wait, after which a simulation is given up."""
 
 
@@ -294,8 +296,10 @@ class Simulation:
     def _timer(self, kind: str, what: int) -> None:
         if kind == "tick":
             self._watch()
-            if self.engines.row.max(initial=-1) >= 0 or self._waiting:
+            if self.engines.row.max(initial=-1) >= 0:
                 self._after(TICK, "tick", 0)
+            elif self._waiting:
+                self._after(IDLE_TICK, "tick", 0)
         elif kind == "fault":
             self.engines.set_broken(self.setup.faults[what].backend, True)
             self._after(self.setup.faults[what].seconds, "mend", what)
