@@ -99,5 +99,5 @@ def forecast(counts: Sequence[float] | Floats) -> float:
     values = np.asarray(counts, dtype=np.float64)
     if len(values) < 2 * SEASON or float(values.std()) == 0.0:
         return float(values.mean()) if len(values) else 0.0
-    found: Any = AutoETS(season_length=1).forecast(y=values, h=EVERY)
-    return float(max(found["mean"]))
+    model: Any = AutoETS(season_length=1)
+    return float(max(model.forecast(y=values, h=EVERY)["mean"]))
