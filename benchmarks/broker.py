@@ -20,7 +20,8 @@ from benchmarks.broker_speed import speeds
 from benchmarks.broker_terms import ablation, diversity, faults, foresight
 from benchmarks.broker_windows import against_optimum
 from benchmarks.page import write_section
-from finllm.scheduler.calibration import read_calibrations
+from finllm.events import EventBus
+from finllm.graphs.calibrate import calibrate
 from finllm.settings import load_settings
 
 SUPPOSED = ((0.70, 0.85, 1.0), (0.70, 0.85, 1.5), (0.60, 0.80, 1.5))
@@ -36,7 +37,8 @@ def main() -> int:
         print(f"{time.monotonic() - started:6.0f} s  {name}", file=sys.stderr, flush=True)
         return call()
 
-    found = gaps(read_calibrations(settings.engine_calibration_path), settings.edge_precision, settings.deep_precision)
+    tiers = (settings.edge_precision, settings.deep_precision)
+    found = gaps([one.calibration for one in calibrate(settings, EventBus(), tiers)], *tiers)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         sections = [
             timed("decisions", lambda: speed(speeds())),
