@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -32,25 +32,25 @@ def main() -> int:
     """Measure all, print it, write the page's section and its plot. Exit code 1 where a bar is missed."""
     started = time.monotonic()
     settings = load_settings().settings
-
-    def timed(name: str, call: Callable[[], Section]) -> Section:
-        print(f"{time.monotonic() - started:6.0f} s  {name}", file=sys.stderr, flush=True)
-        return call()
-
     tiers = (settings.edge_precision, settings.deep_precision)
     found = gaps([one.calibration for one in calibrate(settings, EventBus(), tiers)], *tiers)
+    sections: list[Section] = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        sections = [
-            timed("decisions", lambda: speed(speeds())),
-            timed("quality", lambda: quality(found, [supposed(*one, seed=0) for one in SUPPOSED])),
-            timed("tuning and cells", lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES))))),
-            timed("windows", lambda: windows(against_optimum(pool))),
-            timed("energy, terms, foresight, faults, live", lambda: others(
+        steps: Mapping[str, Callable[[], Section]] = {
+            "quality": lambda: quality(found, [supposed(*one, seed=0) for one in SUPPOSED]),
+            "decisions": lambda: speed(speeds()),
+            "tuning and cells": lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES)))),
+            "windows": lambda: windows(against_optimum(pool)),
+            "energy, terms, foresight, carbon, faults, live": lambda: others(
                 energies(), ablation(pool), foresight(pool), diversity(pool), carbon(), faults(), live_faults(),
-                validity(settings))),
-        ]  # fmt: skip
+                validity(settings)),
+        }  # fmt: skip
+        for name, step in steps.items():
+            print(f"{time.monotonic() - started:6.0f} s  {name}", file=sys.stderr, flush=True)
+            sections.append(step())
+            write_section("The broker", "make bench-broker", "\n\n".join(one.text for one in sections))
     minutes = (time.monotonic() - started) / 60
-    text = "\n\n".join([*(section.text for section in sections), f"The whole took {minutes:.0f} minutes."])
+    text = "\n\n".join([*(one.text for one in sections), f"The whole took {minutes:.0f} minutes."])
     print(text)
     plot(sections)
     write_section("The broker", "make bench-broker", text)
