@@ -32,6 +32,11 @@ DEFAULT = Profile(350.0, {1: 60.0, 8: 200.0}, 0.025, {1: 0.15, 8: 0.045}, "table
 """Speed and energy of a backend that was never calibrated: about those of the default model on two cores."""
 
 
+LIVE = Prices(deep=1e-2)
+"""A deep token is dear enough that how busy the edge is does not change who answers: the same run says the same twice.
+The deep tier serves what asks for it, and what the edge would answer too late."""
+
+
 def spec_of(
     offer: Offer, slots: int, profile: Profile | None = None, quality: Mapping[str, float] | None = None
 ) -> BackendSpec:
@@ -76,7 +81,7 @@ class Dispatch:
     specs: Sequence[BackendSpec]
     shut: Callable[[], Mapping[str, str]] = dict
     clock: Callable[[], float] = time.monotonic
-    prices: Prices = field(default_factory=Prices)
+    prices: Prices = LIVE
     intensity: Callable[[float], Floats] | None = None
 
     def __post_init__(self) -> None:
