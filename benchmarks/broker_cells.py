@@ -22,7 +22,7 @@ from finllm.scheduler.simulation.trace import Arrival, assigned, clipped, read_a
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES_FOLDER = ROOT.parent / "shared" / "traces"
-SIZES = {"edge-deep": 160, "four-mixed": 200, "thirty-two-mixed": 360}
+SIZES = {"edge-deep": 120, "four-mixed": 160, "thirty-two-mixed": 280}
 """Tasks of a cell, by node set."""
 AZURE = {"conv": "AzureLLMInferenceTrace_conv.csv", "code": "AzureLLMInferenceTrace_code.csv"}
 DAY = "trading day"

@@ -266,10 +266,11 @@ def test_only_a_run_with_a_result_is_explained(scripted_desk: MakeDesk) -> None:
         why(desk, "begun")
 
 
+@pytest.mark.timeout(600)
 def test_the_real_model_is_explained_and_asked_once(real_desk: Desk) -> None:
     run(small(), real_desk, "explained")
-    found = bounded(explain("explained", real_desk), 200)
-    assert found.complete
+    found = bounded(explain("explained", real_desk, Bound(seconds=480)), 500)  # on a busy machine
+    assert found.complete, found
     assert {one.agent for one in found.removals} == {"market-signal", "validator", "compliance"}
     assert all(0 <= one.distance <= 1 for one in found.removals)
     assert any(one.distance > 0 for one in found.removals)

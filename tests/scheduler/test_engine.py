@@ -177,7 +177,7 @@ def test_background_work_that_was_preempted_comes_back_as_it_was(native: Native)
             disturbed.ask(f"urgent {step}", f"Urgent case {step}: rates rise. " * 6, rank=5.0)
     disturbed.run()
     for case in cases:
-        assert disturbed.finished(case).output_tokens == quiet.finished(case).output_tokens > 5
+        assert disturbed.finished(case).output_tokens == quiet.finished(case).output_tokens > 2
         assert disturbed.finished(case).filled.text[:20] == quiet.finished(case).filled.text[:20]
     disturbed.assert_nothing_left()
 
