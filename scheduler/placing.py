@@ -40,9 +40,10 @@ class Standing:
         if grams_per_kwh is not None:
             self.grams_per_joule = grams_per_kwh / JOULES_PER_KWH
         if fleet.touched is None or prices is not self._prices or grams_per_kwh is not None or fleet.shares:
-            self._take_in(fleet.rows, now, prices)
-        elif fleet.touched:
-            self._take_in(np.fromiter(fleet.touched, dtype=np.int64), now, prices)
+            self._take_in(slice(None), now, prices)
+        else:
+            for backend in fleet.touched:
+                self._take_in(slice(backend, backend + 1), now, prices)
         self._prices = prices
         fleet.touched = set()
 
@@ -52,7 +53,8 @@ class Standing:
             return self.none
         return np.where(self.free > 0, 0.0, np.maximum(self.ends - now, 0.0))
 
-    def _take_in(self, at: Ints, now: float, prices: Prices) -> None:
+    def _take_in(self, at: slice, now: float, prices: Prices) -> None:
+        """Of these backends; a slice, as indices would copy each column."""
         fleet = self.fleet
         running = fleet.running[at]
         place = self._first[at] + running
