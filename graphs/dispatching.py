@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from finllm.errors import InputError
+from finllm.graphs.calibrated_here import calibrated_here
 from finllm.graphs.spending import open_source
-from finllm.scheduler import energy
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
-from finllm.scheduler.calibrated import calibrated
-from finllm.scheduler.calibration import read_calibrations
 from finllm.scheduler.carbon import Source
 from finllm.scheduler.dispatch import Dispatch, spec_of
 from finllm.scheduler.fleet import BackendSpec, Floats, Profile
@@ -34,10 +32,7 @@ def open_dispatch(settings: Settings, backends: Sequence[Backend], services: Ser
 def _spec(settings: Settings, backend: Backend, workers: int) -> BackendSpec:
     offer = backend.offer
     slots = settings.slots * workers if isinstance(backend, LlamaCppBackend) else SLOTS
-    found = calibrated(
-        read_calibrations(settings.engine_calibration_path), offer, cpu=energy.read_cpu().name,
-        threads=settings.threads, now=dt.datetime.now(dt.UTC), days=settings.calibration_days,
-    ).calibration  # fmt: skip
+    found = calibrated_here(settings, offer).calibration
     if found is None:
         return spec_of(offer, slots)
     return spec_of(offer, slots, Profile.of(found.speed), {agent: one.lower for agent, one in found.quality.items()})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 
 from finllm.agents.roles import AGENTS
-from finllm.scheduler import energy
+from finllm.graphs.calibrated_here import calibrated_here
 from finllm.scheduler.backends import Backend, Offer
-from finllm.scheduler.calibrated import calibrated
-from finllm.scheduler.calibration import RungCalibration, read_calibrations
+from finllm.scheduler.calibration import RungCalibration
 from finllm.settings import Settings
 
 BETTER = 0.05
@@ -34,7 +32,4 @@ def escalating(settings: Settings, backends: Sequence[Backend]) -> frozenset[str
 
 
 def _calibration(settings: Settings, offer: Offer) -> RungCalibration | None:
-    return calibrated(
-        read_calibrations(settings.engine_calibration_path), offer, cpu=energy.read_cpu().name,
-        threads=settings.threads, now=dt.datetime.now(dt.UTC), days=settings.calibration_days,
-    ).calibration  # fmt: skip
+    return calibrated_here(settings, offer).calibration

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
+from finllm.graphs.calibrated_here import calibrated_here
 from finllm.graphs.desk import backend_name
 from finllm.models.cards import adapter_for
 from finllm.models.ladder import derived_rungs
 from finllm.models.registry import default_source
-from finllm.scheduler import energy
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.backends.llama_cpp import llama_build
-from finllm.scheduler.calibrated import calibrated
-from finllm.scheduler.calibration import read_calibrations
 from finllm.settings import Settings
 
 
@@ -29,10 +26,7 @@ def configured(settings: Settings) -> list[dict[str, Any]]:
         rung = next((one for one in rungs if (one.precision, one.adapter_sha256) == (precision, digest)), None)
         offer = Offer(backend_name(tier, model, precision), tier, precision, rung.sha256 if rung else "",  # type: ignore[arg-type]
                       llama_build(), settings.context)  # fmt: skip
-        found = calibrated(
-            read_calibrations(settings.engine_calibration_path), offer, cpu=energy.read_cpu().name,
-            threads=settings.threads, now=dt.datetime.now(dt.UTC), days=settings.calibration_days,
-        )  # fmt: skip
+        found = calibrated_here(settings, offer)
         rows.append({
             "name": offer.name, "tier": tier, "precision": precision,
             "where": "this machine" if rung else "this machine; not derived yet",

@@ -10,14 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.events import EventBus, Noted
+from finllm.graphs.calibrated_here import calibrated_here
 from finllm.memory.ledger import Ledger, Use
-from finllm.scheduler import energy
 from finllm.scheduler.account import NOTHING, Account, Spent
 from finllm.scheduler.amount import Amount, Grams, IntensityKind, Provenance
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.budget import Budget
-from finllm.scheduler.calibrated import calibrated
-from finllm.scheduler.calibration import read_calibrations
 from finllm.scheduler.carbon import Source
 from finllm.scheduler.carbon_file import open_grid
 from finllm.scheduler.costing import Costing, Rates, Tariff
@@ -72,10 +70,8 @@ def open_costing(settings: Settings, offers: Sequence[Offer], bus: EventBus) -> 
     Errors: InputError for a grid intensity, zone or price that cannot be used.
     """
     rates: dict[str, Rates] = {}
-    known, cpu = read_calibrations(settings.engine_calibration_path), energy.read_cpu().name
-    now, days = dt.datetime.now(dt.UTC), settings.calibration_days
     for offer in offers:
-        found = calibrated(known, offer, cpu=cpu, threads=settings.threads, now=now, days=days)
+        found = calibrated_here(settings, offer)
         if found.calibration is not None:
             rates[offer.name] = Rates.of(found.calibration.speed)
         elif found.stale is not None:

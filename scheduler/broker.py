@@ -168,13 +168,14 @@ class Broker:
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
             chosen = entry.response["chosen"]
-            if self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None:
+            answered = self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None
+            if answered or chosen in self.services.shut():  # a shut one is asked, says so, and another is placed
                 return Placement(**entry.response), None
             barred = {name: "another was chosen before" for name in self._backends if name != chosen}
             return Placement(**entry.response), await self._seat(task, account, barred, within)
         seat = await self._seat(task, account, barred, within)
         if seat is None:
-            return Placement(None, barred), None
+            return Placement(None, forbidden(task, self.offers, account, {**self.services.shut(), **failed})), None
         placement = Placement(seat.backend, {**seat.passed_over, **barred},
                               predicted={"seconds": seat.seconds, "joules": seat.joules})  # fmt: skip
         try:

@@ -14,7 +14,7 @@ from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.fleet import BackendSpec, Fleet, Floats, Profile
 from finllm.scheduler.placing import Costs, costs, energy
-from finllm.scheduler.policies.weighted import Weighted
+from finllm.scheduler.policies.weighted import Terms, Weighted
 from finllm.scheduler.policy import CHARS_PER_TOKEN, least_tokens
 from finllm.scheduler.predict import Length, Lengths
 from finllm.scheduler.prices import BUDGETED, Coordinator, Prices, Use
@@ -35,6 +35,10 @@ DEFAULT = Profile(350.0, {1: 60.0, 8: 200.0}, 0.025, {1: 0.15, 8: 0.045}, "table
 LIVE = Prices(deep=1e-2)
 """A deep token is dear enough that how busy the edge is does not change who answers: the same run says the same twice.
 The deep tier serves what asks for it, and what the edge would answer too late."""
+
+
+PATIENT = Terms(spare=1.0)
+"""Live, nothing is refused, so that what will be late is not kept waiting for an idle backend either."""
 
 
 def spec_of(
@@ -66,12 +70,6 @@ class Seat:
 
 
 @dataclass
-class _Waiting:
-    turn: asyncio.Future[Seat]
-    want: Want
-
-
-@dataclass
 class Dispatch:
     """Lets tasks start, one event loop at a time. `shut` names the backends that take nothing now, with why.
 
@@ -88,50 +86,57 @@ class Dispatch:
         agents = sorted({agent for spec in self.specs for agent in spec.quality})
         self.fleet = Fleet(self.specs, [*agents, UNKNOWN])
         self.tasks = Tasks(self.fleet)
-        self.policy = Weighted(self.fleet, self.prices, intensity=self.intensity)
+        self.policy = Weighted(self.fleet, self.prices, PATIENT, intensity=self.intensity)
         self.lengths = Lengths()
         self.coordinator = Coordinator(self.prices)
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, asyncio.Future[Seat | None]] = {}
         self._seated: dict[int, Seat] = {}
         self._prefixes: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def seat(self, task: Task, account: Account, forbidden: Mapping[str, str]) -> Seat | None:
-        """Wait until the policy lets a task start; None where every backend is `forbidden` to it.
+        """Wait until the policy lets a task start; None where every backend is `forbidden` to it, or shuts meanwhile.
 
         The caller bounds the wait, and gives the seat back with `leave`.
         """
-        want = self._want(task)
-        row = self.tasks.add(want)
+        row = self.tasks.add(self._want(task))
         for name in forbidden:
             self.tasks.bar(row, self.fleet.index[name])
         if not self.tasks.may[row].any():
             self.tasks.release(row)
             return None
         self._move_prices(account)
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), want)
-        self._waiting[row] = waiting
+        turn: asyncio.Future[Seat | None] = asyncio.get_running_loop().create_future()
+        self._waiting[row] = turn
         self.policy.arrive(row, self.tasks, self.fleet)
         self._decide()
         try:
-            return await waiting.turn
+            return await turn
         except asyncio.CancelledError:
-            if waiting.turn.done() and not waiting.turn.cancelled():
-                self.leave(waiting.turn.result(), 0)
-            elif self._waiting.pop(row, None) is not None:
-                self.tasks.release(row)
+            if self._waiting.get(row) is turn:
+                self._give_up(row)
+            elif not turn.cancelled() and (seat := turn.result()) is not None:
+                self.leave(seat, None)
             raise
 
     def leave(self, seat: Seat, output: int | None) -> None:
         """Give a seat back. `output`: tokens that the answer had; None where the backend was not asked."""
-        backend, row = self.fleet.index[seat.backend], seat.row
-        self._seated.pop(row)
-        self.fleet.leave(backend, seat.slot, float(self.tasks.most[row]))
-        self.policy.finish(row, backend, self.clock(), self.tasks, output or 0)
+        row = seat.row
+        self.policy.finish(row, self.fleet.index[seat.backend], self.clock(), self.tasks, output or 0)
         if output:
             self.lengths.observe(self.fleet.agents[int(self.tasks.agent[row])], output)
-        self.tasks.release(row)
+        self._unseat(seat)
         self._decide()
+
+    def _unseat(self, seat: Seat) -> None:
+        self._seated.pop(seat.row)
+        self.fleet.leave(self.fleet.index[seat.backend], seat.slot, float(self.tasks.most[seat.row]))
+        self.tasks.release(seat.row)
+
+    def _give_up(self, row: int) -> None:
+        self.policy.gone(row, self.tasks, np.fromiter(self._waiting, dtype=np.int64))
+        del self._waiting[row]
+        self.tasks.release(row)
 
     def waiting(self) -> int:
         """Tasks that wait."""
@@ -140,19 +145,22 @@ class Dispatch:
     def _decide(self) -> None:
         now = self.clock()
         self._take_stock(now)
+        for row in [row for row in self._waiting if not (self.tasks.may[row] & self.fleet.up).any()]:
+            turn = self._waiting[row]
+            self._give_up(row)
+            if not turn.done():
+                turn.set_result(None)
         while self._waiting:
             rows = np.fromiter(self._waiting, dtype=np.int64)
             decision = self.policy.next(now, self.tasks, rows, self.fleet)
             if decision is None or decision.backend is None:
                 break
-            waiting = self._waiting.pop(decision.row)
+            turn = self._waiting.pop(decision.row)
             seat = self._seat(decision.row, decision.backend, now)
-            if waiting.turn.done():  # its caller has just left
-                self._seated.pop(decision.row)
-                self.fleet.leave(decision.backend, seat.slot, float(self.tasks.most[decision.row]))
-                self.tasks.release(decision.row)
+            if turn.done():  # its caller was cancelled in this turn of the loop, and has no seat to give back
+                self._unseat(seat)
             else:
-                waiting.turn.set_result(seat)
+                turn.set_result(seat)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

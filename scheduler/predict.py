@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,9 +28,8 @@ class Length:
 
 @dataclass
 class Lengths:
-    """`first`: what to think of an agent before it answered; `FIRST` where it is not named."""
+    """Quantiles by agent, of its last answers."""
 
-    first: Mapping[str, Length] = field(default_factory=dict[str, Length])
     _seen: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
     _known: dict[str, Length] = field(default_factory=dict[str, Length])
     _new: dict[str, int] = field(default_factory=dict[str, int])
@@ -39,8 +37,8 @@ class Lengths:
     FIRST = Length(64.0, 256.0)
 
     def predict(self, agent: str, first: Length | None = None) -> Length:
-        """What is known of an agent; before its first answer `first`, or what was said of it at the start."""
-        return self._known.get(agent) or first or self.first.get(agent, self.FIRST)
+        """What is known of an agent; before its first answer `first`, or `FIRST`."""
+        return self._known.get(agent) or first or self.FIRST
 
     def observe(self, agent: str, tokens: float) -> None:
         """An agent's answer had so many tokens. Errors: ValueError below 0."""

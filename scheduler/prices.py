@@ -38,6 +38,10 @@ STRONGEST = 4.0
 """Most by which one step of the coordinator multiplies or divides a price."""
 
 
+MOST = 1e4
+"""Times its base that a price may become."""
+
+
 @dataclass(frozen=True)
 class Use:
     """A budget's state: spent so far of `limit`, with `elapsed` of `period` s gone."""
@@ -57,15 +61,16 @@ class Use:
 def moved(base: Prices, now: Prices, uses: Mapping[str, Use], gain: float = 0.5) -> Prices:
     """Prices after a step of the coordinator: λ ← λ·paceᵍ for each budget, never below its base (dual ascent).
 
-    A budget used faster than planned becomes dearer, one used slower falls back. Errors: KeyError for an unknown
-    budget.
+    A budget used faster than planned becomes dearer, up to `MOST` times its base; one used slower falls back, and what
+    has no budget costs its base. Errors: KeyError for an unknown budget.
     """
     changed: dict[str, float] = {}
     for budget, use in uses.items():
         name = BUDGETED[budget]
         factor = min(max(use.pace**gain if use.spent else 0.0, 1 / STRONGEST), STRONGEST)
-        changed[name] = max(getattr(base, name), getattr(now, name) * factor)
-    return replace(now, **changed)
+        least = getattr(base, name)
+        changed[name] = min(max(least, getattr(now, name) * factor), least * MOST)
+    return replace(base, **changed)
 
 
 @dataclass

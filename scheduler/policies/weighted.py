@@ -162,19 +162,20 @@ class Weighted:
         if not lost.any():
             return None
         row = int(waiting[int(lost.argmax())])
-        self._gone(row, tasks, waiting)
+        self.gone(row, tasks, waiting)
         return Decision(row, None, "no backend could answer it in time, even alone")
 
     def _taken(self, row: int, backend: int, tasks: Tasks, waiting: Ints) -> Decision:
         self.served.charge(int(tasks.tenant[row]), service(tasks.prompt(row), tasks.output(row)))
-        self._gone(row, tasks, waiting)
+        self.gone(row, tasks, waiting)
         prefix = int(tasks.prefix[row])
         if prefix != NO_PREFIX:
             given = self._given.setdefault(prefix, np.zeros(len(self.fleet.families)))
             given[self.fleet.family[backend]] += 1
         return Decision(row, backend)
 
-    def _gone(self, row: int, tasks: Tasks, waiting: Ints) -> None:
+    def gone(self, row: int, tasks: Tasks, waiting: Ints) -> None:
+        """A task, still among the `waiting`, waits no longer."""
         tenant = int(tasks.tenant[row])
         if np.count_nonzero(tasks.tenant[waiting] == tenant) <= 1:
             self.served.idle((tenant,))

@@ -231,7 +231,7 @@ class Simulation:
         if not np.isnan(self.out.finished[task]):
             self.out.doubles += 1
             return
-        self._release(row)
+        del self._task_of[row]  # rows are not used again: a policy may score a task by its row
         if self._doubted(task, backend):
             self.out.escalated[task] = True
             finer = int(self.fleet.rank[backend]) + 1
@@ -263,10 +263,6 @@ class Simulation:
 
     def _quality(self, task: int, backend: int) -> float:
         return float(self.fleet.quality[self.fleet.agents.index(self.arrivals[task].agent), backend])
-
-    def _release(self, row: int) -> None:
-        del self._task_of[row]
-        self.tasks.release(row)
 
     def _keep(self, backend: int, prefix: int, tokens: float) -> None:
         """The least recently used prompt makes room for a new one."""

@@ -32,8 +32,8 @@ def test_a_rising_count_is_forecast_to_go_on() -> None:
 
 
 def test_lengths_are_learned_by_agent() -> None:
-    lengths = Lengths({"reader": Length(10, 20)})
-    assert lengths.predict("reader") == Length(10, 20)
+    lengths = Lengths()
+    assert lengths.predict("reader", Length(10, 20)) == Length(10, 20)
     assert lengths.predict("other") == Lengths.FIRST
     for tokens in range(101):
         lengths.observe("reader", tokens)

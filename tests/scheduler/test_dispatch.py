@@ -97,15 +97,29 @@ def test_a_caller_that_leaves_the_queue_takes_no_seat() -> None:
     run(story())
 
 
-def test_a_backend_that_is_shut_is_waited_for_where_it_is_the_only_one() -> None:
+def test_a_task_whose_last_backend_shuts_while_it_waits_is_told_and_one_with_another_goes_there() -> None:
     async def story() -> None:
-        shut = {"edge": "its circuit is open"}
-        dispatch = Dispatch([EDGE], lambda: shut)
-        waits = asyncio.create_task(seat(dispatch))
+        shut: dict[str, str] = {}
+        dispatch = Dispatch([ONE_SLOT, replace(DEEP, slots=1)], lambda: shut)
+        held = [await seat(dispatch), await seat(dispatch, replace(TASK, floor="F16"))]
+        edge_only = asyncio.create_task(dispatch.seat(TASK, ACCOUNT, {"deep": "not wanted"}))
+        either = asyncio.create_task(dispatch.seat(TASK, ACCOUNT, {}))
         await asyncio.sleep(0)
-        assert not waits.done()
-        shut.clear()
-        assert (await waits).backend == "edge"
+        shut["edge"] = "its circuit is open"
+        assert await edge_only is None
+        dispatch.leave(held[1], 1)
+        found = await either
+        assert found is not None
+        assert found.backend == "deep"
+
+    run(story())
+
+
+def test_a_task_that_will_be_late_starts_all_the_same() -> None:
+    async def story() -> None:
+        dispatch = Dispatch([EDGE])
+        await seat(dispatch)
+        assert (await seat(dispatch, replace(TASK, deadline=0.001))).backend == "edge"
 
     run(story())
 

@@ -15,7 +15,7 @@ from finllm.scheduler.fleet import BackendSpec, Fleet
 from finllm.scheduler.policies import Decision, Policy
 from finllm.scheduler.policies.registry import POLICIES, policy_named
 from finllm.scheduler.policies.weighted import Terms, Weighted
-from finllm.scheduler.prices import Coordinator, Prices, Use, ZoneController, moved
+from finllm.scheduler.prices import MOST, Coordinator, Prices, Use, ZoneController, moved
 from finllm.scheduler.task import PRECISIONS
 from finllm.scheduler.waiting import Tasks, Want, refusals
 from tests.scheduler.fleets import DEEP, EDGE, edges
@@ -218,6 +218,14 @@ def test_a_budget_used_too_fast_raises_its_price_and_it_falls_back_after() -> No
     assert fast.deep == base.deep
     slow = moved(base, fast, {"joules": Use(spent=1, limit=100, elapsed=50, period=100)})
     assert base.joule <= slow.joule < fast.joule
+
+
+def test_prices_stay_finite_however_long_a_budget_is_overspent_and_a_run_without_one_pays_the_base() -> None:
+    coordinator = Coordinator(Prices())
+    for second in range(2_000):
+        prices = coordinator.step(float(second), {"joules": Use(spent=500, limit=100, elapsed=100, period=100)})
+    assert prices.joule == pytest.approx(Prices().joule * MOST)
+    assert coordinator.step(3_000.0, {}) == Prices()
 
 
 def test_a_zone_cut_off_goes_on_with_the_last_prices() -> None:
