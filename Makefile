@@ -19,7 +19,8 @@ demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: install
 	$(BIN)/ruff check .

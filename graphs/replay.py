@@ -17,7 +17,7 @@ from finllm.graphs.state import Row, state_hash
 from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
 from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
-from finllm.scheduler.broker import Answer, Broker, task_digest
+from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.budget import Budget
 from finllm.scheduler.task import Prompt, Task, canonical
 from finllm.scheduler.template import template_from
@@ -84,11 +84,11 @@ class _RecordBroker(Broker):
         super().__init__(backends, ledger, bus, call_timeout=float("inf"))
         self._ledger = ledger
 
-    async def run(self, task: Task, account: Account, *, run_id: str) -> Answer:
+    async def _answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
         try:
-            return await super().run(task, account, run_id=run_id)
+            return await super()._answered(task, account, about)
         except (BackendError, NotOnRecord) as error:
-            failure = self._ledger.failure_of(task.node, task_digest(task))
+            failure = self._ledger.failure_of(about)
             if failure is not None:
                 raise BackendError(failure.response["message"], fix=failure.response["fix"]) from None
             if isinstance(error, NotOnRecord):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from finllm.errors import ReplayRefused
 from finllm.memory.ledger import Ledger, Use
@@ -45,10 +46,10 @@ class RecordedLedger(Ledger):
                 "with 'finllm diff'",
             )
 
-    def failure_of(self, node: str, task: str) -> Entry | None:
-        """The newest record that a task (by its digest) found no answer at a node."""
-        failures = [use.entry for use in self.used_by_run if use.entry.kind == "failure"]
-        return next((f for f in reversed(failures) if (f.request["node"], f.request["task"]) == (node, task)), None)
+    def failure_of(self, about: Mapping[str, Any]) -> Entry | None:
+        """The newest record that a task (as the broker names it: run, node, digest, number) found no answer."""
+        return next((use.entry for use in reversed(self.used_by_run) if use.entry.kind == "failure"
+                     and {**about, **use.entry.request} == about), None)  # fmt: skip
 
     def spoilt(self) -> Use | None:
         """The first model call whose key does not follow from what it says it was asked, or None."""

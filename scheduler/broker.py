@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
 
@@ -69,6 +70,7 @@ class Broker:
         self._bus = bus
         self._call_timeout = call_timeout
         self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._begun: WeakKeyDictionary[Account, Counter[tuple[str, str]]] = WeakKeyDictionary()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -86,18 +88,26 @@ class Broker:
         run's budget is spent, BackendError when no backend may or can answer, RecordError when the answer cannot be
         written down. That nobody answered is on record too, and so is what calls without an answer cost.
         """
+        about = self._begin(task, account, run_id)
         if task.budget is not None:
             account = account.within(task.budget)
         try:
-            return await self._answered(task, account, run_id)
+            return await self._answered(task, account, about)
         except BackendError as error:
-            about = {"run": run_id, "node": task.node, "task": task_digest(task)}
             said = {"message": error.message, "fix": error.fix}
             entry = Entry(key_of("failure", about | said), "failure", "broker", about, said)
             self._recorder.record(entry, run_id=run_id, node=task.node)
             raise
 
-    async def _answered(self, task: Task, account: Account, run_id: str) -> Answer:
+    def _begin(self, task: Task, account: Account, run_id: str) -> dict[str, Any]:
+        """Which of a run's tasks this is: `number` tells the same question, asked again at its node, apart."""
+        digest = task_digest(task)
+        begun = self._begun.setdefault(account, Counter())
+        begun[task.node, digest] += 1
+        return {"run": run_id, "node": task.node, "task": digest, "number": begun[task.node, digest]}
+
+    async def _answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
+        run_id = about["run"]
         failed = self._failed_before(task, run_id)
         lost: dict[str, str] = {}
         ends, losses = time.monotonic() + min(self._call_timeout, task.deadline), 0

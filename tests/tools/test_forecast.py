@@ -22,8 +22,29 @@ D = dt.date
 Change = Callable[[pd.Series], pd.Series]
 AS_OF = D(2022, 6, 30)
 MARKET = MarketStore()
-REFERENCE = 11_300_000
-"""Squares that two AVX-512 cores of an AMD EPYC sum in a second, in one thread."""
+REFERENCE = """
+import time
+import numpy as np
+import pandas
+import scipy.stats
+from scipy.optimize import minimize
+
+walk = np.random.default_rng(0).normal(size=500).cumsum()
+for _ in range(60):
+    minimize(lambda p: np.sum((walk[1:] - p[0] * walk[:-1] - p[1]) ** 2 + p[2] ** 2), np.zeros(3), method="BFGS")
+print(time.process_time())
+"""
+"""Work of the same kind: the same imports and small fits. 2.0 to 2.7 s on an AMD EPYC without AVX-512."""
+THREE = """
+import datetime as dt
+import time
+from finllm.tools.forecast import forecast
+from finllm.tools.market import MarketStore
+
+for name in ("SP500", "WTI", "VIX"):
+    forecast(MarketStore().read(name, dt.date(2022, 6, 30)), 20)
+print(time.process_time())
+"""
 
 
 def short(observations: int) -> MarketStore:
@@ -72,26 +93,18 @@ def test_a_stale_series_is_marked() -> None:
     assert forecast(MARKET.read("WTI", AS_OF), 20).stale
 
 
+@pytest.mark.alone
 @pytest.mark.slow
-def test_three_forecasts_from_cold_take_less_than_ten_seconds_of_processor() -> None:
-    """Counted in a reference that takes a second where nothing else runs: a neighbour slows both down alike."""
-    code = (
-        "import datetime as dt, time\n"
-        "def reference():\n"
-        "    started = time.process_time()\n"
-        "    sum(i * i for i in range(REFERENCE))\n"
-        "    return time.process_time() - started\n"
-        "before = reference()\n"
-        "started = time.process_time()\n"
-        "from finllm.tools.forecast import forecast\n"
-        "from finllm.tools.market import MarketStore\n"
-        "for name in ('SP500', 'WTI', 'VIX'):\n"
-        "    forecast(MarketStore().read(name, dt.date(2022, 6, 30)), 20)\n"
-        "taken = time.process_time() - started\n"
-        "print(taken / ((before + reference()) / 2))\n"
-    ).replace("REFERENCE", str(REFERENCE))
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 10
+def test_three_forecasts_from_cold_take_less_than_six_references() -> None:
+    """Between two runs of the reference, as a machine's speed changes: three and a half to five of them."""
+    before, taken, after = (_processor(program) for program in (REFERENCE, THREE, REFERENCE))
+    assert taken / ((before + after) / 2) < 6
+
+
+def _processor(program: str) -> float:
+    """Seconds of processor that a new interpreter takes."""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
 def altered(change: Change, name: str = "AAPL", observations: int = 120) -> Observed:
