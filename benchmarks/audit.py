@@ -423,8 +423,11 @@ def _shown(value: Any) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "page"], default=[*PARTS, "page"])
-    for part in parser.parse_args(arguments).parts:
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}, page; all by default")
+    parts = parser.parse_args(arguments).parts or [*PARTS, "page"]
+    if unknown := set(parts) - {*PARTS, "page"}:
+        parser.error(f"no part {', '.join(sorted(unknown))}")
+    for part in parts:
         if part == "page":
             PAGE.write_text(page(), encoding="utf-8")
             continue

@@ -18,6 +18,7 @@ CHUNK = 512
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,16 @@ class Fleet:
         nodes = sorted({spec.node for spec in specs})
         self.node = np.array([nodes.index(spec.node) for spec in specs], dtype=np.int64)
         self.shared = np.array([spec.shared for spec in specs])
-        self.shares = bool(self.shared.any())
+        beside = [np.flatnonzero((self.node == node) & self.shared).tolist() for node in range(len(nodes))]
+        self._beside = [beside[self.node[at]] if spec.shared else [at] for at, spec in enumerate(specs)]
+        self.shares = any(len(others) > 1 for others in beside)
         self.rows = np.arange(count)
 
         self.occupied = np.zeros((count, most), dtype=np.bool_)
         self.left = np.zeros((count, most))
         self.due = np.full((count, most), np.inf)
         self.running = np.zeros(count, dtype=np.int64)
+        self._working = np.zeros(len(nodes))
         self.pending = np.zeros(count)
         self.held = np.zeros(count)
         self.up = np.ones(count, dtype=np.bool_)
@@ -151,20 +155,18 @@ class Fleet:
         """Slots that a task may have now, (B,); none where the backend is down."""
         return (self.slots - self.running) * self.up
 
-    def crowd(self) -> Floats:
-        """By how much work on each backend is stretched by others on its node, (B,): how many of them work, itself
+    def crowd(self, at: int | slice = ALL) -> Floats:
+        """By how much work on these backends is stretched by others on their nodes: how many of them work, itself
         too.
         """
-        if not self.shares:
-            return np.ones(len(self))
-        working = (self.running > 0) & self.shared
-        counts = np.bincount(self.node, weights=working, minlength=int(self.node.max()) + 1)
-        return np.where(self.shared, counts[self.node] + ~working, 1.0)
+        shared = self.shared[at]
+        counts = np.where(shared, self._working[self.node[at]], 0.0)
+        return counts + (~shared | (self.running[at] == 0))
 
     def touch(self, backend: int) -> None:
-        """This backend's state has changed."""
+        """This backend's state has changed, and with it that of those which share its compute."""
         if self.touched is not None:
-            self.touched.add(backend)
+            self.touched.update(self._beside[backend])
 
     def set_up(self, backend: int, up: bool) -> None:
         """Take a backend out of service, or back in."""
@@ -177,13 +179,14 @@ class Fleet:
 
     def take(self, backend: int, tokens: float, kv: float, prompt: float, due: float) -> int:
         """Put a task in a free slot; which one. `tokens`: output predicted. Errors: ValueError where none is free."""
-        empty = ~self.occupied[backend, : self.slots[backend]]
-        if not empty.any():
+        if self.running[backend] >= self.slots[backend]:
             raise ValueError(f"{self.specs[backend].name!r} has no free slot")
-        slot = int(empty.argmax())
+        slot = int(self.occupied[backend].argmin())
         self.occupied[backend, slot] = True
         self.left[backend, slot], self.due[backend, slot] = tokens, due
         self.running[backend] += 1
+        if self.running[backend] == 1 and self.shared[backend]:
+            self._working[self.node[backend]] += 1
         self.pending[backend] += prompt
         self.held[backend] += kv
         self.touch(backend)
@@ -199,6 +202,8 @@ class Fleet:
         self.held[backend] = max(self.held[backend] - kv, 0.0)
         if self.running[backend] == 0:
             self.pending[backend] = 0.0
+            if self.shared[backend]:
+                self._working[self.node[backend]] -= 1
         self.touch(backend)
 
     def remember(self, backend: int, prefix: int, tokens: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finllm.scheduler.fleet import CHUNK, Fleet, Floats, Ints
+from finllm.scheduler.fleet import ALL, CHUNK, Fleet, Floats, Ints
 from finllm.scheduler.prices import Prices
 from finllm.scheduler.waiting import NO_PREFIX, Tasks
 
@@ -39,45 +39,51 @@ class Standing:
         fleet = self.fleet
         if grams_per_kwh is not None:
             self.grams_per_joule = grams_per_kwh / JOULES_PER_KWH
-        if fleet.touched is None or prices is not self._prices or grams_per_kwh is not None or fleet.shares:
-            self._take_in(slice(None), now, prices)
+        if fleet.touched is None or prices is not self._prices or grams_per_kwh is not None:
+            self._take_in(ALL, now, prices)
         else:
             for backend in fleet.touched:
-                self._take_in(slice(backend, backend + 1), now, prices)
+                self._take_in(backend, now, prices)
         self._prices = prices
         fleet.touched = set()
 
     def wait(self, now: float) -> Floats:
         """s until a slot is free, (B,): 0 where one is, ∞ where none will be."""
-        if self.free.all():
+        if np.count_nonzero(self.free) == len(self.free):
             return self.none
         return np.where(self.free > 0, 0.0, np.maximum(self.ends - now, 0.0))
 
-    def _take_in(self, at: slice, now: float, prices: Prices) -> None:
-        """Of these backends; a slice, as indices would copy each column."""
+    def _take_in(self, at: int | slice, now: float, prices: Prices) -> None:
+        """Of one backend or all; of one, most of it is arithmetic of single numbers."""
         fleet = self.fleet
         running = fleet.running[at]
         place = self._first[at] + running
         step, joined = self._step[place], self._step[place + 1]
         prompt_token = fleet.per_prompt_token[at] + step / CHUNK
         if fleet.shares:
-            crowd = fleet.crowd()[at]
+            crowd = fleet.crowd(at)
             step, joined, prompt_token = step * crowd, joined * crowd, prompt_token * crowd
         ahead = fleet.pending[at] * prompt_token + fleet.link[at] + fleet.wake[at] * fleet.asleep[at]
-        token_joules = np.maximum(self._joules[place + 1] - self._joules[place], 0.0)
         self.time[0, at], self.time[1, at], self.time[2, at] = ahead, prompt_token, joined
+        token_joules = self._joules[place + 1] - self._joules[place]
+        token_joules *= token_joules > 0
         per_joule = prices.joule + prices.gram * self.grams_per_joule[at]
         each = prices.deep * fleet.deep_weight[at] + prices.usd * fleet.usd[at]
         self.cost[1, at] = each + prices.busy * prompt_token + per_joule * fleet.prompt_joules[at]
         self.cost[2, at] = each + prices.busy * joined + per_joule * token_joules
         self.token_joules[at] = token_joules
-        self.free[at] = (fleet.slots[at] - running) * fleet.up[at]
-        self.room[at] = np.where(fleet.up[at], fleet.kv[at] - fleet.held[at], -1.0)
+        up = fleet.up[at]
+        self.free[at] = (fleet.slots[at] - running) * up
+        self.room[at] = (fleet.kv[at] - fleet.held[at] + 1.0) * up - 1.0
         left = fleet.left[at]
-        ends = now + ahead[:, None] + left * step[:, None]
+        ends = left * step[..., None]
+        ends += (now + ahead)[..., None]
         spare = fleet.due[at] - ends
-        self.slack[at] = np.where(spare >= 0, spare - left * (joined - step)[:, None], np.inf).min(axis=1)
-        self.ends[at] = np.where(fleet.occupied[at], ends, np.inf).min(axis=1)
+        spare[spare < 0] = np.inf
+        spare -= left * (joined - step)[..., None]
+        self.slack[at] = np.minimum.reduce(spare, axis=-1)
+        ends[~fleet.occupied[at]] = np.inf
+        self.ends[at] = np.minimum.reduce(ends, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,10 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
                 prefill[at] -= saved * standing.time[1]
                 total[at] -= saved * standing.cost[1]
     lateness = np.maximum(seconds - (tasks.due[rows] - now)[:, None], 0.0)
-    if lateness.any():
+    if np.count_nonzero(lateness):
         total += tasks.value[rows][:, None] * (prices.miss * (lateness > 0) + prices.late * lateness)
     may = tasks.may[rows] & (standing.room >= tasks.most[rows][:, None]) & (prefill * fleet.stalls <= standing.slack)
-    total[~may] = np.inf
-    return Costs(seconds, lateness, total)
+    return Costs(seconds, lateness, np.where(may, total, np.inf))
 
 
 def energy(row: int, backend: int, tasks: Tasks, standing: Standing) -> tuple[float, float]:

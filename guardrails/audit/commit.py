@@ -23,8 +23,18 @@ class Waiting:
         self.items = [(canonical(body), blobs) for body, blobs in items]
         self.first = -1
         self.error: RecordError | None = None
-        self.woken = threading.Event()
         self.leads = False
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def sleep(self) -> None:
+        """Until somebody wakes it; at most once."""
+        self._asleep.acquire()
+
+    def wake(self) -> None:
+        """Called by one at a time."""
+        if self._asleep.locked():
+            self._asleep.release()
 
 
 class GroupCommit:
@@ -59,7 +69,7 @@ class GroupCommit:
 
     def _await(self, mine: Waiting) -> None:
         try:
-            mine.woken.wait()
+            mine.sleep()
         except BaseException:  # interrupted: what has not been begun is withdrawn, and the lead goes to the next
             with self._mutex:
                 if mine in self._queue:
@@ -88,11 +98,11 @@ class GroupCommit:
                 self.broken = error
                 for one in batch:
                     one.error = error
-                    one.woken.set()
+                    one.wake()
                 self._hand_over()
 
     def _hand_over(self) -> None:
         self._busy = bool(self._queue)
         if self._queue:
             self._queue[0].leads = True
-            self._queue[0].woken.set()
+            self._queue[0].wake()

@@ -74,7 +74,7 @@ class Weighted:
             return refused
         standing = self.standing
         standing.refresh(now, self.prices, None if self.intensity is None else self.intensity(now))
-        if not standing.free.any():
+        if not np.count_nonzero(standing.free):
             return None
         rows = self._eligible(now, tasks, waiting)
         if len(rows) > 1:
@@ -112,7 +112,7 @@ class Weighted:
     def _eligible(self, now: float, tasks: Tasks, waiting: Ints) -> Ints:
         rows = waiting
         background = tasks.background[rows]
-        if background.any():
+        if np.count_nonzero(background):
             held = np.zeros(len(rows), dtype=np.bool_)
             can_wait = background & (tasks.until[rows] > now)
             if self.parked is not None and can_wait.any() and self.parked(now):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from finllm.errors import InputError
 from finllm.scheduler.fairness import Served
 from finllm.scheduler.fleet import BackendSpec, Fleet
+from finllm.scheduler.placing import Standing
 from finllm.scheduler.policies import Decision, Policy
 from finllm.scheduler.policies.registry import POLICIES, policy_named
 from finllm.scheduler.policies.weighted import Terms, Weighted
@@ -247,3 +248,26 @@ def test_a_clock_that_goes_back_is_refused() -> None:
 def test_a_negative_price_is_refused() -> None:
     with pytest.raises(InputError, match="'gram' is -1"):
         Prices(gram=-1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300), st.booleans()), max_size=30))
+def test_what_is_taken_in_backend_by_backend_is_what_all_at_once_would_be(moves: list[tuple[int, int, bool]]) -> None:
+    specs = [replace(spec, name=f"{at}", node=f"node-{at % 2}", shared=at != 3, wake=1.0)
+             for at, spec in enumerate([EDGE, DEEP, EDGE, EDGE])]  # fmt: skip
+    fleet, prices = Fleet(specs, ["reader"]), Prices(gram=0.5)
+    kept, slots = Standing(fleet), list[tuple[int, int]]()
+    kept.refresh(0.0, prices, np.full(4, 300.0))
+    for backend, tokens, up in moves:
+        if slots and not up:
+            fleet.leave(*slots.pop(tokens % len(slots)), kv=100.0)
+        elif fleet.free[backend]:
+            slots.append((backend, fleet.take(backend, tokens, 100.0, float(tokens), tokens / 100)))
+        fleet.set_up(backend, up)
+        fleet.set_asleep(backend, tokens % 7 == 0)
+        kept.refresh(0.0, prices, None)
+        fleet.touched, fresh = None, Standing(fleet)
+        fresh.grams_per_joule = kept.grams_per_joule
+        fresh.refresh(0.0, prices, None)
+        for name in ("free", "ends", "slack", "time", "cost", "token_joules", "room"):
+            np.testing.assert_allclose(getattr(kept, name), getattr(fresh, name), rtol=1e-12, err_msg=name)
