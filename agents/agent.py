@@ -23,7 +23,7 @@ from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.budget import Budget
 from finllm.scheduler.divergence import permuted, turned
 from finllm.scheduler.filling import Choices
-from finllm.scheduler.task import Prompt, Task
+from finllm.scheduler.task import PRECISIONS, Prompt, Task
 from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
@@ -68,7 +68,7 @@ class Caller:
     `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
     for. `escalate`: roles whose judgement is asked again where it diverges; then `why` says why this is, and `budget`
     what a call may spend of the run's. `values`: what answers turned out to be worth, by role; an agent's own where
-    none is given.
+    none is given. `floor` raises every agent's own; `background`: its calls give way to all that are not.
     """
 
     broker: Broker
@@ -84,6 +84,8 @@ class Caller:
     why: str | None = None
     budget: Budget | None = None
     values: Mapping[str, float] | None = None
+    floor: str | None = None
+    background: bool = False
 
 
 class Escalation(BaseModel):
@@ -227,12 +229,13 @@ async def _ask(
         prompt=render(agent, inputs, by_label, problem),
         prompt_version=version,
         template=template,
-        floor=floor or agent.floor,
+        floor=max((one for one in (agent.floor, floor, caller.floor) if one), key=PRECISIONS.index),
         deadline=caller.timeout,
         seed=caller.seed,
         value=(caller.values or {}).get(agent.role, agent.value),
         tenant=caller.tenant,
         priors=priors,
+        background=caller.background,
         why=caller.why,
         budget=caller.budget,
     )

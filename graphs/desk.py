@@ -90,7 +90,8 @@ class StateWatch(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run at the desk: handed to every node. `watch` is told the state around each."""
+    """One run at the desk: handed to every node. `watch` is told the state around each. `background`: its calls give
+    way to those of all other runs."""
 
     desk: Desk
     run_id: str
@@ -98,6 +99,7 @@ class RunContext:
     market: MarketStore
     account: Account
     watch: StateWatch | None = None
+    background: bool = False
 
     def caller(self, node: str, kind: str | None = None) -> Caller:
         """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth."""
@@ -114,6 +116,8 @@ class RunContext:
             desk.settings.tenant,
             escalate=desk.escalating,
             values=None if desk.values is None else {a.role: desk.values.value(a.role, a.value, kind) for a in AGENTS},
+            floor=self.request.floor,
+            background=self.background,
         )
 
 

@@ -66,11 +66,12 @@ def diff_story(diff: Diff) -> str:
     parts = (("What that changed in the result", diff.result), ("Inputs", diff.inputs), ("Prompts", diff.prompts),
              ("Weights", diff.weights), ("Placements", diff.placements), ("Judgements", diff.judgements))  # fmt: skip
     for title, changes in parts:
-        lines += [title, *([f"  {_told(change)}" for change in changes] or ["  nothing"]), ""]
+        lines += [title, *([f"  {told_change(change)}" for change in changes] or ["  nothing"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _told(change: Change) -> str:
+def told_change(change: Change) -> str:
+    """A change in one line."""
     moved = f" ({change.delta})" if change.delta else ""
     return f"{change.what}: {change.first} → {change.second}{moved}"
 

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -71,12 +71,13 @@ def new_run_id(title: str, now: dt.datetime, salt: str) -> str:
     return f"{now.astimezone(dt.UTC):%Y%m%d-%H%M%S}-{words}-{salt}"
 
 
-async def run_stress_test(run_id: str, request: RunRequest, desk: Desk) -> Outcome:
+async def run_stress_test(run_id: str, request: RunRequest, desk: Desk, *, background: bool = False) -> Outcome:
     """Run a request from start to end. Its inputs are on record before the first node starts.
 
+    `background`: its calls give way to those of all other runs.
     Errors: BudgetExceeded, GroundingError, RecordError stop the run at a checkpoint that `resume` continues from.
     """
-    run = open_run(desk, run_id, request)
+    run = replace(open_run(desk, run_id, request), background=background)
     desk.ledger.start_run(run_id, request.model_dump(mode="json"))
     run = recorded(run)
     desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))

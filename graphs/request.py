@@ -41,6 +41,7 @@ class RunRequest(BaseModel):
     """The inputs of a run. `scenario.as_of` is already the effective one.
 
     `files`: those that scenario, portfolio and limits were read from, which a replay compares with what is there.
+    `floor`: coarsest precision that may answer any agent, where its own is coarser.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +53,7 @@ class RunRequest(BaseModel):
     files: tuple[PriceFile, ...] = ()
     seed: int = 0
     on_unresolved: OnUnresolved = "withhold"
+    floor: str | None = None
 
     @property
     def inputs(self) -> tuple[PriceFile, ...]:

@@ -14,6 +14,7 @@ from finllm.graphs.report import Figure, Report, where
 from finllm.graphs.request import RunRequest
 from finllm.graphs.spending import spent_of
 from finllm.graphs.story import Chapter, Story, as_html, as_markdown, as_text, shown
+from finllm.graphs.versions import newest_version
 from finllm.memory.ledger import Ledger, RunRow, Use
 
 
@@ -54,10 +55,12 @@ def story_of(run_id: str, ledger: Ledger) -> Story:
     uses = [use for use in ledger.uses(run_id) if use.node != NODE]
     explained = explanation_on_record(run_id, ledger)
     report = Report.model_validate(run.result) if run.result is not None else None
+    version, holder = newest_version(run_id, ledger)
+    newer = f" Version {version} of it is {holder}." if version > 1 else ""
     return Story(
         run_id=run.id,
         title=request.scenario.title,
-        asked=f"Asked {_utc(run.created_ns)}, as of {request.as_of}; it is {run.status}.",
+        asked=f"Asked {_utc(run.created_ns)}, as of {request.as_of}; it is {run.status}.{newer}",
         verdict=_verdict(run, report),
         chapters=(
             Chapter("What is claimed, and on which evidence", tuple(_claims(report)) if report else ()),

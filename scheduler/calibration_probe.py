@@ -1,27 +1,31 @@
-"""Measuring a rung: prefill and batched decoding on llama.cpp itself, in a child process whose memory is its own."""
+"""Measuring a rung: prefill and batched decoding on the engine, in a child process whose memory is its own."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import queue
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from finllm.errors import BackendError
-from finllm.models import llama_log
 from finllm.scheduler import energy
 from finllm.scheduler.amount import Amount
 from finllm.scheduler.calibration import BATCHES, DecodeRate, Speed
-from finllm.scheduler.engine.native import choose_attention, has_amx
+from finllm.scheduler.engine.engine import Engine, EngineConfig
+from finllm.scheduler.engine.job import Finished, Job, Work
+from finllm.scheduler.task import Prompt
+from finllm.scheduler.template import Write
 
 PREFILL = 512
 """Tokens of the measured prompt."""
 SHARED = 128
 """Tokens that all sequences share before they are decoded, as agents share a prefix."""
-STEPS = 12
+STEPS = 24
 """Decode steps measured at each batch size."""
 CHILD_TIMEOUT = 300.0
 """Longest wait for the measurement of one rung, s."""
@@ -73,7 +77,7 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
 
 
 def measure_rung(path: Path, threads: int, batches: Sequence[int] = BATCHES) -> Speed:
-    """Measure a GGUF file on llama.cpp, in a child process. Errors: BackendError where it fails or takes too long."""
+    """Measure a GGUF file on the engine, in a child process. Errors: BackendError where it fails or takes too long."""
     fix = "run 'finllm models verify'; see 'finllm doctor'"
     asked = json.dumps([str(path), threads, list(batches)])
     try:
@@ -94,7 +98,7 @@ def answer() -> None:
     del llama_cpp
     path, threads, batches = json.loads(sys.stdin.read())
     before = resident_peak()
-    probe = RawProbe(Path(path), threads, max(batches))
+    probe = EngineProbe(Path(path), threads, max(batches))
     try:
         print(measure_speed(probe, lambda: max(resident_peak() - before, 0), batches).model_dump_json())
     finally:
@@ -111,74 +115,49 @@ def resident_peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-class RawProbe:
-    """llama.cpp without an engine around it: the speed that any scheduler on this build can at most reach.
+class EngineProbe:
+    """The engine that serves calls, asked as calls ask it: a step costs what it costs them, sampling and all.
 
-    One unified KV cache; the sequences share their prefix in it. Not thread-safe.
+    Not thread-safe. Errors: BackendError where the model does not load or a step fails.
     """
 
     def __init__(self, path: Path, threads: int, most: int) -> None:
-        import llama_cpp
-
-        llama: Any = llama_cpp
-        self._llama = llama
-        llama_log.silence()
-        llama.llama_backend_init()
-        model_params = llama.llama_model_default_params()
-        model_params.use_extra_bufts = not has_amx(llama)
-        self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
-        if not self._model:
-            raise BackendError(f"llama.cpp cannot load {str(path)!r}", fix="run 'finllm models verify'")
-        params = llama.llama_context_default_params()
-        params.n_ctx = PREFILL + SHARED + most * (STEPS + 8)
-        params.n_batch = params.n_ubatch = PREFILL
-        params.n_seq_max = most
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = threads
-        choose_attention(llama, params)
-        self._context = llama.llama_init_from_model(self._model, params)
-        if not self._context:
-            llama.llama_model_free(self._model)
-            raise BackendError(f"llama.cpp has no memory for {str(path)!r}", fix="free some memory")
-        self._memory = llama.llama_get_memory(self._context)
-        self._batch = llama.llama_batch_init(PREFILL, 0, 1)
-        self._vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        room = PREFILL + SHARED + 2 * STEPS
+        self._engine = Engine(
+            EngineConfig(path, threads=threads, slots=most, context=room, cells=room + most * 2 * STEPS, store=0)
+        )
+        self._fresh = itertools.count()
+        self._prefix = ""
 
     def close(self) -> None:
-        self._llama.llama_batch_free(self._batch)
-        self._llama.llama_free(self._context)
-        self._llama.llama_model_free(self._model)
+        self._engine.close()
 
     def prefill(self, tokens: int) -> float:
-        self._llama.llama_memory_clear(self._memory, True)
-        started = time.perf_counter()
-        for start in range(0, tokens, PREFILL):
-            count = min(PREFILL, tokens - start)
-            self._decode([(start + at, 0, start + at + 1 == tokens) for at in range(count)])
-        return time.perf_counter() - started
+        seconds, (done,) = self._ask([self._work(f"Case {next(self._fresh)}." + " oil" * (tokens - 24), 1)])
+        return seconds * tokens / (done.prompt_tokens - done.cached_tokens)
 
     def share(self, batch: int) -> None:
-        self.prefill(SHARED)
-        for sequence in range(1, batch):
-            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+        self._prefix = f"Case {next(self._fresh)}: count from one to a thousand." + " oil" * (SHARED - 32)
+        self._ask([self._work(self._prefix, 1, pinned=True)])
 
     def decode(self, batch: int, steps: int) -> float:
-        started = time.perf_counter()
-        for step in range(steps):
-            self._decode([(SHARED + step, sequence, True) for sequence in range(batch)])
-        return time.perf_counter() - started
+        seconds, done = self._ask([self._work(self._prefix, steps)] * batch)
+        return seconds * batch * steps / sum(one.output_tokens for one in done)
 
-    def _decode(self, entries: Sequence[tuple[int, int, bool]]) -> None:
-        """Decode entries of (position, sequence, whether logits are wanted); which tokens they are costs nothing."""
-        batch = self._batch
-        batch.n_tokens = len(entries)
-        for at, (position, sequence, wanted) in enumerate(entries):
-            batch.token[at] = (position * 7919 + sequence * 104_729 + 17) % self._vocabulary
-            batch.pos[at] = position
-            batch.n_seq_id[at] = 1
-            batch.seq_id[at][0] = sequence
-            batch.logits[at] = wanted
-        status = self._llama.llama_decode(self._context, batch)
-        if status != 0:
-            raise BackendError(f"llama_decode failed with status {status}", fix="see 'finllm doctor'")
-        self._llama.llama_synchronize(self._context)
+    @staticmethod
+    def _work(text: str, tokens: int, *, pinned: bool = False) -> Work:
+        return Work(Prompt("You are a risk analyst.", text), (Write("text", tokens, None),), pinned=pinned)
+
+    def _ask(self, works: Sequence[Work]) -> tuple[float, list[Finished]]:
+        """s until all are answered, and the answers."""
+        answers: queue.SimpleQueue[Finished | Exception] = queue.SimpleQueue()
+        started = time.perf_counter()
+        for work in works:
+            self._engine.submit(Job(work, answers.put))
+        done: list[Finished] = []
+        for _ in works:
+            answer = answers.get(timeout=CHILD_TIMEOUT)
+            if isinstance(answer, Exception):
+                raise answer
+            done.append(answer)
+        return time.perf_counter() - started, done

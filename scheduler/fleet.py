@@ -129,9 +129,12 @@ class Fleet:
         nodes = sorted({spec.node for spec in specs})
         self.node = np.array([nodes.index(spec.node) for spec in specs], dtype=np.int64)
         self.shared = np.array([spec.shared for spec in specs])
-        beside = [np.flatnonzero((self.node == node) & self.shared).tolist() for node in range(len(nodes))]
-        self._beside = [beside[self.node[at]] if spec.shared else [at] for at, spec in enumerate(specs)]
-        self.shares = any(len(others) > 1 for others in beside)
+        beside: dict[str, list[int]] = {}
+        for at, spec in enumerate(specs):
+            if spec.shared:
+                beside.setdefault(spec.node, []).append(at)
+        self._beside = [beside[spec.node] if spec.shared else [at] for at, spec in enumerate(specs)]
+        self.shares = any(len(others) > 1 for others in beside.values())
         self.rows = np.arange(count)
 
         self.occupied = np.zeros((count, most), dtype=np.bool_)

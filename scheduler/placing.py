@@ -75,12 +75,14 @@ class Standing:
         up = fleet.up[at]
         self.free[at] = (fleet.slots[at] - running) * up
         self.room[at] = (fleet.kv[at] - fleet.held[at] + 1.0) * up - 1.0
-        left = fleet.left[at]
-        ends = left * step[..., None]
-        ends += (now + ahead)[..., None]
+        left, begins, slower = fleet.left[at], now + ahead, joined - step
+        if isinstance(at, slice):
+            step, begins, slower = step[:, None], begins[:, None], slower[:, None]
+        ends = left * step
+        ends += begins
         spare = fleet.due[at] - ends
         spare[spare < 0] = np.inf
-        spare -= left * (joined - step)[..., None]
+        spare -= left * slower
         self.slack[at] = np.minimum.reduce(spare, axis=-1)
         ends[~fleet.occupied[at]] = np.inf
         self.ends[at] = np.minimum.reduce(ends, axis=-1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-EntryKind = Literal["call", "placement", "human", "failure", "inputs", "state", "batch", "explanation", "charge"]
+EntryKind = Literal[
+    "call", "placement", "human", "failure", "inputs", "state", "batch", "explanation", "charge", "version"
+]
 """`failure`: a task that no backend answered; `inputs`: digests of what a run stands on; `state`: that after a node;
 `batch`: the runs of a batch, and that they have ended; `explanation`: what was told of a finished run;
-`charge`: what a call cost that gave no answer."""
+`charge`: what a call cost that gave no answer; `version`: a run's next version, or what came of a draft of one."""
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,9 @@ def _digest(value: Any) -> str:
 
 
 def _noted(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run stands on, a state's digest, a failed call, its cost, a batch, an explanation: all in the blobs."""
+    """What a run stands on, a state's digest, a failed call, its cost, a batch, an explanation, a version: all of it is
+    in the blobs.
+    """
     del request, response
     return {"actor": {"kind": "service", "name": actor}}
 
@@ -211,4 +213,5 @@ _SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dic
     "batch": _noted,
     "charge": _noted,
     "explanation": _noted,
+    "version": _noted,
 }

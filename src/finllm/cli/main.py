@@ -25,6 +25,7 @@ from finllm.cli import (
     models,
     nodes,
     read,
+    refine,
     replay,
     reverse,
     run,
@@ -80,6 +81,7 @@ history.add_to(app)
 audit.add_to(app)
 replay.add_to(app)
 explain.add_to(app)
+refine.add_to(app)
 read.add_to(app)
 scenarios.add_to(app)
 models.add_to(app)

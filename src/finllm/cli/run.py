@@ -59,6 +59,7 @@ class Wanted:
     fail_on: Sequence[FailOn]
     explain: bool = False
     explain_placement: bool = False
+    refine: bool = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -127,6 +128,9 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="When the report is out, explain it too, in the background: what drove "
                                              "it, what would flip it, who dissented.")] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="When the report is out, verify it at the deep tier's precision, in the "
+                                            "background: what is judged otherwise makes a new version.")] = False,
     explain_placement: ExplainPlacementFlag = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
@@ -137,7 +141,7 @@ def run(
     same command goes on with a batch that was stopped or killed. Exit codes of a batch: 1 if a run has no report, else
     3 as --fail-on asks.
     """
-    wanted = Wanted(out, as_json, quiet, fail_on or (), explain, explain_placement)
+    wanted = Wanted(out, as_json, quiet, fail_on or (), explain, explain_placement, refine)
     batch = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
@@ -151,6 +155,8 @@ def run(
     if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):
         if explain:
             raise InputError("--explain explains one run, and this is a batch", fix="run 'finllm explain RUN' for each")
+        if refine:
+            raise InputError("--refine verifies one run, and this is a batch", fix="run 'finllm refine RUN' for each")
         if explain_placement:
             raise InputError("--explain-placement tells of one run, and this is a batch",
                              fix="see 'finllm trace RUN' for each")  # fmt: skip
@@ -241,7 +247,7 @@ def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence
             bus.emit(Noted(level="info", message=note))
         with _resumable(bus):
             report = _finish(start, settings, bus, display, wanted)
-    if not wanted.explain:
+    if not (wanted.explain or wanted.refine):
         _show(report, wanted)
     if (FailOn.breach in wanted.fail_on and report.breaches) or (
         FailOn.block in wanted.fail_on and report.status == "blocked"
@@ -286,12 +292,33 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
 
             with display.pause():
                 err_console().print(placement_view(placements_of(outcome.run_id, desk.ledger)))
-        if wanted.explain:
+        if wanted.explain or wanted.refine:
             with display.pause():
                 _show(outcome.report, wanted)
                 sys.stdout.flush()
+        if wanted.refine:
+            _refine(outcome.report, desk, runner, display, wanted)
+        if wanted.explain:
             _explain(outcome.report, folder, desk, runner, display, wanted)
         return outcome.report
+
+
+def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted) -> None:
+    """Verify the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
+    from finllm.cli.refine import told, verified
+
+    try:
+        found = runner.run(verified(report.run_id, desk))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the run is done, and its exit code is its own
+        why = error.message if isinstance(error, FinllmError) else str(error) or type(error).__name__
+        message = f"it is not verified: {why}; the result stands; try: finllm refine {report.run_id}"
+        desk.bus.emit(Noted(level="warning", message=message))
+        return
+    if wanted.as_json:
+        desk.bus.emit(Noted(level="info", message=told(found, desk).partition("\n")[0]))
+        return
+    with display.pause():
+        print(clean_lines(told(found, desk)), end="")
 
 
 def _explain(
