@@ -27,8 +27,12 @@ SHARED = 128
 """Tokens that all sequences share before they are decoded, as agents share a prefix."""
 STEPS = 24
 """Decode steps measured at each batch size."""
+STORE = 64 << 20
+"""Bytes in which the engine keeps the prefix."""
 CHILD_TIMEOUT = 300.0
 """Longest wait for the measurement of one rung, s."""
+_LONG = "Write a long story about the captain of a tanker, in many sentences."
+"""Asks for more tokens than are measured."""
 _CHILD = "from finllm.scheduler.calibration_probe import answer; answer()"
 
 
@@ -124,7 +128,7 @@ class EngineProbe:
     def __init__(self, path: Path, threads: int, most: int) -> None:
         room = PREFILL + SHARED + 2 * STEPS
         self._engine = Engine(
-            EngineConfig(path, threads=threads, slots=most, context=room, cells=room + most * 2 * STEPS, store=0)
+            EngineConfig(path, threads=threads, slots=most, context=room, cells=room + most * 2 * STEPS, store=STORE)
         )
         self._fresh = itertools.count()
         self._prefix = ""
@@ -137,11 +141,11 @@ class EngineProbe:
         return seconds * tokens / (done.prompt_tokens - done.cached_tokens)
 
     def share(self, batch: int) -> None:
-        self._prefix = f"Case {next(self._fresh)}: count from one to a thousand." + " oil" * (SHARED - 32)
+        self._prefix = f"Case {next(self._fresh)}:" + " oil" * (SHARED - 48) + f". {_LONG}"
         self._ask([self._work(self._prefix, 1, pinned=True)])
 
     def decode(self, batch: int, steps: int) -> float:
-        seconds, done = self._ask([self._work(self._prefix, steps)] * batch)
+        seconds, done = self._ask([self._work(self._prefix, steps + 1)] * batch)
         return seconds * batch * steps / sum(one.output_tokens for one in done)
 
     @staticmethod
