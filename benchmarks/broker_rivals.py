@@ -31,10 +31,10 @@ def _router(strategy: Strategy) -> list[Factory]:
 def ours(refuse: bool = True, **changed: object) -> list[Factory]:
     """The project's policy at its settings; `changed` is the same in all."""
     return [
-        lambda fleet, patience=patience, busy=busy, by_length=by_length: Weighted(
-            fleet, Prices(busy=busy), Terms(patience=patience, by_length=by_length, refuse=refuse, **changed)  # pyright: ignore[reportArgumentType]
+        lambda fleet, busy=busy, limit=limit: Weighted(
+            fleet, Prices(busy=busy), Terms(**{"limit": limit, "refuse": refuse, **changed})  # pyright: ignore[reportArgumentType]
         )
-        for patience, busy, by_length in product((0.1, 16.0), (0.0, 0.01), (True, False))
+        for busy, limit in product((0.01, 0.1), (1.0, 0.5, 0.25, 0.125))
     ]  # fmt: skip
 
 

@@ -16,13 +16,14 @@ JOULES_PER_KWH = 3.6e6
 class Standing:
     """The fleet as far as every task's cost needs it, kept up to date backend by backend as `Fleet.touched` names them.
 
-    `free` (B,): slots that a task may have now. `ends` (B,): when the first running task ends. `slack` (B,): s for
-    which a prompt that joins may hold up the running tasks until one that is in time would no longer be. `time` and
-    `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
+    `most` (B,): tasks side by side, and `free` (B,): those that may still come. `ends` (B,): when the first running task
+    ends. `slack` (B,): s for which a prompt that joins may hold up the running tasks until one that is in time would no
+    longer be. `time` and `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, limit: float = 1.0) -> None:
         count = len(fleet)
+        self.most = np.maximum((fleet.slots * limit).astype(np.int64), 1)
         self.fleet = fleet
         self.free: Ints = np.zeros(count, dtype=np.int64)
         self.ends, self.slack = np.full(count, np.inf), np.full(count, np.inf)
@@ -73,7 +74,7 @@ class Standing:
         self.cost[2, at] = each + prices.busy * joined + per_joule * token_joules
         self.token_joules[at] = token_joules
         up = fleet.up[at]
-        self.free[at] = (fleet.slots[at] - running) * up
+        self.free[at] = np.maximum(self.most[at] - running, 0) * up
         self.room[at] = (fleet.kv[at] - fleet.held[at] + 1.0) * up - 1.0
         left, begins, slower = fleet.left[at], now + ahead, joined - step
         if isinstance(at, slice):
@@ -111,6 +112,8 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
     length = tasks.length[rows]
     seconds = length @ standing.time + wait
     total = length @ standing.cost
+    if prices.busy and wait is not standing.none:
+        total += prices.busy * wait
     prefill = length[:, 1:2] * standing.time[1]
     if fleet.cached:
         for at in np.flatnonzero(tasks.prefix[rows] != NO_PREFIX):

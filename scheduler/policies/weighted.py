@@ -28,13 +28,15 @@ class Terms:
 
     `patience`: slack, in solo times, at which a task's urgency has halved. `ageing`: urgency gained per solo time
     waited. `looked_at`: most tasks weighed in one decision. `spare`: share of a backend's slots in use up to which it
-    takes tasks that will be late anyway.
+    takes tasks that will be late anyway. `limit`: share of a backend's slots in use at once, one slot at least: where
+    lengths are guessed, fewer side by side are surer to be in time.
     """
 
     patience: float = 16.0
     ageing: float = 0.01
     looked_at: int = 16
     spare: float = 0.0
+    limit: float = 1.0
     by_value: bool = True
     by_length: bool = True
     fair: bool = True
@@ -57,7 +59,7 @@ class Weighted:
 
     def __post_init__(self) -> None:
         self.served = Served(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
-        self.standing = Standing(self.fleet)
+        self.standing = Standing(self.fleet, self.terms.limit)
         self._given: dict[int, Floats] = {}
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:
@@ -97,7 +99,7 @@ class Weighted:
                 return self._taken(row, best, tasks, waiting)
             else:
                 wait = wait.copy()
-                wait[best] += (here.seconds[of, best] - wait[best]) / fleet.slots[best]
+                wait[best] += (here.seconds[of, best] - wait[best]) / standing.most[best]
         return self._left_over(late, rows, cost, tasks, waiting)
 
     def _spread(self, rows: Ints, tasks: Tasks, cost: Costs) -> None:
