@@ -17,8 +17,8 @@ class Standing:
     """The fleet as far as every task's cost needs it, kept up to date backend by backend as `Fleet.touched` names them.
 
     `most` (B,): tasks side by side, and `free` (B,): those that may still come. `ends` (B,): when the first running
-    task ends. `slack` (B,): s for which a prompt that joins may hold up the running tasks until one that is in time would no
-    longer be. `time` and `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
+    task ends. `slack` (B,): s for which a prompt that joins may hold up the running tasks until one that is in time
+    would no longer be. `time` and `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
     """
 
     def __init__(self, fleet: Fleet, limit: float = 1.0) -> None:

@@ -285,7 +285,7 @@ class Simulation:
                 self._idle_since[at] = self.now
 
     def _after(self, seconds: float, kind: str, what: int) -> None:
-        if kind == "tick" and any(timer[2] == "tick" for timer in self._timers):
+        if kind == "tick" and any(timer[2] == "tick" and timer[0] <= self.now + seconds for timer in self._timers):
             return
         heapq.heappush(self._timers, (self.now + seconds, len(self._timers), kind, what))
 
