@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
@@ -31,6 +32,7 @@ class _Clock(datetime):
 
 def router(names: list[str], strategy: Strategy) -> Any:
     """A router over deployments of these names, none of which is ever called."""
+    logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # each router adds callbacks, which are not used here
     import litellm.router_strategy.lowest_latency
     import litellm.router_strategy.lowest_tpm_rpm
     from litellm import Router
