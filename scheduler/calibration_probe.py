@@ -31,7 +31,8 @@ STORE = 64 << 20
 """Bytes in which the engine keeps the prefix."""
 CHILD_TIMEOUT = 300.0
 """Longest wait for the measurement of one rung, s."""
-_LONG = "Write a long story about the captain of a tanker, in many sentences."
+_WORD = " oil"
+_LONG = ". Write a long story about the captain of a tanker, in many sentences."
 """Asks for more tokens than are measured."""
 _CHILD = "from finllm.scheduler.calibration_probe import answer; answer()"
 
@@ -132,21 +133,34 @@ class EngineProbe:
         )
         self._fresh = itertools.count()
         self._prefix = ""
+        self._least = self._tokens_of("")
+        self._each = (self._tokens_of(_WORD * 8) - self._least) / 8
 
     def close(self) -> None:
         self._engine.close()
 
     def prefill(self, tokens: int) -> float:
-        seconds, (done,) = self._ask([self._work(f"Case {next(self._fresh)}." + " oil" * (tokens - 24), 1)])
+        seconds, (done,) = self._ask([self._work(f"{next(self._fresh)}:" + self._filler(tokens), 1)])
         return seconds * tokens / (done.prompt_tokens - done.cached_tokens)
 
     def share(self, batch: int) -> None:
-        self._prefix = f"Case {next(self._fresh)}:" + " oil" * (SHARED - 48) + f". {_LONG}"
+        self._prefix = f"{next(self._fresh)}:" + self._filler(SHARED - self._tokens_of(_LONG) + self._least) + _LONG
         self._ask([self._work(self._prefix, 1, pinned=True)])
 
     def decode(self, batch: int, steps: int) -> float:
         seconds, done = self._ask([self._work(self._prefix, steps + 1)] * batch)
-        return seconds * batch * steps / sum(one.output_tokens for one in done)
+        if not (written := sum(one.output_tokens for one in done)):
+            raise BackendError("the model ends its answer before the first token", fix="check the file")
+        return seconds * batch * steps / written
+
+    def _tokens_of(self, text: str) -> int:
+        """Tokens of a prompt with this text."""
+        _, (done,) = self._ask([self._work(text, 1)])
+        return done.prompt_tokens
+
+    def _filler(self, tokens: int) -> str:
+        """Text that makes a prompt of about so many tokens."""
+        return _WORD * max(round((tokens - self._least) / self._each), 1)
 
     @staticmethod
     def _work(text: str, tokens: int, *, pinned: bool = False) -> Work:
