@@ -51,7 +51,7 @@ def diff_runs(first: str, second: str, ledger: Ledger) -> Diff:
     stood = _standing(uses[0]), _standing(uses[1])
     return Diff(
         (first, second),
-        inputs=(*_changes(*(_flat(row.request) for row in rows)), *_changes(*(one.get("data", {}) for one in stood))),
+        inputs=(*_changes(*(flat(row.request) for row in rows)), *_changes(*(one.get("data", {}) for one in stood))),
         prompts=_changes(*(one.get("prompts", {}) for one in stood)),
         weights=_changes(*(one.get("weights", {}) for one in stood)),
         placements=_changes(*(_placements(used) for used in uses)),
@@ -99,17 +99,15 @@ def _standing(uses: Iterable[Use]) -> dict[str, dict[str, str]]:
     return {"prompts": stood.prompts, "data": stood.data, "weights": weights}
 
 
-def _flat(value: Any, path: str = "") -> dict[str, str]:
+def flat(value: Any, path: str = "") -> dict[str, str]:
     """A JSON value as dotted paths. Lists of named things go by their name, so that an insertion shifts nothing."""
     if isinstance(value, Mapping):
-        return {
-            k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()
-        }
+        return {k: v for name, part in value.items() for k, v in flat(part, f"{path}.{name}" if path else name).items()}
     if isinstance(value, list):
         named = [one.get("id", one.get("factor")) if isinstance(one, Mapping) else None for one in value]
         labels = named if all(named) and len(set(named)) == len(named) else range(len(value))
         return {
-            k: v for label, part in zip(labels, value, strict=True) for k, v in _flat(part, f"{path}[{label}]").items()
+            k: v for label, part in zip(labels, value, strict=True) for k, v in flat(part, f"{path}[{label}]").items()
         }
     return {path: value if isinstance(value, str) else json.dumps(value)}
 
@@ -140,7 +138,7 @@ def _judgements(uses: Iterable[Use]) -> dict[str, str]:
         what = f"{use.node}, {use.entry.request['agent']}"
         seen[what] += 1
         choices = use.entry.response["choices"]
-        for field, value in _flat(json.loads(use.entry.response["text"])).items():
+        for field, value in flat(json.loads(use.entry.response["text"])).items():
             chance = max(choices[field].values()) if field in choices else None
             found[f"{what} #{seen[what]} {field}"] = value + (f" ({chance:.0%})" if chance is not None else "")
     return found

@@ -1,5 +1,4 @@
-"""Speculative reasoning: a run's report is out, and the deep tier verifies it in the background; what it judges
-otherwise forks the run.
+"""Speculative reasoning: the deep tier verifies a report that is out; what it judges otherwise forks the run.
 
 Version 1 of a run is the run. A draft asks the same at the precision of the deep tier, as background work; whatever
 was asked before is answered from the ledger. Where its judgements are the same, the newest version is confirmed; where
@@ -19,6 +18,7 @@ from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.errors import InputError
 from finllm.graphs.desk import Desk
+from finllm.graphs.diff import flat
 from finllm.graphs.flow import run_stress_test
 from finllm.graphs.replay import replay
 from finllm.graphs.request import RunRequest
@@ -130,12 +130,5 @@ def _judged(opinions: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict
         agent = opinion["agent"]
         seen[agent] = seen[agent] + 1 if agent == SANITY_CHECKER.role else 1
         judgement = {name: value for name, value in (opinion["judgement"] or {}).items() if name not in cites[agent]}
-        found[agent, seen[agent]] = _flat(judgement)
-    return found
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, part in value.items():
-        found |= _flat(part, f"{path}{name}.") if isinstance(part, Mapping) else {f"{path}{name}": str(part)}
+        found[agent, seen[agent]] = flat(judgement)
     return found

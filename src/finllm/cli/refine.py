@@ -75,6 +75,7 @@ def told(found: Refined, desk: Desk) -> str:
         return (
             f"The draft {found.draft} asks a person; {at} stands until then.\n"
             f"Answer with: finllm resume {found.draft} --answer withhold|accept\n"
+            f"Then go on with: finllm refine {found.run_id}\n"
         )
     if found.outcome == "confirmed":
         return f"Confirmed: at {found.precision} every judgement of {at} is the same.\n"
