@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
+from finllm.models.ladder import PRUNED
 from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.budget import Budget
@@ -66,9 +67,10 @@ class Caller:
     """On whose behalf an agent asks: the broker, the run's account, and the node of the graph.
 
     `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
-    for. `escalate`: roles whose judgement is asked again where it diverges; then `why` says why this is, and `budget`
-    what a call may spend of the run's. `values`: what answers turned out to be worth, by role; an agent's own where
-    none is given. `floor` raises every agent's own; `background`: its calls give way to all that are not.
+    for. `pruned`: that of the pruned rung's adapter, where a backend runs that. `escalate`: roles whose judgement is
+    asked again where it diverges; then `why` says why this is, and `budget` what a call may spend of the run's.
+    `values`: what answers turned out to be worth, by role; an agent's own where none is given. `floor` raises every
+    agent's own; `background`: its calls give way to all that are not.
     """
 
     broker: Broker
@@ -86,6 +88,11 @@ class Caller:
     values: Mapping[str, float] | None = None
     floor: str | None = None
     background: bool = False
+    pruned: Card | None = None
+
+    def card_of(self, precision: str | None) -> Card | None:
+        """The card that tells how to read an answer at this precision."""
+        return self.pruned if precision == PRUNED else self.card
 
 
 class Escalation(BaseModel):
@@ -171,18 +178,19 @@ async def judge(
     version = prompt_version(agent)
     calls: list[str] = []
     problem: str | None = None
-    calibration = {} if caller.card is None else caller.card.fields_of(agent.role, version)
     try:
-        priors = {field: prior_of(calibrated) for field, calibrated in calibration.items()}
+        priors = priors_by(caller.card, agent.role, version)
+        own = {PRUNED: priors_by(caller.pruned, agent.role, version)} if caller.pruned else {}
         asked = {s.field for s in template if isinstance(s, Choose) or (isinstance(s, Pick) and s.labels)}
         if open_fields := asked - set(priors):
             rest = part_of(template, open_fields)
             blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
-            neutral = await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, None)
+            neutral = await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, {}, None)
             calls.append(neutral.key)
             priors = neutral.choices | priors
+        own = {precision: {**priors, **of} for precision, of in own.items()}
         for _attempt in range(2):
-            answer = await _ask(agent, inputs, by_label, template, version, caller, floor, priors, problem)
+            answer = await _ask(agent, inputs, by_label, template, version, caller, floor, priors, own, problem)
             calls.append(answer.key)
             try:
                 judged = agent.judgement.model_validate_json(answer.text)
@@ -192,7 +200,9 @@ async def judge(
             problem = _miscited(judged, labels)
             if problem is not None:
                 continue
-            opinion = _opinion(agent, judged, answer, by_label, calls, version, calibration)
+            card = caller.card_of(answer.offer.precision)
+            known = {} if card is None else card.fields_of(agent.role, version)
+            opinion = _opinion(agent, judged, answer, by_label, calls, version, known)
             caller.bus.emit(Judged(agent=agent.role, judgement=opinion.judgement or {}))
             return opinion
         reason = f"invalid twice: {problem}"
@@ -221,6 +231,7 @@ async def _ask(
     caller: Caller,
     floor: str | None,
     priors: Choices | None,
+    own: Mapping[str, Choices],
     problem: str | None,
 ) -> Answer:
     task = Task(
@@ -238,6 +249,7 @@ async def _ask(
         background=caller.background,
         why=caller.why,
         budget=caller.budget,
+        priors_at=own,
     )
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
 
@@ -262,6 +274,12 @@ def prior_of(calibration: FieldCalibration) -> dict[str, float]:
     """
     top = max(calibration.bias.values(), default=0.0)
     return {value: math.exp(calibration.temperature * (bias - top)) for value, bias in calibration.bias.items()}
+
+
+def priors_by(card: Card | None, role: str, version: str) -> dict[str, dict[str, float]]:
+    """By field the prior of a card that calibrates a role's prompt of this version; none without one."""
+    known = {} if card is None else card.fields_of(role, version)
+    return {field: prior_of(calibrated) for field, calibrated in known.items()}
 
 
 def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:

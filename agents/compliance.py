@@ -23,4 +23,4 @@ class ComplianceReview(BaseModel):
     because: tuple[str, ...]
 
 
-COMPLIANCE = Agent("compliance", ComplianceReview, floor="Q4_0", value=1.0)
+COMPLIANCE = Agent("compliance", ComplianceReview, floor="pruned", value=1.0)

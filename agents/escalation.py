@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from finllm.agents.agent import Agent, Caller, Escalation, Offered, Opinion, judge, pick_fields
 from finllm.events import EventBus, Judged, Noted
-from finllm.models.cards import Card
 from finllm.scheduler.account import Account
 from finllm.scheduler.budget import DIMENSIONS, Budget
 from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, tally
@@ -47,14 +46,13 @@ async def judge_escalating(
                         floor=floor)  # fmt: skip
     if because is not None:
         first = first.model_copy(update={"escalations": [because.model_copy(update={"to": first.precision})]})
-    card = caller.card
-    if card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
+    if caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
         return first
-    found = _diverged(agent, first, card)
+    found = _diverged(agent, first, caller)
     if found is None:
         return first
     opinion = await _next_up(agent, inputs, offered, caller, first, found)
-    still = _diverged(agent, opinion, card)
+    still = _diverged(agent, opinion, caller)
     if still is None or not _votes(agent, offered, caller, opinion):
         return opinion
     return await _voted(agent, inputs, offered, caller, opinion, still)
@@ -66,8 +64,11 @@ def _had_its_round(agent: Agent, before: Iterable[Mapping[str, Any]]) -> bool:
     return any(one["threshold"] is not None for one in told)
 
 
-def _diverged(agent: Agent, opinion: Opinion, card: Card) -> Divergence | None:
+def _diverged(agent: Agent, opinion: Opinion, caller: Caller) -> Divergence | None:
     """The field of a judgement that is farthest under its threshold."""
+    card = caller.card_of(opinion.precision)
+    if card is None:
+        return None
     found = divergences(opinion.choices, card.thresholds_of(agent.role, opinion.prompt_version))
     return found[0] if found else None
 

@@ -18,4 +18,4 @@ class MarketSignal(BaseModel):
     because: tuple[str, ...]
 
 
-MARKET_SIGNAL = Agent("market-signal", MarketSignal, floor="Q4_0", value=1.0)
+MARKET_SIGNAL = Agent("market-signal", MarketSignal, floor="pruned", value=1.0)

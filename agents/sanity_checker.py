@@ -31,4 +31,4 @@ def counted(agreeing: int, opposing: int, twins: int, injections: int) -> list[s
     return [f"{what}: {count}" for what, count in zip(COUNTED, counts, strict=True)]
 
 
-SANITY_CHECKER = Agent("sanity-checker", SourceCheck, floor="Q4_0", value=2.0, picks=1)
+SANITY_CHECKER = Agent("sanity-checker", SourceCheck, floor="pruned", value=2.0, picks=1)

@@ -19,4 +19,4 @@ class StressChoice(BaseModel):
     refuse: tuple[str, ...]
 
 
-STRESS_TESTER = Agent("stress-tester", StressChoice, floor="Q4_0", value=2.0, picks=1)
+STRESS_TESTER = Agent("stress-tester", StressChoice, floor="pruned", value=2.0, picks=1)

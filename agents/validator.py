@@ -30,4 +30,4 @@ def comparison(as_read: int, otherwise: int) -> tuple[str, str]:
     return f"{AS_READ}: {as_read}", f"{OTHERWISE}: {otherwise}"
 
 
-VALIDATOR = Agent("validator", Validation, floor="Q4_0", value=3.0)
+VALIDATOR = Agent("validator", Validation, floor="pruned", value=3.0)

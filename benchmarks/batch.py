@@ -26,10 +26,8 @@ from benchmarks.batch_scenarios import write_scenarios
 from benchmarks.page import write_section
 from finllm.errors import InputError
 from finllm.events import EventBus
-from finllm.graphs.desk import assemble, llama_backends
+from finllm.graphs.desk import assemble, cards_of, llama_backends
 from finllm.memory.ledger import Ledger
-from finllm.models.cards import adapter_for
-from finllm.models.registry import default_source
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.task import key_of
 from finllm.settings import Settings
@@ -87,8 +85,8 @@ def ready_home(home: Path, paths: list[Path]) -> None:
     settings = Settings(home=home)
     home.mkdir(parents=True, exist_ok=True)
     with closing(Ledger(home / "unused.sqlite")) as ledger, closing(EngineProcess()) as process:
-        adapter, card = adapter_for(default_source(settings), settings)
-        desk = assemble(settings, EventBus(), ledger, llama_backends(settings, EventBus(), process, adapter), card)
+        backends = llama_backends(settings, EventBus(), process)
+        desk = assemble(settings, EventBus(), ledger, backends, *cards_of(settings))
         desk.knowledge.open()
         market = MarketStore()
         for as_of, horizon in sorted({(one.as_of, one.horizon) for one in map(load_scenario, paths)}):

@@ -14,8 +14,6 @@ from typing import Any
 from finllm.errors import BackendError
 from finllm.events import EventBus
 from finllm.graphs.desk import llama_backends
-from finllm.models.cards import adapter_for
-from finllm.models.registry import default_source
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.filling import Choices
@@ -70,8 +68,7 @@ def lead(found: Mapping[str, float], value: str, rival: str) -> float:
 
 def _answers(settings: Settings, asked: Sequence[Mapping[str, Any]]) -> list[Choices]:
     with closing(EngineProcess()) as process:
-        adapter, _ = adapter_for(default_source(settings), settings)
-        backends = {one.offer.precision: one for one in llama_backends(settings, EventBus(), process, adapter)}
+        backends = {one.offer.precision: one for one in llama_backends(settings, EventBus(), process)}
         return asyncio.run(_ask(backends, asked, one_by_one=settings.slots == 1))
 
 

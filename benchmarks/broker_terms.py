@@ -33,7 +33,6 @@ VARIANTS: Mapping[str, Callable[[Fleet], Weighted]] = {
     "value": _with(by_value=False),
     "length": _with(by_length=False),
     "urgency": _with(patience=1e9),
-    "ageing": _with(ageing=0.0),
     "turns among tenants": _with(fair=False),
     "early refusal": _with(refuse=False),
     "late tasks wait for idle backends": _with(spare=1.0),

@@ -31,7 +31,7 @@ from benchmarks.scorecard_tables import calibration, costs, markdown, slices, ta
 from finllm.errors import BackendError
 from finllm.graphs.calibrate import open_llama
 from finllm.models.cards import Card, adapter_for
-from finllm.models.ladder import ensure_rung
+from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import Adapter
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
@@ -42,10 +42,10 @@ from training.items import question
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scorecard.md"
-SAMPLE = 60
+SAMPLE = 30
 """Items of each task on which the other rungs, and the model without its adapter, are compared."""
-FOMC_SAMPLE = 300
-CLEAN_SAMPLE = 400
+FOMC_SAMPLE = 120
+CLEAN_SAMPLE = 1000
 CALLED = ("called injected", "clean texts of the corpus", "injected texts of the corpus", "indirect attacks in news")
 
 
@@ -60,15 +60,17 @@ class Contender:
 def contenders(settings: Settings, missing: Missing) -> list[Contender]:
     """The model that runs use first; then its other rungs and the model without its adapter."""
     edge, deep = settings.edge_precision, settings.deep_precision
-    plain = [Contender(f"zero-shot {rung}", rung, None, None) for rung in (edge, deep)]
-    adapter, card = adapter_for(default_source(settings), settings)
-    if adapter is None:
-        missing.lines.append("no adapter for this model: it is asked zero-shot")
-        return plain
-    if card is None:
-        missing.lines.append(f"no card beside {adapter.path.name}: it is not calibrated")
-    rungs = [edge, *(one for one in ("Q8_0", deep) if one != edge)]
-    return [*(Contender(f"adapter {rung}", rung, adapter, card) for rung in rungs), plain[0]]
+    found: list[Contender] = []
+    for rung in dict.fromkeys((edge, "Q8_0", deep, PRUNED)):
+        adapter, card = adapter_for(default_source(settings), settings, rung)
+        if adapter is None or (rung == PRUNED and adapter.layers is None):
+            missing.lines.append(f"no adapter for this model at {rung}")
+            continue
+        if card is None:
+            missing.lines.append(f"no card beside {adapter.path.name}: it is not calibrated")
+        found.append(Contender(f"adapter {rung}", rung, adapter, card))
+    plain = [Contender(f"zero-shot {rung}", rung, None, None) for rung in (edge, deep) if rung != PRUNED]
+    return [*found, plain[0]] if found else plain
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -157,7 +159,11 @@ def _first(
     told = ask(name, page.cases, backend, say, card=card)
     if second is not None:
         alone = page.columns[-1]
-        page.columns += [told, with_second(f"{name} + second", page.cases, told, alone, second.card.weight_of)]
+        opinions = second.card
+        page.columns += [
+            told,
+            with_second(f"{name} + second", page.cases, told, alone, opinions.weight_of, opinions.alarm),
+        ]
     else:
         page.columns.append(told)
     keep = {case.item.id for case in page.few}

@@ -14,14 +14,14 @@ from finllm.graphs.evaluate import STEERED as OF_INJECTED
 from finllm.graphs.evaluate import THRESHOLD, pooled, sanitised
 from finllm.models.cards import Card
 from finllm.models.embedding import Embedder
-from finllm.models.second_opinion import Probabilities, SecondOpinion
+from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, two
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.filling import best
 from training.corpus.schema import InjectionItem, Item
 from training.items import Question
 
 ABSTAINED = "abstained"
-STEERED = "injection"
+STEERED = INJECTION
 """The group of injected against clean, which the rules and a threshold decide, and not the commonest verdict."""
 
 Say = Mapping[str, str | None]
@@ -94,8 +94,7 @@ def column_of(name: str, cases: Sequence[Case], told: Sequence[Told], threshold:
             continue
         choices = {field: dict(one.choices[field]) for field in case.asked.labels}
         if isinstance(case.item, InjectionItem):
-            sure = 1.0 if fires(case.item.inputs.text) else choices["verdict"]["injected"]
-            choices = {"verdict": {"injected": sure, "clean": 1 - sure}}
+            choices = {"verdict": two(1.0 if fires(case.item.inputs.text) else choices["verdict"]["injected"])}
         odds.append(choices)
         said.append({field: decided(case, row, threshold) for field, row in choices.items()})
     return Column(name, said, odds, sum(one.seconds for one in told))
@@ -113,33 +112,38 @@ def fires(text: str) -> bool:
 
 
 def with_second(
-    name: str, cases: Sequence[Case], column: Column, second: Column, weigh: Callable[[str], float]
+    name: str, cases: Sequence[Case], column: Column, second: Column, weigh: Callable[[str], float], alarm: float
 ) -> Column:
-    """A model's column pooled with the second opinion's, `weigh` gives the second one's weight by field."""
+    """A model's column pooled with the second opinion's: `weigh` gives the second one's weight by field.
+
+    `alarm`: the probability from which on a text is called injected.
+    """
     said: list[Say] = []
     odds: list[Probabilities] = []
     for case, row, other in zip(cases, column.odds, second.odds, strict=True):
         steered = isinstance(case.item, InjectionItem)
         mixed = {f: pooled(p, other.get(f), weigh(STEERED if steered else f)) for f, p in row.items()}
         odds.append(mixed)
-        said.append(
-            {field: decided(case, p) for field, p in mixed.items()} or dict.fromkeys(case.asked.labels, ABSTAINED)
-        )
+        told = {field: decided(case, p, alarm) for field, p in mixed.items()}
+        said.append(told or dict.fromkeys(case.asked.labels, ABSTAINED))
     return Column(name, said, odds, column.seconds)
 
 
 def second_column(cases: Sequence[Case], second: SecondOpinion) -> Column:
     """The second opinion alone, where it has one."""
-    told = second.judge([text_of(case.asked) or "-" for case in cases])
+    texts = [text_of(case.asked) or "-" for case in cases]
+    told = second.judge(texts)
+    steered = [text for case, text in zip(cases, texts, strict=True) if isinstance(case.item, InjectionItem)]
+    suspicions = iter(second.suspicions(steered))
     said: list[Say] = []
     odds: list[Probabilities] = []
     for case, one in zip(cases, told, strict=True):
         if isinstance(case.item, InjectionItem):
-            known = {"verdict": one[STEERED]}
+            known = {"verdict": two(next(suspicions))}
         else:
             known = {name: one[name] for name in case.asked.labels if name in one and text_of(case.asked)}
         odds.append(known)
-        said.append({name: best(p) for name, p in known.items()})
+        said.append({name: decided(case, p, second.card.alarm_alone) for name, p in known.items()})
     return Column("second opinion", said, odds)
 
 

@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.scorecard_columns import STEERED, Case, fires
+from benchmarks.scorecard_columns import Case, fires
 from benchmarks.scorecard_rivals import Centroids, stance_by_words
 from benchmarks.scorecard_tables import figures
 from finllm.events import EventBus
-from finllm.graphs.evaluate import THRESHOLD, TaskName, evaluate_rows, pooled
+from finllm.graphs.evaluate import TaskName, evaluate_rows, pooled
 from finllm.graphs.labelled import Labelled
 from finllm.models.cards import Card
 from finllm.models.embedding import Embedder
-from finllm.models.second_opinion import SecondOpinion
+from finllm.models.second_opinion import INJECTION, SecondOpinion, two
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.filling import best
 from training.corpus.schema import InjectionItem, Item
 from training.items import Question, question
 
 EVALUATION = Path(__file__).resolve().parent.parent.parent / "shared" / "eval"
-CLEAN = {"injected": 0.0, "clean": 1.0}
+CLEAN = two(0.0)
 
 
 @dataclass
@@ -133,12 +133,11 @@ def injections_of(
                   .judged if rows else ())  # fmt: skip
         model[key] = [one.said == "injected" for one in judged]
         if second is not None and texts:
-            weight = second.card.weight_of(STEERED)
-            told = [one[STEERED] for one in second.judge(texts)]
+            weight, told = second.card.weight_of(INJECTION), second.suspicions(texts)
             ruled = [fires(text) for text in texts]
-            alone[key] = [rule or odds["injected"] >= THRESHOLD for rule, odds in zip(ruled, told, strict=True)]
-            mixed = [pooled(one.odds or CLEAN, odds, weight) for one, odds in zip(judged, told, strict=True)]
-            both[key] = [rule or odds["injected"] >= THRESHOLD for rule, odds in zip(ruled, mixed, strict=True)]
+            alone[key] = [rule or one >= second.card.alarm_alone for rule, one in zip(ruled, told, strict=True)]
+            mixed = [pooled(one.odds or CLEAN, two(other), weight) for one, other in zip(judged, told, strict=True)]
+            both[key] = [rule or odds["injected"] >= second.card.alarm for rule, odds in zip(ruled, mixed, strict=True)]
     found = [injection_row(f"rules, {name}", model)]
     if second is not None:
         found += [injection_row("rules, second opinion", alone), injection_row(f"rules, {name} + second", both)]

@@ -15,7 +15,7 @@ from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
 from finllm.graphs.desk import engine_config
 from finllm.models.cards import Card, adapter_for
-from finllm.models.ladder import Rung, ensure_rung
+from finllm.models.ladder import PRUNED, Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
 from finllm.scheduler import energy
@@ -26,8 +26,8 @@ from finllm.scheduler.calibration_probe import measure_rung
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
-LADDER = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
-"""The rungs that are calibrated unless others are asked for."""
+LADDER = ("F16", "Q8_0", "Q4_K_M", "Q4_0", PRUNED)
+"""The rungs that are calibrated unless others are asked for; the last where there is an adapter for it."""
 _BACKEND = "llama_cpp"
 
 OpenBackend = Callable[[ModelSource, Rung, Settings], AbstractContextManager[Backend]]
@@ -57,7 +57,7 @@ def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[
 def calibrate(
     settings: Settings,
     bus: EventBus,
-    precisions: Sequence[str] = LADDER,
+    precisions: Sequence[str] | None = None,
     *,
     force: bool = False,
     measure: Callable[[Rung, int], Speed] = lambda rung, threads: measure_rung(rung.path, threads),
@@ -70,7 +70,9 @@ def calibrate(
     Errors: InputError for a model or precision that cannot be used; BackendError where a measurement fails.
     """
     source = default_source(settings)
-    adapter, card = adapter_for(source, settings)
+    if precisions is None:
+        pruned, _card = adapter_for(source, settings, PRUNED)
+        precisions = [one for one in LADDER if one != PRUNED or (pruned is not None and pruned.layers is not None)]
     done: list[Calibrated] = []
     steps = len(AGENTS) + 1
     for at, precision in enumerate(precisions):
@@ -79,6 +81,7 @@ def calibrate(
             what = f"calibrating {precision}: {what}"
             bus.emit(Progress(what=what, done=at * steps + step, total=len(precisions) * steps))
 
+        adapter, card = adapter_for(source, settings, precision)
         rung = ensure_rung(source, precision, settings, adapter=adapter)
         with open_backend(source, rung, settings) as backend:
             key = _key(rung, backend, settings, card)

@@ -26,8 +26,7 @@ from finllm.memory.ledger import Ledger
 from finllm.memory.values import ValueFile
 from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
-from finllm.models.ladder import ensure_rung
-from finllm.models.lora import Adapter
+from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.account import Account
@@ -64,7 +63,9 @@ class Desk:
     weights: Mapping[str, Path] = field(default_factory=dict)
     """The weights file of each backend that has one, by the backend's name."""
     card: Card | None = None
-    """The card of the adapter that is in the weights of every backend."""
+    """The card of the adapter that is in the weights of every backend but those of the pruned rung."""
+    pruned: Card | None = None
+    """The card of the pruned rung's adapter, where a backend runs that."""
     second: SecondOpinion | None = None
     tenant: Account | None = None
     """The account that all runs spend from beside their own."""
@@ -118,6 +119,7 @@ class RunContext:
             values=None if desk.values is None else {a.role: desk.values.value(a.role, a.value, kind) for a in AGENTS},
             floor=self.request.floor,
             background=self.background,
+            pruned=desk.pruned,
         )
 
 
@@ -136,11 +138,27 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
         served = vllm_backends(settings, bus)
         for backend in served:
             closing.callback(backend.close)
-        adapter, card = adapter_for(default_source(settings), settings)
-        backends = [*llama_backends(settings, bus, process, adapter, runs), *served]
-        desk = assemble(settings, bus, ledger, backends, _usable(card, backends, bus), workers_for(runs, settings))
+        backends = [*llama_backends(settings, bus, process, runs), *served]
+        card, pruned = (_usable(one, backends, bus) for one in cards_of(settings))
+        desk = assemble(settings, bus, ledger, backends, card, pruned, workers=workers_for(runs, settings))
         with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
+
+
+def cards_of(settings: Settings) -> tuple[Card | None, Card | None]:
+    """The cards of the adapters in the local backends: that of the full depth, and that of the pruned rung if it runs.
+
+    Errors: InputError for a model or adapter that cannot be used.
+    """
+    source, precisions = default_source(settings), {precision for _tier, precision in local_tiers(settings)}
+    found = {precision: adapter_for(source, settings, precision)[1] for precision in sorted(precisions)}
+    pruned = found.pop(PRUNED, None)
+    return next(iter(found.values()), None), pruned
+
+
+def local_tiers(settings: Settings) -> tuple[tuple[Tier, str], ...]:
+    """The local backends: each one's tier and precision."""
+    return ("edge", settings.edge_precision), ("deep", settings.deep_precision)
 
 
 def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Card | None:
@@ -159,7 +177,7 @@ def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Ca
 
 def assemble(
     settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], card: Card | None = None,
-    workers: int = 1,
+    pruned: Card | None = None, *, workers: int = 1,
 ) -> Desk:  # fmt: skip
     """A desk from its parts; tests pass other backends. `workers`: engines behind each local backend."""
     embedder = Embedder()
@@ -175,26 +193,24 @@ def assemble(
     second = SecondOpinion(embedder)
     tenant = tenant_account(settings, ledger)
     values = ValueFile(settings.values_path)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, second, tenant,
+    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, pruned, second, tenant,
                 escalating(settings, backends), values)  # fmt: skip
 
 
-def llama_backends(
-    settings: Settings, bus: EventBus, process: EngineProcess, adapter: Adapter | None = None, runs: int = 1
-) -> list[LlamaCppBackend]:
-    """The edge and the deep backend of the default model, with an adapter merged into it or as it comes.
+def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
+    """The edge and the deep backend of the default model, with the adapter of the settings merged into it.
 
-    Both are derived from one file: deep is no deeper than that.
+    Both are derived from one file. Deep is deeper where the edge runs the pruned rung, and else of more bits only.
     """
     source = default_source(settings)
-    model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
 
     def progress(what: str, done: int, total: int) -> None:
         bus.emit(Progress(what=what, done=done, total=total))
 
     backends: list[LlamaCppBackend] = []
-    tiers: tuple[tuple[Tier, str], ...] = (("edge", settings.edge_precision), ("deep", settings.deep_precision))
-    for tier, precision in tiers:
+    for tier, precision in local_tiers(settings):
+        adapter, _card = adapter_for(source, settings, precision)
+        model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
         rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
         name = backend_name(tier, model, precision)
         offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
@@ -266,4 +282,4 @@ def adhoc_caller(desk: Desk, name: str) -> Caller:
     """A caller outside any run, without a budget; its calls are on record under `name`."""
     account = Account(Budget(), time.monotonic, above=desk.tenant)
     return Caller(desk.broker, account, desk.bus, name, name, desk.settings.seed, desk.settings.call_timeout,
-                  desk.card, desk.settings.tenant)  # fmt: skip
+                  desk.card, desk.settings.tenant, pruned=desk.pruned)  # fmt: skip

@@ -94,8 +94,9 @@ def _standing(uses: Iterable[Use]) -> dict[str, dict[str, str]]:
         for one in stood.weights
         for name in ("name", "precision", "weights_sha256", "build", "context")
     }
-    if stood.card is not None:
-        weights[f"calibration of {stood.card.name}"] = stood.card.calibration_sha256
+    for card in (stood.card, stood.pruned):
+        if card is not None:
+            weights[f"calibration of {card.name}"] = card.calibration_sha256
     return {"prompts": stood.prompts, "data": stood.data, "weights": weights}
 
 

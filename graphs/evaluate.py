@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +29,7 @@ from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.models.second_opinion import Probabilities, SecondOpinion, log_pool
+from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, log_pool, two
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.calibration import Quality
 from finllm.scheduler.filling import best
@@ -107,12 +107,13 @@ def open_model(settings: Settings, bus: EventBus, precision: str | None = None) 
     Errors: InputError for a model, adapter or precision that cannot be used.
     """
     source = default_source(settings)
-    adapter, card = adapter_for(source, settings)
+    precision = precision or settings.edge_precision
+    adapter, card = adapter_for(source, settings, precision)
 
     def progress(what: str, done: int, total: int) -> None:
         bus.emit(Progress(what=what, done=done, total=total))
 
-    rung = ensure_rung(source, precision or settings.edge_precision, settings, progress, adapter=adapter)
+    rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
     with open_llama(source, rung, settings) as backend:
         yield Opened(source.name if adapter is None else f"{source.name}+{adapter.path.stem}", backend, card)
 
@@ -146,9 +147,10 @@ def evaluate_rows(
 ) -> Evaluated:  # fmt: skip
     """As `evaluate`, on rows at hand."""
     weigh = second.card.weight_of if second is not None else _unheard
-    threshold = THRESHOLD  # a card's was fitted on the model's probabilities alone
-    if card is not None and second is None:
-        threshold = card.thresholds.get(STEERED, THRESHOLD)
+    if second is not None:
+        threshold = second.card.alarm
+    else:
+        threshold = THRESHOLD if card is None else card.thresholds.get(STEERED, THRESHOLD)
     judged: list[Judged] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -160,7 +162,7 @@ def evaluate_rows(
 
         put = [_put(task, row) for row in chunk]
         told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
-        opinions = second.judge([_shown(task, row.text) for row in chunk]) if second is not None else [{}] * len(chunk)
+        opinions = _opinions(task, [row.text for row in chunk], second)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):
             judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold)
@@ -170,6 +172,15 @@ def evaluate_rows(
         raise BackendError(f"{backend.offer.name!r} answered nothing", fix="check the model: 'finllm doctor'")
     scores = score([one.expected for one in judged], [one.said for one in judged])
     return Evaluated(scores, tuple(judged), asked, seconds)
+
+
+def _opinions(task: TaskName, texts: Sequence[str], second: SecondOpinion | None) -> Sequence[Probabilities]:
+    """What the second opinion says of each text, none where there is none."""
+    if second is None:
+        return [{}] * len(texts)
+    if task is TaskName.injection:
+        return [{INJECTION: two(one)} for one in second.suspicions(texts)]
+    return second.judge([text[:LONGEST_NARRATIVE] for text in texts])
 
 
 def _unheard(field: str) -> float:
@@ -238,10 +249,6 @@ def parts_of(text: str) -> tuple[str, str, tuple[str, ...]]:
     return reading or NOT_STATED, market or NOT_STATED, (notes,) if notes else ()
 
 
-def _shown(task: TaskName, text: str) -> str:
-    return text[:LONGEST_NARRATIVE] if task is not TaskName.injection else text
-
-
 def _judge(
     task: TaskName,
     row: Labelled,
@@ -252,7 +259,7 @@ def _judge(
 ) -> list[Judged]:
     """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
     if told is None:
-        return [Judged(row.line, "label", row.right["label"], "injected", {"injected": 1.0, "clean": 0.0})]
+        return [Judged(row.line, "label", row.right["label"], "injected", two(1.0))]
     if told.failure is not None:
         return [Judged(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
     if task is TaskName.direction:
@@ -266,8 +273,7 @@ def _judge(
             )
         return found
     if task is TaskName.injection:
-        sure = told.choices["verdict"]["injected"]
-        odds = pooled({"injected": sure, "clean": 1 - sure}, opinion.get("injection"), weigh("injection"))
+        odds = pooled(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
         said = "injected" if odds["injected"] >= threshold else "clean"
         return [Judged(row.line, "label", row.right["label"], said, odds)]
     field = "stance" if task is TaskName.stance else "verdict"

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 
 from finllm.agents.sanity_checker import COUNTED
-from finllm.errors import InputError
+from finllm.errors import BackendError, InputError
 from finllm.events import Noted
 from finllm.graphs.desk import RunContext
 from finllm.graphs.second import second_opinion
@@ -67,14 +67,14 @@ def _intake(run: RunContext) -> Row:
 def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
     """The narrative's sources, sanitised, each with its evidence row, its words per factor and the checks' verdict."""
     as_of = run.request.as_of
-    rows = [_source(source, as_of, table) for source in run.request.scenario.sources]
+    rows = [_source(source, run, table) for source in run.request.scenario.sources]
     kept = [row for row in rows if row["left_out"] is None]
     found = check_provenance(
         [row["id"] for row in kept],
         [row["publisher"] for row in kept],
         [row["says"] for row in kept],
         run.desk.embedder.embed([row["text"] for row in kept]),
-        [sum("injection" in removed for removed in row["removed"]) for row in kept],
+        [sum(removed.startswith("injection:") for removed in row["removed"]) for row in kept],
     )
     for row in kept:
         check = found[row["id"]]
@@ -96,15 +96,22 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
     return rows
 
 
-def _source(source: SourceText, as_of: dt.date, table: EvidenceTable) -> Row:
-    clean = sanitise(source, as_of)
+def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
+    clean = sanitise(source, run.request.as_of)
+    text, steering = clean.text, _instructions(clean.text, run)
+    for part in steering:
+        text = text.replace(part, " ", 1)
+    text = text.strip()
     row: Row = {
         "id": source.id,
         "publisher": source.publisher,
         "published_at": source.published_at.isoformat(),
-        "text": clean.text,
-        "removed": [f"{cut.kind}: {cut.excerpt}" for cut in clean.removed],
-        "left_out": clean.refused or (None if clean.text.strip() else "nothing is left of its text"),
+        "text": text,
+        "removed": [
+            *(f"{cut.kind}: {cut.excerpt}" for cut in clean.removed),
+            *(f"suspected: {part[:EXCERPT]}" for part in steering),
+        ],
+        "left_out": clean.refused or (None if text else "nothing is left of its text"),
         "says": {},
         "verdict": "refused" if clean.refused else "credible",
         "provenance": [],
@@ -112,18 +119,31 @@ def _source(source: SourceText, as_of: dt.date, table: EvidenceTable) -> Row:
     }
     if row["left_out"] is not None:
         return row
-    mentions = read_factors(clean.text)
+    mentions = read_factors(text)
     row["says"] = {factor: balance(found) for factor, found in mentions.items() if found}
     row["evidence"] = table.add(
-        clean.text[:EXCERPT],
+        text[:EXCERPT],
         "text",
         entity=f"source {source.id}",
         what=f"published by {source.publisher}",
         period=source.published_at.date().isoformat(),
-        as_of=as_of,
+        as_of=run.request.as_of,
         source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
     )
     return row
+
+
+def _instructions(text: str, run: RunContext) -> list[str]:
+    """What the second opinion takes for instructions to a machine where the rules saw none; nothing without it.
+
+    It is cut and on record, and changes no verdict: one clean text in a hundred has such a sentence, too.
+    """
+    if run.desk.second is None or not text:
+        return []
+    try:
+        return run.desk.second.instructions(text)
+    except BackendError:
+        return []  # `second_opinion` says so, once
 
 
 def _precedents(run: RunContext, table: EvidenceTable) -> list[Row]:

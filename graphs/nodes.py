@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finllm.graphs.calibrated_here import calibrated_here
-from finllm.graphs.desk import backend_name
+from finllm.graphs.desk import backend_name, local_tiers
 from finllm.models.cards import adapter_for
 from finllm.models.ladder import derived_rungs
 from finllm.models.registry import default_source
@@ -17,14 +17,14 @@ from finllm.settings import Settings
 def configured(settings: Settings) -> list[dict[str, Any]]:
     """A row for each backend of the settings. Errors: InputError for a model that cannot be used."""
     source = default_source(settings)
-    adapter, _ = adapter_for(source, settings)
-    model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
     rungs = derived_rungs(source.sha256, settings)
     rows: list[dict[str, Any]] = []
-    for tier, precision in (("edge", settings.edge_precision), ("deep", settings.deep_precision)):
+    for tier, precision in local_tiers(settings):
+        adapter, _ = adapter_for(source, settings, precision)
+        model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
         digest = None if adapter is None else adapter.sha256
         rung = next((one for one in rungs if (one.precision, one.adapter_sha256) == (precision, digest)), None)
-        offer = Offer(backend_name(tier, model, precision), tier, precision, rung.sha256 if rung else "",  # type: ignore[arg-type]
+        offer = Offer(backend_name(tier, model, precision), tier, precision, rung.sha256 if rung else "",
                       llama_build(), settings.context)  # fmt: skip
         found = calibrated_here(settings, offer)
         rows.append({

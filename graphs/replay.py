@@ -194,7 +194,7 @@ async def _run(
     settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
     table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
-                    escalating=frozenset(standing.escalate))  # fmt: skip
+                    pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
     market = MarketStore([file.unchanged() for file in request.prices])
     run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
     start: Any = {"opinions": []}

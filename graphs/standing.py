@@ -61,6 +61,7 @@ class Standing(BaseModel):
     precision: str
     escalate: tuple[str, ...] = ()
     card: Card | None = None
+    pruned: Card | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> S
         precision=desk.settings.deep_precision,
         escalate=tuple(sorted(desk.escalating)),
         card=desk.card,
+        pruned=desk.pruned,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import InputError
+from finllm.models.ladder import PRUNED
 from finllm.models.lora import Adapter, open_adapter
 from finllm.models.source import ModelSource
 from finllm.settings import Settings
@@ -34,7 +35,7 @@ class Card(BaseModel):
     """What a card says that a run needs; the rest of it is for people.
 
     `prompts`: the version of each role's prompt that the adapter was trained on. `calibration` and `thresholds` (of a
-    conformal set at 10 % error) by `role.field`.
+    conformal set at 10 % error) by `role.field`. `layers`: those of the base that are kept, None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -45,6 +46,7 @@ class Card(BaseModel):
     prompts: dict[str, str]
     calibration: dict[str, FieldCalibration]
     thresholds: dict[str, float] = {}
+    layers: tuple[int, ...] | None = None
 
     @property
     def calibration_sha256(self) -> str:
@@ -68,17 +70,19 @@ class Card(BaseModel):
         return {name.removeprefix(begins): of for name, of in table.items() if name.startswith(begins)}
 
 
-def adapter_for(source: ModelSource, settings: Settings) -> tuple[Adapter | None, Card | None]:
-    """The adapter that the settings merge into a model, if any, with its card if it has one.
+def adapter_for(source: ModelSource, settings: Settings, precision: str) -> tuple[Adapter | None, Card | None]:
+    """The adapter that the settings merge into a model at a precision, if any, with its card if it has one.
 
-    `auto` takes the shipped one that was trained for these weights, if any. Errors: InputError for a file that is no
+    `auto` takes the shipped one that was trained for these weights, if any: that of fewer layers for the pruned rung,
+    the other for all others. Errors: InputError for a file that is no
     adapter, a card that cannot be read, or one that tells of another file or another model.
     """
     if settings.adapter == NONE:
         return None, None
     if settings.adapter == AUTO:
         for path in sorted(SHIPPED.glob("*.json")):
-            if _read(path).base_sha256 == source.sha256:
+            card = _read(path)
+            if card.base_sha256 == source.sha256 and (card.layers is not None) == (precision == PRUNED):
                 return _opened(path.with_suffix(".gguf"), source, settings)
         return None, None
     return _opened(Path(settings.adapter), source, settings)
@@ -92,6 +96,12 @@ def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapte
     if not beside.is_file():
         return adapter, None
     card = _read(beside)
+    if card.layers != adapter.layers:
+        told, kept = (layers or "all" for layers in (card.layers, adapter.layers))
+        raise InputError(
+            f"the card {str(beside)!r} tells of layers {told}, its adapter keeps {kept}",
+            fix="set FINLLM_ADAPTER to an adapter with its own card, or to none",
+        )
     for what, told, found in (
         ("file", card.adapter_sha256, adapter.sha256),
         ("model", card.base_sha256, source.sha256),

@@ -19,12 +19,15 @@ from finllm.models.lora import Adapter, merge_adapter
 from finllm.models.source import ModelSource
 from finllm.settings import Settings
 
+PRUNED = "pruned"
+"""The rung of fewer layers, at Q4_0: its adapter says which are kept, and was trained on what is left."""
 PRECISIONS: dict[str, str] = {
     "BF16": "LLAMA_FTYPE_MOSTLY_BF16",
     "F16": "LLAMA_FTYPE_MOSTLY_F16",
     "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
     "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
     "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    PRUNED: "LLAMA_FTYPE_MOSTLY_Q4_0",
 }
 """Precisions that can be derived, best first, with llama.cpp's name of the file type."""
 
@@ -78,11 +81,21 @@ def ensure_rung(
     already there is re-used when its size and modification time are those of its manifest; `verify` reads the whole
     file and compares its digest too. One that does not match is derived again.
 
-    Errors: InputError for an unknown precision, a source that llama.cpp cannot read whole, an adapter made for another
-    model, or a folder that cannot be written; BackendError where the disk is full.
+    Errors: InputError for an unknown precision, `PRUNED` without an adapter of fewer layers or another rung with one,
+    a source that llama.cpp cannot read whole, an adapter made for another model, or a folder that cannot be written;
+    BackendError where the disk is full.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", fix=f"use one of {', '.join(PRECISIONS)}")
+    if (precision == PRUNED) != (adapter is not None and adapter.layers is not None):
+        why = f"there is no adapter of fewer layers for {source.name}"
+        if adapter is not None:
+            why = f"{str(adapter.path)!r} is an adapter of {'all' if adapter.layers is None else 'fewer'} layers"
+        raise InputError(
+            f"no rung {precision!r}: {why}",
+            fix=f"give {PRUNED!r}, and no other rung, an adapter of fewer layers; FINLLM_ADAPTER=auto has one for the "
+            "embedded model",
+        )
     wanted = _Wanted(source, precision, adapter)
     folder = wanted.folder(settings)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,24 @@ from finllm.settings import Settings
 
 ADAPTER_KEY = "finllm.adapter.sha256"
 """Metadata of a merged file: the digest of the adapter that is in it."""
+LAYERS_KEY = "finllm.adapter.layers"
+"""Metadata of an adapter for a pruned model: which layers of the base it keeps, in order."""
 _SUFFIXES = (".lora_a", ".lora_b")
 _EMBEDDING = "token_embd.weight"
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_FIT = "use the adapter with the model that it was trained for"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A GGUF file of low-rank changes to the weights of one model."""
+    """A GGUF file of low-rank changes to the weights of one model.
+
+    `layers`: those of the base that the adapted model keeps, where it is a pruned one; else None.
+    """
 
     path: Path
     sha256: str
+    layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,13 @@ def open_adapter(path: Path, settings: Settings) -> Adapter:
     path = path.expanduser().absolute()
     check_gguf(path)
     read_changes(path)
-    return Adapter(path, cached_digest(path, settings))
+    return Adapter(path, cached_digest(path, settings), layers_of(open_gguf(path)))
+
+
+def layers_of(reader: Any) -> tuple[int, ...] | None:
+    """The layers that an adapter keeps of its base, as its metadata say; None where it keeps all."""
+    kept = value_of(reader, LAYERS_KEY)
+    return None if kept is None else tuple(int(layer) for layer in kept)
 
 
 def read_changes(path: Path) -> dict[str, Change]:
@@ -76,37 +91,60 @@ def read_changes(path: Path) -> dict[str, Change]:
 def merge_adapter(weights: Path, adapter: Adapter, out: Path) -> None:
     """Write `weights` with the adapter's changes to `out`: changed tensors become F32, all else is copied as it is.
 
+    An adapter of a pruned model keeps its `layers` only, numbered anew in their order.
     Errors: InputError for a corrupt file, or an adapter that does not fit the weights.
     """
     import gguf
 
     changes = read_changes(adapter.path)
     reader = open_gguf(weights)
-    _check_fit(reader, changes, weights, adapter)
+    kept = _kept(reader, adapter, weights)
+    _check_fit(kept, changes, weights, adapter)
     writer = gguf.GGUFWriter(out, text_of(reader, "general.architecture"), endianess=reader.endianess)
     try:
-        _copy_metadata(reader, writer)
+        _copy_metadata(reader, writer, adapter.layers)
         writer.add_string(ADAPTER_KEY, adapter.sha256)
-        for tensor in reader.tensors:
-            if tensor.name in changes:
+        for name, tensor in kept.items():
+            if name in changes:
                 shape = tuple(int(n) for n in reversed(tensor.shape.tolist()))
-                writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
+                writer.add_tensor_info(name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
             else:
                 data = tensor.data
-                writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, tensor.tensor_type)
+                writer.add_tensor_info(name, data.shape, data.dtype, data.nbytes, tensor.tensor_type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in reader.tensors:
-            change = changes.get(tensor.name)
+        for name, tensor in kept.items():
+            change = changes.get(name)
             writer.write_tensor_data(tensor.data if change is None else _dequantised(tensor) + change.delta())
     finally:
         writer.close()
 
 
-def _check_fit(reader: Any, changes: Mapping[str, Change], weights: Path, adapter: Adapter) -> None:
-    shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape.tolist())) for tensor in reader.tensors}
-    fix = "use the adapter with the model that it was trained for"
+def _kept(reader: Any, adapter: Adapter, weights: Path) -> dict[str, Any]:
+    """The tensors that stay, by the names that they then have."""
+    if adapter.layers is None:
+        return {tensor.name: tensor for tensor in reader.tensors}
+    there = {int(match[1]) for tensor in reader.tensors if (match := _BLOCK.match(tensor.name))}
+    if list(adapter.layers) != sorted(set(adapter.layers)) or not set(adapter.layers) <= there:
+        raise InputError(
+            f"the adapter {str(adapter.path)!r} does not fit {str(weights)!r}: it keeps layers {list(adapter.layers)}, "
+            f"of which there are {len(there)}",
+            fix=_FIT,
+        )
+    at = {old: new for new, old in enumerate(adapter.layers)}
+    kept = {}
+    for tensor in reader.tensors:
+        match = _BLOCK.match(tensor.name)
+        if match is None:
+            kept[tensor.name] = tensor
+        elif int(match[1]) in at:
+            kept[f"blk.{at[int(match[1])]}.{match[2]}"] = tensor
+    return kept
+
+
+def _check_fit(kept: Mapping[str, Any], changes: Mapping[str, Change], weights: Path, adapter: Adapter) -> None:
+    shapes = {name: tuple(int(n) for n in reversed(tensor.shape.tolist())) for name, tensor in kept.items()}
     for name, change in changes.items():
         wanted = (change.b.shape[0], change.a.shape[1])
         if name == _EMBEDDING:
@@ -119,7 +157,7 @@ def _check_fit(reader: Any, changes: Mapping[str, Change], weights: Path, adapte
             raise InputError(
                 f"the adapter {str(adapter.path)!r} does not fit {str(weights)!r}: it changes {name!r} of shape "
                 f"{wanted}, which {is_now}",
-                fix=fix,
+                fix=_FIT,
             )
 
 
@@ -130,12 +168,16 @@ def _change(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], alpha: float
     return Change(a, b, alpha / rank if alpha else 1.0)  # llama.cpp: without an alpha, the scale is 1
 
 
-def _copy_metadata(reader: Any, writer: Any) -> None:
+def _copy_metadata(reader: Any, writer: Any, layers: tuple[int, ...] | None) -> None:
     import gguf
 
+    depth = gguf.Keys.LLM.BLOCK_COUNT.format(arch=text_of(reader, "general.architecture"))
     for field in reader.fields.values():
         if field.name == gguf.Keys.General.ARCHITECTURE or field.name.startswith("GGUF."):
             continue  # the writer writes these itself
+        if layers is not None and field.name == depth:
+            writer.add_uint32(depth, len(layers))
+            continue
         inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from finllm.models.files import sha256_of_file
 
 HEADS = Path(__file__).resolve().parent / "heads"
 NAME = "second-opinion"
+INJECTION = "injection"
+"""The field that tells whether a text holds an instruction to a machine; it is of the text itself."""
 LONGEST = 160
 """Tokens of a text that are read."""
 SCALE = 8.0
@@ -32,7 +36,10 @@ LORA_SCALE = 2.0
 EQUAL = 0.5
 LEAST = 1e-6
 """Probabilities below this count as this much in a pool, so that none can veto."""
+SHORTEST = 3
+"""Words of a sentence that is also judged by itself."""
 _BATCH = 32
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*\s+|\n+")
 _FIX = "run 'pip install --force-reinstall finllm'"
 
 Probabilities = dict[str, dict[str, float]]
@@ -42,6 +49,9 @@ Probabilities = dict[str, dict[str, float]]
 class Card(BaseModel):
     """What the head is: `fields` with their values in order, and `temperatures` that their logits are divided by.
 
+    `alarm`: the probability of an instruction in a text, pooled with the language model's, from which on the text is
+    called injected, and `alarm_alone` that of this opinion without one; both fitted on validation to one false alarm in
+    a hundred clean texts.
     `pool`: by field, the weight of this opinion beside the language model's (0: not heard), fitted on validation; a
     field without one has `EQUAL`.
     `scores`: figures by name, as its training measured them. `sha256` is of the weights, `embedding_sha256` and
@@ -57,6 +67,8 @@ class Card(BaseModel):
     seed: int
     fields: dict[str, tuple[str, ...]]
     temperatures: dict[str, float]
+    alarm: float = Field(default=0.5, ge=0, le=1)
+    alarm_alone: float = Field(default=0.5, ge=0, le=1)
     pool: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, float]
     data: str
@@ -120,6 +132,24 @@ class SecondOpinion:
             found.append(told)
         return found
 
+    def suspicions(self, texts: Sequence[str]) -> list[float]:
+        """How probably each text holds an instruction to a machine: that of the text or of its worst sentence.
+
+        One line among many is lost in their mean; read by itself it is not. Errors: BackendError as `judge`.
+        """
+        shown = [[text, *sentences(text)] for text in texts]
+        told = self.judge([one for of in shown for one in of])
+        ends = np.cumsum([0, *map(len, shown)])
+        return [max(one[INJECTION]["injected"] for one in told[start:end]) for start, end in pairwise(map(int, ends))]
+
+    def instructions(self, text: str) -> list[str]:
+        """The sentences of a text (itself, where it is one) that read as instructions to a machine: those at which
+        this opinion alone raises an alarm. Errors: BackendError as `judge`.
+        """
+        shown = sentences(text) or [text]
+        told = self.judge(shown)
+        return [one for one, of in zip(shown, told, strict=True) if of[INJECTION]["injected"] >= self.card.alarm_alone]
+
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Uncalibrated logits: ndarray of shape (n_texts, n_values of all fields)."""
         import torch
@@ -136,6 +166,17 @@ class SecondOpinion:
                 hidden = encoder(**batch).last_hidden_state  # (n, T, 384)
                 out[rows] = (pooled(hidden, batch["attention_mask"]) @ weight.T + bias).double().numpy()
         return out
+
+
+def two(suspicion: float) -> dict[str, float]:
+    """A probability of an instruction as those of the field's two values."""
+    return {"injected": suspicion, "clean": 1 - suspicion}
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text that has several, those of a word or two left out."""
+    found = [one.strip() for one in _SENTENCE_END.split(text) if one.strip()]
+    return [one for one in found if len(one.split()) >= SHORTEST] if len(found) > 1 else []
 
 
 def pooled(hidden: Any, mask: Any) -> Any:

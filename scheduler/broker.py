@@ -277,8 +277,9 @@ class Broker:
             self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node))
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
             watch = _Watch(self, task, offer, account, hold)
-            request = Request(task.prompt, task.template, task.priors, task.seed, hold.tokens(offer.tier),
-                              rank=task.value, background=task.background, within=wait, meter=watch.meter)  # fmt: skip
+            priors = task.priors_of(offer.precision)
+            request = Request(task.prompt, task.template, priors, task.seed, hold.tokens(offer.tier), rank=task.value,
+                              background=task.background, within=wait, meter=watch.meter)  # fmt: skip
             last = hold.tokens(offer.tier) == account.tokens_left("edge") < float("inf")
             try:
                 with watch.scope:
@@ -365,7 +366,9 @@ def task_digest(task: Task) -> str:
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:
     """What a call's key is made of: the task's content, and the weights that answer it."""
-    return {**task.content(), "weights_sha256": offer.weights_sha256, "precision": offer.precision}
+    content = task.content() | {"priors": task.priors_of(offer.precision)}
+    content.pop("priors_at", None)
+    return {**content, "weights_sha256": offer.weights_sha256, "precision": offer.precision}
 
 
 def _not_done(task: Task) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from finllm.scheduler.budget import Budget
 from finllm.scheduler.template import Template, Write
 
 Tier = Literal["edge", "deep"]
+Priors = Mapping[str, Mapping[str, float]]
+"""By field the probability of each value that a prompt without content gives."""
 
-PRECISIONS: tuple[str, ...] = ("Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q8_0", "F16", "BF16", "F32")
-"""From coarse to fine. The order decides whether a backend meets a task's floor."""
+PRECISIONS: tuple[str, ...] = ("pruned", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q8_0", "F16", "BF16", "F32")
+"""From coarse to fine; `pruned` is Q4_0 on fewer layers. The order decides whether a backend meets a task's floor."""
 
 
 def meets_floor(precision: str, floor: str) -> bool:
@@ -40,6 +42,7 @@ class Task:
 
     `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
     expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
+    `priors_at`: those of a precision that has its own, by precision.
     `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's. `why`:
     what led to this task, for its placement's record.
     """
@@ -54,10 +57,15 @@ class Task:
     seed: int
     value: float = 1.0
     tenant: str = "default"
-    priors: Mapping[str, Mapping[str, float]] | None = None
+    priors: Priors | None = None
     background: bool = False
     budget: Budget | None = None
     why: str | None = None
+    priors_at: Mapping[str, Priors] = field(default_factory=dict[str, Priors])
+
+    def priors_of(self, precision: str) -> Priors | None:
+        """What the scores of a backend of this precision are divided by."""
+        return self.priors_at.get(precision, self.priors)
 
     def content(self) -> dict[str, Any]:
         """Everything that may change the answer, as JSON-able data; who asked and how urgently is not part of it."""
@@ -66,6 +74,7 @@ class Task:
             "template": [{"step": type(step).__name__, **asdict(step)} for step in self.template],
             "priors": self.priors,
             "seed": self.seed,
+            **({"priors_at": self.priors_at} if self.priors_at else {}),
         }
 
     def most_tokens(self) -> int:

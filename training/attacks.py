@@ -60,9 +60,14 @@ def suspicion(answer: Answer, scaling: Scaling) -> float:
 
 def threshold(of: Sequence[Answer], scaling: Scaling, alarms: float = ALARMS) -> float:
     """The probability of `injected` that at most `alarms` of the clean texts reach, counted as if one more did."""
-    clean = np.sort([suspicion(a, scaling) for a in of if VALUE not in a.right])[::-1]
-    allowed = int(alarms * (len(clean) + 1)) - 1
-    return float(min(1.0, clean[max(allowed, 0)] + 1e-4)) if len(clean) else 1.0
+    return least([suspicion(a, scaling) for a in of if VALUE not in a.right], alarms)
+
+
+def least(clean: Sequence[float], alarms: float = ALARMS) -> float:
+    """The least probability that at most `alarms` of the clean texts reach, counted as if one more did."""
+    ordered = np.sort(clean)[::-1]
+    allowed = int(alarms * (len(ordered) + 1)) - 1
+    return float(min(1.0, ordered[max(allowed, 0)] + 1e-4)) if len(ordered) else 1.0
 
 
 def found(

@@ -17,7 +17,7 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
 from finllm.models.cards import Card
 from finllm.models.files import sha256_of_file, write_atomically
-from finllm.models.ladder import ensure_rung
+from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import open_adapter
 from finllm.settings import load_settings
 from training import attacks, forward
@@ -25,13 +25,12 @@ from training.calibrate import AS_SCORED, Scaling, calibrate, calibrated, calibr
 from training.data import Data
 from training.export import export
 from training.items import TRAINED, Question
-from training.model import read_weights
+from training.model import read_weights, shallower
 from training.packing import pooled
 from training.score import RUNGS, Answer, Kept, answers, fomc, summary
 from training.train import CONFIG, STATE, Config, config_of
 
 NAME = "smollm2-135m-analyst"
-CALIBRATED_AT = "Q4_0"
 STEERED = f"{attacks.SANITY_CHECKER.role}.{attacks.FIELD}"
 FIELDS_SCORED = ("validation", "test", "fomc")
 """Sets on which each field has its figures; the others are for attacks only."""
@@ -49,15 +48,28 @@ def export_run(run: Path, data: Data, out: Path) -> tuple[Config, int]:
     """Write the adapter of a training run to `out`; its settings and steps."""
     config = config_of(json.loads((run / CONFIG).read_text(encoding="utf-8")))
     state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    export(state["model"], read_weights(data.weights)[0], config.alpha, NAME, out)
+    shape, tensors = read_weights(data.weights)
+    if config.layers:
+        shape, _tensors = shallower(shape, tensors, config.layers)
+    export(state["model"], shape, config.alpha, out.stem, out, config.layers)
     return config, int(state["step"])
 
 
-def sets_of(data: Data, fed: Path | None, planted: Path | None) -> dict[str, Sequence[Question]]:
-    """What is scored, by name. `fed`: labelled sentences (CSV); `planted`: attacks of others (JSON); both unseen."""
+def calibrated_at(config: Config) -> str:
+    """The rung at which probabilities are calibrated: the edge's."""
+    return PRUNED if config.layers else "Q4_0"
+
+
+def sets_of(data: Data, fed: Path | None, planted: Path | None, *, sources: bool) -> dict[str, Sequence[Question]]:
+    """What is scored, by name. `fed`: labelled sentences (CSV); `planted`: attacks of others (JSON); both unseen.
+
+    `sources`: also each text by itself before the sanity-checker, from which the threshold for an attack is taken.
+    """
     sets: dict[str, Sequence[Question]] = {"validation": data.questions("validation"), "test": data.questions("test")}
     if fed is not None:
         sets["fomc"] = fomc(fed)
+    if not sources:
+        return sets
     sets["sources-validation"] = attacks.clean_and_steering(data.corpus.items["validation"])
     sets["sources-test"] = attacks.clean_and_steering(data.corpus.items["test"])
     if planted is not None:
@@ -70,7 +82,7 @@ def score(
 ) -> Scored | None:
     """Answers by rung and set; kept in the run's folder, so that None (`until` said stop) can be gone on with.
 
-    `by`: the engine, or torch, which is much quicker on a GPU. Sources are judged at the rung of calibration only.
+    `by`: the engine, or torch, which is much quicker on a GPU. Sources are judged at the first rung only.
     """
     settings = load_settings().settings
     scored: Scored = {}
@@ -78,7 +90,7 @@ def score(
         file = ensure_rung(data.source, rung, settings, adapter=open_adapter(adapter, settings)).path
         of = scored[rung] = {}
         for name, questions in sets.items():
-            if rung != CALIBRATED_AT and name not in FIELDS_SCORED:
+            if rung != rungs[0] and name not in FIELDS_SCORED:
                 continue
             kept = Kept(run / "answers", f"{name}-{rung}-{by}", questions)
             found = (
@@ -93,16 +105,17 @@ def score(
 
 
 def card(data: Data, path: Path, config: Config, steps: int, scored: Scored, sets: Sets) -> dict[str, Any]:
-    """The card as JSON, with the figures as an agent will see them: calibrated at Q4_0 on validation."""
-    fitted_on = scored[CALIBRATED_AT]
+    """The card as JSON, with the figures as an agent will see them: calibrated on validation, at the edge's rung."""
+    fitted_on = scored[calibrated_at(config)]
     tables = calibrate(fitted_on["validation"], fitted_on["test"])
     scalings, thresholds = _by_field(tables)
     steered = tables[STEERED]["scaling"]
     assert isinstance(steered, Scaling)
-    at = attacks.threshold(fitted_on["sources-validation"], steered)
-    thresholds[f"{STEERED}={attacks.VALUE}"] = round(at, 4)
+    at = attacks.threshold(fitted_on.get("sources-validation", ()), steered)
+    if "sources-validation" in fitted_on:
+        thresholds[f"{STEERED}={attacks.VALUE}"] = round(at, 4)
     return {
-        "name": NAME,
+        "name": path.stem,
         "base_sha256": data.source.sha256,
         "adapter_sha256": sha256_of_file(path),
         "corpus_digest": data.corpus.digest(),
@@ -126,6 +139,7 @@ def card(data: Data, path: Path, config: Config, steps: int, scored: Scored, set
         "calibration": scalings,
         "thresholds": thresholds,
         "limits": list(LIMITS),
+        **({"layers": list(config.layers)} if config.layers else {}),
     }  # fmt: skip
 
 
@@ -161,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the folder of a finished training")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "adapters")
-    parser.add_argument("--rungs", nargs="+", default=list(RUNGS), choices=RUNGS)
+    parser.add_argument("--rungs", nargs="+", default=list(RUNGS), choices=RUNGS, help="of a run of all layers")
+    parser.add_argument("--no-sources", action="store_true", help="take no threshold for attacks")
     parser.add_argument("--fomc", type=Path, help="the CSV file of labelled sentences, for evaluation")
     parser.add_argument("--planted", type=Path, help="the JSON file of others' attacks, for evaluation")
     parser.add_argument("--by", choices=["engine", "torch"], default="engine", help="what scores; see training.forward")
@@ -169,11 +184,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     started = time.monotonic()
     data = Data()
-    path: Path = args.out / f"{NAME}.gguf"
+    pruned = bool(config_of(json.loads((args.run / CONFIG).read_text(encoding="utf-8"))).layers)
+    path: Path = args.out / f"{NAME}{'-pruned' if pruned else ''}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
     config, steps = export_run(args.run, data, path)
-    sets = sets_of(data, args.fomc, args.planted)
-    rungs = sorted({*args.rungs, CALIBRATED_AT}, key=lambda rung: (rung != CALIBRATED_AT, RUNGS.index(rung)))
+    sets = sets_of(data, args.fomc, args.planted, sources=not args.no_sources)
+    first = calibrated_at(config)
+    rungs = [first, *(rung for rung in RUNGS if rung in args.rungs and rung != first and not pruned)]
     scored = score(data, path, args.run, rungs, sets, args.by, lambda: time.monotonic() - started > 60 * args.minutes)
     if scored is None:
         sys.exit("not all is scored yet: call again to go on")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from finllm.models.lora import LAYERS_KEY, read_changes
 from finllm.models.peft import permuted
-from training.model import GROUPS, Shape
+from training.model import GROUPS, Shape, halved
 
 
 def pairs(
@@ -26,8 +29,24 @@ def pairs(
     return found
 
 
-def export(changes: dict[str, Tensor], shape: Shape, alpha: float, name: str, out: Path) -> Path:
-    """Write the file; returns `out`, which appears whole or not at all."""
+def changes_in(path: Path, shape: Shape, layers: Sequence[int]) -> dict[str, Tensor]:
+    """The changes of an adapter of all layers, of these only and numbered anew: the inverse of `export`."""
+    found = read_changes(path)
+    changes: dict[str, Tensor] = {}
+    for new, old in enumerate(layers):
+        for name in (name for group in GROUPS.values() for name in group):
+            change = found[f"blk.{old}.{name}.weight"]
+            b = change.b
+            if name in ("attn_q", "attn_k"):
+                b = halved(b, shape.heads if name == "attn_q" else shape.kv_heads)
+            changes[f"a.{new}_{name}"], changes[f"b.{new}_{name}"] = torch.tensor(change.a), torch.tensor(b)
+    return changes
+
+
+def export(
+    changes: dict[str, Tensor], shape: Shape, alpha: float, name: str, out: Path, layers: Sequence[int] = ()
+) -> Path:
+    """Write the file; returns `out`, which appears whole or not at all. `layers`: those of the base that are kept."""
     import gguf
 
     partial = out.with_name(f".{out.name}.partial")
@@ -36,6 +55,8 @@ def export(changes: dict[str, Tensor], shape: Shape, alpha: float, name: str, ou
     writer.add_string("general.name", name)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
+    if layers:
+        writer.add_array(LAYERS_KEY, list(layers))
     for tensor, (a, b) in pairs(changes, shape).items():
         writer.add_tensor(f"{tensor}.lora_a", a.astype(np.float16))
         writer.add_tensor(f"{tensor}.lora_b", b.astype(np.float16))

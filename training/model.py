@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,29 @@ def read_weights(path: Path) -> tuple[Shape, dict[str, np.ndarray[Any, Any]]]:
         if "attn_q." in name or "attn_k." in name:
             tensors[name] = halved(rows, shape.heads if "attn_q." in name else shape.kv_heads)
     return shape, tensors
+
+
+def shallower(
+    shape: Shape, tensors: Mapping[str, np.ndarray[Any, Any]], layers: Sequence[int]
+) -> tuple[Shape, dict[str, np.ndarray[Any, Any]]]:
+    """Shape and tensors of the model that has only these layers of the other, numbered anew in their order."""
+    at = {f"blk.{old}": f"blk.{new}" for new, old in enumerate(layers)}
+    found = {}
+    for name, rows in tensors.items():
+        head, dot, rest = name.partition(".weight")[0].rpartition(".")
+        if not head.startswith("blk."):
+            found[name] = rows
+        elif head in at:
+            found[f"{at[head]}{dot}{rest}.weight"] = rows
+    return replace(shape, layers=len(layers)), found
+
+
+def compute_for(device: torch.device) -> torch.dtype:
+    """What products run in: half width where the hardware has it, which a CPU without it is several times slower at."""
+    quick = device.type == "cuda" or (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    return torch.bfloat16 if quick else torch.float32
 
 
 def halved(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:

@@ -1,17 +1,19 @@
 """Fit how much the second opinion counts beside the language model: one weight per field, on the validation split.
 
-`python -m training.pool` asks the default model (with its adapter) about the validation
-items and writes the weights into the second opinion's card. Weight 0 means that it is not heard.
+`python -m training.pool` asks the default model (with its adapter) about the validation items and writes the weights
+into the second opinion's card, and the probability from which on a text is called injected. Weight 0 means that it is
+not heard. About a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import hashlib
+import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from finllm.models.cards import adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.models.second_opinion import HEADS, SecondOpinion, log_pool
-from finllm.settings import load_settings
+from finllm.models.second_opinion import HEADS, INJECTION, SecondOpinion, log_pool, two
+from finllm.scheduler.filling import Choices
+from finllm.settings import Settings, load_settings
+from training import attacks
 from training.corpus.build import build_corpus
-from training.corpus.schema import InjectionItem, ReadingItem, StanceItem
-from training.items import question
+from training.corpus.schema import ReadingItem, StanceItem
+from training.items import Question, question
 from training.second_opinion import Plan, write_card
 
 GRID = tuple(step / 20 for step in range(21))
@@ -42,6 +46,9 @@ class Pair:
     weight: float
 
 
+Pairs = dict[str, list[Pair]]
+
+
 def fit_weight(pairs: Sequence[Pair]) -> float:
     """The weight that makes the labels most likely; of equals the smallest. 0 without pairs."""
     if not pairs:
@@ -55,42 +62,91 @@ def fit_weight(pairs: Sequence[Pair]) -> float:
     return min(GRID, key=loss)
 
 
+def answers(questions: Sequence[Question], settings: Settings, precision: str, folder: Path | None) -> list[Choices]:
+    """What the default model says to each question, calibrated; empty where it failed. `folder` keeps it for next time.
+
+    Errors: InputError for a model, adapter or precision that cannot be used; BackendError.
+    """
+    source = default_source(settings)
+    adapter, card = adapter_for(source, settings, precision)
+    rung = ensure_rung(source, precision, settings, adapter=adapter)
+    asked = [Asked(q.agent, q.inputs, tuple(q.labels), {"because": q.offered}) for q in questions]
+    told = (
+        "".join(f"{one.prompt}{one.fields}" for one in asked) + rung.sha256 + (card.calibration_sha256 if card else "")
+    )
+    path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.json" if folder is not None else None
+    if path is not None and path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    with open_llama(source, rung, settings) as backend:
+        found = asyncio.run(ask_all(backend, asked, _progress(len(asked)), card=card))
+    choices = [{} if one.failure is not None else {name: dict(p) for name, p in one.choices.items()} for one in found]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(choices), encoding="utf-8")
+    return choices
+
+
+def read_pairs(items: Sequence[StanceItem | ReadingItem], told: Sequence[Choices], second: SecondOpinion) -> Pairs:
+    """By field what both say of the items that were written for it."""
+    pairs: Pairs = {}
+    opinions = second.judge([item.inputs.text for item in items])
+    for item, said, opinion in zip(items, told, opinions, strict=True):
+        weight = Plan.by_hand if item.author == "finllm" else 1.0
+        for field, right in question(item).labels.items():
+            if field in said and field in opinion and (field != "stance" or isinstance(item, StanceItem)):
+                pairs.setdefault(field, []).append(Pair(said[field], opinion[field], right[0], weight))
+    return pairs
+
+
+def steering_pairs(sources: Sequence[Question], told: Sequence[Choices], second: SecondOpinion) -> list[Pair]:
+    """What both say of texts with an attack and without."""
+    suspicions = second.suspicions([q.inputs["text"] for q in sources])
+    return [
+        Pair(
+            two(said[attacks.FIELD][attacks.VALUE]),
+            two(suspicion),
+            "injected" if q.labels[attacks.FIELD] == (attacks.VALUE,) else "clean",
+            1.0,
+        )
+        for q, said, suspicion in zip(sources, told, suspicions, strict=True)
+        if said
+    ]
+
+
+def alarm_of(pairs: Sequence[Pair], weight: float) -> float:
+    """The pooled probability of an attack that at most one clean text in a hundred reaches, rounded up."""
+    clean = [log_pool(p.model, p.other, weight)["injected"] for p in pairs if p.right == "clean"]
+    return math.ceil(attacks.least(clean) * 1e4) / 1e4
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    def done(count: int) -> None:
+        if count % 100 == 0:
+            sys.stderr.write(f"{count} of {total} asked\n")
+
+    return done
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pool", description=__doc__)
     parser.add_argument("--rung", help="precision to ask  [default: the edge's]")
     parser.add_argument("--heads", type=Path, default=HEADS)
+    parser.add_argument("--keep", type=Path, help="a folder for the model's answers, from which fitting begins again")
     arguments = parser.parse_args(argv)
     settings = load_settings().settings
-    items = [item for item in build_corpus().items["validation"]
-             if isinstance(item, StanceItem | ReadingItem | InjectionItem)]  # fmt: skip
-    questions = [question(item) for item in items]
-    source = default_source(settings)
-    adapter, card = adapter_for(source, settings)
-    rung = ensure_rung(source, arguments.rung or settings.edge_precision, settings, adapter=adapter)
+    precision = arguments.rung or settings.edge_precision
+    validation = build_corpus().items["validation"]
+    items = [item for item in validation if isinstance(item, StanceItem | ReadingItem)]
+    sources = attacks.clean_and_steering(validation)
     second = SecondOpinion(Embedder(), arguments.heads)
-    with contextlib.ExitStack() as closing:
-        backend = closing.enter_context(open_llama(source, rung, settings))
-        asked = [Asked(q.agent, q.inputs, tuple(q.labels), {"because": q.offered}) for q in questions]
-        told = asyncio.run(ask_all(backend, asked, card=card))
-    opinions = second.judge([item.inputs.text for item in items])
-    pairs: dict[str, list[Pair]] = {}
-    for item, asking, said, opinion in zip(items, questions, told, opinions, strict=True):
-        weight = Plan.by_hand if item.author == "finllm" else 1.0
-        if said.failure is not None:
-            continue
-        for field, right in asking.labels.items():
-            if isinstance(item, InjectionItem):
-                sure = said.choices["verdict"]["injected"]
-                odds, name, label = {"injected": sure, "clean": 1 - sure}, "injection", item.labels.injection
-            elif field not in opinion or (field == "stance" and not isinstance(item, StanceItem)):
-                continue
-            else:
-                odds, name, label = said.choices[field], field, right[0]
-            pairs.setdefault(name, []).append(Pair(odds, opinion[name], label, weight))
+    pairs = read_pairs(items, answers([*map(question, items)], settings, precision, arguments.keep), second)
+    pairs[INJECTION] = steering_pairs(sources, answers(sources, settings, precision, arguments.keep), second)
     pool = {name: fit_weight(found) for name, found in pairs.items()}
-    write_card(arguments.heads, second.card.model_copy(update={"pool": pool}))
+    alarm, alone = alarm_of(pairs[INJECTION], pool[INJECTION]), alarm_of(pairs[INJECTION], 1.0)
+    write_card(arguments.heads, second.card.model_copy(update={"pool": pool, "alarm": alarm, "alarm_alone": alone}))
     for name, weight in pool.items():
         sys.stdout.write(f"{name} {weight:.2f} (n {len(pairs[name])})\n")
+    sys.stdout.write(f"alarm {alarm:.4f}, alone {alone:.4f}\n")
 
 
 if __name__ == "__main__":

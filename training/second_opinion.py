@@ -22,10 +22,23 @@ import torch
 from torch import nn
 
 from finllm.models.embedding import EMBEDDING_DIM, Embedder
-from finllm.models.second_opinion import HEADS, LONGEST, LORA_SCALE, NAME, Card, load_encoder, pooled, targets
+from finllm.models.second_opinion import (
+    HEADS,
+    INJECTION,
+    LONGEST,
+    LORA_SCALE,
+    NAME,
+    SHORTEST,
+    Card,
+    load_encoder,
+    pooled,
+    sentences,
+    targets,
+)
 from finllm.tools.factors import FACTOR_IDS
 from training.corpus.build import Corpus, build_corpus
 from training.corpus.schema import ALLOWED, InjectionItem, Item, ReadingItem, StanceItem
+from training.model import compute_for
 
 DIRECTIONS = ("up", "down", "none")
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -33,9 +46,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "event": ALLOWED["event"],
     "region": ALLOWED["region"],
     **{f"factors.{factor}.direction": DIRECTIONS for factor in FACTOR_IDS},
-    "injection": ("injected", "clean"),
+    INJECTION: ("injected", "clean"),
 }
-"""Named as the narrative agent's fields are; `injection` is of the text itself."""
+"""Named as the narrative agent's fields are, but for the last."""
+APART = "sentence"
+"""The task of examples that are one sentence of an injection item."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,31 @@ class Example:
     by_hand: bool
 
 
+def examples_of(items: Sequence[Item], plan: Plan) -> list[Example]:
+    """What items teach; one whose text alone decides nothing teaches nothing."""
+    return [found for item in items if (found := example_of(item, plan)) is not None]
+
+
+def apart(items: Sequence[Item], plan: Plan) -> list[Example]:
+    """The sentences of the texts with attacks, and of those that look alike, each by itself, as `suspicions` reads."""
+    found: dict[str, Example] = {}
+    for item in items:
+        if not isinstance(item, InjectionItem):
+            continue
+        spans = item.labels.spans if item.labels.injection == "injected" else ()
+        clean = item.inputs.text
+        for span in spans:
+            clean = clean.replace(span, "\n")
+        for said, texts in (("injected", spans), ("clean", sentences(clean) or [clean])):
+            for text in texts:
+                if len(text.split()) >= SHORTEST:
+                    place = FIELDS[INJECTION].index(said), plan.by_hand / 2 if item.author == "finllm" else 0.5
+                    found.setdefault(text, Example(text, {INJECTION: place}, APART, item.author == "finllm"))
+    return list(found.values())
+
+
 def example_of(item: Item, plan: Plan) -> Example | None:
-    """What an item teaches, or None where its text alone decides nothing."""
+    """What an item's text teaches, or None where it alone decides nothing."""
     told: dict[str, tuple[str, float]] = {}
     if isinstance(item, StanceItem):
         told = {"stance": (item.labels.stance, 1.0), "injection": ("clean", plan.aside)}
@@ -87,10 +125,6 @@ def example_of(item: Item, plan: Plan) -> Example | None:
     weight = plan.by_hand if by_hand else 1.0
     places = {name: (FIELDS[name].index(value), weight * share) for name, (value, share) in told.items()}
     return Example(item.inputs.text, places, item.task, by_hand)
-
-
-def examples_of(items: Sequence[Item], plan: Plan) -> list[Example]:
-    return [found for item in items if (found := example_of(item, plan)) is not None]
 
 
 class Lora(nn.Module):
@@ -183,9 +217,9 @@ def _loss(logits: torch.Tensor, batch: Sequence[Example]) -> torch.Tensor:
 def _draw(examples: Sequence[Example], plan: Plan, rng: np.random.Generator) -> list[int]:
     """The items of an epoch: all hand-written ones, and of each task as many generated ones as are drawn."""
     chosen = [at for at, example in enumerate(examples) if example.by_hand]
-    for task in ("stance", "reading", "injection"):
+    for task, share in (("stance", 1.0), ("reading", 1.0), ("injection", 0.8), (APART, 0.8)):
         made = [at for at, example in enumerate(examples) if example.task == task and not example.by_hand]
-        some = plan.drawn if task != "injection" else plan.drawn // 3
+        some = round(plan.drawn * share)
         chosen += [int(at) for at in rng.permutation(made)[:some]]
     return chosen
 
@@ -195,6 +229,7 @@ def train(
 ) -> Network:
     """Train; `after(network, epoch)` is called at the end of every epoch; `kept` then holds what going on needs."""
     torch.manual_seed(plan.seed)
+    quick = compute_for(torch.device("cpu")) is torch.bfloat16
     network = Network(encoder, plan)
     low_rank = [p for lora in network.adapted.values() for p in (lora.a, lora.b)]
     optimiser = torch.optim.AdamW(
@@ -220,7 +255,7 @@ def train(
         for at in rng.permutation(len(batches)):
             rows = batches[int(at)]
             hidden, mask = _padded([states[row] for row in rows])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=quick):
                 logits = network(hidden, mask)
             optimiser.zero_grad()
             _loss(logits.float(), [examples[row] for row in rows]).backward()
@@ -355,6 +390,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     """Train, calibrate on validation, measure on test, write. The test split is looked at last."""
     embedder = Embedder()
     split = {name: examples_of(corpus.items[name], plan) for name in ("train", "validation", "test")}
+    split["train"] += apart(corpus.items["train"], plan)
     started = time.monotonic()
     texts = [example.text for examples in split.values() for example in examples]
     states, encoder = lower_states(texts, embedder, plan)

@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from training import model as lean
-from training.model import Adapted, Shape, loss_of, read_weights, tensors_of
+from training.export import changes_in
+from training.model import Adapted, Shape, compute_for, loss_of, read_weights, shallower, tensors_of
 
 if TYPE_CHECKING:
     from training.packing import Batch
 
 STATE = "state.pt"
 CONFIG = "config.json"
+SAVED_EVERY = 20
+"""Steps between two states that a training which dies goes on from."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Config:
     """What decides the result. `share`: of the generated items in each epoch; `handwritten`: weight of the others.
 
     `tokens`: of a batch; `accumulate`: batches to a step; `rounded_from`: share of the steps after which the merged
-    weights are rounded to Q4_0 in training; `decay`: of the changes, per step and learning rate.
+    weights are rounded to Q4_0 in training; `decay`: of the changes, per step and learning rate; `layers`: those of the
+    base that are kept, all where none is named; `start`: the adapter (of all layers) whose changes it begins with.
     """
 
     seed: int = 7
@@ -48,6 +52,8 @@ class Config:
     warmup: float = 0.05
     rounded_from: float = 0.5
     splits: tuple[str, ...] = ("train",)
+    layers: tuple[int, ...] = ()
+    start: str = ""
 
 
 @dataclass
@@ -75,8 +81,11 @@ class Training:
 
 def begin(config: Config, shape: Shape, tensors: Mapping[str, Any], device: torch.device) -> Training:
     """A run at its start. `tensors`: the base weights as `read_weights` gives them."""
-    compute = torch.bfloat16 if device.type == "cuda" or torch.backends.mkldnn.is_available() else torch.float32
-    model = Adapted(shape, tensors, config.rank, config.alpha, compute, config.seed).to(device)
+    layers = config.layers or tuple(range(shape.layers))
+    model = Adapted(*shallower(shape, tensors, layers), config.rank, config.alpha, compute_for(device), config.seed)
+    if config.start:
+        set_changes(model, changes_in(Path(config.start), shape, layers))
+    model = model.to(device)
     optimiser = torch.optim.AdamW(model.changes(), lr=config.rate, weight_decay=config.decay, betas=(0.9, 0.98))
     return Training(config, model, optimiser)
 
@@ -165,6 +174,8 @@ def main(argv: list[str] | None = None) -> None:
         if isinstance(default, int | float):
             parser.add_argument(f"--{field.replace('_', '-')}", type=type(default), default=None)
     parser.add_argument("--splits", nargs="+", default=None)
+    parser.add_argument("--layers", nargs="+", type=int, default=None, help="layers of the base that are kept")
+    parser.add_argument("--start", default=None, help="a GGUF adapter to begin with")
     args = parser.parse_args(argv)
     from training.data import Data
 
@@ -190,6 +201,8 @@ def main(argv: list[str] | None = None) -> None:
         def log(row: dict[str, float]) -> None:
             lines.write(json.dumps(row) + "\n")
             lines.flush()
+            if row["step"] % SAVED_EVERY == 0:
+                training.save(out)
             if row["step"] % 10 == 0:
                 sys.stderr.write(f"{time.monotonic() - started:.0f} s: {json.dumps(row)}\n")
 
@@ -209,7 +222,7 @@ def _kept(path: Path, make: Callable[[], Sequence[Batch]]) -> Sequence[Batch]:
 
 def config_of(given: Mapping[str, Any]) -> Config:
     """Settings as JSON gives them."""
-    values: dict[str, Any] = {name: tuple(value) if name == "splits" else value for name, value in given.items()}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     return Config(**values)
 
 

@@ -26,14 +26,13 @@ HOPELESS = 1e-6
 class Terms:
     """What the ordering weighs, and which mechanisms are on (each may be switched off to see what it earns).
 
-    `patience`: slack, in solo times, at which a task's urgency has halved. `ageing`: urgency gained per solo time
-    waited. `looked_at`: most tasks weighed in one decision. `spare`: share of a backend's slots in use up to which it
-    takes tasks that will be late anyway. `limit`: share of a backend's slots in use at once, one slot at least: where
-    lengths are guessed, fewer side by side are surer to be in time.
+    `patience`: slack, in solo times, at which a task's urgency has halved. `looked_at`: most tasks weighed in one
+    decision. `spare`: share of a backend's slots in use up to which it takes tasks that will be late anyway. `limit`:
+    share of a backend's slots in use at once, one slot at least: where lengths are guessed, fewer side by side are
+    surer to be in time.
     """
 
     patience: float = 16.0
-    ageing: float = 0.01
     looked_at: int = 16
     spare: float = 0.0
     limit: float = 1.0
@@ -133,7 +132,6 @@ class Weighted:
         solo = tasks.solo[rows]
         slack = tasks.due[rows] - now - solo
         urgency = np.where(slack >= 0, 1.0 / (1.0 + np.maximum(slack, 0.0) / (terms.patience * solo)), HOPELESS)
-        urgency += terms.ageing * HOPELESS * (now - tasks.arrived[rows]) / solo
         if terms.by_value:
             urgency *= tasks.value[rows]
         if terms.by_length:

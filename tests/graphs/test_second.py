@@ -28,14 +28,17 @@ SURE_OF_A_FALL = {"factors.OIL_WTI.direction": {"up": 0.05, "down": 0.9, "none":
 class Fixed(SecondOpinion):
     """One that always says the same. `about` keeps what it was asked."""
 
-    def __init__(self, told: Probabilities, digest: str = "0" * 64) -> None:
+    def __init__(self, told: Probabilities, digest: str = "0" * 64, steering: str | None = None) -> None:
         super().__init__(Embedder())
-        self._told, self._digest = told, digest
+        self._told, self._digest, self._steering = told, digest, steering
         self.about: list[str] = []
 
     def judge(self, texts: Sequence[str]) -> list[Probabilities]:
         self.about += texts
         return [self._told for _ in texts]
+
+    def instructions(self, text: str) -> list[str]:
+        return [self._steering] if self._steering is not None and self._steering in text else []
 
     @property
     def digest(self) -> str:
@@ -79,6 +82,20 @@ def test_sources_that_the_checks_reject_are_not_read(scripted_desk: MakeDesk) ->
     run(request_for("hormuz-blockade"), replace(scripted_desk([READS_WELL], [READS_WELL]), second=second))
     assert request_for("hormuz-blockade").scenario.narrative[:1500] in second.about
     assert not any("ignore all" in text.lower() for text in second.about)
+
+
+def test_a_line_that_it_takes_for_an_instruction_is_cut_and_on_record(scripted_desk: MakeDesk) -> None:
+    request = request_for("hormuz-blockade")
+    source = request.scenario.sources[0]
+    steering = source.text.split(". ")[0] + "."
+    second = Fixed(SURE_OF_A_FALL, steering=steering)
+    desk = replace(scripted_desk([READS_WELL], [READS_WELL]), second=second)
+    report = run(request, desk).report
+    assert report is not None
+    (row,) = [one for one in report.sources if one.id == source.id]
+    assert row.verdict == "credible"
+    assert any(cut.startswith("suspected: ") and steering[:100] in cut for cut in row.removed)
+    assert not any(steering in text for text in second.about[1:])
 
 
 def test_another_head_is_another_run_and_a_replay_says_so(scripted_desk: MakeDesk) -> None:

@@ -53,7 +53,7 @@ def settings(tmp_path: Path, adapter: str) -> Settings:
 
 
 def test_none_means_none(tmp_path: Path) -> None:
-    assert adapter_for(SOURCE, settings(tmp_path, "none")) == (None, None)
+    assert adapter_for(SOURCE, settings(tmp_path, "none"), "Q4_0") == (None, None)
 
 
 def test_the_shipped_adapter_is_taken_for_its_own_model_only(
@@ -61,32 +61,32 @@ def test_the_shipped_adapter_is_taken_for_its_own_model_only(
 ) -> None:
     monkeypatch.setattr(cards, "SHIPPED", adapter.parent)
     write_card(adapter)
-    found, card = adapter_for(SOURCE, settings(tmp_path, "auto"))
+    found, card = adapter_for(SOURCE, settings(tmp_path, "auto"), "Q4_0")
     assert found is not None
     assert found.path == adapter
     assert card is not None
     assert card.fields_of("narrative", "v1")["stance"].temperature == 1.5
     other = SOURCE.model_copy(update={"sha256": "cd" * 32})
-    assert adapter_for(other, settings(tmp_path, "auto")) == (None, None)
+    assert adapter_for(other, settings(tmp_path, "auto"), "Q4_0") == (None, None)
 
 
 def test_a_changed_prompt_has_no_calibration(tmp_path: Path, adapter: Path) -> None:
     write_card(adapter)
-    _, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)))
+    _, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)), "Q4_0")
     assert card is not None
     assert card.fields_of("narrative", "v2") == {}
     assert card.fields_of("validator", "v1") == {}
 
 
 def test_an_adapter_of_one_s_own_needs_no_card(tmp_path: Path, adapter: Path) -> None:
-    found, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)))
+    found, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)), "Q4_0")
     assert found is not None
     assert card is None
 
 
 def test_another_calibration_is_another_digest_and_another_name_is_not(tmp_path: Path, adapter: Path) -> None:
     write_card(adapter)
-    _, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)))
+    _, card = adapter_for(SOURCE, settings(tmp_path, str(adapter)), "Q4_0")
     assert card is not None
     named = card.model_copy(update={"name": "another"})
     moved = card.model_copy(update={"calibration": {"narrative.stance": FieldCalibration(temperature=9, bias={})}})
@@ -106,10 +106,10 @@ def test_a_card_that_tells_of_something_else_is_refused(
 ) -> None:
     write_card(adapter, **changes)
     with pytest.raises(InputError, match=why) as refused:
-        adapter_for(SOURCE, settings(tmp_path, str(adapter)))
+        adapter_for(SOURCE, settings(tmp_path, str(adapter)), "Q4_0")
     assert "FINLLM_ADAPTER" in refused.value.fix
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no adapter at .*nothing\.gguf"):
-        adapter_for(SOURCE, settings(tmp_path, str(tmp_path / "nothing.gguf")))
+        adapter_for(SOURCE, settings(tmp_path, str(tmp_path / "nothing.gguf")), "Q4_0")

@@ -12,7 +12,8 @@ import pytest
 from finllm.errors import InputError
 from finllm.models import ladder
 from finllm.models.files import sha256_of_file
-from finllm.models.ladder import PRECISIONS, Rung, ensure_rung
+from finllm.models.ladder import PRECISIONS, PRUNED, Rung, ensure_rung
+from finllm.models.lora import Adapter
 from finllm.models.registry import ModelSource, default_source
 from finllm.settings import Settings
 
@@ -40,7 +41,10 @@ def filled(home: Settings, ladder_home: Settings, embedded: ModelSource) -> Sett
     return home
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+FULL = tuple(precision for precision in PRECISIONS if precision != PRUNED)
+
+
+@pytest.mark.parametrize("precision", FULL)
 def test_every_precision_is_derived_and_states_its_tensor_mix(
     precision: str, ladder_home: Settings, embedded: ModelSource
 ) -> None:
@@ -61,7 +65,7 @@ def test_most_of_a_k_quant_is_something_else_at_width_576(ladder_home: Settings,
 
 
 def test_a_rung_is_smaller_than_the_one_above(ladder_home: Settings, embedded: ModelSource) -> None:
-    sizes = [ensure_rung(embedded, precision, ladder_home).bytes for precision in PRECISIONS]
+    sizes = [ensure_rung(embedded, precision, ladder_home).bytes for precision in FULL]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -69,6 +73,19 @@ def test_a_rung_is_smaller_than_the_one_above(ladder_home: Settings, embedded: M
 def test_an_unknown_precision_names_those_known(home: Settings, embedded: ModelSource) -> None:
     with pytest.raises(InputError, match="unknown precision 'Q3_X'; use one of BF16, F16, Q8_0, Q4_K_M, Q4_0"):
         ensure_rung(embedded, "Q3_X", home)
+
+
+@pytest.mark.usefixtures("no_derivation")
+def test_the_pruned_rung_needs_an_adapter_of_fewer_layers_and_no_other_rung_has_one(
+    home: Settings, embedded: ModelSource
+) -> None:
+    for precision, adapter, why in (
+        (PRUNED, None, "no rung 'pruned': there is no adapter of fewer layers"),
+        (PRUNED, Adapter(Path("a.gguf"), "0" * 64), "'a.gguf' is an adapter of all layers"),
+        ("Q4_0", Adapter(Path("a.gguf"), "0" * 64, (0, 1)), "no rung 'Q4_0': 'a.gguf' is an adapter of fewer layers"),
+    ):
+        with pytest.raises(InputError, match=why):
+            ensure_rung(embedded, precision, home, adapter=adapter)
 
 
 def test_a_rung_is_reused(ladder_home: Settings, embedded: ModelSource, request: pytest.FixtureRequest) -> None:

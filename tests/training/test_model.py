@@ -12,10 +12,10 @@ import torch
 
 from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
-from finllm.models.cards import SHIPPED, Card
+from finllm.models.cards import SHIPPED, Card, adapter_for
 from finllm.models.files import sha256_of_file
-from finllm.models.ladder import ensure_rung
-from finllm.models.lora import open_adapter
+from finllm.models.ladder import PRUNED, ensure_rung
+from finllm.models.lora import layers_of, open_gguf
 from finllm.models.source import embedded_source
 from finllm.settings import Settings
 from training import forward
@@ -154,21 +154,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(Settings(home=tmp_path_factory.mktemp("home")))
 
 
-@pytest.fixture(scope="module")
-def adapted_rung(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["F16", PRUNED])
+def adapted_rung(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     settings = Settings(home=tmp_path_factory.mktemp("rungs"))
-    adapter = open_adapter(shipped("gguf"), settings)
-    return ensure_rung(embedded_source(settings), "F16", settings, adapter=adapter).path
+    source = embedded_source(settings)
+    adapter, card = adapter_for(source, settings, request.param)
+    assert adapter is not None
+    assert card is not None
+    assert (adapter.layers is None) == (request.param != PRUNED)
+    return ensure_rung(source, request.param, settings, adapter=adapter).path
 
 
 @pytest.fixture(scope="module")
 def adapted_model(adapted_rung: Path) -> Adapted:
     return forward.model_of(adapted_rung, torch.device("cpu"))
-
-
-def shipped(kind: str) -> Path:
-    (path,) = SHIPPED.glob(f"smollm2*.{kind}")
-    return path
 
 
 def few(corpus: Corpus) -> list[Question]:
@@ -201,11 +200,13 @@ def test_the_engine_answers_as_the_trainer_does(
             assert np.exp(score) == pytest.approx(np.exp(other.scores[value]), abs=0.04), (answer.name, value)
 
 
-def test_the_shipped_card_is_of_the_shipped_file_and_of_the_prompts_as_they_are(data: Data) -> None:
-    card = Card.model_validate_json(shipped("json").read_text(encoding="utf-8"))
-    assert card.adapter_sha256 == sha256_of_file(shipped("gguf"))
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_a_shipped_card_is_of_its_file_and_of_the_prompts_as_they_are(path: Path, data: Data) -> None:
+    card, weights = Card.model_validate_json(path.read_text(encoding="utf-8")), path.with_suffix(".gguf")
+    assert card.adapter_sha256 == sha256_of_file(weights)
+    assert card.layers == layers_of(open_gguf(weights))
     assert card.base_sha256 == data.source.sha256
-    assert shipped("gguf").stat().st_size <= 10_000_000
+    assert weights.stat().st_size <= 10_000_000
     assert card.prompts == {agent.role: prompt_version(agent) for agent in TRAINED}
     for name, of in card.calibration.items():
         assert set(of.bias) <= set(judgement_fields()[name]), name

@@ -63,7 +63,7 @@ def test_an_injection_rule_that_fires_needs_no_model(cases: list[columns.Case]) 
 
 def test_a_second_opinion_without_weight_leaves_the_model_alone(cases: list[columns.Case]) -> None:
     told = column(cases, right=False)
-    again = columns.with_second("both", cases, told, told, lambda _field: 0.0)
+    again = columns.with_second("both", cases, told, told, lambda _field: 0.0, 0.5)
     assert list(again.said) == list(told.said)
 
 

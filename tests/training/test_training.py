@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from finllm.models.lora import layers_of, open_gguf
 from tests.training.test_model import SHAPE, random_tree, random_weights
+from training.export import export
 from training.packing import Batch, pack
 from training.train import Config, Training, begin, changes_of, go_on
 
@@ -44,6 +47,25 @@ def test_going_on_gives_the_same_weights(tmp_path: Path) -> None:
     run(again)
     for name, value in changes_of(through.model).items():
         assert torch.equal(value, changes_of(again.model)[name]), name
+
+
+def test_a_pruned_training_begins_with_the_other_ones_changes_to_the_layers_it_keeps(tmp_path: Path) -> None:
+    whole = begun()
+    run(whole, 3)
+    path = export(changes_of(whole.model), SHAPE, CONFIG.alpha, "whole", tmp_path / "whole.gguf")
+    last = SHAPE.layers - 1
+    config = replace(CONFIG, layers=(last,), start=str(path))
+    pruned = begin(config, SHAPE, random_weights(), torch.device("cpu"))
+    assert pruned.model.shape.layers == 1
+    for name, value in changes_of(pruned.model).items():
+        half, _, rest = name.partition(".0_")
+        expected = changes_of(whole.model)[f"{half}.{last}_{rest}"]
+        assert torch.allclose(value, expected, atol=1e-2, rtol=1e-2), name
+    small = export(
+        changes_of(pruned.model), pruned.model.shape, CONFIG.alpha, "small", tmp_path / "small.gguf", (last,)
+    )
+    assert layers_of(open_gguf(small)) == (last,)
+    assert layers_of(open_gguf(path)) is None
 
 
 def test_training_lowers_the_loss() -> None:

@@ -24,6 +24,9 @@ def injection_items(split: Split, count: int, rng: random.Random) -> Iterator[di
     p = parts("injection")
     attacks = portion(rows(p["attacks"], 2), split, lambda row: row[1], HELD_OUT)
     clean = portion(lines(p["clean"]), split, str, HELD_OUT)
+    if split == "train":
+        attacks = [*attacks, *rows(p["attacks_train"], 2)]
+        clean = [*clean, *lines(p["clean_train"])]
     news = portion(lines(p["news"]), split, str, HELD_OUT)
     aims = portion([*p["answers"], *p["actions"]], split, str, HELD_OUT)
     things = portion(p["things"], split, str, HELD_OUT)

@@ -129,7 +129,7 @@ def _disk(settings: Settings) -> Check:
 def _model(settings: Settings) -> Iterator[Check]:
     """The source file with its digest, the adapter, and the rungs derived from both."""
     from finllm.models.cards import adapter_for
-    from finllm.models.ladder import PRECISIONS, derived_rungs
+    from finllm.models.ladder import PRECISIONS, PRUNED, derived_rungs
     from finllm.models.registry import default_source
 
     try:
@@ -140,7 +140,7 @@ def _model(settings: Settings) -> Iterator[Check]:
     size = source.path.stat().st_size / (1 << 20)
     yield Check("model source", "ok", f"{source.name}, {size:.0f} MiB, {source.licence}, sha256 {source.sha256[:12]}")
     try:
-        adapter, card = adapter_for(source, settings)
+        adapter, card = adapter_for(source, settings, settings.deep_precision)
     except FinllmError as error:
         yield Check("adapter", "missing", error.message, error.fix)
         return
@@ -149,14 +149,18 @@ def _model(settings: Settings) -> Iterator[Check]:
     else:
         told = f"calibrates {', '.join(card.prompts)}" if card else "without a card, so not calibrated"
         yield Check("adapter", "ok", f"{adapter.path.stem}, sha256 {adapter.sha256[:12]}, {told}")
-    digest = None if adapter is None else adapter.sha256
-    rungs = {rung.precision: rung for rung in derived_rungs(source.sha256, settings) if rung.adapter_sha256 == digest}
+    derived = {(rung.precision, rung.adapter_sha256): rung for rung in derived_rungs(source.sha256, settings)}
     for precision in dict.fromkeys((settings.edge_precision, settings.deep_precision)):
         name = f"rung {precision}"
         if precision not in PRECISIONS:
             yield Check(name, "missing", "cannot be derived", f"use one of {', '.join(PRECISIONS)}")
-        elif precision in rungs:
-            yield Check(name, "ok", f"derived, {rungs[precision].bytes / (1 << 20):.0f} MiB")
+            continue
+        merged, _card = adapter_for(source, settings, precision)
+        rung = derived.get((precision, None if merged is None else merged.sha256))
+        if rung is not None:
+            yield Check(name, "ok", f"derived, {rung.bytes / (1 << 20):.0f} MiB")
+        elif precision == PRUNED and (merged is None or merged.layers is None):
+            yield Check(name, "missing", "no adapter of fewer layers for this model", "set FINLLM_ADAPTER=auto")
         else:
             yield Check(name, "ok", "derived on first use")
 

@@ -43,8 +43,10 @@ def evaluate(
         str | None, typer.Option("--rung", metavar="PRECISION", help="Precision to ask.  [default: the edge's]")
     ] = None,
     with_second_opinion: Annotated[
-        bool, typer.Option("--with-second-opinion", help="Pool each judgement with the second opinion's.")
-    ] = False,
+        bool | None,
+        typer.Option("--with-second-opinion/--without-second-opinion",
+                     help="Pool each judgement with the second opinion's.  [default: for injection, as in a run]"),
+    ] = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
@@ -52,8 +54,8 @@ def evaluate(
 
     Every text is asked through the agent's own prompt and types, as in a run. stance and direction go to the narrative
     agent as an event; sanity and injection to the sanity-checker as the only source (a text is injected if a rule fires
-    or the probability of that verdict reaches a half); validity to the validator: 'Reading: … | Market: … | Notes: …',
-    or a bare text as the notes. An abstention counts as wrong.
+    or the probability of that verdict reaches what one clean text in a hundred does); validity to the validator:
+    'Reading: … | Market: … | Notes: …', or a bare text as the notes. An abstention counts as wrong.
     """
     if model is not None and model_option is not None and model != model_option:
         raise InputError(f"two models: {model!r} and {model_option!r}", fix="name one")
@@ -70,7 +72,9 @@ def evaluate(
     if task is None or data is None:
         _probes(settings, as_json=as_json, quiet=quiet)
         return
-    _file(_task(task), data, settings, with_second_opinion, as_json=as_json, quiet=quiet)
+    asked = _task(task)
+    heard = asked.value == "injection" if with_second_opinion is None else with_second_opinion
+    _file(asked, data, settings, heard, as_json=as_json, quiet=quiet)
 
 
 def _task(name: str) -> TaskName:

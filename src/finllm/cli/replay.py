@@ -93,8 +93,6 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
     from finllm.graphs.desk import llama_backends
     from finllm.graphs.replay import regenerate
     from finllm.memory.recorded import open_recorded
-    from finllm.models.cards import adapter_for
-    from finllm.models.registry import default_source
     from finllm.scheduler.engine.process import EngineProcess
 
     with contextlib.ExitStack() as closing:
@@ -102,8 +100,7 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
         process = EngineProcess()
         closing.callback(process.close)
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
-        adapter, _ = adapter_for(default_source(settings), settings)
-        backends = llama_backends(alone, EventBus(), process, adapter)
+        backends = llama_backends(alone, EventBus(), process)
         return asyncio.run(regenerate(run_id, ledger, backends))
 
 
