@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from benchmarks.broker_carbon import carbon
 from benchmarks.broker_cells import SIZES, measured, tuned
 from benchmarks.broker_energy import energies
+from benchmarks.broker_escalation import escalation
 from benchmarks.broker_faults import live_faults
 from benchmarks.broker_live import validity
 from benchmarks.broker_quality import gaps, supposed
@@ -52,7 +53,7 @@ def main() -> int:
     found = gaps([one.calibration for one in calibrate(settings, EventBus(), tiers)], *tiers)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         steps: Mapping[str, Callable[[], Section]] = {
-            "quality": lambda: quality(found, [supposed(*one, seed=0) for one in SUPPOSED]),
+            "quality": lambda: quality(found, escalation(settings), [supposed(*one, seed=0) for one in SUPPOSED]),
             "decisions": lambda: speed(speeds()),
             "cells": lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES)))),
             "windows": lambda: windows(against_optimum(pool)),

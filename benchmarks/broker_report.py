@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.broker_carbon import Saved
 from benchmarks.broker_cells import DAY, LOADS, SIZES, Cell, traces
 from benchmarks.broker_energy import Energy
+from benchmarks.broker_escalation import Escalation
 from benchmarks.broker_faults import Fault
 from benchmarks.broker_faults import met as faults_met
 from benchmarks.broker_faults import table as faults_table
@@ -58,8 +59,8 @@ def speed(found: Sequence[Speed]) -> Section:
     return Section(text, all(one.one <= BARS[one.backends] for one in found))
 
 
-def quality(measured: Sequence[Gap], supposed: Sequence[Quality]) -> Section:
-    """The measured gap first; then what escalation would do about a larger one."""
+def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Sequence[Quality]) -> Section:
+    """The measured gap of the configured tiers first; then the pruned rung's, and what escalation does about it."""
     first = "**The measured gap between edge and deep, by agent**: " + (
         "; ".join(f"{one.agent} {one.edge:.2f} → {one.deep:.2f}" for one in measured)
         or "not measured here; run `finllm calibrate`"
@@ -79,7 +80,19 @@ def quality(measured: Sequence[Gap], supposed: Sequence[Quality]) -> Section:
     heads = ("edge / deep right", "signal, sd", "escalating: share of always-deep's quality", "deep tokens",
              "deciding beforehand", "deep tokens ", "bar ≥ 0.95 at ≤ 0.35")  # fmt: skip
     more = "\n\nOn supposed tiers (a latent difficulty for each task, confidence with that signal; not measured):\n\n"
-    return Section(first + told + more + _table(heads, rows))
+    if escalation is None:
+        return Section(first + told + more + _table(heads, rows))
+    one = escalation
+    kept, saved = one.kept >= 0.95 and one.deep_tokens <= MOST_DEEP, one.saved >= 0.3 and one.kept >= 1
+    by_agent = "; ".join(f"{gap.agent} {gap.edge:.2f} → {gap.deep:.2f} (n {gap.items})" for gap in one.gaps)
+    real = (
+        f"\n\n**The pruned rung as edge, full depth as deep**, on unseen items of the corpus: {by_agent}. Full depth "
+        f"is asked where the edge is least sure (a level chosen on validation): {one.escalated:.3f} of fields right, "
+        f"edge alone {one.edge:.3f}, always deep {one.deep:.3f}. That is {one.kept:.3f} of always deep at "
+        f"{one.deep_tokens:.2f} of its tokens (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}); of its seconds, and so of its "
+        f"modelled joules, {one.saved:+.0%} are saved (bar ≥ 30 % at equal quality: {_bar(saved)})."
+    )
+    return Section(first + told + real + more + _table(heads, rows), kept)
 
 
 def goodput(found: Sequence[tuple[Cell, str, Metrics]]) -> Section:
