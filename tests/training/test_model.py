@@ -190,6 +190,7 @@ def test_the_engine_answers_as_the_trainer_does(
     adapted_rung: Path, adapted_model: Adapted, corpus: Corpus, data: Data
 ) -> None:
     asked = few(corpus)
+    within = 0.1 if adapted_rung.stem == PRUNED else 0.04  # at Q4_0 llama.cpp rounds activations to eight bits
     ours = {(a.item, a.field): a for a in forward.answers_of(asked, forward.logits_of(adapted_model, data, asked))}
     theirs = answers(adapted_rung, asked)
     assert theirs is not None
@@ -197,7 +198,7 @@ def test_the_engine_answers_as_the_trainer_does(
     for answer in theirs:
         other = ours[answer.item, answer.field]
         for value, score in answer.scores.items():
-            assert np.exp(score) == pytest.approx(np.exp(other.scores[value]), abs=0.04), (answer.name, value)
+            assert np.exp(score) == pytest.approx(np.exp(other.scores[value]), abs=within), (answer.name, value)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
