@@ -45,7 +45,7 @@ bench-signals: install
 bench-audit: install
 	$(BIN)/python -m benchmarks.audit
 
-# eval: docs/scorecard.md, in up to a quarter of an hour. second-opinion: its weights from the corpus, then its card.
+# eval: docs/scorecard.md, in about half an hour on two cores. second-opinion: its weights from the corpus, then its card.
 eval: install
 	$(BIN)/python -m benchmarks.scorecard
 

@@ -45,7 +45,7 @@ PAGE = ROOT / "docs" / "scorecard.md"
 SAMPLE = 30
 """Items of each task on which the other rungs, and the model without its adapter, are compared."""
 FOMC_SAMPLE = 120
-CLEAN_SAMPLE = 1000
+CLEAN_SAMPLE = 2000
 CALLED = ("called injected", "clean texts of the corpus", "injected texts of the corpus", "indirect attacks in news")
 
 
