@@ -42,9 +42,9 @@ from training.items import question
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scorecard.md"
-SAMPLE = 30
+SAMPLE = 60
 """Items of each task on which the other rungs, and the model without its adapter, are compared."""
-FOMC_SAMPLE = 120
+FOMC_SAMPLE = 300
 CLEAN_SAMPLE = 2000
 CALLED = ("called injected", "clean texts of the corpus", "injected texts of the corpus", "indirect attacks in news")
 
@@ -70,7 +70,7 @@ def contenders(settings: Settings, missing: Missing) -> list[Contender]:
             missing.lines.append(f"no card beside {adapter.path.name}: it is not calibrated")
         found.append(Contender(f"adapter {rung}", rung, adapter, card))
     plain = [Contender(f"zero-shot {rung}", rung, None, None) for rung in (edge, deep) if rung != PRUNED]
-    return [*found, plain[0]] if found else plain
+    return [*found, *plain[:1]] if found else plain
 
 
 def main(argv: list[str] | None = None) -> None:

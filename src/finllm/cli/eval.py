@@ -45,7 +45,7 @@ def evaluate(
     with_second_opinion: Annotated[
         bool | None,
         typer.Option("--with-second-opinion/--without-second-opinion",
-                     help="Pool each judgement with the second opinion's.  [default: for injection, as in a run]"),
+                     help="Pool each judgement with the second opinion's.  [default: for injection only]"),
     ] = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
