@@ -15,7 +15,7 @@ from training.corpus.schema import SPLITS, InjectionItem, Item, ReadingItem, Spl
 from training.pool import Pair, fit_weight
 from training.second_opinion import FIELDS, Plan, example_of, examples_of, fit, temperature
 
-SMALL = Plan(frozen=5, rank=2, epochs=2, drawn=4)
+SMALL = Plan(frozen=5, rank=2, epochs=2, drawn=4, seeds=2)
 
 
 @pytest.fixture(scope="module")
