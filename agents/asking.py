@@ -22,6 +22,7 @@ from finllm.agents.agent import (
 from finllm.errors import BackendError
 from finllm.models.cards import Card, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Request
+from finllm.scheduler.divergence import turned
 from finllm.scheduler.filling import Choices
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Template, compile_template, part_of
@@ -32,12 +33,16 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Question:
-    """What an agent is asked about some material: `fields` of its judgement; `offered`: lines by citing field."""
+    """What an agent is asked about some material: `fields` of its judgement; `offered`: lines by citing field.
+
+    `turn`: how many places on the lines are, each with its letter, as a vote sees them.
+    """
 
     agent: Agent
     inputs: Mapping[str, str]
     fields: tuple[str, ...]
     offered: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    turn: int = 0
 
     @property
     def shape(self) -> object:
@@ -58,7 +63,7 @@ class Question:
     @property
     def prompt(self) -> Prompt:
         lines = [Offered("", line) for field in self.labels for line in self.offered.get(field, ())]
-        return render(self.agent, self.inputs, dict(zip(LABELS, lines, strict=False)))
+        return render(self.agent, self.inputs, dict(turned(tuple(zip(LABELS, lines, strict=False)), self.turn)))
 
     def without_content(self, fields: Collection[str]) -> Question:
         """The same question about nothing: what is answered to it is the prompt's own prior."""

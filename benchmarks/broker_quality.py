@@ -9,9 +9,10 @@ import numpy as np
 
 from benchmarks.broker_cells import DAY, TUNING, bare, specs
 from finllm.scheduler.calibration import RungCalibration
-from finllm.scheduler.fleet import BackendSpec
+from finllm.scheduler.fleet import BackendSpec, Fleet
 from finllm.scheduler.policies.ordered import Ordered, Split, on_deep
 from finllm.scheduler.policies.weighted import Weighted
+from finllm.scheduler.prices import Prices
 from finllm.scheduler.simulation.answers import Answers
 from finllm.scheduler.simulation.metrics import Metrics, metrics
 from finllm.scheduler.simulation.prepared import at_load
@@ -23,6 +24,8 @@ SHOWN_FROM = 0.05
 MOST_DEEP = 0.35
 MARGIN = 0.9
 """Share of tokens that the deep tier may have; a tenth of it is kept back for days that differ."""
+SCARCE = Prices(deep=0.01)
+"""A budget of deep tokens that is used too fast makes them this dear: first answers then come from the edge."""
 TASKS = 300
 LOAD = 0.5
 
@@ -74,7 +77,11 @@ def supposed(edge: float, deep: float, signal: float, seed: int) -> Quality:
     day = _day(seed, backends)
     threshold = _threshold(_day(TUNING + seed, backends), edge, signal, TUNING + seed)
     answers = Answers.drawn(len(day), signal, seed)
-    escalated = metrics(simulate(day, backends, Weighted, Setup(answers=answers, escalate_below=threshold)))
+
+    def scarce(fleet: Fleet) -> Weighted:
+        return Weighted(fleet, SCARCE)
+
+    escalated = metrics(simulate(day, backends, scarce, Setup(answers=answers, escalate_below=threshold)))
     sure = np.argsort(np.argsort([-answers.confidence(at, edge) for at in range(len(day))])) / len(day)
     share = escalated.deep_share
 

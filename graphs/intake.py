@@ -19,7 +19,7 @@ from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of
 from finllm.tools.factors import FACTOR_IDS, FACTORS, FactorId
 from finllm.tools.forecast import forecast
 from finllm.tools.portfolio import value_portfolio
-from finllm.tools.reading import balance, read_factors
+from finllm.tools.reading import balance, read_factors, stands_still
 from finllm.tools.scenario import SourceText
 from finllm.tools.signals import MarketSignals, market_signals
 
@@ -113,6 +113,7 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
         ],
         "left_out": clean.refused or (None if text else "nothing is left of its text"),
         "says": {},
+        "still": [],
         "verdict": "refused" if clean.refused else "credible",
         "provenance": [],
         "evidence": None,
@@ -121,6 +122,7 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
         return row
     mentions = read_factors(text)
     row["says"] = {factor: balance(found) for factor, found in mentions.items() if found}
+    row["still"] = [factor for factor, found in mentions.items() if stands_still(found)]
     row["evidence"] = table.add(
         text[:EXCERPT],
         "text",

@@ -103,12 +103,13 @@ def _second(state: State, judgement: dict[str, Any], table: EvidenceTable) -> li
 
 def _words(state: State) -> dict[FactorId, Heard]:
     """What the sources' own words say of each factor; sources left out or rejected by the checks do not count."""
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
     heard: dict[FactorId, Heard] = {}
     for factor in FACTOR_IDS:
-        said = [
-            s["says"].get(factor) for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ
-        ]
+        said = [s["says"].get(factor) for s in kept]
         heard[factor] = majority([direction for direction in said if direction in ("up", "down")])
+        if not {"up", "down", "mixed"}.intersection(said) and any(factor in s.get("still", ()) for s in kept):
+            heard[factor] = "unmoved"
     return heard
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.tools.factors import FACTOR_IDS, Direction, FactorId
 
-Heard = Literal["up", "down", "none", "mixed"]
+Heard = Literal["up", "down", "none", "mixed", "unmoved"]
+"""`none`: nothing is said of it. `unmoved`: it is said to stand still."""
 Support = Literal["supported", "contradicted", "unsupported", "missed", "silent"]
 
 
@@ -38,6 +39,7 @@ def check_factors(
     read: Mapping[FactorId, Direction], words: Mapping[FactorId, Heard], precedents: Mapping[FactorId, Heard]
 ) -> list[FactorCheck]:
     """Check every factor. The words of the sources decide; where they are silent or mixed, the precedents do.
+    Precedents do not move what the sources say stands still.
 
     `supported`: the same direction. `contradicted`: the opposite one. `unsupported`: read, but nothing speaks of it.
     `missed`: read as unmoved, though the words speak of a move. `silent`: unmoved, and nothing says otherwise.
@@ -84,6 +86,8 @@ def _support(read: Direction, words: Heard, precedents: Heard) -> Support:
     decisive = words if words in ("up", "down") else precedents
     if read == "none":
         return "missed" if words in ("up", "down") else "silent"
+    if words == "unmoved":
+        return "contradicted"
     if decisive == read:
         return "supported"
     return "contradicted" if decisive in ("up", "down") else "unsupported"

@@ -125,6 +125,12 @@ def balance(mentions: Iterable[Mention]) -> Balance:
     return "mixed" if len(directions) > 1 else directions.pop() if directions else "none"
 
 
+def stands_still(mentions: Iterable[Mention]) -> bool:
+    """Whether all that is said of one factor is that it does not move; what is supposed does not count."""
+    told = [mention for mention in mentions if mention.mood != "supposed"]
+    return bool(told) and all(mention.direction == "none" for mention in told)
+
+
 def _read_sentence(sentence: str, offset: int) -> list[Mention]:
     nouns, moves = _nouns(sentence), _moves(sentence)
     costs = {(noun, move): _cost(sentence, nouns, noun, move) for noun in nouns for move in moves}

@@ -21,13 +21,17 @@ TABLE: dict[str, Support] = {  # read / words / precedents
     "up/none/down": "contradicted",
     "up/none/none": "unsupported",
     "up/none/mixed": "unsupported",
+    "up/none/unmoved": "unsupported",
     "up/mixed/up": "supported",
     "up/mixed/down": "contradicted",
     "up/mixed/none": "unsupported",
     "up/mixed/mixed": "unsupported",
+    "up/mixed/unmoved": "unsupported",
+    "up/unmoved/*": "contradicted",
     "none/up/*": "missed",
     "none/none/*": "silent",
     "none/mixed/*": "silent",
+    "none/unmoved/*": "silent",
 }
 MIRROR: dict[str, str] = {"up": "down", "down": "up"}
 

@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from finllm.tools.factors import FACTOR_IDS, FactorId
-from finllm.tools.reading import Mention, balance, read_factors
+from finllm.tools.reading import Mention, balance, read_factors, stands_still
 
 EQ, CR, RT, OIL, USD, AU, VIX = FACTOR_IDS
 
@@ -174,6 +174,20 @@ def test_expected_moves_count_only_where_none_is_stated() -> None:
 
 def test_balance_of_nothing_is_none() -> None:
     assert balance(()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "still"),
+    [
+        ("Crude moved in a narrow range.", True),
+        ("Oil was flat. Crude ended unchanged.", True),
+        ("Oil was flat on Monday. Crude jumped on Tuesday.", False),
+        ("Should the strait close, oil would jump.", False),
+    ],
+)
+def test_what_is_only_said_to_be_flat_stands_still(text: str, still: bool) -> None:
+    assert stands_still(read_factors(text)["OIL_WTI"]) is still
+    assert not stands_still(())
 
 
 def test_factors_come_in_their_usual_order() -> None:
