@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from finllm.agents.agent import Agent, Caller, Escalation, Offered, Opinion, judge, pick_fields
+from finllm.agents.agent import LABELS, Agent, Caller, Escalation, Offered, Opinion, judge, pick_fields, render
 from finllm.events import EventBus, Judged, Noted
 from finllm.scheduler.account import Account
 from finllm.scheduler.budget import DIMENSIONS, Budget
-from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, tally
+from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, shortfall, tally
 from finllm.scheduler.template import compile_template
 
 WORTH_A_VOTE = 3.0
@@ -48,11 +48,12 @@ async def judge_escalating(
         first = first.model_copy(update={"escalations": [because.model_copy(update={"to": first.precision})]})
     if caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
         return first
-    found = _diverged(agent, first, caller)
+    length = _length(agent, inputs, offered)
+    found = _diverged(agent, first, caller, length)
     if found is None:
         return first
     opinion = await _next_up(agent, inputs, offered, caller, first, found)
-    still = _diverged(agent, opinion, caller)
+    still = _diverged(agent, opinion, caller, length)
     if still is None or not _votes(agent, offered, caller, opinion):
         return opinion
     return await _voted(agent, inputs, offered, caller, opinion, still)
@@ -64,13 +65,17 @@ def _had_its_round(agent: Agent, before: Iterable[Mapping[str, Any]]) -> bool:
     return any(one["threshold"] is not None for one in told)
 
 
-def _diverged(agent: Agent, opinion: Opinion, caller: Caller) -> Divergence | None:
-    """The field of a judgement that is farthest under its threshold."""
+def _length(agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]]) -> int:
+    return len(render(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False))).user)
+
+
+def _diverged(agent: Agent, opinion: Opinion, caller: Caller, length: int) -> Divergence | None:
+    """The field of a judgement that is farthest under its threshold, if all of them are far enough for the prompt."""
     card = caller.card_of(opinion.precision)
     if card is None:
         return None
     found = divergences(opinion.choices, card.thresholds_of(agent.role, opinion.prompt_version))
-    return found[0] if found else None
+    return found[0] if found and shortfall(found, length) >= card.worth else None
 
 
 async def _next_up(

@@ -1,4 +1,7 @@
-"""Escalation measured on the real model: unseen items asked of the pruned rung, and of full depth where in doubt."""
+"""Escalation measured on the real model: unseen items asked of the pruned rung, and of full depth where it is worth it.
+
+Votes, and a router that decides by the text before anything is asked, stand beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.broker_quality import MARGIN, MOST_DEEP, Gap
-from benchmarks.scorecard_columns import Case, sampled
-from finllm.agents.asking import Question, ask_all
+from benchmarks.broker_quality import Gap
+from finllm.agents.asking import Question as Asked
+from finllm.agents.asking import ask_all
 from finllm.graphs.calibrate import open_llama
-from finllm.models.cards import adapter_for
+from finllm.models.cards import Card, adapter_for
+from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.registry import default_source
-from finllm.scheduler.filling import best
+from finllm.scheduler.divergence import VOTES, divergences, shortfall, tally
+from finllm.scheduler.filling import Choices
 from finllm.settings import Settings
 from training.corpus.build import build_corpus
-from training.corpus.schema import InjectionItem, Split
-from training.items import question
+from training.escalation import EACH, drawn, right
+from training.items import Question
 
-EACH = 80
-"""Items of each task, of either split."""
+Floats = npt.NDArray[np.float64]
+NEIGHBOURS = 15
+"""Validation items that the router beforehand looks at."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A tier's answers to some items: the share of fields right, how sure it was of its least sure one, and the work.
+class Tier:
+    """A tier's answers to some questions, by question, and the seconds that they took together."""
 
-    `right` and `sure`: by item. `fields`: labelled fields by item. `seconds`: of the engine, all items together.
-    """
-
-    right: Sequence[float]
-    sure: Sequence[float]
-    fields: Sequence[int]
+    told: Sequence[Choices]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Escalation:
-    """On the test items: shares of fields right; of always-deep, the share of tokens used and of seconds saved."""
+    """On the test items: shares of fields right; of always-deep, the share of text read and of seconds saved.
+
+    `routed`: by the router that decides beforehand, at the same share of the text. `gaps`: edge against deep by agent;
+    `votes`: deep against the mean of its votes, where there are lines to put in another order.
+    """
 
     edge: float
     deep: float
     escalated: float
+    routed: float
     deep_tokens: float
     saved: float
     gaps: tuple[Gap, ...]
+    votes: tuple[Gap, ...]
 
     @property
     def kept(self) -> float:
@@ -56,60 +64,89 @@ class Escalation:
 
 
 def escalation(settings: Settings) -> Escalation | None:
-    """Ask both tiers; the confidence below which full depth is asked is chosen on validation. None without the rung."""
-    source = default_source(settings)
-    adapter, _card = adapter_for(source, settings, PRUNED)
-    if adapter is None or adapter.layers is None:
+    """Ask both tiers, and full depth in other orders; the rule is the pruned adapter's card's. None without it."""
+    adapter, card = adapter_for(default_source(settings), settings, PRUNED)
+    if adapter is None or card is None or adapter.layers is None:
         return None
-    cases = {split: _cases(split) for split in ("validation", "test")}
-    every = [*cases["validation"], *cases["test"]]
-    edge, deep = (_ask(every, settings, precision) for precision in (PRUNED, settings.deep_precision))
-    tokens = np.array([len(case.asked.prompt.user) for case in every], dtype=np.float64)
-    first, test = np.arange(len(cases["validation"])), np.arange(len(cases["validation"]), len(every))
-    sure = np.array(edge.sure)
-    order = first[np.argsort(sure[first], kind="stable")]
-    spent = np.cumsum(tokens[order]) / tokens[first].sum()
-    threshold = sure[order[int(np.searchsorted(spent, MARGIN * MOST_DEEP))]]
-    doubted = test[sure[test] < threshold]
-    weight = np.array(edge.fields, dtype=np.float64)
-    below, above = np.array(edge.right), np.array(deep.right)
-    answered = below.copy()
-    answered[doubted] = above[doubted]
+    items = build_corpus().items
+    questions = drawn(items["test"], EACH)
+    several = [at for at, asked in enumerate(questions) if len(asked.offered) > 1]
+    edge, deep = (ask(questions, settings, precision) for precision in (PRUNED, settings.deep_precision))
+    others = [
+        ask([questions[at] for at in several], settings, settings.deep_precision, turn) for turn in range(1, VOTES)
+    ]
+    below, above = (_shares(questions, tier.told) for tier in (edge, deep))
+    voted = above.copy()
+    for place, at in enumerate(several):
+        votes = [deep.told[at], *(tier.told[place] for tier in others)]
+        voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
+    lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
+    doubted = np.array([short(q, said, card) >= card.worth for q, said in zip(questions, edge.told, strict=True)])
+    deep_tokens = float(lengths[doubted].sum() / lengths.sum())
+    order = np.argsort(-beforehand(questions, drawn(items["validation"], EACH), settings, card), kind="stable")
+    routed = np.zeros(len(questions), dtype=bool)
+    routed[order[np.cumsum(lengths[order]) <= deep_tokens * lengths.sum()]] = True
+    weight = np.array([len(asked.labels) for asked in questions], dtype=np.float64)
 
-    def share(right: np.ndarray[tuple[int, ...], np.dtype[np.float64]], of: Sequence[int] = tuple(test)) -> float:
-        return float((right[list(of)] * weight[list(of)]).sum() / weight[list(of)].sum())
+    def gaps(first: Floats, then: Floats, among: Sequence[int]) -> tuple[Gap, ...]:
+        roles = [questions[at].agent.role for at in among]
+        of = {role: [at for at, one in zip(among, roles, strict=True) if one == role] for role in dict.fromkeys(roles)}
+        return tuple(
+            Gap(role, np.average(first[at], weights=weight[at]), np.average(then[at], weights=weight[at]), len(at))
+            for role, at in of.items()
+        )
 
-    deep_tokens = float(tokens[doubted].sum() / tokens[test].sum())
-    roles = dict.fromkeys(every[at].asked.agent.role for at in test)
-    of = {role: [int(at) for at in test if every[at].asked.agent.role == role] for role in roles}
     return Escalation(
-        share(below), share(above), share(answered), deep_tokens,
+        *(
+            float(np.average(row, weights=weight))
+            for row in (below, above, np.where(doubted, above, below), np.where(routed, above, below))
+        ),
+        deep_tokens,
         1 - edge.seconds / deep.seconds - deep_tokens,
-        tuple(Gap(role, share(below, at), share(above, at), len(at)) for role, at in of.items()),
-    )  # fmt: skip
+        gaps(below, above, range(len(questions))),
+        gaps(above, voted, several),
+    )
 
 
-def _cases(split: Split) -> list[Case]:
-    items = [item for item in build_corpus().items[split] if not isinstance(item, InjectionItem)]
-    return sampled([Case(item, question(item)) for item in items], EACH)
+def ask(questions: Sequence[Question], settings: Settings, precision: str, turn: int = 0) -> Tier:
+    """All questions at a precision, the lines of evidence `turn` places on.
 
-
-def _ask(cases: Sequence[Case], settings: Settings, precision: str) -> Asked:
-    """Errors: InputError for a model that cannot be used; BackendError."""
+    Errors: InputError for a model that cannot be used; BackendError.
+    """
     source = default_source(settings)
     adapter, card = adapter_for(source, settings, precision)
     rung = ensure_rung(source, precision, settings, adapter=adapter)
-    asked = [
-        Question(c.asked.agent, c.asked.inputs, tuple(c.asked.labels), {"because": c.asked.offered}) for c in cases
-    ]
+    asked = [Asked(q.agent, q.inputs, tuple(q.labels), {"because": q.offered}, turn) for q in questions]
     with open_llama(source, rung, settings) as backend:
         asyncio.run(ask_all(backend, asked[:1], card=card))
         started = time.monotonic()
         told = asyncio.run(ask_all(backend, asked, card=card))
-        seconds = time.monotonic() - started
-    right, sure = [], []
-    for case, one in zip(cases, told, strict=True):
-        said = {field: best(one.choices[field]) for field in case.asked.labels if field in one.choices}
-        right.append(float(np.mean([said.get(field) in wanted for field, wanted in case.asked.labels.items()])))
-        sure.append(min((max(one.choices[field].values()) for field in said), default=0.0))
-    return Asked(right, sure, [len(case.asked.labels) for case in cases], seconds)
+        return Tier([one.choices for one in told], time.monotonic() - started)
+
+
+def short(asked: Question, said: Choices, card: Card) -> float:
+    """By how much an answer is short of what full depth has right, of the fields that were asked."""
+    levels = card.thresholds_of(asked.agent.role, card.prompts[asked.agent.role])
+    found = divergences({field: said[field] for field in asked.labels if field in said}, levels)
+    return shortfall(found, len(asked.prompt.user))
+
+
+def beforehand(questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: Card) -> Floats:
+    """What a router expects to gain by the text alone: how far the edge was short on the nearest validation items."""
+    gained = np.array([short(q, said, card) for q, said in zip(known, ask(known, settings, PRUNED).told, strict=True)])
+    embedder = Embedder()
+    near = embedder.embed([q.prompt.user for q in questions]) @ embedder.embed([q.prompt.user for q in known]).T
+    return gained[np.argsort(-near, axis=1)[:, :NEIGHBOURS]].mean(axis=1)
+
+
+def _shares(questions: Sequence[Question], told: Sequence[Choices]) -> Floats:
+    return np.array([_share(asked, said) for asked, said in zip(questions, told, strict=True)])
+
+
+def _share(asked: Question, said: Choices) -> float:
+    return float(np.mean([*right(asked, said).values()]))
+
+
+def _mean_vote(asked: Question, votes: Sequence[Choices]) -> Choices:
+    template = Asked(asked.agent, asked.inputs, tuple(asked.labels), {"because": asked.offered}).template
+    return tally(template, votes).choices if all(votes) else votes[0]

@@ -84,13 +84,18 @@ def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Se
         return Section(first + told + more + _table(heads, rows))
     one = escalation
     kept, saved = one.kept >= 0.95 and one.deep_tokens <= MOST_DEEP, one.saved >= 0.3 and one.kept >= 1
-    by_agent = "; ".join(f"{gap.agent} {gap.edge:.2f} → {gap.deep:.2f} (n {gap.items})" for gap in one.gaps)
+    by_agent, by_vote = (
+        "; ".join(f"{gap.agent} {gap.edge:.2f} → {gap.deep:.2f} (n {gap.items})" for gap in of)
+        for of in (one.gaps, one.votes)
+    )
     real = (
-        f"\n\n**The pruned rung as edge, full depth as deep**, on unseen items of the corpus: {by_agent}. Full depth "
-        f"is asked where the edge is least sure (a level chosen on validation): {one.escalated:.3f} of fields right, "
-        f"edge alone {one.edge:.3f}, always deep {one.deep:.3f}. That is {one.kept:.3f} of always deep at "
-        f"{one.deep_tokens:.2f} of its tokens (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}); of its seconds, and so of its "
-        f"modelled joules, {one.saved:+.0%} are saved (bar ≥ 30 % at equal quality: {_bar(saved)})."
+        f"\n\n**The pruned rung as edge, full depth as deep**, on unseen items of the corpus: {by_agent}. Votes at "
+        f"full depth: {by_vote}. Full depth is asked where the edge is far enough under what full depth has right, for "
+        f"the length of the prompt (fitted on validation): {one.escalated:.3f} of fields right, edge alone "
+        f"{one.edge:.3f}, always deep {one.deep:.3f}, a router by the text at the same share {one.routed:.3f}. That is "
+        f"{one.kept:.3f} of always deep at {one.deep_tokens:.2f} of its tokens (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}); "
+        f"of its seconds, and so of its modelled joules, {one.saved:+.0%} are saved (bar ≥ 30 % at equal quality: "
+        f"{_bar(saved)})."
     )
     return Section(first + told + real + more + _table(heads, rows), kept)
 

@@ -35,7 +35,9 @@ class Card(BaseModel):
     """What a card says that a run needs; the rest of it is for people.
 
     `prompts`: the version of each role's prompt that the adapter was trained on. `calibration` and `thresholds` (of a
-    conformal set at 10 % error) by `role.field`. `layers`: those of the base that are kept, None for all.
+    conformal set at 10 % error; of a pruned rung, the share that full depth has right) by `role.field`. `worth`: how
+    far fields must be under them, for every 1,000 characters of the prompt, that it is asked again. `layers`: those of
+    the base that are kept, None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -46,6 +48,7 @@ class Card(BaseModel):
     prompts: dict[str, str]
     calibration: dict[str, FieldCalibration]
     thresholds: dict[str, float] = {}
+    worth: float = 0.0
     layers: tuple[int, ...] | None = None
 
     @property

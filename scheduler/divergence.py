@@ -55,6 +55,14 @@ def divergences(choices: Choices, thresholds: Mapping[str, float]) -> tuple[Dive
     return tuple(sorted(found, key=lambda one: (one.probability - one.threshold, one.field)))
 
 
+def shortfall(found: Iterable[Divergence], length: int) -> float:
+    """By how much fields are under their thresholds, summed, for every 1,000 characters of the prompt.
+
+    Where a threshold is the share that a finer precision has right, this is what asking it gains, by what it costs.
+    """
+    return 1000 * sum(one.threshold - one.probability for one in found) / max(length, 1)
+
+
 def finer(precision: str, offered: Iterable[str]) -> tuple[str, ...]:
     """The offered precisions finer than this one, the next one up first. Errors: ValueError for an unknown one."""
     at = PRECISIONS.index(precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,17 @@ def test_a_card_of_other_prompts_says_nothing() -> None:
     backend = ScriptedBackend([{"say": {"stance": "hawkish"}}])
     bounded(ask_all(backend, [QUESTION], card=card(2.0, FLAT, "another")))
     assert {step.field for step in backend.requests[0].template if isinstance(step, Choose)} == {"stance", "region"}
+
+
+def test_a_vote_sees_the_same_lines_with_their_letters_in_another_order() -> None:
+    question = Question(
+        STRESS_TESTER, {"reading": "oil up"}, (), {"closest": ("first", "second"), "refuse": ("third",)}
+    )
+    turned = replace(question, turn=1)
+    lines = [line for line in turned.prompt.user.splitlines() if line[:3] in ("A: ", "B: ", "C: ")]
+    assert lines == ["B: second", "C: third", "A: first"]
+    assert turned.template == question.template
+    assert turned.without_content(()) == question.without_content(())
 
 
 def test_each_citing_field_is_offered_its_own_lines() -> None:

@@ -29,12 +29,13 @@ LINES = [Offered("E1", "factors that move as read: 2"), Offered("E2", "factors t
          Offered("E3", "OIL_WTI up")]  # fmt: skip
 
 
-def card(threshold: float, *agents: Agent) -> Card:
+def card(threshold: float, *agents: Agent, worth: float = 0.0) -> Card:
     known = agents or (VALIDATOR, SANITY_CHECKER)
     return Card(
         name="card", base_sha256="", adapter_sha256="", calibration={},
         prompts={agent.role: prompt_version(agent) for agent in known},
         thresholds={f"{agent.role}.verdict": threshold for agent in known} | {"sanity-checker.verdict=injected": 1.0},
+        worth=worth,
     )  # fmt: skip
 
 
@@ -101,6 +102,14 @@ def test_an_answer_under_its_threshold_is_asked_again_one_precision_up_and_the_f
     assert [desk.asked(at) for at in range(3)] == [1, 1, 0]
     assert desk.placed()[-1] == ("deep-Q8_0", told.words)
     assert told.words == "escalated from Q4_0 to Q8_0: verdict was 90% sure, its threshold is 95%"
+
+
+@pytest.mark.parametrize(("worth", "asked"), [(0.05, 1), (50.0, 0)])
+def test_a_card_may_say_how_far_under_is_worth_a_finer_answer(worth: float, asked: int) -> None:
+    desk = table(card(0.95, SANITY_CHECKER, worth=worth), edge("credible"), deep("doubtful"))
+    opinion = desk.ask(SANITY_CHECKER)
+    assert desk.asked(1) == asked
+    assert len(opinion.escalations) == asked
 
 
 @pytest.mark.parametrize(

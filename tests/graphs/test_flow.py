@@ -181,6 +181,17 @@ def test_a_source_with_nothing_left_is_left_out_but_is_no_look_ahead(scripted_de
     assert {f.rule: f.verdict for f in report.findings}["lookahead"] == "pass"
 
 
+def test_precedents_do_not_move_what_the_sources_say_stands_still(scripted_desk: MakeDesk) -> None:
+    reading = {"when": "What kind of event", "say": {"event": "routine", **dict.fromkeys(DOWN, "none"),
+                                                     "factors.OIL_WTI.direction": "down"}}  # fmt: skip
+    report = run(request_for("non-event"), scripted_desk([reading], [reading])).report
+    assert report is not None
+    crude = next(row for row in report.factors if row.factor == "OIL_WTI")
+    assert (crude.words, crude.precedents, crude.support) == ("unmoved", "down", "contradicted")
+    assert report.shocks == ()
+    assert report.total.value == 0.0
+
+
 def test_late_sources_that_were_used_and_shocks_without_support_would_block(scripted_desk: MakeDesk) -> None:
     desk = scripted_desk([READS_WELL])
     request = request_for("hormuz-blockade")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finllm.scheduler.divergence import Divergence, divergences, finer, permuted, tally, turned
+from finllm.scheduler.divergence import Divergence, divergences, finer, permuted, shortfall, tally, turned
 from finllm.scheduler.filling import Choices, best
 from finllm.scheduler.task import PRECISIONS
 from finllm.scheduler.template import Choose, Force, Pick, Template, Unless
@@ -127,3 +127,10 @@ def test_the_mean_decides_and_a_vote_without_a_majority_is_split() -> None:
 def test_no_votes_are_refused() -> None:
     with pytest.raises(ValueError, match="no votes"):
         tally(TEMPLATE, [])
+
+
+def test_a_shortfall_is_summed_and_weighs_less_in_a_longer_prompt() -> None:
+    found = [Divergence("event", 0.5, 0.8), Divergence("size", 0.6, 0.7)]
+    assert shortfall(found, 1000) == pytest.approx(0.4)
+    assert shortfall(found, 2000) == pytest.approx(0.2)
+    assert shortfall((), 1000) == 0.0
