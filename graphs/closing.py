@@ -310,6 +310,9 @@ def _blocked(state: State) -> list[str]:
     """What was kept from the conclusion: refused sources, cut text, withheld and refused shocks, blocking rules."""
     lines = [f"source {s['id']}: {s['left_out']}" for s in state["sources"] if s["left_out"]]
     lines += [f"source {s['id']}: cut {removed}" for s in state["sources"] for removed in s["removed"]]
+    lines += [
+        f"source {s['id']}: hearsay, not read: {'; '.join(s['hearsay'])}" for s in state["sources"] if "hearsay" in s
+    ]
     lines += [f"{c['factor']} {c['read']}: withheld, {c['support']}" for c in _withheld(state)]
     shocked = {row["factor"] for row in state["shocks"]}
     lines += [

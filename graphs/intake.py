@@ -11,7 +11,8 @@ from finllm.events import Noted
 from finllm.graphs.desk import RunContext
 from finllm.graphs.second import second_opinion
 from finllm.graphs.state import Row, State
-from finllm.guardrails.provenance import check_provenance
+from finllm.guardrails.hearsay import ENOUGH, hearsay
+from finllm.guardrails.provenance import HEARSAY, check_provenance
 from finllm.guardrails.sanitise import sanitise
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
@@ -75,10 +76,13 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
         [row["says"] for row in kept],
         run.desk.embedder.embed([row["text"] for row in kept]),
         [sum(removed.startswith("injection:") for removed in row["removed"]) for row in kept],
+        [len(hearsay(row["text"])) >= ENOUGH for row in kept],
     )
     for row in kept:
         check = found[row["id"]]
         row["verdict"] = check.verdict
+        if check.verdict == HEARSAY:
+            row["hearsay"] = [f"{way} ({said!r})" for way, said in hearsay(row["text"]).items()]
         row["provenance"] = [
             table.add(
                 float(count),

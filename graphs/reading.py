@@ -13,6 +13,7 @@ from finllm.agents.validator import VALIDATOR
 from finllm.graphs.desk import RunContext
 from finllm.graphs.state import Row, State, latest
 from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
+from finllm.guardrails.provenance import HEARSAY, REJECTED
 from finllm.tools.evidence import EvidenceTable, show
 
 LONGEST_SOURCE = 600
@@ -22,8 +23,6 @@ ALL_SOURCES = 7200
 LONGEST_NARRATIVE = 1500
 OTHERS_EACH, OTHERS_IN_ALL = 120, 480
 """Characters of each other source, and of all of them, that the sanity-checker sees beside the one it judges."""
-NOT_READ = ("injected", "contradicted")
-"""Verdicts after which a source's text is kept from the second reading."""
 
 
 async def market_signal(state: State, run: RunContext) -> Row:
@@ -34,13 +33,14 @@ async def market_signal(state: State, run: RunContext) -> Row:
 
 
 async def narrative(state: State, run: RunContext) -> Row:
-    opinion = await _read(state, run, "narrative", [s for s in state["sources"] if s["left_out"] is None], floor=None)
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] != HEARSAY]
+    opinion = await _read(state, run, "narrative", kept, floor=None)
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 
 async def reread(state: State, run: RunContext) -> Row:
     """The same reading on the finest deep backend that gives one, without the sources that the checks rejected."""
-    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
     finest, *others = run.desk.deep_floors
     cause = _cause(state)
     opinion = await _read(state, run, "reread", kept, floor=finest, because=cause)
@@ -113,11 +113,11 @@ async def sanity_checker(state: State, run: RunContext) -> Row:
 
 
 def _others(source: Row, sources: list[Row]) -> str:
-    """What the other sources say, in short; one that carries instructions is not quoted beside an honest one."""
+    """What the other sources say, in short; hearsay and what carries instructions is not quoted beside the honest."""
     said = [
         f"{other['publisher']}: {' '.join(other['text'].split())[:OTHERS_EACH]}"
         for other in sources
-        if other["id"] != source["id"] and other["left_out"] is None and other["verdict"] != "injected"
+        if other["id"] != source["id"] and other["left_out"] is None and other["verdict"] not in ("injected", HEARSAY)
     ]
     return " / ".join(said)[:OTHERS_IN_ALL]
 

@@ -6,6 +6,7 @@ from finllm.errors import BackendError
 from finllm.events import Noted
 from finllm.graphs.desk import RunContext
 from finllm.graphs.state import Row
+from finllm.guardrails.provenance import REJECTED
 from finllm.models.second_opinion import Probabilities
 from finllm.scheduler.filling import best
 from finllm.tools.evidence import EvidenceTable
@@ -26,7 +27,7 @@ def second_opinion(run: RunContext, sources: list[Row], table: EvidenceTable) ->
     second = run.desk.second
     if second is None:
         return []
-    kept = [s for s in sources if s["left_out"] is None and s["verdict"] not in ("injected", "contradicted")]
+    kept = [s for s in sources if s["left_out"] is None and s["verdict"] not in REJECTED]
     texts = [run.request.scenario.narrative, *(s["text"] for s in kept)]
     try:
         told = [second.judge([text[:LONGEST]])[0] for text in texts]  # one by one: a batch would change the last digits

@@ -12,9 +12,10 @@ from finllm.agents.escalation import judge_escalating
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.graphs.desk import RunContext
 from finllm.graphs.learning import kind_of
-from finllm.graphs.reading import NOT_READ, reading_of
+from finllm.graphs.reading import reading_of
 from finllm.graphs.state import Row, State, latest
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
+from finllm.guardrails.provenance import REJECTED
 from finllm.scheduler.record import Entry
 from finllm.scheduler.task import key_of
 from finllm.tools.evidence import EvidenceTable
@@ -103,7 +104,7 @@ def _second(state: State, judgement: dict[str, Any], table: EvidenceTable) -> li
 
 def _words(state: State) -> dict[FactorId, Heard]:
     """What the sources' own words say of each factor; sources left out or rejected by the checks do not count."""
-    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in NOT_READ]
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
     heard: dict[FactorId, Heard] = {}
     for factor in FACTOR_IDS:
         said = [s["says"].get(factor) for s in kept]

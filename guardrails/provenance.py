@@ -15,7 +15,12 @@ from finllm.tools.factors import FactorId
 SAME_TEXT = 0.93
 """Cosine similarity of two embeddings above which two texts say the same in nearly the same words."""
 
-SourceVerdict = Literal["credible", "contradicted", "coordinated", "injected"]
+SourceVerdict = Literal["credible", "doubtful", "contradicted", "coordinated", "injected"]
+
+
+HEARSAY: SourceVerdict = "doubtful"
+"""After this verdict a source's text is not read at all, after one of `REJECTED` not a second time."""
+REJECTED: tuple[SourceVerdict, ...] = ("injected", "contradicted", HEARSAY)
 
 
 class Provenance(BaseModel):
@@ -36,11 +41,13 @@ def check_provenance(
     says: Sequence[Mapping[FactorId, Heard]],
     embeddings: npt.NDArray[np.float32],  # (n_sources, n_dimensions), unit norm
     injections: Sequence[int],
+    unchecked: Sequence[bool],
 ) -> dict[str, Provenance]:
     """Check every source against the others.
 
     `injected`: instructions were cut from its text. `coordinated`: other publishers carry nearly the same text.
-    `contradicted`: on more factors than not, most of the others say the opposite. Otherwise `credible`.
+    `contradicted`: on more factors than not, most of the others say the opposite. `doubtful`: hearsay (`unchecked`),
+    which no other source bears out on any factor. Otherwise `credible`.
     """
     similar = embeddings @ embeddings.T if len(ids) else np.zeros((0, 0), dtype=np.float32)
     found: dict[str, Provenance] = {}
@@ -58,6 +65,8 @@ def check_provenance(
             verdict = "coordinated"
         elif opposing > agreeing:
             verdict = "contradicted"
+        elif unchecked[i] and not agreeing:
+            verdict = HEARSAY
         found[id] = Provenance(
             verdict=verdict, agreeing=agreeing, opposing=opposing, twins=twins, injections=injections[i]
         )

@@ -24,6 +24,7 @@ def check(
     publishers: Sequence[str] | None = None,
     embeddings: npt.NDArray[np.float32] | None = None,
     injections: Sequence[int] | None = None,
+    unchecked: Sequence[bool] | None = None,
 ) -> list[Provenance]:
     ids = [f"s{i}" for i in range(len(says))]
     found = check_provenance(
@@ -32,6 +33,7 @@ def check(
         says,
         apart(len(says)) if embeddings is None else embeddings,
         injections or [0] * len(says),
+        unchecked or [False] * len(says),
     )
     assert list(found) == ids
     return list(found.values())
@@ -54,6 +56,12 @@ def test_the_one_that_most_others_oppose_is_contradicted_and_they_are_not() -> N
     found = check([UP, UP, DOWN])
     assert [one.verdict for one in found] == ["credible", "credible", "contradicted"]
     assert (found[2].agreeing, found[2].opposing) == (0, 1)
+
+
+def test_hearsay_is_doubted_unless_another_source_bears_it_out() -> None:
+    assert [one.verdict for one in check([UP, {}], unchecked=[False, True])] == ["credible", "doubtful"]
+    assert [one.verdict for one in check([UP, UP], unchecked=[False, True])] == ["credible", "credible"]
+    assert [one.verdict for one in check([UP, UP, DOWN], unchecked=[False, False, True])][2] == "contradicted"
 
 
 def test_a_disagreement_on_fewer_factors_than_it_agrees_on_is_no_contradiction() -> None:
