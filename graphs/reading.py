@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from finllm.agents.agent import Escalation, Offered, Opinion
@@ -33,13 +34,13 @@ async def market_signal(state: State, run: RunContext) -> Row:
 
 
 async def narrative(state: State, run: RunContext) -> Row:
-    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] != HEARSAY]
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
     opinion = await _read(state, run, "narrative", kept, floor=None)
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 
 async def reread(state: State, run: RunContext) -> Row:
-    """The same reading on the finest deep backend that gives one, without the sources that the checks rejected."""
+    """The same reading on the finest deep backend that gives one; where it is unsure again, it is put to the vote."""
     kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
     finest, *others = run.desk.deep_floors
     cause = _cause(state)
@@ -71,6 +72,9 @@ async def _read(
     state: State, run: RunContext, node: str, sources: list[Row], *, floor: str | None,
     because: Escalation | None = None,
 ) -> Opinion:  # fmt: skip
+    caller = run.caller(node)
+    if because is not None:
+        caller = replace(caller, escalate=caller.escalate | {NARRATIVE.role})
     inputs = {
         "narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE],
         "precedents": "\n".join(p["line"] for p in state["precedents"][:2]),
@@ -80,7 +84,7 @@ async def _read(
     if because is not None:
         because = because.model_copy(update={"to": floor})
     return await judge_escalating(
-        NARRATIVE, inputs, {"because": offered}, run.caller(node), floor=floor, because=because,
+        NARRATIVE, inputs, {"because": offered}, caller, floor=floor, because=because,
         before=state.get("opinions", ()),
     )  # fmt: skip
 

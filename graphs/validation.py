@@ -37,7 +37,7 @@ async def validator(state: State, run: RunContext) -> Row:
     if reading is None:
         return {"checks": [], "second_checks": [], "verdict": "unresolved", "passes": passes}
     checks = checked(state, reading["judgement"])
-    seconds = _second(state, reading["judgement"], table)
+    seconds = _second(state, reading["judgement"], reading["choices"], table)
     spoken = [check for check in checks if check.support != "silent"]
     lines = [_as_evidence(check, state, table, run.request.as_of) for check in spoken]
     offered = [*_counted(spoken, lines, table, run.request.as_of), *lines]
@@ -95,11 +95,11 @@ async def human(state: State, run: RunContext) -> Row:
     return {"answer": answer}
 
 
-def _second(state: State, judgement: dict[str, Any], table: EvidenceTable) -> list[SecondCheck]:
+def _second(state: State, judgement: Row, choices: Row, table: EvidenceTable) -> list[SecondCheck]:
     read = {name: value for name, value in judgement.items() if isinstance(value, str)}
     read |= {f"factors.{factor}.direction": call["direction"] for factor, call in judgement["factors"].items()}
     told = {row["field"]: (row["value"], float(table[row["evidence"]].value)) for row in state.get("second", [])}
-    return check_second(read, told)
+    return check_second(read, told, {field: max(odds.values()) for field, odds in choices.items() if odds})
 
 
 def _words(state: State) -> dict[FactorId, Heard]:

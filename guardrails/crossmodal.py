@@ -57,7 +57,10 @@ def check_factors(
 
 
 class SecondCheck(BaseModel):
-    """One field of the reading beside the second opinion's value, whose probability is that value's."""
+    """One field of the reading beside the second opinion's value, whose `probability` is that value's.
+
+    `own`: the reading's probability of what it read.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,18 +68,23 @@ class SecondCheck(BaseModel):
     read: str
     second: str
     probability: float
+    own: float = 1.0
 
     @property
     def diverged(self) -> bool:
-        """Whether the second opinion is sure of another event, or of the opposite stance or direction."""
+        """Whether the second opinion says another event, or the opposite stance or direction, and is sure or surer."""
         opposite = self.field == "event" or _STANDS_ASIDE.isdisjoint((self.read, self.second))
-        return self.read != self.second and opposite and self.probability >= SURE
+        return self.read != self.second and opposite and self.probability >= min(SURE, self.own)
 
 
-def check_second(read: Mapping[str, str], second: Mapping[str, tuple[str, float]]) -> list[SecondCheck]:
-    """Each field that both judged, in the second opinion's order: `second` gives its value with the probability."""
+def check_second(
+    read: Mapping[str, str], second: Mapping[str, tuple[str, float]], own: Mapping[str, float]
+) -> list[SecondCheck]:
+    """Each field that both judged, in the second opinion's order: `second` gives its value with the probability, `own`
+    the reading's of what it read.
+    """
     return [
-        SecondCheck(field=field, read=read[field], second=value, probability=probability)
+        SecondCheck(field=field, read=read[field], second=value, probability=probability, own=own.get(field, 1.0))
         for field, (value, probability) in second.items()
         if field in read
     ]

@@ -103,5 +103,12 @@ def test_a_majority_does_not_depend_on_the_order_and_mirrors(said: list[Directio
 def test_a_second_opinion_diverges_when_it_is_sure_of_the_opposite(
     field: str, read: str, second: str, probability: float, diverged: bool
 ) -> None:
-    (check,) = check_second({field: read, "region": "us"}, {field: (second, probability), "injection": ("clean", 1.0)})
+    told = {field: (second, probability), "injection": ("clean", 1.0)}
+    (check,) = check_second({field: read, "region": "us"}, told, {})
     assert (check.field, check.diverged) == (field, diverged)
+
+
+@pytest.mark.parametrize(("own", "diverged"), [(0.4, True), (0.6, False)])
+def test_of_two_that_are_unsure_the_surer_one_counts(own: float, diverged: bool) -> None:
+    (check,) = check_second({"event": "ceasefire"}, {"event": ("blockade", 0.5)}, {"event": own})
+    assert check.diverged == diverged
