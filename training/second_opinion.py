@@ -72,7 +72,7 @@ class Plan:
     aside: float = 0.25
     drawn: int = 1500
     seed: int = 0
-    seeds: int = 3
+    seeds: int = 2
     """Trainings that are averaged; their seeds follow on `seed`."""
 
 
@@ -426,7 +426,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     kept, networks = [], []
     for seed in range(plan.seed, plan.seed + plan.seeds):
         kept.append(folder / f".{corpus.digest()[:12]}-{seed}.partial")
-        one = replace(plan, seed=seed)
+        one = replace(plan, seed=seed, seeds=1)  # what is kept of it serves however many are averaged
         networks.append(train(split["train"], of["train"], fresh(), one, lambda network, epoch, seed=seed: tell(
             network, f"seed {seed}, epoch {epoch + 1} of {plan.epochs}"), kept[-1]))  # fmt: skip
     network = averaged(networks, fresh(), plan)
