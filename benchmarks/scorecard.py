@@ -42,9 +42,9 @@ from training.items import question
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scorecard.md"
-SAMPLE = 40
+SAMPLE = 60
 """Items of each task on which the other rungs, and the model without its adapter, are compared."""
-FOMC_SAMPLE = 200
+FOMC_SAMPLE = 300
 CLEAN_SAMPLE = 2000
 CALLED = ("called injected", "clean texts of the corpus", "injected texts of the corpus", "indirect attacks in news")
 

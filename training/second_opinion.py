@@ -1,8 +1,7 @@
 """Fit the second opinion: low-rank changes to MiniLM's upper layers and one linear head per field, on the corpus alone.
 
-`python -m training.second_opinion` trains on the train split from several seeds, averages what they learned (Wortsman
-et al. 2022), chooses the temperatures on validation, and writes `models/heads/`. Labels may be partial: a field without
-one adds nothing to the loss.
+`python -m training.second_opinion` trains on the train split, chooses the epoch and the temperatures on validation, and
+writes `models/heads/`. Labels may be partial: a field without one adds nothing to the loss.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,6 @@ class Plan:
     aside: float = 0.25
     drawn: int = 1500
     seed: int = 0
-    seeds: int = 2
-    """Trainings that are averaged; their seeds follow on `seed`."""
 
 
 @dataclass(frozen=True)
@@ -177,25 +174,13 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def averaged(networks: Sequence[Network], encoder: Any, plan: Plan) -> Network:
-    """One network whose changes and heads are the mean of several: their ranks side by side, not the factors' mean."""
-    found = Network(encoder, replace(plan, rank=plan.rank * len(networks)))
-    for name, lora in found.adapted.items():
-        each = [network.adapted[name] for network in networks]
-        lora.a.copy_(torch.cat([one.a for one in each]))
-        lora.b.copy_(torch.cat([one.b for one in each], dim=1) / len(each))
-    found.head.weight.copy_(torch.stack([network.head.weight for network in networks]).mean(0))
-    found.head.bias.copy_(torch.stack([network.head.bias for network in networks]).mean(0))
-    return found
-
-
-@torch.no_grad()
-def lower_states(texts: Sequence[str], embedder: Embedder, plan: Plan) -> list[torch.Tensor]:
-    """Each text's states (T, 384) below the adapted layers."""
+def lower_states(texts: Sequence[str], embedder: Embedder, plan: Plan) -> tuple[list[torch.Tensor], Any]:
+    """Each text's states (T, 384) below the adapted layers, and the encoder."""
     tokenizer, encoder = load_encoder(embedder.folder)
     found: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    encoder.encoder.layer = encoder.encoder.layer[: plan.frozen]
+    layers = encoder.encoder.layer
+    encoder.encoder.layer = layers[: plan.frozen]
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
         batch = tokenizer([texts[at] for at in rows], truncation=True, max_length=LONGEST, padding=True,
@@ -203,7 +188,8 @@ def lower_states(texts: Sequence[str], embedder: Embedder, plan: Plan) -> list[t
         states = encoder(**batch).last_hidden_state
         for at, state, mask in zip(rows, states, batch["attention_mask"], strict=True):
             found[at] = state[: int(mask.sum())].to(torch.bfloat16).clone()
-    return found
+    encoder.encoder.layer = layers
+    return found, encoder
 
 
 def _padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -407,30 +393,21 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     split["train"] += apart(corpus.items["train"], plan)
     started = time.monotonic()
     texts = [example.text for examples in split.values() for example in examples]
-    states = lower_states(texts, embedder, plan)
+    states, encoder = lower_states(texts, embedder, plan)
     bounds = np.cumsum([0, *(len(examples) for examples in split.values())])
     of = {name: states[bounds[at] : bounds[at + 1]] for at, name in enumerate(split)}
     _say(f"{len(texts)} texts through the lower layers in {time.monotonic() - started:.0f} s")
 
-    def tell(network: Network, what: str) -> None:
+    def after(network: Network, epoch: int) -> None:
         found = scores_of(logits_of(network, of["validation"]), split["validation"], {})
         told = ", ".join(f"{name} {found.get(name, 0.0):.3f}" for name in
                          ("stance.macro_f1", "stance.accuracy_by_hand", "event.macro_f1", "directions.accuracy",
                           "directions.accuracy_by_hand", "injection.macro_f1"))  # fmt: skip
-        _say(f"{what}, {time.monotonic() - started:.0f} s: validation {told}")
-
-    def fresh() -> Any:
-        return load_encoder(embedder.folder)[1]
+        _say(f"epoch {epoch + 1} of {plan.epochs}, {time.monotonic() - started:.0f} s: validation {told}")
 
     folder.mkdir(parents=True, exist_ok=True)
-    kept, networks = [], []
-    for seed in range(plan.seed, plan.seed + plan.seeds):
-        kept.append(folder / f".{corpus.digest()[:12]}-{seed}.partial")
-        one = replace(plan, seed=seed, seeds=1)  # what is kept of it serves however many are averaged
-        networks.append(train(split["train"], of["train"], fresh(), one, lambda network, epoch, seed=seed: tell(
-            network, f"seed {seed}, epoch {epoch + 1} of {plan.epochs}"), kept[-1]))  # fmt: skip
-    network = averaged(networks, fresh(), plan)
-    tell(network, "averaged")
+    kept = folder / f".{corpus.digest()[:12]}.partial"
+    network = train(split["train"], of["train"], encoder, plan, after, kept)
     logits = logits_of(network, of["validation"])
     temperatures = {}
     for field in FIELDS:
@@ -439,8 +416,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     scores = {f"validation.{k}": v for k, v in scores_of(logits, split["validation"], temperatures).items()}
     on_test = scores_of(logits_of(network, of["test"]), split["test"], temperatures)
     scores |= {f"test.{name}": value for name, value in on_test.items()}
-    for path in kept:
-        path.unlink()
+    kept.unlink()
     sizes = ", ".join(f"{name} {len(examples)}" for name, examples in split.items())
     return save(network, folder, Card(
         name=NAME, sha256="", embedding_sha256=embedder.digest, corpus_sha256=corpus.digest(), seed=plan.seed,
@@ -454,19 +430,15 @@ def _say(line: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m training.second_opinion`: about four minutes a seed on two cores."""
+    """`python -m training.second_opinion`: about four minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m training.second_opinion", description=__doc__)
     parser.add_argument("--out", type=Path, default=HEADS, help="folder to write to  [default: models/heads]")
     parser.add_argument("--epochs", type=int, default=Plan.epochs)
     parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--seeds", type=int, default=Plan.seeds, help="trainings that are averaged")
     parser.add_argument("--frozen", type=int, default=Plan.frozen, help="lower layers that are left as they are")
     parser.add_argument("--drawn", type=int, default=Plan.drawn, help="generated items of a task in an epoch")
     arguments = parser.parse_args(argv)
-    plan = Plan(
-        epochs=arguments.epochs, seed=arguments.seed, seeds=arguments.seeds, frozen=arguments.frozen,
-        drawn=arguments.drawn,
-    )  # fmt: skip
+    plan = Plan(epochs=arguments.epochs, seed=arguments.seed, frozen=arguments.frozen, drawn=arguments.drawn)
     card = fit(build_corpus(), plan, arguments.out)
     for name, value in card.scores.items():
         print(f"{name} {value}")
