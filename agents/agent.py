@@ -40,7 +40,8 @@ NEUTRAL = "N/A"
 class Agent:
     """A reasoning role. `floor`: coarsest precision that may answer; `value`: what its answer is expected to be worth.
 
-    `picks` names the judgement's fields that choose among the offered evidence, with how many each may choose.
+    `picks` names the judgement's fields that choose among the offered evidence, with how many each may choose. `votes`:
+    its lines of evidence have no order of their own, so that answers with them in another order may be averaged.
     """
 
     role: str
@@ -48,6 +49,7 @@ class Agent:
     floor: str
     value: float
     picks: int = 2
+    votes: bool = False
 
     @property
     def prompt(self) -> str:

@@ -17,8 +17,6 @@ from finllm.scheduler.budget import DIMENSIONS, Budget
 from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, shortfall, tally
 from finllm.scheduler.template import compile_template
 
-WORTH_A_VOTE = 3.0
-"""Least `Agent.value` of an agent whose judgement is voted on."""
 SHARE = 0.5
 """Of what its run has left, the part that each call of an escalation may spend: the answer there was may have to do."""
 
@@ -35,7 +33,7 @@ async def judge_escalating(
 ) -> Opinion:
     """Ask an agent, and again at the next precision up where a field is under the card's threshold for it.
 
-    The finer answer stands. At the finest local precision an agent that is worth it votes: the lines of evidence and
+    The finer answer stands. At the finest local precision an agent that may, votes: the lines of evidence and
     the options each time in another order, the mean probability decides, and a field without a majority is split. One
     round per agent and run: `before` are the run's opinions until now. `because` says why this is asked at all, where
     another answer led to it. Without a card, or for a role that is not
@@ -101,7 +99,7 @@ def _votes(agent: Agent, offered: Mapping[str, Sequence[Offered]], caller: Calle
     offers = caller.broker.offers
     finest = not finer(opinion.precision or agent.floor, {offer.precision for offer in offers})
     served = any(offer.build.startswith("vllm") for offer in offers)
-    return finest and not served and agent.value >= WORTH_A_VOTE and len(_lines(agent, offered)) > 1
+    return finest and not served and agent.votes and len(_lines(agent, offered)) > 1
 
 
 async def _voted(

@@ -44,4 +44,4 @@ class Reading(BaseModel):
     because: tuple[str, ...]
 
 
-NARRATIVE = Agent("narrative", Reading, floor="pruned", value=3.0)
+NARRATIVE = Agent("narrative", Reading, floor="pruned", value=3.0, votes=True)

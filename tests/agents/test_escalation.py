@@ -25,6 +25,7 @@ SURE = 0.9
 """Probability of a scripted choice."""
 INPUTS = {"reading": "blockade in mideast", "market": "calm"}
 CHECKER = {"text": "Hormuz is closed.", "publisher": "Reuters", "others": ""}
+VOTER = replace(VALIDATOR, votes=True)
 LINES = [Offered("E1", "factors that move as read: 2"), Offered("E2", "factors that move otherwise: 1"),
          Offered("E3", "OIL_WTI up")]  # fmt: skip
 
@@ -47,8 +48,8 @@ class Table:
     backends: Sequence[ScriptedBackend]
     recorder: MemoryRecorder
 
-    def ask(self, agent: Agent = VALIDATOR, lines: Sequence[Offered] = LINES, **options: Any) -> Opinion:
-        inputs: Mapping[str, str] = INPUTS if agent is VALIDATOR else CHECKER
+    def ask(self, agent: Agent = VOTER, lines: Sequence[Offered] = LINES, **options: Any) -> Opinion:
+        inputs: Mapping[str, str] = INPUTS if agent is VOTER else CHECKER
         return bounded(judge_escalating(agent, inputs, {"because": lines}, self.caller, **options))
 
     def placed(self) -> list[tuple[str, str | None]]:
@@ -159,6 +160,12 @@ def test_a_vote_that_could_change_nothing_is_not_held(lines: list[Offered]) -> N
 
 def test_two_lines_have_two_orders_and_so_two_votes() -> None:
     assert [one.votes for one in table(card(0.95), edge(), deep()).ask(lines=LINES[:2]).escalations] == [0, 2]
+
+
+def test_an_agent_whose_lines_have_an_order_does_not_vote() -> None:
+    desk = table(card(0.95), edge(), deep())
+    opinion = bounded(judge_escalating(VALIDATOR, INPUTS, {"because": LINES}, desk.caller))
+    assert [one.votes for one in opinion.escalations] == [0]
 
 
 def test_nobody_votes_where_a_server_is_deeper() -> None:
