@@ -34,13 +34,15 @@ async def market_signal(state: State, run: RunContext) -> Row:
 
 
 async def narrative(state: State, run: RunContext) -> Row:
-    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
+    kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] != HEARSAY]
     opinion = await _read(state, run, "narrative", kept, floor=None)
     return {"opinions": [opinion.model_dump(mode="json")]}
 
 
 async def reread(state: State, run: RunContext) -> Row:
-    """The same reading on the finest deep backend that gives one; where it is unsure again, it is put to the vote."""
+    """The same reading on the finest deep backend that gives one, without the sources that the checks rejected; where
+    it is unsure again, it is put to the vote.
+    """
     kept = [s for s in state["sources"] if s["left_out"] is None and s["verdict"] not in REJECTED]
     finest, *others = run.desk.deep_floors
     cause = _cause(state)

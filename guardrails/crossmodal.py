@@ -16,6 +16,8 @@ Support = Literal["supported", "contradicted", "unsupported", "missed", "silent"
 
 SURE = 0.7
 """From this probability on the second opinion's differing verdict is a divergence, not a doubt."""
+SURER = 0.1
+"""By so much its probability must be above the reading's own to count before that."""
 _STANDS_ASIDE = {"none", "neutral"}
 
 
@@ -72,9 +74,9 @@ class SecondCheck(BaseModel):
 
     @property
     def diverged(self) -> bool:
-        """Whether the second opinion says another event, or the opposite stance or direction, and is sure or surer."""
+        """Whether the second opinion names another event, or the opposite, and is sure or plainly surer."""
         opposite = self.field == "event" or _STANDS_ASIDE.isdisjoint((self.read, self.second))
-        return self.read != self.second and opposite and self.probability >= min(SURE, self.own)
+        return self.read != self.second and opposite and self.probability >= min(SURE, self.own + SURER)
 
 
 def check_second(

@@ -108,7 +108,7 @@ def test_a_second_opinion_diverges_when_it_is_sure_of_the_opposite(
     assert (check.field, check.diverged) == (field, diverged)
 
 
-@pytest.mark.parametrize(("own", "diverged"), [(0.4, True), (0.6, False)])
+@pytest.mark.parametrize(("own", "diverged"), [(0.4, True), (0.45, False), (0.6, False)])
 def test_of_two_that_are_unsure_the_surer_one_counts(own: float, diverged: bool) -> None:
     (check,) = check_second({"event": "ceasefire"}, {"event": ("blockade", 0.5)}, {"event": own})
     assert check.diverged == diverged
