@@ -46,12 +46,11 @@ async def judge_escalating(
         first = first.model_copy(update={"escalations": [because.model_copy(update={"to": first.precision})]})
     if caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
         return first
-    length = _length(agent, inputs, offered)
-    found = _diverged(agent, first, caller, length)
+    found = _diverged(agent, inputs, offered, first, caller)
     if found is None:
         return first
     opinion = await _next_up(agent, inputs, offered, caller, first, found)
-    still = _diverged(agent, opinion, caller, length)
+    still = _diverged(agent, inputs, offered, opinion, caller)
     if still is None or not _votes(agent, offered, caller, opinion):
         return opinion
     return await _voted(agent, inputs, offered, caller, opinion, still)
@@ -63,17 +62,18 @@ def _had_its_round(agent: Agent, before: Iterable[Mapping[str, Any]]) -> bool:
     return any(one["threshold"] is not None for one in told)
 
 
-def _length(agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]]) -> int:
-    return len(render(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False))).user)
-
-
-def _diverged(agent: Agent, opinion: Opinion, caller: Caller, length: int) -> Divergence | None:
+def _diverged(
+    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], opinion: Opinion, caller: Caller
+) -> Divergence | None:
     """The field of a judgement that is farthest under its threshold, if all of them are far enough for the prompt."""
     card = caller.card_of(opinion.precision)
     if card is None:
         return None
     found = divergences(opinion.choices, card.thresholds_of(agent.role, opinion.prompt_version))
-    return found[0] if found and shortfall(found, length) >= card.worth else None
+    if found and card.worth:
+        prompt = render(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False)))
+        return found[0] if shortfall(found, len(prompt.user)) >= card.worth else None
+    return found[0] if found else None
 
 
 async def _next_up(

@@ -21,11 +21,11 @@ from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.registry import default_source
-from finllm.scheduler.divergence import VOTES, divergences, shortfall, tally
+from finllm.scheduler.divergence import VOTES, tally
 from finllm.scheduler.filling import Choices
 from finllm.settings import Settings
 from training.corpus.build import build_corpus
-from training.escalation import EACH, drawn, right
+from training.escalation import EACH, drawn, right, short
 from training.items import Question
 
 Floats = npt.NDArray[np.float64]
@@ -81,7 +81,9 @@ def escalation(settings: Settings) -> Escalation | None:
         votes = [deep.told[at], *(tier.told[place] for tier in others)]
         voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
     lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    doubted = np.array([short(q, said, card) >= card.worth for q, said in zip(questions, edge.told, strict=True)])
+    doubted = np.array(
+        [short(q, said, card.thresholds) >= card.worth for q, said in zip(questions, edge.told, strict=True)]
+    )
     deep_tokens = float(lengths[doubted].sum() / lengths.sum())
     order = np.argsort(-beforehand(questions, drawn(items["validation"], EACH), settings, card), kind="stable")
     routed = np.zeros(len(questions), dtype=bool)
@@ -124,19 +126,18 @@ def ask(questions: Sequence[Question], settings: Settings, precision: str, turn:
         return Tier([one.choices for one in told], time.monotonic() - started)
 
 
-def short(asked: Question, said: Choices, card: Card) -> float:
-    """By how much an answer is short of what full depth has right, of the fields that were asked."""
-    levels = card.thresholds_of(asked.agent.role, card.prompts[asked.agent.role])
-    found = divergences({field: said[field] for field in asked.labels if field in said}, levels)
-    return shortfall(found, len(asked.prompt.user))
-
-
 def beforehand(questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: Card) -> Floats:
     """What a router expects to gain by the text alone: how far the edge was short on the nearest validation items."""
-    gained = np.array([short(q, said, card) for q, said in zip(known, ask(known, settings, PRUNED).told, strict=True)])
+    gained = np.array(
+        [short(q, said, card.thresholds) for q, said in zip(known, ask(known, settings, PRUNED).told, strict=True)]
+    )
     embedder = Embedder()
     near = embedder.embed([q.prompt.user for q in questions]) @ embedder.embed([q.prompt.user for q in known]).T
     return gained[np.argsort(-near, axis=1)[:, :NEIGHBOURS]].mean(axis=1)
+
+
+def _short(questions: Sequence[Question], tier: Tier, card: Card) -> Floats:
+    return np.array([short(q, said, card.thresholds) for q, said in zip(questions, tier.told, strict=True)])
 
 
 def _shares(questions: Sequence[Question], told: Sequence[Choices]) -> Floats:

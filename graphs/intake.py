@@ -70,19 +70,20 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
     as_of = run.request.as_of
     rows = [_source(source, run, table) for source in run.request.scenario.sources]
     kept = [row for row in rows if row["left_out"] is None]
+    heard = [hearsay(row["text"]) for row in kept]
     found = check_provenance(
         [row["id"] for row in kept],
         [row["publisher"] for row in kept],
         [row["says"] for row in kept],
         run.desk.embedder.embed([row["text"] for row in kept]),
         [sum(removed.startswith("injection:") for removed in row["removed"]) for row in kept],
-        [len(hearsay(row["text"])) >= ENOUGH for row in kept],
+        [len(claims) >= ENOUGH for claims in heard],
     )
-    for row in kept:
+    for row, claims in zip(kept, heard, strict=True):
         check = found[row["id"]]
         row["verdict"] = check.verdict
         if check.verdict == HEARSAY:
-            row["hearsay"] = [f"{way} ({said!r})" for way, said in hearsay(row["text"]).items()]
+            row["hearsay"] = [f"{way} ({said!r})" for way, said in claims.items()]
         row["provenance"] = [
             table.add(
                 float(count),
@@ -117,7 +118,6 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
         ],
         "left_out": clean.refused or (None if text else "nothing is left of its text"),
         "says": {},
-        "still": [],
         "verdict": "refused" if clean.refused else "credible",
         "provenance": [],
         "evidence": None,
@@ -125,8 +125,9 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
     if row["left_out"] is not None:
         return row
     mentions = read_factors(text)
-    row["says"] = {factor: balance(found) for factor, found in mentions.items() if found}
-    row["still"] = [factor for factor, found in mentions.items() if stands_still(found)]
+    row["says"] = {
+        factor: "unmoved" if stands_still(found) else balance(found) for factor, found in mentions.items() if found
+    }
     row["evidence"] = table.add(
         text[:EXCERPT],
         "text",

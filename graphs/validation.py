@@ -109,7 +109,7 @@ def _words(state: State) -> dict[FactorId, Heard]:
     for factor in FACTOR_IDS:
         said = [s["says"].get(factor) for s in kept]
         heard[factor] = majority([direction for direction in said if direction in ("up", "down")])
-        if not {"up", "down", "mixed"}.intersection(said) and any(factor in s.get("still", ()) for s in kept):
+        if "unmoved" in said and not {"up", "down", "mixed"}.intersection(said):
             heard[factor] = "unmoved"
     return heard
 

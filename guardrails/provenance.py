@@ -16,8 +16,6 @@ SAME_TEXT = 0.93
 """Cosine similarity of two embeddings above which two texts say the same in nearly the same words."""
 
 SourceVerdict = Literal["credible", "doubtful", "contradicted", "coordinated", "injected"]
-
-
 HEARSAY: SourceVerdict = "doubtful"
 """After this verdict a source's text is not read at all, after one of `REJECTED` not a second time."""
 REJECTED: tuple[SourceVerdict, ...] = ("injected", "contradicted", HEARSAY)

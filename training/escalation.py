@@ -75,16 +75,18 @@ def fit(questions: Sequence[Question], edge: Sequence[Choices], deep: Sequence[C
     """The levels from what full depth said, and the least shortfall at which it reads its share of the text."""
     levels = levels_of(questions, deep)
     lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    behind = np.array([short(asked, said, levels) for asked, said in zip(questions, edge, strict=True)])
+    least = thresholds_of(levels)
+    behind = np.array([short(asked, said, least) for asked, said in zip(questions, edge, strict=True)])
     order = np.argsort(-behind, kind="stable")
     read = np.cumsum(lengths[order]) / lengths.sum()
     at = min(int(np.searchsorted(read, MARGIN * SHARE)), len(order) - 1)
     return Fitted(levels, float(behind[order[at]]))
 
 
-def short(asked: Question, said: Choices, levels: Mapping[str, float]) -> float:
-    """By how much an answer is short of the levels, of the fields that were asked, for 1,000 characters of prompt."""
-    least = {field: levels[_kind(f"{asked.agent.role}.{field}")] for field in asked.labels}
+def short(asked: Question, said: Choices, thresholds: Mapping[str, float]) -> float:
+    """By how much an answer is under a card's thresholds, of the fields that were asked, for 1,000 characters."""
+    named = {field: f"{asked.agent.role}.{field}" for field in asked.labels}
+    least = {field: thresholds[name] for field, name in named.items() if name in thresholds}
     return shortfall(divergences(said, least), len(asked.prompt.user))
 
 

@@ -50,10 +50,11 @@ def test_full_depth_reads_at_most_its_share_and_first_where_the_edge_is_least_su
     sure = rng.uniform(0.5, 0.99, len(questions))
     edge = [said(asked, float(p)) for asked, p in zip(questions, sure, strict=True)]
     found = fit(questions, edge, [said(asked, 0.9) for asked in questions])
+    least = thresholds_of(found.levels)
     assert found.worth > 0.0
-    doubted = [short(asked, told, found.levels) >= found.worth for asked, told in zip(questions, edge, strict=True)]
+    doubted = [short(asked, told, least) >= found.worth for asked, told in zip(questions, edge, strict=True)]
     lengths = np.array([len(asked.prompt.user) for asked in questions])
     assert 0.1 < lengths[doubted].sum() / lengths.sum() <= MARGIN * SHARE + lengths.max() / lengths.sum()
     one = questions[0]
-    assert short(one, said(one, 0.6), found.levels) > short(one, said(one, 0.7), found.levels)
-    assert short(one, said(one, 0.999), found.levels) == 0.0
+    assert short(one, said(one, 0.6), least) > short(one, said(one, 0.7), thresholds_of(found.levels))
+    assert short(one, said(one, 0.999), least) == 0.0
