@@ -24,6 +24,7 @@ from finllm.scheduler.backends import Generation, Request, TokenLimitReached
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.backends.vllm import VllmBackend, connect
 from finllm.scheduler.backends.vllm_client import Patience, VllmClient
+from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.prose import Prose
 from finllm.scheduler.task import Prompt
 from finllm.scheduler.template import Choose, Force, Write, compile_template
@@ -37,6 +38,8 @@ TEMPLATE = compile_template(SourceCheck, {"because": "AB"}, count=1)
 REQUEST = Request(Prompt("You are a risk analyst.", "A: Hormuz is closed.\nB: Oil rose."), TEMPLATE, None, 0)
 LONG = (Write("story", 1200, None),)
 FOUND_WITHIN = 5.0
+SEEN_WITHIN = 30.0
+"""Bounds the wait until the server shows a load; no requirement: a busy machine takes seconds to begin."""
 
 
 def again(**changes: Any) -> Request:
@@ -83,11 +86,12 @@ async def chat(backend: VllmBackend, prompt: Prompt) -> list[int]:
     return await backend._loop.call(backend.chat(prompt))
 
 
-async def running(backend: VllmBackend, wanted: Callable[[int], bool]) -> None:
-    """Wait until the number of running requests is as wanted."""
-    async with asyncio.timeout(FOUND_WITHIN):
-        while not wanted((await backend.load()).running):
+async def loaded(backend: VllmBackend, wanted: Callable[[EngineLoad], bool]) -> EngineLoad:
+    """The server's load as soon as it is as wanted."""
+    async with asyncio.timeout(SEEN_WITHIN):
+        while not wanted(load := await backend.load()):
             await asyncio.sleep(0.05)
+    return load
 
 
 def test_the_offer_says_what_is_served(backend: VllmBackend, server: Server) -> None:
@@ -270,53 +274,49 @@ def test_a_shared_prefix_is_read_once_and_the_usage_says_so(backend: VllmBackend
 
 
 def test_the_load_shows_what_runs_and_waits(backend: VllmBackend) -> None:
-    async def loaded() -> tuple[int, int, float]:
+    async def crowd() -> EngineLoad:
         calls = [asyncio.create_task(backend.generate(again(template=LONG))) for _ in range(SEATS + 2)]
-        async with asyncio.timeout(30):
-            while (load := await backend.load()).waiting == 0:
-                await asyncio.sleep(0.05)
+        load = await loaded(backend, lambda load: (load.running, load.waiting) == (SEATS, 2))
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await running(backend, lambda count: count == 0)
-        return load.running, load.waiting, load.kv_used
+        await loaded(backend, lambda load: load.running == 0)
+        return load
 
-    at_work, waiting, kv_used = bounded(loaded())
-    assert (at_work, waiting) == (SEATS, 2)
-    assert 0.0 < kv_used < 1.0
+    assert 0.0 < bounded(crowd()).kv_used < 1.0
 
 
 def test_what_ranks_higher_overtakes_background_work_that_waits(backend: VllmBackend) -> None:
-    async def order() -> list[str]:
+    async def order() -> tuple[list[str], int]:
         done: list[str] = []
 
         async def call(name: str, request: Request) -> None:
             await backend.generate(request)
             done.append(name)
 
-        story = (Write("story", 30, None),)
+        story = (Write("story", 60, None),)
         background = [
             asyncio.create_task(call(f"background {n}", again(template=story, background=True, seed=n)))
             for n in range(SEATS + 4)
         ]
-        await running(backend, lambda count: count == SEATS)
+        load = await loaded(backend, lambda load: load.running == SEATS and load.waiting > 0)
         await call("urgent", again(rank=3.0, template=(Choose("oil", ("up", "down")),)))
         await asyncio.gather(*background)
-        return done
+        return done, load.waiting
 
-    done = bounded(order())
-    assert done.index("urgent") <= SEATS
+    done, waiting = bounded(order())
     assert len(done) == SEATS + 5
+    assert done.index("urgent") < len(done) - waiting
 
 
 def test_a_cancelled_call_ends_on_the_server(backend: VllmBackend) -> None:
     async def cancel() -> None:
         call = asyncio.create_task(backend.generate(again(template=LONG)))
-        await running(backend, lambda count: count == 1)
+        await loaded(backend, lambda load: load.running == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await running(backend, lambda count: count == 0)
+        await loaded(backend, lambda load: load.running == 0)
 
     bounded(cancel())
     bounded(backend.generate(again()))
@@ -366,7 +366,7 @@ def test_a_hung_engine_is_found_within_five_seconds_though_its_health_page_answe
             call = asyncio.create_task(backend.generate(again()))
         else:
             call = asyncio.create_task(backend.generate(again(template=LONG)))
-            await running(backend, lambda count: count == 1)
+            await loaded(backend, lambda load: load.running == 1)
             server.signal_engine(signal.SIGSTOP)
             stopped = time.monotonic()
         await asyncio.sleep(1)
@@ -391,7 +391,7 @@ def test_a_server_killed_mid_request_is_an_error_and_works_again_once_restarted(
     async def killed() -> tuple[float, list[Any]]:
         calls = [asyncio.create_task(backend.generate(again(template=LONG))) for _ in range(2)]
         calls.append(asyncio.create_task(backend.generate(again())))
-        await running(backend, lambda count: count > 0)
+        await loaded(backend, lambda load: load.running > 0)
         server.kill()
         started = time.monotonic()
         return time.monotonic() - started, await asyncio.gather(*calls, return_exceptions=True)
@@ -411,7 +411,7 @@ def test_closing_fails_the_calls_under_way(server: Server) -> None:
 
     async def close() -> list[Any]:
         call = asyncio.create_task(made.generate(again(template=LONG)))
-        await running(made, lambda count: count == 1)
+        await loaded(made, lambda load: load.running == 1)
         await asyncio.to_thread(made.close)
         return list(await asyncio.gather(call, return_exceptions=True))
 
