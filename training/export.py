@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finllm.models.lora import LAYERS_KEY, read_changes
+from finllm.models.lora import LAYERS_KEY, layers_of, open_gguf, read_changes
 from finllm.models.peft import permuted
 from training.model import GROUPS, Shape, halved
 
@@ -30,10 +30,14 @@ def pairs(
 
 
 def changes_in(path: Path, shape: Shape, layers: Sequence[int]) -> dict[str, Tensor]:
-    """The changes of an adapter of all layers, of these only and numbered anew: the inverse of `export`."""
-    found = read_changes(path)
+    """The changes of these layers only, numbered anew, of an adapter that has them: the inverse of `export`.
+
+    Errors: ValueError for an adapter of fewer layers that lacks one of these.
+    """
+    found, kept = read_changes(path), layers_of(open_gguf(path))
     changes: dict[str, Tensor] = {}
-    for new, old in enumerate(layers):
+    for new, layer in enumerate(layers):
+        old = layer if kept is None else kept.index(layer)
         for name in (name for group in GROUPS.values() for name in group):
             change = found[f"blk.{old}.{name}.weight"]
             b = change.b

@@ -36,7 +36,7 @@ class Config:
 
     `tokens`: of a batch; `accumulate`: batches to a step; `rounded_from`: share of the steps after which the merged
     weights are rounded to Q4_0 in training; `decay`: of the changes, per step and learning rate; `layers`: those of the
-    base that are kept, all where none is named; `start`: the adapter (of all layers) whose changes it begins with.
+    base that are kept, all where none is named; `start`: an adapter with these layers, whose changes it begins with.
     """
 
     seed: int = 7

@@ -65,6 +65,9 @@ def test_a_pruned_training_begins_with_the_other_ones_changes_to_the_layers_it_k
         changes_of(pruned.model), pruned.model.shape, CONFIG.alpha, "small", tmp_path / "small.gguf", (last,)
     )
     assert layers_of(open_gguf(small)) == (last,)
+    further = begin(replace(config, start=str(small)), SHAPE, random_weights(), torch.device("cpu"))
+    for name, value in changes_of(further.model).items():
+        assert torch.allclose(value, changes_of(pruned.model)[name], atol=1e-2, rtol=1e-2), name
     assert layers_of(open_gguf(path)) is None
 
 
