@@ -10,11 +10,25 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from finllm.agents.agent import LABELS, Agent, Caller, Escalation, Offered, Opinion, judge, pick_fields, render
+from finllm.agents.agent import (
+    LABELS,
+    Agent,
+    Caller,
+    Escalation,
+    Offered,
+    Opinion,
+    judge,
+    pick_fields,
+    prompt_version,
+    render,
+)
 from finllm.events import EventBus, Judged, Noted
+from finllm.models.cards import Card
+from finllm.models.ladder import PRUNED
 from finllm.scheduler.account import Account
 from finllm.scheduler.budget import DIMENSIONS, Budget
 from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, shortfall, tally
+from finllm.scheduler.filling import Choices
 from finllm.scheduler.template import compile_template
 
 SHARE = 0.5
@@ -33,24 +47,26 @@ async def judge_escalating(
 ) -> Opinion:
     """Ask an agent, and again at the next precision up where a field is under the card's threshold for it.
 
-    The finer answer stands. At the finest local precision an agent that may, votes: the lines of evidence and
-    the options each time in another order, the mean probability decides, and a field without a majority is split. One
-    round per agent and run: `before` are the run's opinions until now. `because` says why this is asked at all, where
-    another answer led to it. Without a card, or for a role that is not
-    escalated, this is `judge`. Errors: as `judge`; where an
-    escalation gets no answer or would take more than half of what is left, the answer before it stands.
+    Where the pruned rung is known to be under them on average, it is passed over. The finer answer stands. At the
+    finest local precision an agent that may, votes: the lines of evidence and the options each time in another order,
+    the mean probability decides, and a field without a majority is split. One round per agent and run: `before` are the
+    run's opinions until now. `because` says why this is asked at all, where another answer led to it. Without a card,
+    or for a role that is not escalated, this is `judge`. Errors: as `judge`; where an escalation gets no answer or
+    would take more than half of what is left, the answer before it stands, or the coarser one is asked for.
     """
-    first = await judge(agent, inputs, offered, caller if because is None else replace(caller, why=because.words),
-                        floor=floor)  # fmt: skip
-    if because is not None:
-        first = first.model_copy(update={"escalations": [because.model_copy(update={"to": first.precision})]})
-    if caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
+    first = await _first(agent, inputs, offered, caller, floor, because)
+    if because is not None or caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
         return first
-    found = _diverged(agent, inputs, offered, first, caller)
+
+    def diverged(opinion: Opinion) -> Divergence | None:
+        card = caller.card_of(opinion.precision)
+        return _diverged(agent, inputs, offered, opinion.choices, card, opinion.prompt_version)
+
+    found = diverged(first)
     if found is None:
         return first
     opinion = await _next_up(agent, inputs, offered, caller, first, found)
-    still = _diverged(agent, inputs, offered, opinion, caller)
+    still = diverged(opinion)
     if still is None or not _votes(agent, offered, caller, opinion):
         return opinion
     return await _voted(agent, inputs, offered, caller, opinion, still)
@@ -59,17 +75,42 @@ async def judge_escalating(
 def _had_its_round(agent: Agent, before: Iterable[Mapping[str, Any]]) -> bool:
     """Whether an answer of the agent in this run was already asked again for its probabilities."""
     told = (one for opinion in before if opinion["agent"] == agent.role for one in opinion.get("escalations", ()))
-    return any(one["threshold"] is not None for one in told)
+    return any(one["cause"] == "threshold" for one in told)
+
+
+async def _first(
+    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller,
+    floor: str | None, because: Escalation | None,
+) -> Opinion:  # fmt: skip
+    """The judgement that all else follows from: above the pruned rung where that is too often wrong to be asked."""
+    if because is not None:
+        opinion = await judge(agent, inputs, offered, replace(caller, why=because.words), floor=floor)
+        return opinion.model_copy(update={"escalations": [because.model_copy(update={"to": opinion.precision})]})
+    calls: list[str] = []
+    card, version = caller.pruned, prompt_version(agent)
+    if card is not None and floor is None and agent.role in caller.escalate:
+        found = _diverged(agent, inputs, offered, card.expected_of(agent.role, version), card, version)
+        above = finer(PRUNED, {offer.precision for offer in caller.broker.offers})
+        if found is not None and above:
+            cause = Escalation(cause="beforehand", before=PRUNED, to=above[0], field=found.field,
+                               probability=found.probability, threshold=found.threshold)  # fmt: skip
+            opinion = await judge(agent, inputs, offered, _again(caller, cause.words, quiet=False), floor=above[0])
+            if opinion.status == "judged":
+                cause = cause.model_copy(update={"to": opinion.precision})
+                return opinion.model_copy(update={"escalations": [cause]})
+            calls = opinion.calls
+    opinion = await judge(agent, inputs, offered, caller, floor=floor)
+    return opinion.model_copy(update={"calls": [*calls, *opinion.calls]})
 
 
 def _diverged(
-    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], opinion: Opinion, caller: Caller
-) -> Divergence | None:
-    """The field of a judgement that is farthest under its threshold, if all of them are far enough for the prompt."""
-    card = caller.card_of(opinion.precision)
+    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], choices: Choices,
+    card: Card | None, version: str,
+) -> Divergence | None:  # fmt: skip
+    """The field of an answer that is farthest under its threshold, if all of them are far enough for the prompt."""
     if card is None:
         return None
-    found = divergences(opinion.choices, card.thresholds_of(agent.role, opinion.prompt_version))
+    found = divergences(choices, card.thresholds_of(agent.role, version))
     if found and card.worth:
         prompt = render(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False)))
         return found[0] if shortfall(found, len(prompt.user)) >= card.worth else None

@@ -1,4 +1,4 @@
-"""Escalation measured on the real model: unseen items asked of the pruned rung, and of full depth where it is worth it.
+"""Escalation measured on the real model: unseen items asked of the pruned rung, or of full depth where it is worth it.
 
 Votes, and a router that decides by the text before anything is asked, stand beside it.
 """
@@ -25,7 +25,7 @@ from finllm.scheduler.divergence import VOTES, tally
 from finllm.scheduler.filling import Choices
 from finllm.settings import Settings
 from training.corpus.build import build_corpus
-from training.escalation import EACH, drawn, right, short
+from training.escalation import EACH, average, drawn, right, short
 from training.items import Question
 
 Floats = npt.NDArray[np.float64]
@@ -45,8 +45,10 @@ class Tier:
 class Escalation:
     """On the test items: shares of fields right; of always-deep, the share of text read and of seconds saved.
 
-    `routed`: by the router that decides beforehand, at the same share of the text. `gaps`: edge against deep by agent;
-    `votes`: deep against the mean of its votes, where there are lines to put in another order.
+    `routed`: by a router that looks at the text alone, at the same share of it. `at_once`: share of the text that full
+    depth reads without the edge having been asked. `kept`: share of always-deep's quality, with its 95 % interval over
+    the items. `gaps`: edge against deep by agent; `votes`: deep against the mean of its votes, where there are lines to
+    put in another order.
     """
 
     edge: float
@@ -54,13 +56,11 @@ class Escalation:
     escalated: float
     routed: float
     deep_tokens: float
+    at_once: float
     saved: float
+    kept: tuple[float, float, float]
     gaps: tuple[Gap, ...]
     votes: tuple[Gap, ...]
-
-    @property
-    def kept(self) -> float:
-        return self.escalated / self.deep
 
 
 def escalation(settings: Settings) -> Escalation | None:
@@ -81,10 +81,13 @@ def escalation(settings: Settings) -> Escalation | None:
         votes = [deep.told[at], *(tier.told[place] for tier in others)]
         voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
     lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    doubted = np.array(
-        [short(q, said, card.thresholds) >= card.worth for q, said in zip(questions, edge.told, strict=True)]
-    )
+    at_once = np.array([short(q, average(q, card.accuracy), card.thresholds) for q in questions]) >= card.worth
+    doubted = at_once | (_short(questions, edge, card) >= card.worth)
     deep_tokens = float(lengths[doubted].sum() / lengths.sum())
+    spent = sum(
+        ask([questions[at] for at in np.flatnonzero(of)], settings, precision).seconds
+        for of, precision in ((~at_once, PRUNED), (doubted, settings.deep_precision))
+    )
     order = np.argsort(-beforehand(questions, drawn(items["validation"], EACH), settings, card), kind="stable")
     routed = np.zeros(len(questions), dtype=bool)
     routed[order[np.cumsum(lengths[order]) <= deep_tokens * lengths.sum()]] = True
@@ -98,15 +101,22 @@ def escalation(settings: Settings) -> Escalation | None:
             for role, at in of.items()
         )
 
+    rule = np.where(doubted, above, below)
+
+    def right_share(of: Floats) -> float:
+        return float(np.average(of, weights=weight))
+
     return Escalation(
-        *(
-            float(np.average(row, weights=weight))
-            for row in (below, above, np.where(doubted, above, below), np.where(routed, above, below))
-        ),
-        deep_tokens,
-        1 - edge.seconds / deep.seconds - deep_tokens,
-        gaps(below, above, range(len(questions))),
-        gaps(above, voted, several),
+        edge=right_share(below),
+        deep=right_share(above),
+        escalated=right_share(rule),
+        routed=right_share(np.where(routed, above, below)),
+        deep_tokens=deep_tokens,
+        at_once=float(lengths[at_once].sum() / lengths.sum()),
+        saved=1 - spent / deep.seconds,
+        kept=_ratio(rule * weight, above * weight),
+        gaps=gaps(below, above, range(len(questions))),
+        votes=gaps(above, voted, several),
     )
 
 
@@ -128,9 +138,7 @@ def ask(questions: Sequence[Question], settings: Settings, precision: str, turn:
 
 def beforehand(questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: Card) -> Floats:
     """What a router expects to gain by the text alone: how far the edge was short on the nearest validation items."""
-    gained = np.array(
-        [short(q, said, card.thresholds) for q, said in zip(known, ask(known, settings, PRUNED).told, strict=True)]
-    )
+    gained = _short(known, ask(known, settings, PRUNED), card)
     embedder = Embedder()
     near = embedder.embed([q.prompt.user for q in questions]) @ embedder.embed([q.prompt.user for q in known]).T
     return gained[np.argsort(-near, axis=1)[:, :NEIGHBOURS]].mean(axis=1)
@@ -138,6 +146,14 @@ def beforehand(questions: Sequence[Question], known: Sequence[Question], setting
 
 def _short(questions: Sequence[Question], tier: Tier, card: Card) -> Floats:
     return np.array([short(q, said, card.thresholds) for q, said in zip(questions, tier.told, strict=True)])
+
+
+def _ratio(ours: Floats, theirs: Floats) -> tuple[float, float, float]:
+    """The ratio of two sums over items, with its 95 % interval by drawing the items anew."""
+    drawn_anew = np.random.default_rng(0).integers(0, len(ours), (2_000, len(ours)))
+    ratios = ours[drawn_anew].sum(axis=1) / theirs[drawn_anew].sum(axis=1)
+    least, most = np.quantile(ratios, (0.025, 0.975))
+    return float(ours.sum() / theirs.sum()), float(least), float(most)
 
 
 def _shares(questions: Sequence[Question], told: Sequence[Choices]) -> Floats:

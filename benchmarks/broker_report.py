@@ -83,7 +83,8 @@ def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Se
     if escalation is None:
         return Section(first + told + more + _table(heads, rows))
     one = escalation
-    kept, saved = one.kept >= 0.95 and one.deep_tokens <= MOST_DEEP, one.saved >= 0.3 and one.kept >= 1
+    share, least, most = one.kept
+    kept, equal = share >= 0.95 and one.deep_tokens <= MOST_DEEP, most >= 1
     by_agent, by_vote = (
         "; ".join(f"{gap.agent} {gap.edge:.2f} → {gap.deep:.2f} (n {gap.items})" for gap in of)
         for of in (one.gaps, one.votes)
@@ -91,11 +92,12 @@ def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Se
     real = (
         f"\n\n**The pruned rung as edge, full depth as deep**, on unseen items of the corpus: {by_agent}. Votes at "
         f"full depth: {by_vote}. Full depth is asked where the edge is far enough under what full depth has right, for "
-        f"the length of the prompt (fitted on validation): {one.escalated:.3f} of fields right, edge alone "
-        f"{one.edge:.3f}, always deep {one.deep:.3f}, a router by the text at the same share {one.routed:.3f}. That is "
-        f"{one.kept:.3f} of always deep at {one.deep_tokens:.2f} of its tokens (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}); "
-        f"of its seconds, and so of its modelled joules, {one.saved:+.0%} are saved (bar ≥ 30 % at equal quality: "
-        f"{_bar(saved)})."
+        f"the length of the prompt (fitted on validation); at once, where that is to be expected of it: "
+        f"{one.escalated:.3f} of fields right, edge alone {one.edge:.3f}, always deep {one.deep:.3f}, a router by the "
+        f"text at the same share {one.routed:.3f}. That is {share:.3f} of always deep (95 % {least:.3f}–{most:.3f}) at "
+        f"{one.deep_tokens:.2f} of its tokens, {one.at_once:.2f} at once (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}). Both "
+        f"asked so in one go, {one.saved:+.0%} of its seconds, and so of its modelled joules, are saved (bar ≥ 30 %: "
+        f"{_bar(one.saved >= 0.3)}; at a quality that the interval does not tell from always deep's: {_bar(equal)})."
     )
     return Section(first + told + real + more + _table(heads, rows), kept)
 

@@ -35,9 +35,9 @@ class Card(BaseModel):
     """What a card says that a run needs; the rest of it is for people.
 
     `prompts`: the version of each role's prompt that the adapter was trained on. `calibration` and `thresholds` (of a
-    conformal set at 10 % error; of a pruned rung, the share that full depth has right) by `role.field`. `worth`: how
-    far fields must be under them, for every 1,000 characters of the prompt, that it is asked again. `layers`: those of
-    the base that are kept, None for all.
+    conformal set at 10 % error; of a pruned rung, the share that full depth has right) by `role.field`; `accuracy`: the
+    share that the pruned rung itself has right. `worth`: how far fields must be under their thresholds, for every 1,000
+    characters of the prompt, that full depth is asked. `layers`: those of the base that are kept, None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -48,6 +48,7 @@ class Card(BaseModel):
     prompts: dict[str, str]
     calibration: dict[str, FieldCalibration]
     thresholds: dict[str, float] = {}
+    accuracy: dict[str, float] = {}
     worth: float = 0.0
     layers: tuple[int, ...] | None = None
 
@@ -65,6 +66,10 @@ class Card(BaseModel):
         """Least probability (0 to 1) of a chosen value by field, as in `fields_of`; those of one value are left out."""
         found = self._of(self.thresholds, role, version)
         return {field: least for field, least in found.items() if "=" not in field}
+
+    def expected_of(self, role: str, version: str) -> dict[str, dict[str, float]]:
+        """An answer as sure as this precision is right on average, by field, as in `fields_of`."""
+        return {field: {"right": share} for field, share in self._of(self.accuracy, role, version).items()}
 
     def _of(self, table: Mapping[str, T], role: str, version: str) -> dict[str, T]:
         if self.prompts.get(role) != version:

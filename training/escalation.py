@@ -1,8 +1,9 @@
-"""Fit when an answer of the pruned rung is worth asking again at full depth; on the validation split.
+"""Fit when full depth is worth asking instead of the pruned rung, or after it; on the validation split.
 
 `python -m training.escalation` asks both about validation items and writes into the pruned adapter's card what share of
-each field full depth has right (`thresholds`), and how much of that an answer must be short of, by length of its prompt
-(`worth`), so that full depth reads at most `SHARE` of the text. About five minutes on two cores.
+each field full depth has right (`thresholds`) and the pruned rung (`accuracy`), and how much of the first an answer
+must be short of, by length of its prompt (`worth`), so that full depth reads at most `SHARE` of the text. A question of
+which the average answer is as short is not put to the pruned rung at all. About five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ EACH = 100
 
 @dataclass(frozen=True)
 class Fitted:
-    """`levels`: by `role.kind of field`, the share that full depth has right; `worth`: as on the card."""
+    """`thresholds`, `accuracy` and `worth` as on the card."""
 
-    levels: Mapping[str, float]
+    thresholds: Mapping[str, float]
+    accuracy: Mapping[str, float]
     worth: float
 
 
@@ -72,15 +74,15 @@ def levels_of(questions: Sequence[Question], told: Sequence[Choices]) -> dict[st
 
 
 def fit(questions: Sequence[Question], edge: Sequence[Choices], deep: Sequence[Choices]) -> Fitted:
-    """The levels from what full depth said, and the least shortfall at which it reads its share of the text."""
-    levels = levels_of(questions, deep)
+    """What each has right, and the least shortfall, found or expected, at which full depth reads its share of text."""
+    least, own = (by_field(levels_of(questions, told)) for told in (deep, edge))
     lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    least = thresholds_of(levels)
-    behind = np.array([short(asked, said, least) for asked, said in zip(questions, edge, strict=True)])
+    found = ((short(q, said, least), short(q, average(q, own), least)) for q, said in zip(questions, edge, strict=True))
+    behind = np.array([max(both) for both in found])
     order = np.argsort(-behind, kind="stable")
     read = np.cumsum(lengths[order]) / lengths.sum()
-    at = min(int(np.searchsorted(read, MARGIN * SHARE)), len(order) - 1)
-    return Fitted(levels, float(behind[order[at]]))
+    at = min(int(np.searchsorted(read, MARGIN * SHARE)), max(int(np.count_nonzero(behind)) - 1, 0))
+    return Fitted(least, own, float(behind[order[at]]))
 
 
 def short(asked: Question, said: Choices, thresholds: Mapping[str, float]) -> float:
@@ -90,7 +92,13 @@ def short(asked: Question, said: Choices, thresholds: Mapping[str, float]) -> fl
     return shortfall(divergences(said, least), len(asked.prompt.user))
 
 
-def thresholds_of(levels: Mapping[str, float]) -> dict[str, float]:
+def average(asked: Question, accuracy: Mapping[str, float]) -> Choices:
+    """An answer as sure as a card's precision is right on average."""
+    named = {field: f"{asked.agent.role}.{field}" for field in asked.labels}
+    return {field: {"right": accuracy[name]} for field, name in named.items() if name in accuracy}
+
+
+def by_field(levels: Mapping[str, float]) -> dict[str, float]:
     """The levels by `role.field`, those of one kind alike."""
     return {name: round(levels[kind], 4) for name in judgement_fields() if (kind := _kind(name)) in levels}
 
@@ -115,10 +123,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = fit(questions, edge, deep)
     path = adapter.path.with_suffix(".json")
     card = json.loads(path.read_text(encoding="utf-8"))
-    card |= {"thresholds": thresholds_of(found.levels), "worth": round(found.worth, 4)}
+    card |= {"thresholds": found.thresholds, "accuracy": found.accuracy, "worth": round(found.worth, 4)}
     write_atomically(path, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    for name, level in found.levels.items():
-        sys.stdout.write(f"{name} {level:.3f}\n")
+    for name, level in found.thresholds.items():
+        sys.stdout.write(f"{name} {found.accuracy[name]:.3f}, full depth {level:.3f}\n")
     sys.stdout.write(f"worth {found.worth:.4f}\n")
 
 

@@ -14,6 +14,7 @@ from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR
 from finllm.events import EventBus
 from finllm.models.cards import Card
+from finllm.models.ladder import PRUNED
 from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.broker import Broker
@@ -111,6 +112,46 @@ def test_a_card_may_say_how_far_under_is_worth_a_finer_answer(worth: float, aske
     opinion = desk.ask(SANITY_CHECKER)
     assert desk.asked(1) == asked
     assert len(opinion.escalations) == asked
+
+
+def passed_over(share: float, *backends: ScriptedBackend, budget: Budget | None = None) -> Table:
+    """A pruned edge that has the verdict right in so many, beside others whose card knows no thresholds."""
+    pruned = card(0.8, SANITY_CHECKER).model_copy(update={"accuracy": {"sanity-checker.verdict": share}})
+    found = table(card(0.0, SANITY_CHECKER), *backends, budget=budget)
+    found.caller = replace(found.caller, pruned=pruned)
+    return found
+
+
+def pruned_edge() -> ScriptedBackend:
+    return ScriptedBackend([{"say": {"verdict": "credible"}}], name="edge", precision=PRUNED)
+
+
+def test_a_pruned_edge_that_is_short_on_average_is_passed_over() -> None:
+    desk = passed_over(0.6, pruned_edge(), deep("doubtful"))
+    opinion = desk.ask(SANITY_CHECKER)
+    assert opinion.judgement is not None
+    assert (opinion.judgement["verdict"], opinion.precision) == ("doubtful", "F16")
+    assert [desk.asked(at) for at in range(2)] == [0, 1]
+    (told,) = opinion.escalations
+    assert (told.cause, told.before, told.to) == ("beforehand", PRUNED, "F16")
+    assert told.words == "asked at F16 at once: pruned has verdict right in 60%, full depth in 80%"
+    assert desk.placed()[-1] == ("deep-F16", told.words)
+
+
+def test_a_pruned_edge_that_is_right_as_often_is_asked() -> None:
+    desk = passed_over(0.85, pruned_edge(), deep("doubtful"))
+    opinion = desk.ask(SANITY_CHECKER)
+    assert (opinion.precision, opinion.escalations) == (PRUNED, [])
+    assert [desk.asked(at) for at in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("why", ["no finer backend", "no deep tokens left", "the deep backend fails"])
+def test_a_pruned_edge_answers_where_nothing_finer_does(why: str) -> None:
+    budget = Budget(deep_tokens=1) if why == "no deep tokens left" else None
+    failing = ScriptedBackend([{"fail": "it is gone"}], name="deep", tier="deep", precision="F16")
+    others = {"no finer backend": [], "no deep tokens left": [deep()], "the deep backend fails": [failing]}[why]
+    opinion = passed_over(0.6, pruned_edge(), *others, budget=budget).ask(SANITY_CHECKER)
+    assert (opinion.status, opinion.precision, opinion.escalations) == ("judged", PRUNED, [])
 
 
 @pytest.mark.parametrize(
