@@ -18,6 +18,7 @@ from benchmarks.broker_energy import energies
 from benchmarks.broker_escalation import escalation
 from benchmarks.broker_faults import live_faults
 from benchmarks.broker_live import validity
+from benchmarks.broker_occasions import occasions
 from benchmarks.broker_quality import gaps, supposed
 from benchmarks.broker_report import (
     Section,
@@ -58,7 +59,7 @@ def main() -> int:
             "cells": lambda: goodput(list(measured(pool, tuned(pool, SIZES), list(SIZES)))),
             "windows": lambda: windows(against_optimum(pool)),
             "joules": lambda: joules(energies()),
-            "terms": lambda: terms(ablation(pool), foresight(pool), diversity(pool), carbon()),
+            "terms": lambda: terms(ablation(pool), occasions(pool), foresight(pool), diversity(pool), carbon()),
             "faults": lambda: struck(faults(), live_faults()),
             "simulator": lambda: simulator(validity(settings)),
         }  # fmt: skip

@@ -16,6 +16,7 @@ from benchmarks.broker_faults import Fault
 from benchmarks.broker_faults import met as faults_met
 from benchmarks.broker_faults import table as faults_table
 from benchmarks.broker_live import Validity
+from benchmarks.broker_occasions import Occasion
 from benchmarks.broker_quality import MOST_DEEP, SHOWN_FROM, Gap, Quality
 from benchmarks.broker_rivals import OURS, POLICIES
 from benchmarks.broker_speed import BARS, Speed
@@ -177,8 +178,9 @@ def joules(found: Sequence[Energy]) -> Section:
 
 
 def terms(
-    earned: Sequence[Earned], foreseen: Sequence[Foresight], diverse: Sequence[Diversity], saved: Sequence[Saved]
-) -> Section:
+    earned: Sequence[Earned], met: Sequence[Occasion], foreseen: Sequence[Foresight], diverse: Sequence[Diversity],
+    saved: Sequence[Saved],
+) -> Section:  # fmt: skip
     """What each term of the objective earns, and the mechanisms beside it."""
     base = earned[0]
     rows = [
@@ -190,6 +192,11 @@ def terms(
         "**What each mechanism earns**: means over two node sets, all traces and five seeds at load 0.9, without it",
         "",
         _table(("off", "in time", "change", "by value", "late p99", "joules", "deep tokens", "gap"), rows),
+        "",
+        "Those that these traces hardly call for, on an occasion that does; means over the same node sets and seeds:",
+        "",
+        _table(("mechanism", "occasion", "measure", "with", "without"),
+               [(one.mechanism, one.occasion, one.measure, f"{one.on:.4g}", f"{one.off:.4g}") for one in met]),
         "",
         "**Foresight**: the trading day with a deep backend that sleeps after 60 s and wakes in 20 s",
         "",

@@ -11,7 +11,6 @@ from finllm.scheduler.policies import Policy
 from finllm.scheduler.policies.assigned import Assigned, Balanced, RoundRobin, by_urgency
 from finllm.scheduler.policies.ordered import Ordered, Split, Turns, by_deadline, hashed, on_deep, on_edge
 from finllm.scheduler.policies.weighted import Terms, Weighted
-from finllm.scheduler.prices import Prices
 
 Factory = Callable[[Fleet], Policy]
 LIMITS = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
@@ -31,10 +30,10 @@ def _router(strategy: Strategy) -> list[Factory]:
 def ours(refuse: bool = True, **changed: object) -> list[Factory]:
     """The project's policy at its settings; `changed` is the same in all."""
     return [
-        lambda fleet, busy=busy, limit=limit: Weighted(
-            fleet, Prices(busy=busy), Terms(**{"limit": limit, "refuse": refuse, **changed})  # pyright: ignore[reportArgumentType]
+        lambda fleet, patience=patience, limit=limit: Weighted(
+            fleet, terms=Terms(**{"patience": patience, "limit": limit, "refuse": refuse, **changed})  # pyright: ignore[reportArgumentType]
         )
-        for busy, limit in product((0.01, 0.1), (1.0, 0.5, 0.25, 0.125))
+        for patience, limit in product((1.0, 16.0), (1.0, 0.5, 0.25, 0.125))
     ]  # fmt: skip
 
 
