@@ -17,7 +17,8 @@ from finllm.scheduler.waiting import Tasks, Want
 
 BARS = {4: 60e-6, 100: 120e-6, 1_000: 400e-6}
 """s that a decision may take, by backends."""
-ROUNDS = 400
+ROUNDS, LASTING = 400, 2.0
+"""Decisions that are timed at least, and for how many s: a busy machine slows down for longer than some of them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Speed:
 
 
 def speeds() -> list[Speed]:
-    """Each fleet has half its slots in use; between two decisions the task decided on starts and another one ends."""
+    """Each fleet has half its slots in use; between two decisions the task decided on starts, is read and ends."""
     return [Speed(count, _ours(count, 1), _ours(count, 16), _litellm(count)) for count in BARS]
 
 
@@ -52,6 +53,7 @@ def _ours(count: int, queue: int) -> float:
         assert found is not None
         assert found.backend is not None
         slot = fleet.take(found.backend, 60, 560, 500, 500.0)
+        fleet.pending[found.backend] -= 500
         fleet.leave(found.backend, slot, 560)
 
     return _median(decide)
@@ -64,7 +66,8 @@ def _litellm(count: int) -> float:
 
 def _median(call: Callable[[], object]) -> float:
     taken: list[float] = []
-    for _ in range(ROUNDS):
+    end = time.perf_counter() + LASTING
+    while len(taken) < ROUNDS or time.perf_counter() < end:
         started = time.perf_counter()
         call()
         taken.append(time.perf_counter() - started)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +33,13 @@ class Standing:
         self.token_joules, self.grams_per_joule, self.room = np.zeros(count), np.zeros(count), np.zeros(count)
         self.none = np.zeros(count)
         self._prices: Prices | None = None
-        width = fleet.step.shape[1]
-        self._first = fleet.rows * width
-        self._step, self._joules = fleet.step.ravel(), fleet.step_joules.ravel()
+        self._step, joules = fleet.step.ravel(), fleet.step_joules.ravel()
+        self._joined = np.append(self._step[1:], 0.0)
+        self._joules = np.maximum(np.append(np.diff(joules), 0.0), 0.0)
+        self._first = fleet.rows * fleet.step.shape[1]
+        self._fixed = (self.most, fleet.kv, fleet.per_prompt_token, fleet.link, fleet.wake, fleet.deep_weight,
+                       fleet.usd, fleet.prompt_joules)  # fmt: skip
+        self._fixed_of = [*zip(*(column.tolist() for column in self._fixed), strict=True)]
 
     def refresh(self, now: float, prices: Prices, grams_per_kwh: Floats | None) -> None:
         """Take in what has changed since the last time."""
@@ -54,39 +60,60 @@ class Standing:
             return self.none
         return np.where(self.free > 0, 0.0, np.maximum(self.ends - now, 0.0))
 
-    def _take_in(self, at: int | slice, now: float, prices: Prices) -> None:
-        """Of one backend or all; of one, most of it is arithmetic of single numbers."""
+    def _state(self, at: int | slice) -> tuple[Any, ...]:
+        """What the costs of all backends are made of, in columns; of one in plain numbers, which are quicker."""
         fleet = self.fleet
-        running = fleet.running[at]
-        place = self._first[at] + running
-        step, joined = self._step[place], self._step[place + 1]
-        prompt_token = fleet.per_prompt_token[at] + step / CHUNK
+        changing = (fleet.running, fleet.pending, fleet.asleep, fleet.held, fleet.up, self.grams_per_joule)
+        speeds = (self._step, self._joined, self._joules)
+        if isinstance(at, int):
+            place = int(self._first[at] + fleet.running[at])
+            state, found = [column.item(at) for column in changing], [speed.item(place) for speed in speeds]
+            return (*self._fixed_of[at], *state, *found)
+        return (*self._fixed, *changing, *(speed[self._first + fleet.running] for speed in speeds))
+
+    def _take_in(self, at: int | slice, now: float, prices: Prices) -> None:
+        """Of one backend or of all."""
+        fleet = self.fleet
+        (
+            most, kv, own, link, wake, deep, usd, prompt_joules,
+            running, pending, asleep, held, up, grams, step, joined, token_joules,
+        ) = self._state(at)  # fmt: skip
+        prompt_token = own + step / CHUNK
         if fleet.shares:
             crowd = fleet.crowd(at)
             step, joined, prompt_token = step * crowd, joined * crowd, prompt_token * crowd
-        ahead = fleet.pending[at] * prompt_token + fleet.link[at] + fleet.wake[at] * fleet.asleep[at]
+        ahead = pending * prompt_token + link + wake * asleep
         self.time[0, at], self.time[1, at], self.time[2, at] = ahead, prompt_token, joined
-        token_joules = self._joules[place + 1] - self._joules[place]
-        token_joules *= token_joules > 0
-        per_joule = prices.joule + prices.gram * self.grams_per_joule[at]
-        each = prices.deep * fleet.deep_weight[at] + prices.usd * fleet.usd[at]
-        self.cost[1, at] = each + prices.busy * prompt_token + per_joule * fleet.prompt_joules[at]
+        per_joule = prices.joule + prices.gram * grams
+        each = prices.deep * deep + prices.usd * usd
+        self.cost[1, at] = each + prices.busy * prompt_token + per_joule * prompt_joules
         self.cost[2, at] = each + prices.busy * joined + per_joule * token_joules
         self.token_joules[at] = token_joules
-        up = fleet.up[at]
-        self.free[at] = np.maximum(self.most[at] - running, 0) * up
-        self.room[at] = (fleet.kv[at] - fleet.held[at] + 1.0) * up - 1.0
-        left, begins, slower = fleet.left[at], now + ahead, joined - step
-        if isinstance(at, slice):
-            step, begins, slower = step[:, None], begins[:, None], slower[:, None]
-        ends = left * step
-        ends += begins
-        spare = fleet.due[at] - ends
-        spare[spare < 0] = np.inf
-        spare -= left * slower
-        self.slack[at] = np.minimum.reduce(spare, axis=-1)
-        ends[~fleet.occupied[at]] = np.inf
-        self.ends[at] = np.minimum.reduce(ends, axis=-1)
+        self.free[at] = np.maximum(most - running, 0) * up
+        self.room[at] = (kv - held + 1.0) * up - 1.0
+        begins, slower = now + ahead, joined - step
+        if isinstance(at, int):
+            tasks = (fleet.left[at].tolist(), fleet.due[at].tolist(), fleet.occupied[at].tolist())
+            self.slack[at], self.ends[at] = _slack_and_end(*tasks, step, begins, slower)
+            return
+        ends = fleet.left * step[:, None] + begins[:, None]
+        spare = fleet.due - ends
+        kept = np.where(spare < 0, np.inf, spare - fleet.left * slower[:, None])
+        self.slack[at], self.ends[at] = kept.min(axis=1), np.where(fleet.occupied, ends, np.inf).min(axis=1)
+
+
+def _slack_and_end(
+    left: list[float], due: list[float], occupied: list[bool], step: float, begins: float, slower: float
+) -> tuple[float, float]:
+    """One backend's `slack` and `ends`: for a handful of tasks arrays are six times as slow."""
+    slack = first = math.inf
+    for tokens, deadline, taken in zip(left, due, occupied, strict=True):
+        if taken:
+            end = tokens * step + begins
+            first = min(first, end)
+            if deadline >= end:
+                slack = min(slack, deadline - end - tokens * slower)
+    return slack, first
 
 
 @dataclass(frozen=True)
@@ -109,24 +136,29 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
     task would make a running one late is closed to it.
     """
     fleet = standing.fleet
-    length = tasks.length[rows]
-    seconds = length @ standing.time + wait
+    at = slice(rows[0], rows[0] + 1) if len(rows) == 1 else rows
+    length = tasks.length[at]
+    seconds = length @ standing.time
     total = length @ standing.cost
-    if prices.busy and wait is not standing.none:
+    if wait is not standing.none:
+        seconds += wait
         total += prices.busy * wait
     prefill = length[:, 1:2] * standing.time[1]
     if fleet.cached:
-        for at in np.flatnonzero(tasks.prefix[rows] != NO_PREFIX):
-            held = fleet.cached.get(int(tasks.prefix[rows[at]]))
+        for of in np.flatnonzero(tasks.prefix[at] != NO_PREFIX):
+            held = fleet.cached.get(int(tasks.prefix[rows[of]]))
             if held is not None:
-                saved = np.minimum(held, tasks.shared[rows[at]])
-                seconds[at] -= saved * standing.time[1]
-                prefill[at] -= saved * standing.time[1]
-                total[at] -= saved * standing.cost[1]
-    lateness = np.maximum(seconds - (tasks.due[rows] - now)[:, None], 0.0)
+                saved = np.minimum(held, tasks.shared[rows[of]])
+                seconds[of] -= saved * standing.time[1]
+                prefill[of] -= saved * standing.time[1]
+                total[of] -= saved * standing.cost[1]
+    lateness = seconds - (tasks.due[at] - now)[:, None]
+    np.maximum(lateness, 0.0, out=lateness)
     if np.count_nonzero(lateness):
-        total += tasks.value[rows][:, None] * (prices.miss * (lateness > 0) + prices.late * lateness)
-    may = tasks.may[rows] & (standing.room >= tasks.most[rows][:, None]) & (prefill * fleet.stalls <= standing.slack)
+        total += tasks.value[at][:, None] * (prices.miss * (lateness > 0) + prices.late * lateness)
+    prefill *= fleet.stalls
+    may = tasks.may[at] & (standing.room >= tasks.most[at][:, None])
+    may &= prefill <= standing.slack
     return Costs(seconds, lateness, np.where(may, total, np.inf))
 
 
