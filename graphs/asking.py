@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from finllm.agents.agent import Caller
+from finllm.agents.agent import Caller, priors_by
 from finllm.agents.removal import matched
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.graphs.influence import NODE, Cited, Influence, Moved, distance, moved, resting_on
@@ -98,7 +98,10 @@ class Asking:
 
     async def _priors(self, judged: Cited, precision: str) -> Choices | None:
         """The priors of the plain fields, with the evidence reversed: the card's, else this precision's own."""
-        priors = judged.call.request["priors"]
+        asked, caller = judged.call.request, self._caller
+        priors = asked["priors"]
+        if caller.card_of(precision) is not caller.card_of(asked["precision"]):
+            priors = {**priors, **priors_by(caller.card_of(precision), judged.agent, asked["prompt_version"])}
         if not judged.open:
             return priors
         own = await self._ask(judged, judged.open, judged.neutral_lines.reversed().prompt, None, precision)
