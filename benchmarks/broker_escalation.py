@@ -48,7 +48,7 @@ class Escalation:
     `routed`: by a router that looks at the text alone, at the same share of it. `at_once`: share of the text that full
     depth reads without the edge having been asked. `kept`: share of always-deep's quality, with its 95 % interval over
     the items. `gaps`: edge against deep by agent; `votes`: deep against the mean of its votes, where there are lines to
-    put in another order.
+    put in another order; `frontier`: the rule at other prices of full depth.
     """
 
     edge: float
@@ -61,6 +61,23 @@ class Escalation:
     kept: tuple[float, float, float]
     gaps: tuple[Gap, ...]
     votes: tuple[Gap, ...]
+    frontier: tuple[Point, ...]
+
+
+PRICES = (0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5)
+"""Times the card's `worth` at which the rule is looked at."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """At `price` times the card's `worth`: share of always-deep's quality with its 95 % interval, share of the text
+    that full depth reads, and of the seconds what is saved, reckoned by text.
+    """
+
+    price: float
+    kept: tuple[float, float, float]
+    deep_tokens: float
+    saved: float
 
 
 def escalation(settings: Settings) -> Escalation | None:
@@ -81,8 +98,9 @@ def escalation(settings: Settings) -> Escalation | None:
         votes = [deep.told[at], *(tier.told[place] for tier in others)]
         voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
     lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    at_once = np.array([short(q, average(q, card.accuracy), card.thresholds) for q in questions]) >= card.worth
-    doubted = at_once | (_short(questions, edge, card) >= card.worth)
+    expected = np.array([short(q, average(q, card.accuracy), card.thresholds) for q in questions])
+    behind = np.maximum(expected, _short(questions, edge, card))
+    at_once, doubted = expected >= card.worth, behind >= card.worth
     deep_tokens = float(lengths[doubted].sum() / lengths.sum())
     spent = sum(
         ask([questions[at] for at in np.flatnonzero(of)], settings, precision).seconds
@@ -106,6 +124,12 @@ def escalation(settings: Settings) -> Escalation | None:
     def right_share(of: Floats) -> float:
         return float(np.average(of, weights=weight))
 
+    def priced(price: float) -> Point:
+        deeper, once = (lengths @ (of >= price * card.worth) / lengths.sum() for of in (behind, expected))
+        found = np.where(behind >= price * card.worth, above, below)
+        saved = 1 - deeper - (1 - once) * edge.seconds / deep.seconds
+        return Point(price, _ratio(found * weight, above * weight), float(deeper), float(saved))
+
     return Escalation(
         edge=right_share(below),
         deep=right_share(above),
@@ -117,6 +141,7 @@ def escalation(settings: Settings) -> Escalation | None:
         kept=_ratio(rule * weight, above * weight),
         gaps=gaps(below, above, range(len(questions))),
         votes=gaps(above, voted, several),
+        frontier=tuple(priced(price) for price in PRICES),
     )
 
 

@@ -100,7 +100,15 @@ def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Se
         f"asked so in one go, {one.saved:+.0%} of its seconds, and so of its modelled joules, are saved (bar ≥ 30 %: "
         f"{_bar(one.saved >= 0.3)}; at a quality that the interval does not tell from always deep's: {_bar(equal)})."
     )
-    return Section(first + told + real + more + _table(heads, rows), kept)
+    prices = [
+        (f"{point.price:g}", "{:.3f} ({:.3f}–{:.3f})".format(*point.kept), f"{point.deep_tokens:.2f}",
+         f"{point.saved:+.0%}")
+        for point in one.frontier
+    ]  # fmt: skip
+    frontier = "\n\nThe same rule at other prices of full depth, the savings reckoned by text:\n\n" + _table(
+        ("times the card's", "of always-deep's quality (95 %)", "deep tokens", "saved"), prices
+    )
+    return Section(first + told + real + frontier + more + _table(heads, rows), kept)
 
 
 def goodput(found: Sequence[tuple[Cell, str, Metrics]]) -> Section:
