@@ -21,6 +21,7 @@ from finllm.agents.agent import (
 )
 from finllm.errors import BackendError
 from finllm.models.cards import Card, FieldCalibration
+from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Backend, Generation, Request
 from finllm.scheduler.divergence import turned
 from finllm.scheduler.filling import Choices
@@ -73,11 +74,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Told:
-    """The probabilities of each field's values, and the seconds that the model worked; abstained: none, and why."""
+    """The probabilities of each field's values, and the seconds that the model worked; abstained: none, and why.
+
+    `joules`: what that took, where the backend knows.
+    """
 
     choices: Choices
     seconds: float
     failure: BackendError | None = None
+    joules: Amount | None = None
 
 
 async def ask_all(
@@ -113,7 +118,7 @@ async def ask_all(
         async with free:
             try:
                 said = await _generate(backend, question, priors[question.shape])
-                told = Told(_calibrated(said.choices, known[question.shape]), said.seconds)
+                told = Told(_calibrated(said.choices, known[question.shape]), said.seconds, joules=said.joules)
             except BackendError as error:
                 told = Told({}, 0.0, error)
         finished += 1

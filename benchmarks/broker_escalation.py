@@ -21,6 +21,7 @@ from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.registry import default_source
+from finllm.scheduler.amount import total
 from finllm.scheduler.divergence import VOTES, tally
 from finllm.scheduler.filling import Choices
 from finllm.settings import Settings
@@ -35,15 +36,17 @@ NEIGHBOURS = 15
 
 @dataclass(frozen=True)
 class Tier:
-    """A tier's answers to some questions, by question, and the seconds that they took together."""
+    """A tier's answers to some questions, by question, and the seconds and joules that they took together."""
 
     told: Sequence[Choices]
     seconds: float
+    joules: float
+    basis: str
 
 
 @dataclass(frozen=True)
 class Escalation:
-    """On the test items: shares of fields right; of always-deep, the share of text read and of seconds saved.
+    """On the test items: shares of fields right; of always-deep, the share of text read, of joules and seconds saved.
 
     `routed`: by a router that looks at the text alone, at the same share of it. `at_once`: share of the text that full
     depth reads without the edge having been asked. `kept`: share of always-deep's quality, with its 95 % interval over
@@ -58,6 +61,8 @@ class Escalation:
     deep_tokens: float
     at_once: float
     saved: float
+    quicker: float
+    basis: str
     kept: tuple[float, float, float]
     gaps: tuple[Gap, ...]
     votes: tuple[Gap, ...]
@@ -71,7 +76,7 @@ PRICES = (0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5)
 @dataclass(frozen=True)
 class Point:
     """At `price` times the card's `worth`: share of always-deep's quality with its 95 % interval, share of the text
-    that full depth reads, and of the seconds what is saved, reckoned by text.
+    that full depth reads, and of the joules what is saved, reckoned by text.
     """
 
     price: float
@@ -102,10 +107,10 @@ def escalation(settings: Settings) -> Escalation | None:
     behind = np.maximum(expected, _short(questions, edge, card))
     at_once, doubted = expected >= card.worth, behind >= card.worth
     deep_tokens = float(lengths[doubted].sum() / lengths.sum())
-    spent = sum(
-        ask([questions[at] for at in np.flatnonzero(of)], settings, precision).seconds
+    spent = [
+        ask([questions[at] for at in np.flatnonzero(of)], settings, precision)
         for of, precision in ((~at_once, PRUNED), (doubted, settings.deep_precision))
-    )
+    ]
     order = np.argsort(-beforehand(questions, drawn(items["validation"], EACH), settings, card), kind="stable")
     routed = np.zeros(len(questions), dtype=bool)
     routed[order[np.cumsum(lengths[order]) <= deep_tokens * lengths.sum()]] = True
@@ -127,7 +132,7 @@ def escalation(settings: Settings) -> Escalation | None:
     def priced(price: float) -> Point:
         deeper, once = (lengths @ (of >= price * card.worth) / lengths.sum() for of in (behind, expected))
         found = np.where(behind >= price * card.worth, above, below)
-        saved = 1 - deeper - (1 - once) * edge.seconds / deep.seconds
+        saved = 1 - deeper - (1 - once) * edge.joules / deep.joules
         return Point(price, _ratio(found * weight, above * weight), float(deeper), float(saved))
 
     return Escalation(
@@ -137,7 +142,9 @@ def escalation(settings: Settings) -> Escalation | None:
         routed=right_share(np.where(routed, above, below)),
         deep_tokens=deep_tokens,
         at_once=float(lengths[at_once].sum() / lengths.sum()),
-        saved=1 - spent / deep.seconds,
+        saved=1 - sum(tier.joules for tier in spent) / deep.joules,
+        quicker=1 - sum(tier.seconds for tier in spent) / deep.seconds,
+        basis=deep.basis,
         kept=_ratio(rule * weight, above * weight),
         gaps=gaps(below, above, range(len(questions))),
         votes=gaps(above, voted, several),
@@ -158,7 +165,10 @@ def ask(questions: Sequence[Question], settings: Settings, precision: str, turn:
         asyncio.run(ask_all(backend, asked[:1], card=card))
         started = time.monotonic()
         told = asyncio.run(ask_all(backend, asked, card=card))
-        return Tier([one.choices for one in told], time.monotonic() - started)
+        seconds = time.monotonic() - started
+        took = total([one.joules for one in told])
+        assert took is not None, "the engine tells no joules"
+        return Tier([one.choices for one in told], seconds, took.value, took.basis)
 
 
 def beforehand(questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: Card) -> Floats:

@@ -97,8 +97,9 @@ def quality(measured: Sequence[Gap], escalation: Escalation | None, supposed: Se
         f"{one.escalated:.3f} of fields right, edge alone {one.edge:.3f}, always deep {one.deep:.3f}, a router by the "
         f"text at the same share {one.routed:.3f}. That is {share:.3f} of always deep (95 % {least:.3f}–{most:.3f}) at "
         f"{one.deep_tokens:.2f} of its tokens, {one.at_once:.2f} at once (bar ≥ 0.95 at ≤ 0.35: {_bar(kept)}). Both "
-        f"asked so in one go, {one.saved:+.0%} of its seconds, and so of its modelled joules, are saved (bar ≥ 30 %: "
-        f"{_bar(one.saved >= 0.3)}; at a quality that the interval does not tell from always deep's: {_bar(equal)})."
+        f"asked so in one go, {one.saved:+.0%} of its joules ({one.basis}) and {one.quicker:+.0%} of its seconds are "
+        f"saved (bar ≥ 30 % of joules: {_bar(one.saved >= 0.3)}; at a quality that the interval does not tell from "
+        f"always deep's: {_bar(equal)})."
     )
     prices = [
         (f"{point.price:g}", "{:.3f} ({:.3f}–{:.3f})".format(*point.kept), f"{point.deep_tokens:.2f}",

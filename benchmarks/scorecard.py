@@ -29,7 +29,6 @@ from benchmarks.scorecard_outside import (
 from benchmarks.scorecard_rivals import Remembering
 from benchmarks.scorecard_tables import calibration, costs, markdown, slices, table
 from finllm.errors import BackendError
-from finllm.graphs.calibrate import open_llama
 from finllm.models.cards import Card, adapter_for
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import Adapter
@@ -39,6 +38,7 @@ from finllm.scheduler.backends import Backend
 from finllm.settings import Settings, load_settings
 from training.corpus.build import build_corpus, clean_texts
 from training.items import question
+from training.kept import open_kept
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scorecard.md"
@@ -76,6 +76,7 @@ def contenders(settings: Settings, missing: Missing) -> list[Contender]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scorecard", description=__doc__)
     parser.add_argument("--most", type=int, help="ask at most so many items of each task and so many Fed sentences")
+    parser.add_argument("--keep", type=Path, help="a folder for the models' answers, so that they are asked for once")
     parser.add_argument("--out", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     started = time.monotonic()
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     def say(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
 
-    text = scorecard(load_settings().settings, say, arguments.most)
+    text = scorecard(load_settings().settings, say, arguments.most, arguments.keep)
     text += (
         f"\nTaken on {dt.date.today().isoformat()} in {time.monotonic() - started:.0f} s on {os.cpu_count()} cores.\n"  # noqa: DTZ011
     )
@@ -103,8 +104,8 @@ class Page:
     injection: list[list[str]] = field(default_factory=list)
 
 
-def scorecard(settings: Settings, say: Callable[[str], None], most: int | None = None) -> str:
-    """The page's text. `most` bounds everything that a model is asked."""
+def scorecard(settings: Settings, say: Callable[[str], None], most: int | None = None, keep: Path | None = None) -> str:
+    """The page's text. `most` bounds everything that a model is asked; `keep`: a folder for its answers."""
     missing, embedder, corpus = Missing(), Remembering(), build_corpus()
     cases = [Case(item, question(item)) for item in corpus.items["test"]]
     cases = sampled(cases, most) if most else cases
@@ -131,7 +132,7 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
     for at, one in enumerate(contenders(settings, missing)):
         rung = ensure_rung(source, one.precision, settings, adapter=one.adapter)
         card = one.card
-        with open_llama(source, rung, settings) as backend:
+        with open_kept(source, rung, settings, keep) as backend:
             heard = second if at == 0 else None
             if at == 0:
                 _first(one.name, page, backend, heard, say, card=card)

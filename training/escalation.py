@@ -110,7 +110,7 @@ def _kind(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.escalation", description=__doc__)
-    parser.add_argument("--keep", type=Path, help="a folder for the models' answers, from which fitting begins again")
+    parser.add_argument("--keep", type=Path, help="a folder for the models' answers, so that they are asked for once")
     arguments = parser.parse_args(argv)
     settings = load_settings().settings
     adapter, _card = adapter_for(default_source(settings), settings, PRUNED)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,6 @@ from pathlib import Path
 
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import ask_all
-from finllm.graphs.calibrate import open_llama
 from finllm.models.cards import adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
@@ -31,6 +28,7 @@ from training import attacks
 from training.corpus.build import build_corpus
 from training.corpus.schema import ReadingItem, StanceItem
 from training.items import Question, question
+from training.kept import open_kept
 from training.second_opinion import Plan, write_card
 
 GRID = tuple(step / 20 for step in range(21))
@@ -63,7 +61,7 @@ def fit_weight(pairs: Sequence[Pair]) -> float:
 
 
 def answers(questions: Sequence[Question], settings: Settings, precision: str, folder: Path | None) -> list[Choices]:
-    """What the default model says to each question, calibrated; empty where it failed. `folder` keeps it for next time.
+    """What the default model says to each question, calibrated; empty where it failed. `folder` keeps its answers.
 
     Errors: InputError for a model, adapter or precision that cannot be used; BackendError.
     """
@@ -71,19 +69,9 @@ def answers(questions: Sequence[Question], settings: Settings, precision: str, f
     adapter, card = adapter_for(source, settings, precision)
     rung = ensure_rung(source, precision, settings, adapter=adapter)
     asked = [Asked(q.agent, q.inputs, tuple(q.labels), {"because": q.offered}) for q in questions]
-    told = (
-        "".join(f"{one.prompt}{one.fields}" for one in asked) + rung.sha256 + (card.calibration_sha256 if card else "")
-    )
-    path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.json" if folder is not None else None
-    if path is not None and path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    with open_llama(source, rung, settings) as backend:
+    with open_kept(source, rung, settings, folder) as backend:
         found = asyncio.run(ask_all(backend, asked, _progress(len(asked)), card=card))
-    choices = [{} if one.failure is not None else {name: dict(p) for name, p in one.choices.items()} for one in found]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(choices), encoding="utf-8")
-    return choices
+    return [{} if one.failure is not None else one.choices for one in found]
 
 
 def read_pairs(items: Sequence[StanceItem | ReadingItem], told: Sequence[Choices], second: SecondOpinion) -> Pairs:
@@ -131,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pool", description=__doc__)
     parser.add_argument("--rung", help="precision to ask  [default: the edge's]")
     parser.add_argument("--heads", type=Path, default=HEADS)
-    parser.add_argument("--keep", type=Path, help="a folder for the model's answers, from which fitting begins again")
+    parser.add_argument("--keep", type=Path, help="a folder for the model's answers, so that they are asked for once")
     arguments = parser.parse_args(argv)
     settings = load_settings().settings
     precision = arguments.rung or settings.edge_precision
