@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from finllm.graphs.spending import AmountRow, SpentRow, spent_of
 from finllm.memory.ledger import Ledger, Use
 from finllm.scheduler.account import Spent
+from finllm.scheduler.broker import asked_digest
 from finllm.scheduler.task import key_of
 
 _CONTENT = ("prompt", "template", "priors", "seed")
@@ -56,7 +57,7 @@ def _row(use: Use, later: list[Use]) -> PlacementRow:
     ended, actual = "no answer is on record", None
     for other in later:
         entry = other.entry
-        if other.node != use.node or _task(other) != asked.get("task"):
+        if other.node != use.node or not _same(asked, other):
             continue
         if entry.kind == "placement" and other.key != use.key:
             break
@@ -81,9 +82,11 @@ def _row(use: Use, later: list[Use]) -> PlacementRow:
     )
 
 
-def _task(use: Use) -> str | None:
-    """The digest of the task that an entry is about."""
-    asked = use.entry.request
-    if use.entry.kind == "call":
-        return key_of("task", {name: asked[name] for name in _CONTENT})
-    return asked.get("task")
+def _same(placed: Mapping[str, Any], other: Use) -> bool:
+    """Whether an entry is about the task that was placed. A call knows only the priors of its own precision."""
+    asked = other.entry.request
+    if other.entry.kind != "call":
+        return asked.get("task") == placed.get("task")
+    if "asked" in placed:
+        return asked_digest(asked) == placed["asked"]
+    return key_of("task", {name: asked[name] for name in _CONTENT}) == placed.get("task")

@@ -210,6 +210,7 @@ class Broker:
         request: dict[str, Any] = {
             "agent": task.agent,
             "task": task_digest(task),
+            "asked": asked_digest(task.content()),
             "floor": task.floor,
             "deadline": task.deadline,
             "value": task.value,
@@ -362,6 +363,11 @@ class _Watch:
 def task_digest(task: Task) -> str:
     """Hex sha256 of everything that may change a task's answer, but for the weights."""
     return key_of("task", task.content())
+
+
+def asked_digest(content: Mapping[str, Any]) -> str:
+    """Hex sha256 of what a task's or a call's content has the model say, whatever the scores are divided by."""
+    return key_of("asked", {name: content[name] for name in ("prompt", "template", "seed")})
 
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from finllm.agents.agent import prompt_version
+from finllm.agents.validator import VALIDATOR
 from finllm.cli.placements import short_names
 from finllm.errors import BudgetExceeded, InputError
 from finllm.graphs.desk import Desk
@@ -13,6 +16,7 @@ from finllm.graphs.placements import placements_of
 from finllm.graphs.report import to_markdown
 from finllm.graphs.spending import carried, prices
 from finllm.graphs.trace import trace_story
+from finllm.models.cards import Card, FieldCalibration
 from finllm.tools.scenario import BudgetEntry
 from tests.graphs.conftest import go_on, request_for, run
 from tests.graphs.test_flow import READS_WELL
@@ -32,6 +36,15 @@ def test_every_task_says_where_it_went_what_was_refused_and_what_it_took(scripte
         assert row.ended in ("answered", "from the ledger")
         assert (row.actual is None) == (row.ended == "from the ledger")
         assert row.actual is None or (row.joules is not None and row.joules.provenance == "table")
+
+
+def test_a_call_is_found_though_two_cards_know_priors_for_it(scripted_desk: MakeDesk) -> None:
+    bias = {"aligned": 1.0, "diverged": 0.0, "unresolved": 0.0}
+    card = Card(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
+                calibration={"validator.verdict": FieldCalibration(temperature=1.0, bias=bias)})  # fmt: skip
+    desk = replace(scripted_desk([READS_WELL]), card=card, pruned=card)
+    run(request_for("hormuz-blockade"), desk)
+    assert all(row.ended in ("answered", "from the ledger") for row in placements_of("run-1", desk.ledger))
 
 
 def test_a_task_that_went_elsewhere_shows_both_placements(scripted_desk: MakeDesk) -> None:
