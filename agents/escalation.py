@@ -88,7 +88,8 @@ async def _first(
         return opinion.model_copy(update={"escalations": [because.model_copy(update={"to": opinion.precision})]})
     calls: list[str] = []
     card, version = caller.pruned, prompt_version(agent)
-    if card is not None and floor is None and agent.role in caller.escalate:
+    floors = {agent.floor, floor or PRUNED, caller.floor or PRUNED}
+    if card is not None and floors == {PRUNED} and agent.role in caller.escalate:
         found = _diverged(agent, inputs, offered, card.expected_of(agent.role, version), card, version)
         above = finer(PRUNED, {offer.precision for offer in caller.broker.offers})
         if found is not None and above:

@@ -145,6 +145,13 @@ def test_a_pruned_edge_that_is_right_as_often_is_asked() -> None:
     assert [desk.asked(at) for at in range(2)] == [1, 0]
 
 
+def test_where_the_pruned_edge_may_not_answer_anyway_it_is_not_passed_over() -> None:
+    desk = passed_over(0.6, pruned_edge(), deep("doubtful"))
+    desk.caller = replace(desk.caller, floor="F16")
+    opinion = desk.ask(SANITY_CHECKER)
+    assert (opinion.precision, opinion.escalations) == ("F16", [])
+
+
 @pytest.mark.parametrize("why", ["no finer backend", "no deep tokens left", "the deep backend fails"])
 def test_a_pruned_edge_answers_where_nothing_finer_does(why: str) -> None:
     budget = Budget(deep_tokens=1) if why == "no deep tokens left" else None
