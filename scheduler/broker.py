@@ -29,6 +29,8 @@ from finllm.scheduler.task import Task, key_of
 
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""
+AFTER_LOSS = 0.1
+"""Seconds that a task leaves to others, for each time that its backend died under it, once that takes calls again."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Broker:
                 able = [name for name in self._able(task, account, failed) if self.services.recovers(name)]
                 if not able or losses > LOST_MOST or time.monotonic() >= ends:
                     raise _unplaced(task, account, placement)
-                await self._opened(able, min(ends - time.monotonic(), account.seconds_left()))
+                await self._opened(able, losses, min(ends - time.monotonic(), account.seconds_left()))
                 lost.clear()
                 continue
             output: int | None = None
@@ -139,10 +141,12 @@ class Broker:
         barred = forbidden(task, self.offers, account, failed)
         return [name for name in self._backends if name not in barred]
 
-    async def _opened(self, names: Sequence[str], seconds: float) -> None:
+    async def _opened(self, names: Sequence[str], losses: int, seconds: float) -> None:
+        """Wait until one of these takes calls; a task that lost more lets those that lost less try it first."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0.0)):
                 await self.services.opened(names)
+                await asyncio.sleep(losses * AFTER_LOSS)
 
     def _failed_before(self, task: Task, run_id: str) -> dict[str, str]:
         """Backends that failed before another one's recorded answer to this task in this run: not to be asked again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,12 @@ from finllm.memory.ledger import Ledger
 from finllm.scheduler.account import Account, Spent
 from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
+from finllm.scheduler.breaker import Patience
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.budget import Budget
 from finllm.scheduler.meter import Used
 from finllm.scheduler.record import Entry, Recorder
+from finllm.scheduler.services import Services
 from finllm.scheduler.task import Prompt, Task, Tier
 from finllm.scheduler.template import compile_template
 from finllm.testing import MemoryRecorder, ScriptedBackend
@@ -517,10 +520,13 @@ class Dying(Counting):
     def __init__(self, deaths: int) -> None:
         super().__init__()
         self._deaths = deaths
+        self.under = Counter[int]()
+        """Its deaths by the seed of the call."""
 
     async def generate(self, request: Request) -> Generation:
         if self.asked < self._deaths:
             self.asked += 1
+            self.under[request.seed] += 1
             raise BackendLost("the engine's process ended (signal 9)", fix="ask again")
         return await super().generate(request)
 
@@ -551,11 +557,14 @@ def test_a_task_whose_only_backend_keeps_dying_is_given_up() -> None:
 def test_many_tasks_outlive_a_backend_that_dies_under_them_all() -> None:
     recorder, dying = MemoryRecorder(), Dying(7)
 
+    services = Services([dying], patience=Patience(pause=0.1))
+
     async def all_of_them() -> list[Answer]:
-        shared, account = broker(recorder, dying), unlimited()
+        shared, account = Broker([dying], recorder, EventBus(), call_timeout=30.0, services=services), unlimited()
         return await asyncio.gather(*(shared.run(replace(TASK, seed=at), account, run_id="r") for at in range(10)))
 
     answers = bounded(all_of_them())
+    assert set(dying.under.values()) == {1}, "each death hits a task that had none"
     assert len({answer.key for answer in answers}) == 10
     assert sum(entry.kind == "call" for entry in recorder.entries.values()) == 10
 
