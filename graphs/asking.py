@@ -98,14 +98,13 @@ class Asking:
 
     async def _priors(self, judged: Cited, precision: str) -> Choices | None:
         """The priors of the plain fields, with the evidence reversed: the card's, else this precision's own."""
-        asked, caller = judged.call.request, self._caller
-        priors = asked["priors"]
-        if caller.card_of(precision) is not caller.card_of(asked["precision"]):
-            priors = {**priors, **priors_by(caller.card_of(precision), judged.agent, asked["prompt_version"])}
+        asked = judged.call.request
+        priors: Choices = asked["priors"]
+        known = priors_by(self._caller.card_of(precision), judged.agent, asked["prompt_version"])
         if not judged.open:
-            return priors
+            return {**priors, **known}
         own = await self._ask(judged, judged.open, judged.neutral_lines.reversed().prompt, None, precision)
-        return None if own is None else {**priors, **own}
+        return None if own is None else {**priors, **own, **known}
 
     def _other(self, precision: str) -> str:
         """The finest other precision than this one, where there is another."""

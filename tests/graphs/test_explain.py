@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from finllm.agents.agent import prompt_version
+from finllm.agents.validator import VALIDATOR
 from finllm.errors import BackendError, InputError
 from finllm.graphs.desk import Desk
 from finllm.graphs.diff import diff_runs
@@ -22,6 +24,8 @@ from finllm.graphs.telling import LEFT_OUT
 from finllm.graphs.trace import story_of, trace_html, trace_markdown, trace_story
 from finllm.guardrails.grounding import ungrounded
 from finllm.memory.recorded import open_recorded
+from finllm.models.cards import Card, FieldCalibration
+from finllm.models.ladder import PRUNED
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.filling import fill
@@ -39,9 +43,10 @@ READS_NOTHING = {"when": "What kind of event", "say": dict.fromkeys(DOWN, "none"
 class Looking:
     """A model that cites the first lines, and whose other choices depend only on which lines of `looks` are there."""
 
-    def __init__(self, looks: str) -> None:
+    def __init__(self, looks: str, precision: str = "Q4_0") -> None:
         self._looks = looks
-        self.offer = Offer("edge", "edge", "Q4_0", f"sha256-of-one-that-looks-at-{looks}", "scripted", 4096)
+        weights = f"sha256-of-one-that-looks-at-{looks}"
+        self.offer = Offer(f"edge-{precision}", "edge", precision, weights, "scripted", 4096)
         self.requests: list[Request] = []
         self.fails = False
 
@@ -125,6 +130,27 @@ def test_a_model_that_looks_at_what_it_does_not_cite_is_told_to_do_the_reverse(s
     assert [one.evidence for one in found.removals if one.measured and one.distance == 0] == []
     assert any("itself" in line and "which the agent" not in line for line in lines_of(found, "rests on"))
     assert_grounded(found, desk)
+
+
+def test_at_another_precision_its_own_cards_priors_divide_the_scores(scripted_desk: MakeDesk) -> None:
+    def card(aligned: float) -> Card:
+        bias = {"aligned": aligned, "diverged": 0.0, "unresolved": 0.0}
+        calibration = {"validator.verdict": FieldCalibration(temperature=1.0, bias=bias)}
+        return Card(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
+                    calibration=calibration)  # fmt: skip
+
+    models = [Looking("AB", PRUNED), Looking("AB", "F16")]
+    desk = replace(scripted_desk([]), card=card(1.0), pruned=card(-1.0))
+    desk = replace(desk, broker=Broker(models, desk.ledger, desk.bus, call_timeout=60))
+    run(request_for("hormuz-blockade"), desk)
+    in_the_run = [len(model.requests) for model in models]
+    why(desk)
+    divided_by = [
+        {odds["aligned"] / odds["diverged"] for request in model.requests[at:]
+         if "aligned" in (odds := (request.priors or {}).get("verdict", {}))}
+        for model, at in zip(models, in_the_run, strict=True)
+    ]  # fmt: skip
+    assert divided_by == [{math.exp(-1.0)}, {math.exp(1.0)}]
 
 
 def test_a_model_that_ignores_its_evidence_is_not_shown_to_be_faithful(scripted_desk: MakeDesk) -> None:
