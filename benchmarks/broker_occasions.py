@@ -25,8 +25,9 @@ SPREAD, LEAST, MOST = 1.15, 0.1, 10.0
 """Values: standard deviation of the logarithm, so that nineteen in twenty lie between what `value.py` allows."""
 DEARER = 5.0
 """How many times as much one tenant's tasks are worth as the other's."""
-READERS, SHARED = 12, 0.8
-"""Tasks that read one event's text, and its part of their prompts."""
+READERS, SHARED, EVENTS = 12, 0.8, 24
+"""Tasks that read one event's text, its part of their prompts, and events that are read at once."""
+MANY = "thirty-two-mixed"
 WAITING, SMALL_KV = 200, 8_192
 
 
@@ -55,6 +56,8 @@ def occasions(pool: ProcessPoolExecutor) -> list[Occasion]:
     """Value, turns among tenants, the price of a joule, cached prefixes."""
     everywhere = [Place(nodes, trace, seed) for nodes in ABLATED for trace in traces() for seed in SEEDS]
     days = [place for place in everywhere if place.trace == DAY]
+    many = [Place(MANY, DAY, seed) for seed in SEEDS]
+    readers = f"{READERS} tasks read each of {EVENTS} events at once, 32 backends, load {CROWDED}"
 
     def earned(
         mechanism: str, occasion: str, measure: str, run: Callable[..., float], places: Sequence[Place]
@@ -67,7 +70,8 @@ def occasions(pool: ProcessPoolExecutor) -> list[Occasion]:
         earned("turns among tenants", f"two tenants' tasks all wait, one's are worth {DEARER:.0f} times the other's",
                "service gap / VTC's bound", crowded, days),
         earned("price of a joule", f"a budget of joules used too fast, load {UNHURRIED}", "joules", frugal, days),
-        earned("cached prefixes", f"{READERS} tasks read each event's text, load {CROWDED}", "in time", shared, days),
+        earned("cached prefixes", readers, "in time", partial(shared, measure="goodput"), many),
+        earned("cached prefixes", readers, "joules", partial(shared, measure="joules"), many),
     ]  # fmt: skip
 
 
@@ -97,17 +101,15 @@ def frugal(place: Place, on: bool) -> float:
     return _run(place.at(UNHURRIED), place, prices=FRUGAL if on else replace(FRUGAL, joule=0.0)).joules
 
 
-def shared(place: Place, on: bool) -> float:
-    """Share of tasks in time."""
-    tasks = place.at(CROWDED)
-    if on:
-        tasks = [
-            replace(one, prefix=f"event-{at // READERS}", shared=int(SHARED * one.prompt))
-            for at, one in enumerate(tasks)
-        ]
-    else:
-        tasks = [replace(one, prefix="", shared=0) for one in tasks]
-    return _run(tasks, place).goodput
+def shared(place: Place, on: bool, measure: str) -> float:
+    """A measure of a day whose texts every engine keeps; only the policy knows of that, or not."""
+    drawn = np.random.default_rng([place.seed, 7])
+    tasks = [
+        replace(one, prefix=f"event-{at // (READERS * EVENTS)}-{drawn.integers(EVENTS)}",
+                shared=int(SHARED * one.prompt))
+        for at, one in enumerate(place.at(CROWDED))
+    ]  # fmt: skip
+    return float(getattr(_run(tasks, place, affinity=on), measure))
 
 
 def _run(

@@ -40,7 +40,7 @@ VARIANTS: Mapping[str, Callable[[Fleet], Weighted]] = {
     "price of a deep token": _with(Prices(deep=0.0)),
     "price of a slot's time": _with(Prices(busy=0.0)),
     "protection of running tasks": _with(),
-    "cached prefixes": _with(),
+    "cached prefixes": _with(affinity=False),
 }
 """By the mechanism that is off."""
 ABLATED = ("edge-deep", "four-mixed")
@@ -82,8 +82,6 @@ def _variant(job: tuple[Cell, str]) -> Metrics:
     backends: Sequence[BackendSpec] = specs(cell.nodes)
     if off == "protection of running tasks":
         backends = [replace(spec, stalls=-1e9) for spec in backends]
-    if off == "cached prefixes":
-        tasks = [replace(one, prefix="", shared=0) for one in tasks]
     return metrics(simulate(tasks, backends, VARIANTS[off]))
 
 

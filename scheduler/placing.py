@@ -21,10 +21,12 @@ class Standing:
     `most` (B,): tasks side by side, and `free` (B,): those that may still come. `ends` (B,): when the first running
     task ends. `slack` (B,): s for which a prompt that joins may hold up the running tasks until one that is in time
     would no longer be. `time` and `cost` (3, B): what a task adds by itself, per prompt token, and per token of output.
+    `cached`: tokens of each prefix that every backend holds (B,), none where `affinity` is off.
     """
 
-    def __init__(self, fleet: Fleet, limit: float = 1.0) -> None:
+    def __init__(self, fleet: Fleet, limit: float = 1.0, *, affinity: bool = True) -> None:
         count = len(fleet)
+        self.cached = fleet.cached if affinity else dict[int, Floats]()
         self.most = np.maximum((fleet.slots * limit).astype(np.int64), 1)
         self.fleet = fleet
         self.free: Ints = np.zeros(count, dtype=np.int64)
@@ -144,9 +146,9 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
         seconds += wait
         total += prices.busy * wait
     prefill = length[:, 1:2] * standing.time[1]
-    if fleet.cached:
+    if standing.cached:
         for of in np.flatnonzero(tasks.prefix[at] != NO_PREFIX):
-            held = fleet.cached.get(int(tasks.prefix[rows[of]]))
+            held = standing.cached.get(int(tasks.prefix[rows[of]]))
             if held is not None:
                 saved = np.minimum(held, tasks.shared[rows[of]])
                 seconds[of] -= saved * standing.time[1]

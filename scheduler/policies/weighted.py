@@ -29,7 +29,7 @@ class Terms:
     `patience`: slack, in solo times, at which a task's urgency has halved. `looked_at`: most tasks weighed in one
     decision. `spare`: share of a backend's slots in use up to which it takes tasks that will be late anyway. `limit`:
     share of a backend's slots in use at once, one slot at least: where lengths are guessed, fewer side by side are
-    surer to be in time.
+    surer to be in time. `affinity`: a prompt's beginning that a backend holds makes a task cheaper there.
     """
 
     patience: float = 16.0
@@ -39,6 +39,7 @@ class Terms:
     by_value: bool = True
     by_length: bool = True
     fair: bool = True
+    affinity: bool = True
     refuse: bool = False
 
 
@@ -58,7 +59,7 @@ class Weighted:
 
     def __post_init__(self) -> None:
         self.served = Served(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
-        self.standing = Standing(self.fleet, self.terms.limit)
+        self.standing = Standing(self.fleet, self.terms.limit, affinity=self.terms.affinity)
         self._given: dict[int, Floats] = {}
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:

@@ -135,12 +135,13 @@ def test_equal_backends_share_the_work_where_counts_tie() -> None:
         assert fleet.running.tolist() == [2, 2, 2, 2], name
 
 
-def test_a_prefix_that_a_backend_holds_draws_its_tasks_there() -> None:
+@pytest.mark.parametrize(("affinity", "chosen"), [(True, 1), (False, 0)])
+def test_a_prefix_that_a_backend_holds_draws_its_tasks_there(affinity: bool, chosen: int) -> None:
     fleet = Fleet(edges(2), ["reader"])
     fleet.remember(1, 7, 300)
-    policy = Weighted(fleet)
+    policy = Weighted(fleet, terms=Terms(affinity=affinity))
     tasks, rows = waiting(fleet, policy, replace(WANT, prefix=7, shared=300))
-    assert policy.next(0.0, tasks, rows, fleet) == Decision(0, 1)
+    assert policy.next(0.0, tasks, rows, fleet) == Decision(0, chosen)
 
 
 def test_a_price_on_synchronised_answers_spreads_an_event_over_model_families() -> None:
