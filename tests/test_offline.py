@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_RUN
+
 FINLLM = str(Path(sys.executable).with_name("finllm"))
 UNPLUGGED = ["unshare", "--user", "--map-root-user", "--net"]
 
@@ -26,6 +28,6 @@ def can_unplug() -> bool:
 def test_a_first_run_needs_no_network(tmp_path: Path) -> None:
     command = [*UNPLUGGED, FINLLM, "run", "non-event", "--json"]
     done = subprocess.run(command, env={**os.environ, "FINLLM_HOME": str(tmp_path)}, capture_output=True, text=True,
-                          timeout=240, check=False)  # fmt: skip
+                          timeout=LONGEST_RUN, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["status"] == "finished"

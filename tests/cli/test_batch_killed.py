@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from finllm.memory.ledger import Ledger
-from tests.graphs.test_kill_and_resume import LONGEST, STORY, finish, start
+from tests.conftest import LONGEST_RUN
+from tests.graphs.test_kill_and_resume import STORY, finish, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 CALLS = 14
 """Answers after which it is killed: some runs are then half done."""
 
@@ -50,7 +51,7 @@ def end_after(home: Path, calls: int, how: int, *arguments: str) -> Ended:
             if sum(event["kind"] == "call_finished" for event in events) >= calls:
                 process.send_signal(how)
                 break
-        out, _ = process.communicate(timeout=LONGEST)
+        out, _ = process.communicate(timeout=LONGEST_RUN)
     return Ended(events, process.returncode, out)
 
 

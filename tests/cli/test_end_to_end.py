@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+from tests.conftest import LONGEST_RUN
+
+pytestmark = pytest.mark.slow
 
 
 class Installed:
@@ -23,8 +25,9 @@ class Installed:
         self._environ |= {"FINLLM_HOME": str(home), "FINLLM_THREADS": "2"}
 
     def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "finllm.cli.main", *map(str, arguments)], capture_output=True,
-                              text=True, encoding="utf-8", timeout=240, check=False, env=self._environ)  # fmt: skip
+        command = [sys.executable, "-m", "finllm.cli.main", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=LONGEST_RUN,
+                              check=False, env=self._environ)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,7 @@ from finllm.testing import ScriptedBackend
 from finllm.tools.forecast import MEMORY
 from finllm.tools.portfolio import load_limits, load_portfolio
 from finllm.tools.scenario import load_scenario
-
-LONGEST_RUN = 240.0
+from tests.conftest import LONGEST_RUN
 
 
 def request_for(scenario: str, portfolio: str = "default.csv", **changes: Any) -> RunRequest:

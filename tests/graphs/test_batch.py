@@ -19,7 +19,8 @@ from finllm.graphs.flow import Outcome
 from finllm.graphs.request import RunRequest
 from finllm.tools.calibration import Calibrations
 from finllm.tools.scenario import BudgetEntry
-from tests.graphs.conftest import LONGEST_RUN, Seen, request_for, run
+from tests.conftest import LONGEST_RUN
+from tests.graphs.conftest import Seen, request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 MakeDesk = Callable[..., Desk]

@@ -17,7 +17,7 @@ from finllm.graphs.replay import replay
 from finllm.graphs.report import AgentRow, Report, to_markdown
 from finllm.graphs.trace import trace_story
 from finllm.models.cards import Card
-from tests.conftest import bounded
+from tests.conftest import LONGEST_RUN, bounded
 from tests.graphs.conftest import request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
@@ -94,4 +94,4 @@ def test_the_real_model_is_asked_finer_where_its_card_says_so(real_desk: Desk) -
         one.words for _row, one in told if not one.votes
     }
     bare = assemble(real_desk.settings, EventBus(), real_desk.ledger, [])
-    assert bounded(replay("escalated", bare), 240).node == "report"
+    assert bounded(replay("escalated", bare), LONGEST_RUN).node == "report"
