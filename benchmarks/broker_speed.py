@@ -17,8 +17,8 @@ from finllm.scheduler.waiting import Tasks, Want
 
 BARS = {4: 60e-6, 100: 120e-6, 1_000: 400e-6}
 """s that a decision may take, by backends."""
-ROUNDS, LASTING = 400, 2.0
-"""Decisions that are timed at least, and for how many s: a busy machine slows down for longer than some of them."""
+TURNS, LASTING = 20, 0.2
+"""How often everything that is timed has its turn, and for how many s: all of it sees a busy machine's slow moments."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,16 @@ class Speed:
 
 def speeds() -> list[Speed]:
     """Each fleet has half its slots in use; between two decisions the task decided on starts, is read and ends."""
-    return [Speed(count, _ours(count, 1), _ours(count, 16), _litellm(count)) for count in BARS]
+    timed = [call for count in BARS for call in (_ours(count, 1), _ours(count, 16), _litellm(count))]
+    taken: list[list[float]] = [[] for _ in timed]
+    for _ in range(TURNS):
+        for call, so_far in zip(timed, taken, strict=True):
+            so_far.extend(_timed(call))
+    medians = [statistics.median(of) for of in taken]
+    return [Speed(count, *medians[3 * at : 3 * at + 3]) for at, count in enumerate(BARS)]
 
 
-def _ours(count: int, queue: int) -> float:
+def _ours(count: int, queue: int) -> Callable[[], object]:
     base = specs("four-mixed")
     fleet = Fleet([replace(base[at % 4], name=f"backend-{at}", node=f"node-{at}") for at in range(count)], ["a"])
     for backend in range(count):
@@ -56,19 +62,20 @@ def _ours(count: int, queue: int) -> float:
         fleet.pending[found.backend] -= 500
         fleet.leave(found.backend, slot, 560)
 
-    return _median(decide)
+    return decide
 
 
-def _litellm(count: int) -> float:
+def _litellm(count: int) -> Callable[[], object]:
     chooser = router([f"backend-{at}" for at in range(count)], "least-busy")
-    return _median(lambda: chooser.get_available_deployment(model=GROUP, messages=MESSAGES))
+    return lambda: chooser.get_available_deployment(model=GROUP, messages=MESSAGES)
 
 
-def _median(call: Callable[[], object]) -> float:
+def _timed(call: Callable[[], object]) -> list[float]:
+    """s of one call after the other."""
     taken: list[float] = []
     end = time.perf_counter() + LASTING
-    while len(taken) < ROUNDS or time.perf_counter() < end:
+    while time.perf_counter() < end:
         started = time.perf_counter()
         call()
         taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    return taken
