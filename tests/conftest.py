@@ -23,7 +23,7 @@ from finllm.settings import Settings
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, before llama.cpp is loaded
 LONGEST_WAIT = 60.0
 LONGEST_RUN = 600.0
-"""s that a whole command or run on the real model may take: ten times as long as on an idle machine."""
+"""s that a whole command or run may take, a first one on the real model too, on a machine that has much else to do."""
 _attempts: list[str] = []
 T = TypeVar("T")
 
