@@ -202,7 +202,7 @@ def terms(
         "",
         _table(("off", "in time", "change", "by value", "late p99", "joules", "deep tokens", "gap"), rows),
         "",
-        "Those that these traces hardly call for, where they are; means over seeds, and the same node sets unless said:",
+        "Those that these traces hardly call for, where they are; means over seeds and the same node sets unless said:",
         "",
         _table(("mechanism", "occasion", "measure", "with", "without"),
                [(one.mechanism, one.occasion, one.measure, f"{one.on:.4g}", f"{one.off:.4g}") for one in met]),
