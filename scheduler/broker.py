@@ -30,7 +30,8 @@ from finllm.scheduler.task import Task, key_of
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""
 AFTER_LOSS = 0.1
-"""Seconds that a task leaves to others, for each time that its backend died under it, once that takes calls again."""
+"""s that a task leaves to others for each time that its backend died under it, once that takes calls again: in all less
+than a circuit is open at least."""
 
 
 @dataclass(frozen=True)

@@ -557,14 +557,14 @@ def test_a_task_whose_only_backend_keeps_dying_is_given_up() -> None:
 def test_many_tasks_outlive_a_backend_that_dies_under_them_all() -> None:
     recorder, dying = MemoryRecorder(), Dying(7)
 
-    services = Services([dying], patience=Patience(pause=0.1))
+    services = Services([dying], patience=Patience(longest=0.5))
 
     async def all_of_them() -> list[Answer]:
         shared, account = Broker([dying], recorder, EventBus(), call_timeout=30.0, services=services), unlimited()
         return await asyncio.gather(*(shared.run(replace(TASK, seed=at), account, run_id="r") for at in range(10)))
 
     answers = bounded(all_of_them())
-    assert set(dying.under.values()) == {1}, "each death hits a task that had none"
+    assert max(dying.under.values()) <= 2, "deaths hit those first that had none"
     assert len({answer.key for answer in answers}) == 10
     assert sum(entry.kind == "call" for entry in recorder.entries.values()) == 10
 
