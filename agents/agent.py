@@ -19,13 +19,13 @@ from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
 from finllm.models.ladder import PRUNED
-from finllm.scheduler.account import Account
 from finllm.scheduler.broker import Answer, Broker
-from finllm.scheduler.budget import Budget
-from finllm.scheduler.divergence import permuted, turned
-from finllm.scheduler.filling import Choices
-from finllm.scheduler.task import PRECISIONS, Prompt, Task
-from finllm.scheduler.template import Choose, Pick, Template, compile_template, part_of
+from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.decoding.template import Choose, Pick, Template, compile_template, part_of
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import Budget
+from finllm.scheduler.placement.divergence import permuted, turned
+from finllm.scheduler.placement.task import PRECISIONS, Prompt, Task
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 LABELS = string.ascii_uppercase

@@ -21,12 +21,12 @@ from finllm.agents.agent import (
 )
 from finllm.errors import BackendError
 from finllm.models.cards import Card, FieldCalibration
-from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Backend, Generation, Request
-from finllm.scheduler.divergence import turned
-from finllm.scheduler.filling import Choices
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Template, compile_template, part_of
+from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.decoding.template import Template, compile_template, part_of
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.placement.divergence import turned
+from finllm.scheduler.placement.task import Prompt
 
 AT_ONCE = 32
 """Questions that are under way together; an engine has fewer slots, and fills each as it comes free."""

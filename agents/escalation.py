@@ -25,11 +25,11 @@ from finllm.agents.agent import (
 from finllm.events import EventBus, Judged, Noted
 from finllm.models.cards import Card
 from finllm.models.ladder import PRUNED
-from finllm.scheduler.account import Account
-from finllm.scheduler.budget import DIMENSIONS, Budget
-from finllm.scheduler.divergence import VOTES, Divergence, divergences, finer, shortfall, tally
-from finllm.scheduler.filling import Choices
-from finllm.scheduler.template import compile_template
+from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.decoding.template import compile_template
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import DIMENSIONS, Budget
+from finllm.scheduler.placement.divergence import VOTES, Divergence, divergences, finer, shortfall, tally
 
 SHARE = 0.5
 """Of what its run has left, the part that each call of an escalation may spend: the answer there was may have to do."""

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from finllm.agents.agent import Agent
-from finllm.scheduler.template import Unless
-from finllm.tools.factors import Direction, FactorId
+from finllm.scheduler.decoding.template import Unless
+from finllm.tools.data.factors import Direction, FactorId
 
 
 class FactorCall(BaseModel):

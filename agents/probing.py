@@ -15,9 +15,9 @@ from finllm.agents.asking import Question, ask_all
 from finllm.agents.roles import AGENTS
 from finllm.models.cards import Card
 from finllm.scheduler.backends import Backend
-from finllm.scheduler.calibration import Quality, wilson_lower
-from finllm.scheduler.filling import Choices, best
-from finllm.scheduler.template import Choose, Pick
+from finllm.scheduler.calibration.measured import Quality, wilson_lower
+from finllm.scheduler.decoding.filling import Choices, best
+from finllm.scheduler.decoding.template import Choose, Pick
 
 PROBES = Path(__file__).resolve().parent / "probes"
 

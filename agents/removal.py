@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from finllm.scheduler.task import Prompt
+from finllm.scheduler.placement.task import Prompt
 
 
 @dataclass(frozen=True)

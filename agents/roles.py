@@ -9,7 +9,7 @@ from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR
-from finllm.scheduler.template import Choose, Pick, compile_template
+from finllm.scheduler.decoding.template import Choose, Pick, compile_template
 
 AGENTS: tuple[Agent, ...] = (MARKET_SIGNAL, NARRATIVE, SANITY_CHECKER, VALIDATOR, STRESS_TESTER, COMPLIANCE)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.agents.agent import Agent
-from finllm.scheduler.template import Unless
+from finllm.scheduler.decoding.template import Unless
 
 
 class Validation(BaseModel):

@@ -20,18 +20,18 @@ from typing import cast
 
 from benchmarks.page import write_section
 from benchmarks.replay import SHIPPED, request_of
+from finllm.desk.desk import Desk, adhoc_caller, open_desk
 from finllm.events import EventBus
-from finllm.graphs.asking import Asking
-from finllm.graphs.desk import Desk, adhoc_caller, open_desk
-from finllm.graphs.faithfulness import Faithfulness, finding, of_citations, of_movers
 from finllm.graphs.flow import resume, run_stress_test
-from finllm.graphs.influence import Influence, cited_judgements
-from finllm.graphs.replay import replay
 from finllm.graphs.state import State
-from finllm.scheduler.account import Account
-from finllm.scheduler.budget import Budget
+from finllm.review.faithfulness import Faithfulness, finding, of_citations, of_movers
+from finllm.review.influence import Influence, cited_judgements
+from finllm.review.reasking import Asking
+from finllm.review.replay import replay
+from finllm.review.sign_test import SignTest, sign_test
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import Budget
 from finllm.settings import load_settings
-from finllm.tools.paired import SignTest, sign_test
 
 TITLE = "Faithfulness of explanations"
 CALLS = 1000

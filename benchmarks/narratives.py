@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from finllm.graphs.closing import summary_lines
+from finllm.graphs.nodes.closing import summary_lines
+from finllm.tools.data.factors import FACTORS, FactorId
 from finllm.tools.evidence import EvidenceTable, Unit, show
-from finllm.tools.factors import FACTORS, FactorId
 
 PHRASINGS = (
     "{total.E} {total.v} {total.n} over {total.p}.",

@@ -18,22 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from finllm.agents.agent import PROMPTS
+from finllm.desk.desk import Desk, assemble, open_desk
+from finllm.desk.request import PriceFile, RunRequest
 from finllm.errors import FinllmError, ReplayRefused
 from finllm.events import EventBus
-from finllm.graphs import standing
-from finllm.graphs.desk import Desk, assemble, open_desk
+from finllm.files import sha256_of_file
+from finllm.graphs import basis as standing
 from finllm.graphs.flow import run_stress_test
-from finllm.graphs.replay import regenerate, regenerated_json, replay
-from finllm.graphs.request import PriceFile, RunRequest
 from finllm.memory.ledger import Ledger
 from finllm.memory.recorded import open_recorded
-from finllm.models.files import sha256_of_file
+from finllm.review.replay import regenerate, regenerated_json, replay
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
-from finllm.tools.factors import FACTOR_IDS
-from finllm.tools.portfolio import load_limits, load_portfolio
-from finllm.tools.scenario import load_scenario
+from finllm.tools.data.factors import FACTOR_IDS
+from finllm.tools.data.portfolio import load_limits, load_portfolio
+from finllm.tools.data.scenario import load_scenario
 
 SHIPPED = sorted(SCENARIOS_DIR.glob("*.yaml"))
 CAUSES = ("input", "prompt", "weights")

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.ensemble import LEVEL_MEMBERS, HeldOut, calibrate, combine, fit, project
-from finllm.tools.forecast import to_levels
-from finllm.tools.market import STOCKS, MarketStore, packaged_series
-from finllm.tools.regime import regime_state
-from finllm.tools.stress_index import shared_prices, stress_history, stress_index
-from finllm.tools.volatility_ensemble import MEMBERS, past_volatility
+from finllm.tools.data.market import STOCKS, MarketStore, packaged_series
+from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, HeldOut, calibrate, combine, fit, project
+from finllm.tools.forecasts.forecast import to_levels
+from finllm.tools.forecasts.regime import regime_state
+from finllm.tools.forecasts.stress_index import shared_prices, stress_history, stress_index
+from finllm.tools.forecasts.volatility_ensemble import MEMBERS, past_volatility
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "signals"
@@ -233,10 +233,10 @@ SIGNALS = """
 import datetime as dt, json, sys, time
 began = time.perf_counter()
 from pathlib import Path
-from finllm.tools.calibration import Calibrations
-from finllm.tools.forecast import forecasts
-from finllm.tools.market import STOCKS, MarketStore
-from finllm.tools.signals import market_signals
+from finllm.tools.forecasts.calibrations import Calibrations
+from finllm.tools.forecasts.forecast import forecasts
+from finllm.tools.data.market import STOCKS, MarketStore
+from finllm.tools.forecasts.signals import market_signals
 market, day, kept = MarketStore(), dt.date.fromisoformat(sys.argv[1]), Calibrations(Path(sys.argv[2]))
 for name in (*STOCKS, "SP500", "MTUM", "QUAL", "USMV", "VLUE"):
     forecasts(market.read(name, day), (1, 5, 20), calibrations=kept)
@@ -250,9 +250,9 @@ warnings.simplefilter("ignore")
 import numpy as np
 from statsforecast.models import AutoETS
 from statsforecast.utils import ConformalIntervals
-from finllm.tools.market import STOCKS, MarketStore, packaged_series
-from finllm.tools.regime import regime_state
-from finllm.tools.stress_index import shared_prices, stress_history, stress_index
+from finllm.tools.data.market import STOCKS, MarketStore, packaged_series
+from finllm.tools.forecasts.regime import regime_state
+from finllm.tools.forecasts.stress_index import shared_prices, stress_history, stress_index
 for name in (*STOCKS, "SP500", "MTUM", "QUAL", "USMV", "VLUE"):
     levels = np.log(packaged_series()[name].values[: sys.argv[1]].to_numpy())[-252 - 32 * 20 :]
     AutoETS(1, "AZN", prediction_intervals=ConformalIntervals(h=20, n_windows=32)).forecast(levels, 20, level=[80, 95])

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from finllm.tools.kernel import Batch, Sensitivities, revalue
-from finllm.tools.propagate import Covariance
-from finllm.tools.solve import Problem, closed_form, solve_convex, solve_quadratic
+from finllm.tools.pnl.kernel import Batch, Sensitivities, revalue
+from finllm.tools.pnl.propagate import Covariance
+from finllm.tools.pnl.solve import Problem, closed_form, solve_convex, solve_quadratic
 
 POSITIONS, SCENARIOS, FACTORS, SECTORS = 10_000, 1_000, 30, 11
 SECONDS, GIB, REVERSE_MS = 1.0, 1.0, 50.0

@@ -14,7 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSeri
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from finllm.errors import RecordError
-from finllm.models.files import exclusive
+from finllm.files import exclusive
 
 LONGEST_WAIT = 60.0
 """Seconds that a write waits for those of other runs."""

@@ -19,22 +19,22 @@ from langgraph.types import Command
 
 from finllm.agents.agent import Opinion, judge
 from finllm.agents.narrative import NARRATIVE
+from finllm.desk.desk import Desk, RunContext, adhoc_caller, open_run
+from finllm.desk.request import RunRequest
+from finllm.desk.spending import SpentRow
 from finllm.errors import InputError, RecordError
 from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from finllm.graphs.basis import recorded
 from finllm.graphs.checkpoints import checkpointer
-from finllm.graphs.closing import compliance, report
-from finllm.graphs.desk import Desk, RunContext, adhoc_caller, open_run
-from finllm.graphs.intake import intake
 from finllm.graphs.learning import learn
-from finllm.graphs.reading import market_signal, narrative, reread, sanity_checker
+from finllm.graphs.nodes.closing import compliance, report
+from finllm.graphs.nodes.intake import intake
+from finllm.graphs.nodes.reading import market_signal, narrative, reread, sanity_checker
+from finllm.graphs.nodes.stress_tester import stress_tester
+from finllm.graphs.nodes.validation import after_validator, human, validator
 from finllm.graphs.report import Report
-from finllm.graphs.request import RunRequest
-from finllm.graphs.spending import SpentRow
-from finllm.graphs.standing import recorded
 from finllm.graphs.state import Row, State, after
-from finllm.graphs.stress import stress_tester
-from finllm.graphs.validation import after_validator, human, validator
-from finllm.tools.scenario import BudgetEntry
+from finllm.tools.data.scenario import BudgetEntry
 
 Node = Callable[[State, RunContext], Awaitable[Row]]
 

@@ -8,13 +8,13 @@ from finllm.agents.narrative import NARRATIVE
 from finllm.agents.roles import AGENTS
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR
+from finllm.desk.desk import RunContext
 from finllm.errors import FinllmError
 from finllm.events import Noted
-from finllm.graphs.desk import RunContext
-from finllm.graphs.reading import reading_of
+from finllm.graphs.nodes.reading import reading_of
 from finllm.graphs.state import Row, State, opinions_of
 from finllm.tools.evidence import EvidenceTable
-from finllm.tools.pnl_interval import JudgedMove, interval_widths, narrower
+from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 
 UNREAD = "unread"
 """The kind of a run whose event nobody could read."""

@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.agents.agent import Escalation
-from finllm.graphs.spending import SpentRow
+from finllm.desk.spending import SpentRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
+from finllm.tools.data.factors import FactorId, Origin
 from finllm.tools.evidence import Evidence, Unit, show
-from finllm.tools.factors import FactorId, Origin
 
 
 class _Frozen(BaseModel):

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
-from finllm.scheduler.task import canonical
+from finllm.scheduler.placement.task import canonical
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from finllm.tools.factors import FACTOR_IDS, Direction, FactorId
+from finllm.tools.data.factors import FACTOR_IDS, Direction, FactorId
 
 Heard = Literal["up", "down", "none", "mixed", "unmoved"]
 """`none`: nothing is said of it. `unmoved`: it is said to stand still."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from finllm.guardrails.crossmodal import Heard
-from finllm.tools.factors import FactorId
+from finllm.tools.data.factors import FactorId
 
 SAME_TEXT = 0.93
 """Cosine similarity of two embeddings above which two texts say the same in nearly the same words."""

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from finllm.guardrails.edited_text import Traced
 from finllm.guardrails.injection import find_injections
-from finllm.guardrails.traced import Traced
-from finllm.tools.scenario import SourceText
+from finllm.tools.data.scenario import SourceText
 
 RemovalKind = Literal["control", "markup", "template", "injection"]
 """`control`: characters that a reader does not see; `markup`: HTML and links; `template`: tokens of chat templates;

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from finllm.tools.factors import FACTORS
+from finllm.tools.data.factors import FACTORS
 
 BOOK = "book"
 _ALIASES: dict[str, tuple[str, ...]] = {

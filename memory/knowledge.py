@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import BackendError
+from finllm.files import exclusive, sha256_of_file
 from finllm.memory.precedents import PRECEDENTS_PATH, Precedent, load_precedents
-from finllm.models.files import exclusive, sha256_of_file
 
 MIN_SIMILARITY = 0.2
 """Below this cosine, two texts share a language and little else (all-MiniLM-L6-v2, short news texts)."""

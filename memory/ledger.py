@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.models.files import exclusive
+from finllm.files import exclusive
 from finllm.scheduler.record import Entry, EntryKind
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from finllm.errors import InputError
-from finllm.tools.factors import Direction, FactorId
+from finllm.tools.data.factors import Direction, FactorId
 
 PRECEDENTS_PATH = Path(__file__).parent / "precedents.yaml"
 

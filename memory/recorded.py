@@ -9,8 +9,8 @@ from typing import Any
 
 from finllm.errors import ReplayRefused
 from finllm.memory.ledger import Ledger, Use
+from finllm.scheduler.placement.task import key_of
 from finllm.scheduler.record import Entry
-from finllm.scheduler.task import key_of
 
 _CONTENT = ("prompt", "template", "priors", "seed", "weights_sha256", "precision")
 """The part of a call's request that its key is made of."""

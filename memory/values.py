@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import RecordError
-from finllm.models.files import exclusive, write_atomically
-from finllm.scheduler.value import Learned, Seen
+from finllm.files import exclusive, write_atomically
+from finllm.scheduler.placement.value import Learned, Seen
 
 REMEMBERED = 4096
 """Runs whose ids are kept, the newest, so that none is counted twice."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finllm.errors import BackendError
-from finllm.models.files import sha256_of_file
+from finllm.files import sha256_of_file
 
 EMBEDDING_NAME = "all-MiniLM-L6-v2"
 EMBEDDING_DIM = 384

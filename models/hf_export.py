@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import BackendError, InputError
-from finllm.models.files import sha256_of_file, sync, write_atomically
+from finllm.files import sha256_of_file, sync, write_atomically
 from finllm.models.registry import ModelSource
 
 MANIFEST = "finllm.json"

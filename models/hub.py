@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from finllm.errors import FinllmError, InputError
+from finllm.files import exclusive, sha256_of_file, sync
 from finllm.models import licence
-from finllm.models.files import exclusive, sha256_of_file, sync
 from finllm.models.registry import Origin
 from finllm.settings import Settings
 

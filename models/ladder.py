@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finllm.errors import BackendError, InputError
-from finllm.models.files import exclusive, sha256_of_file, sync, write_atomically
+from finllm.files import exclusive, sha256_of_file, sync, write_atomically
 from finllm.models.llama_log import ERROR_LEVEL, listening
 from finllm.models.lora import Adapter, merge_adapter
 from finllm.models.source import ModelSource

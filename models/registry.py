@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import InputError
-from finllm.models.files import exclusive, write_atomically
+from finllm.files import exclusive, write_atomically
 from finllm.models.inspection import Inspection
 from finllm.models.source import EMBEDDED_NAME, ModelSource, cached_digest, check_gguf, embedded_source
 from finllm.settings import Settings

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import BackendError
+from finllm.files import sha256_of_file
 from finllm.models.embedding import Embedder
-from finllm.models.files import sha256_of_file
 
 HEADS = Path(__file__).resolve().parent / "heads"
 NAME = "second-opinion"

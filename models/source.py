@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
-from finllm.models.files import sha256_of_file, write_atomically
+from finllm.files import sha256_of_file, write_atomically
 from finllm.settings import Settings
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finllm.errors import FinllmError, InputError
-from finllm.models.files import sha256_of_file
+from finllm.files import sha256_of_file
 from finllm.models.ladder import derived_rungs
 from finllm.models.registry import mend, read_entries
 from finllm.models.source import EMBEDDED_NAME, embedded_source, forget_digest

@@ -15,17 +15,17 @@ import anyio
 
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
-from finllm.scheduler.account import NOTHING, Account, Hold, Spent
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
-from finllm.scheduler.budget import Dimension
-from finllm.scheduler.costing import Costing
-from finllm.scheduler.dispatch import Dispatch, Seat, spec_of
-from finllm.scheduler.filling import Choices
-from finllm.scheduler.meter import Meter, Used
-from finllm.scheduler.policy import Placement, forbidden, least_tokens
+from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.health.services import SLOTS, CircuitOpen, Services
+from finllm.scheduler.money.account import NOTHING, Account, Hold, Spent
+from finllm.scheduler.money.budget import Dimension
+from finllm.scheduler.money.costing import Costing
+from finllm.scheduler.money.meter import Meter, Used
+from finllm.scheduler.placement.dispatch import Dispatch, Seat, spec_of
+from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
+from finllm.scheduler.placement.task import Task, key_of
 from finllm.scheduler.record import Entry, Recorder
-from finllm.scheduler.services import SLOTS, CircuitOpen, Services
-from finllm.scheduler.task import Task, key_of
 
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""

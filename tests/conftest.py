@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
+from finllm.desk.desk import llama_backends
 from finllm.events import EventBus
-from finllm.graphs.desk import llama_backends
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
+pytest_plugins = ["tests.desks"]
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, before llama.cpp is loaded
 LONGEST_WAIT = 60.0
 LONGEST_RUN = 600.0

@@ -31,7 +31,7 @@ def test_the_wheel_holds_one_top_level_name(wheel_names: list[str]) -> None:
     "name",
     ["py.typed", "agents/prompts/narrative.md.j2", "agents/probes/narrative.yaml", "scenarios/hormuz-blockade.yaml",
      "scenarios/portfolios/default.csv",
-     "memory/precedents.yaml", "tools/size_table.yaml", "guardrails/injection.yaml",
+     "memory/precedents.yaml", "tools/pnl/size_table.yaml", "guardrails/injection.yaml",
      "models/heads/second-opinion.safetensors", "models/heads/second-opinion.json",
      "models/adapters/smollm2-135m-analyst.gguf", "models/adapters/smollm2-135m-analyst.json"],
 )  # fmt: skip

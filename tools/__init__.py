@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from finllm.tools.conditioned import Conditioned, condition, narrowing
-    from finllm.tools.engine import EngineResult, ReverseResult, reverse, run_engine
+    from finllm.tools.data.factors import FACTOR_IDS, FACTORS, Factor, FactorId, Shock, UserShock, parse_user_shock
+    from finllm.tools.data.market import MarketStore, Observed, Series
+    from finllm.tools.data.portfolio import Book, Limits, Portfolio, load_limits, load_portfolio, value_portfolio
+    from finllm.tools.data.scenario import Scenario, load_scenario
     from finllm.tools.evidence import Evidence, EvidenceTable, Source
-    from finllm.tools.exposure import Beta, Exposure, estimate_betas, exposures
-    from finllm.tools.factors import FACTOR_IDS, FACTORS, Factor, FactorId, Shock, UserShock, parse_user_shock
-    from finllm.tools.forecast import Forecast
-    from finllm.tools.market import MarketStore, Observed, Series
-    from finllm.tools.pnl import Breach, Interval, StressResult, ValueAtRisk, breaches, stress
-    from finllm.tools.portfolio import Book, Limits, Portfolio, load_limits, load_portfolio, value_portfolio
-    from finllm.tools.scenario import Scenario, load_scenario
-    from finllm.tools.shocks import Replayed, model_shock, replay_shocks, resolve_user
-    from finllm.tools.signals import MarketSignals, market_signals
+    from finllm.tools.forecasts.conditioned import Conditioned, condition, narrowing
+    from finllm.tools.forecasts.forecast import Forecast
+    from finllm.tools.forecasts.signals import MarketSignals, market_signals
+    from finllm.tools.pnl.book_pnl import Breach, Interval, StressResult, ValueAtRisk, breaches, stress
+    from finllm.tools.pnl.engine import EngineResult, ReverseResult, reverse, run_engine
+    from finllm.tools.pnl.exposure import Beta, Exposure, estimate_betas, exposures
+    from finllm.tools.pnl.shocks import Replayed, model_shock, replay_shocks, resolve_user
 
 _OWNER = {
     "conditioned": ("Conditioned", "condition", "narrowing"),

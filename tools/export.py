@@ -15,8 +15,8 @@ from finllm.errors import InputError
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
-    from finllm.tools.backtest import Backtest
-    from finllm.tools.outcome import EngineResult, ReverseResult
+    from finllm.tools.pnl.backtest import Backtest
+    from finllm.tools.pnl.outcome import EngineResult, ReverseResult
 
 Format = Literal["csv", "parquet", "xlsx"]
 FORMATS: tuple[Format, ...] = get_args(Format)

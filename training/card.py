@@ -15,8 +15,8 @@ import torch
 
 from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
+from finllm.files import sha256_of_file, write_atomically
 from finllm.models.cards import Card
-from finllm.models.files import sha256_of_file, write_atomically
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import open_adapter
 from finllm.settings import load_settings

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from finllm.agents.roles import judgement_fields
+from finllm.files import write_atomically
 from finllm.models.cards import adapter_for
-from finllm.models.files import write_atomically
 from finllm.models.ladder import PRUNED
 from finllm.models.registry import default_source
-from finllm.scheduler.divergence import divergences, shortfall
-from finllm.scheduler.filling import Choices, best
+from finllm.scheduler.decoding.filling import Choices, best
+from finllm.scheduler.placement.divergence import divergences, shortfall
 from finllm.settings import load_settings
 from training.corpus.build import build_corpus
 from training.corpus.schema import InjectionItem, Item

@@ -12,9 +12,9 @@ from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER, counted
 from finllm.agents.validator import VALIDATOR, comparison
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Choose, Template, compile_template
-from finllm.tools.compared import compare
+from finllm.scheduler.decoding.template import Choose, Template, compile_template
+from finllm.scheduler.placement.task import Prompt
+from finllm.tools.words.compared import compare
 from training.corpus.schema import (
     ComplianceItem,
     InjectionItem,

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finllm.graphs.calibrate import open_llama
+from finllm.evaluation.calibrate import open_llama
 from finllm.models.ladder import Rung
 from finllm.models.source import ModelSource
 from finllm.scheduler.backends import Backend, Generation, Offer, Request

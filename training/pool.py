@@ -22,7 +22,7 @@ from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import HEADS, INJECTION, SecondOpinion, log_pool, two
-from finllm.scheduler.filling import Choices
+from finllm.scheduler.decoding.filling import Choices
 from finllm.settings import Settings, load_settings
 from training import attacks
 from training.corpus.build import build_corpus

@@ -24,8 +24,8 @@ from finllm.models.lora import open_adapter
 from finllm.models.source import embedded_source
 from finllm.scheduler.backends import Offer, Request
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.decoding.template import part_of
 from finllm.scheduler.engine.engine import Engine, EngineConfig
-from finllm.scheduler.template import part_of
 from finllm.settings import load_settings
 from training.data import Data
 from training.items import Question

@@ -35,7 +35,7 @@ from finllm.models.second_opinion import (
     sentences,
     targets,
 )
-from finllm.tools.factors import FACTOR_IDS
+from finllm.tools.data.factors import FACTOR_IDS
 from training.corpus.build import Corpus, build_corpus
 from training.corpus.schema import ALLOWED, InjectionItem, Item, ReadingItem, StanceItem
 from training.model import compute_for
@@ -332,7 +332,7 @@ def scores_of(
     """Macro-F1, accuracy and expected calibration error by field, directions taken together; also by hand alone."""
     from sklearn.metrics import f1_score
 
-    from finllm.graphs.metrics import calibration_error
+    from finllm.evaluation.scores import calibration_error
 
     groups = {"stance": ["stance"], "event": ["event"], "region": ["region"], "injection": ["injection"],
               "directions": [f"factors.{factor}.direction" for factor in FACTOR_IDS]}  # fmt: skip

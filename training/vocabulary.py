@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finllm.models import llama_log
 from finllm.scheduler.engine.vocabulary import Vocabulary
-from finllm.scheduler.task import Prompt
+from finllm.scheduler.placement.task import Prompt
 
 
 @cache

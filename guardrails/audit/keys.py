@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from finllm.errors import InputError
-from finllm.models.files import exclusive, sync
+from finllm.files import exclusive, sync
 from finllm.settings import Settings
 
 _SEED = 32

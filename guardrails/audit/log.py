@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
+from finllm.files import sync, write_atomically
 from finllm.guardrails.audit.commit import BATCH, GroupCommit, Item, Waiting
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.merkle import leaf_hash, root_of
@@ -35,7 +36,6 @@ from finllm.guardrails.audit.storage import (
     whole_lines,
 )
 from finllm.guardrails.audit.tree import HASH, Frontier, LogTree, packed, unpacked
-from finllm.models.files import sync, write_atomically
 
 CHECKPOINT_EVERY = 1.0
 """Seconds between the checkpoints of a log that is being written."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import FinllmError, InputError
+from finllm.files import exclusive, sync, write_atomically
 from finllm.guardrails.audit.keys import own_key
 from finllm.guardrails.audit.merkle import consistent, root_of
 from finllm.guardrails.audit.note import COSIGNER, Checkpoint, Note, VerifierKey
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.tree import packed, unpacked
-from finllm.models.files import exclusive, sync, write_atomically
 
 NAME = "finllm.invalid/witness"
 

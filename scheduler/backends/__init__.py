@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from finllm.errors import BackendError
-from finllm.scheduler.amount import Amount
-from finllm.scheduler.filling import Choices
-from finllm.scheduler.meter import Meter
-from finllm.scheduler.task import Prompt, Tier
-from finllm.scheduler.template import Template
+from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.decoding.template import Template
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.money.meter import Meter
+from finllm.scheduler.placement.task import Prompt, Tier
 
 __all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TokenLimitReached"]
 

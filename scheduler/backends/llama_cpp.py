@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.decoding.template import Template, Write
 from finllm.scheduler.engine.job import Finished, Job, Work
 from finllm.scheduler.engine.programs import OnText
-from finllm.scheduler.meter import Meter
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Template, Write
+from finllm.scheduler.money.meter import Meter
+from finllm.scheduler.placement.task import Prompt
 
 _NOTHING: Template = (Write("nothing", 1, None),)
 """The least that can be asked."""

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
-from finllm.scheduler.filling import Ask, Round, walk
-from finllm.scheduler.meter import Used
-from finllm.scheduler.scoring import Tokens, beginnings, candidates, scores
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Write
+from finllm.scheduler.decoding.filling import Ask, Round, walk
+from finllm.scheduler.decoding.scoring import Tokens, beginnings, candidates, scores
+from finllm.scheduler.decoding.template import Write
+from finllm.scheduler.money.meter import Used
+from finllm.scheduler.placement.task import Prompt
 
 END_OF_PROSE = '"'
 """What ends prose inside a judgement, beside the model's own end."""

@@ -21,9 +21,9 @@ from finllm.scheduler.backends.vllm_client import MOST_CANDIDATES, Patience, Vll
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
 from finllm.scheduler.backends.vllm_wire import Refused, Served, Usage
-from finllm.scheduler.prose import Prose
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Write
+from finllm.scheduler.decoding.prose import Prose
+from finllm.scheduler.decoding.template import Write
+from finllm.scheduler.placement.task import Prompt
 
 T = TypeVar("T")
 

@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import BackendError, InputError
-from finllm.models.files import sha256_of_file
+from finllm.files import sha256_of_file
 from finllm.models.hf_export import MANIFEST
-from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Generation, Offer, Request
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm import prose_regex
 from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
-from finllm.scheduler.energy_share import SharedEnergy, gpu_energy
-from finllm.scheduler.prose import Prose
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Write
+from finllm.scheduler.decoding.prose import Prose
+from finllm.scheduler.decoding.template import Write
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.money.energy_share import SharedEnergy, gpu_energy
+from finllm.scheduler.placement.task import Prompt
 
 OPENING = 900.0
 """Longest wait for the engine to load its weights and compile, s."""

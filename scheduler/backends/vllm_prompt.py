@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends.vllm_wire import Refused
-from finllm.scheduler.chat import Piece, chat_layouts, split_at_marks
-from finllm.scheduler.task import Prompt
+from finllm.scheduler.decoding.chat import Piece, chat_layouts, split_at_marks
+from finllm.scheduler.placement.task import Prompt
 
 MARKUP = re.compile(r"(?=(<[^<>\n]{1,64}>|\[[^\[\]\n]{1,32}\]|>>[A-Z_]{1,32}<<))")
 """How control tokens are spelt: `<|im_start|>`, `</s>`, `<｜end▁of▁sentence｜>`, `[INST]`, `>>ABSTRACT<<`."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import BackendError, FinllmError
-from finllm.scheduler.energy_share import CpuCounter, SharedEnergy
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.job import Job
 from finllm.scheduler.engine.loop import Loop
 from finllm.scheduler.engine.native import Native
+from finllm.scheduler.money.energy_share import CpuCounter, SharedEnergy
 
 MOST_WAITING = 1024
 """Requests beyond so many are refused at once."""

@@ -9,11 +9,11 @@ import threading
 from multiprocessing.connection import Connection
 
 from finllm.errors import BackendError
-from finllm.scheduler.energy_share import CpuCounter, SharedEnergy
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.engine import Engine
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, Text
+from finllm.scheduler.money.energy_share import CpuCounter, SharedEnergy
 
 BEAT = 0.5
 """Seconds between two signs of life."""

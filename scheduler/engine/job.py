@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from finllm.errors import BackendError
-from finllm.scheduler.amount import Amount
+from finllm.scheduler.decoding.filling import Filled, Priors
+from finllm.scheduler.decoding.template import Template
 from finllm.scheduler.engine.programs import OnText
-from finllm.scheduler.filling import Filled, Priors
-from finllm.scheduler.meter import Used
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Template
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.money.meter import Used
+from finllm.scheduler.placement.task import Prompt
 
 _arrivals = itertools.count()
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finllm.errors import BackendError
-from finllm.scheduler.amount import Amount, total
 from finllm.scheduler.backends import TokenLimitReached
+from finllm.scheduler.decoding.filling import Filled
+from finllm.scheduler.decoding.template import Write
 from finllm.scheduler.engine.cells import Cells
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.native import BATCH
 from finllm.scheduler.engine.programs import Branch, Feed, Program, Reply
-from finllm.scheduler.filling import Filled
-from finllm.scheduler.meter import Used
-from finllm.scheduler.template import Write
+from finllm.scheduler.money.amount import Amount, total
+from finllm.scheduler.money.meter import Used
 
 NOWHERE = -1
 FIELD = 5

@@ -15,8 +15,6 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from finllm.errors import BackendError
-from finllm.scheduler.amount import Amount
-from finllm.scheduler.energy_share import SharedEnergy
 from finllm.scheduler.engine.cells import CellCount, Cells
 from finllm.scheduler.engine.job import Finished, Job
 from finllm.scheduler.engine.live import NOWHERE, Live
@@ -25,6 +23,8 @@ from finllm.scheduler.engine.prefixes import PrefixStore, Saved
 from finllm.scheduler.engine.programs import typed
 from finllm.scheduler.engine.share import Share
 from finllm.scheduler.engine.trie import PrefixTrie
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.money.energy_share import SharedEnergy
 
 BESIDE = 256
 """Most prefill tokens in a step that also serves answers."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finllm.scheduler.decoding.filling import Ask, Filled, Priors, Round, walk
+from finllm.scheduler.decoding.scoring import Tokens, beginnings, by_first, candidates, scores
+from finllm.scheduler.decoding.template import Template
 from finllm.scheduler.engine.native import Logits
 from finllm.scheduler.engine.vocabulary import Vocabulary
 from finllm.scheduler.engine.writer import Writer
-from finllm.scheduler.filling import Ask, Filled, Priors, Round, walk
-from finllm.scheduler.scoring import Tokens, beginnings, by_first, candidates, scores
-from finllm.scheduler.template import Template
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from finllm.errors import BackendError
-from finllm.scheduler.chat import chat_pieces
-from finllm.scheduler.task import Prompt
+from finllm.scheduler.decoding.chat import chat_pieces
+from finllm.scheduler.placement.task import Prompt
 
 _LONGEST_PIECE = 512
 

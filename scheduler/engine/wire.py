@@ -8,7 +8,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import TokenLimitReached
 from finllm.scheduler.engine.engine import EngineConfig
 from finllm.scheduler.engine.job import Finished, Work
-from finllm.scheduler.meter import Used
+from finllm.scheduler.money.meter import Used
 
 NOTHING = Used()
 

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from finllm.scheduler.decoding.prose import PLAIN, Prose
+from finllm.scheduler.decoding.template import Write
 from finllm.scheduler.engine.native import Logits
 from finllm.scheduler.engine.vocabulary import Vocabulary
-from finllm.scheduler.prose import PLAIN, Prose
-from finllm.scheduler.template import Write
 
 TOP = 64
 """Sampling chooses among so many of the most probable tokens."""

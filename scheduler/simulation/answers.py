@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finllm.scheduler.fleet import Floats
+from finllm.scheduler.placement.fleet import Floats
 
 
 @dataclass(frozen=True)

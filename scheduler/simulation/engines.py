@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finllm.scheduler.fleet import CHUNK, Bools, Fleet, Ints
+from finllm.scheduler.placement.fleet import CHUNK, Bools, Fleet, Ints
 
 _DONE = 1e-9
 """s that count as none."""

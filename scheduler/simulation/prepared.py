@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.scheduler.fleet import BackendSpec, Fleet
-from finllm.scheduler.policies.ordered import Ordered
+from finllm.scheduler.placement.fleet import BackendSpec, Fleet
+from finllm.scheduler.placement.policies.ordered import Ordered
+from finllm.scheduler.placement.waiting import solo_seconds
 from finllm.scheduler.simulation.run import simulate
 from finllm.scheduler.simulation.trace import (
     Arrival,
@@ -22,7 +23,6 @@ from finllm.scheduler.simulation.trace import (
     read_trace,
     with_deadlines,
 )
-from finllm.scheduler.waiting import solo_seconds
 
 AGENTS = 6
 TENANTS = 6

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finllm.errors import BackendError
-from finllm.scheduler.fleet import BackendSpec, Bools, Fleet, Floats, Ints
-from finllm.scheduler.policies import Policy
-from finllm.scheduler.predict import Lengths
+from finllm.scheduler.placement.fleet import BackendSpec, Bools, Fleet, Floats, Ints
+from finllm.scheduler.placement.policies import Policy
+from finllm.scheduler.placement.predict import Lengths
+from finllm.scheduler.placement.task import PRECISIONS
+from finllm.scheduler.placement.waiting import NO_PREFIX, Tasks, Want, refusals
 from finllm.scheduler.simulation.answers import Answers
 from finllm.scheduler.simulation.engines import Engines
 from finllm.scheduler.simulation.faults import Fault, Found
 from finllm.scheduler.simulation.trace import Arrival
-from finllm.scheduler.task import PRECISIONS
-from finllm.scheduler.waiting import NO_PREFIX, Tasks, Want, refusals
 
 PREFIXES = 16
 """Prompts that a backend keeps the keys and values of."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.scheduler.task import PRECISIONS
+from finllm.scheduler.placement.task import PRECISIONS
 
 COLUMNS = ("time", "prompt", "output", "agent", "deadline", "tenant")
 OPTIONAL = ("value", "background", "defer", "prefix", "shared", "floor")

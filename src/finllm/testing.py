@@ -11,9 +11,9 @@ from typing import Any
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Offer, Request, TokenLimitReached
-from finllm.scheduler.filling import fill
+from finllm.scheduler.decoding.filling import fill
+from finllm.scheduler.placement.task import Tier
 from finllm.scheduler.record import Entry
-from finllm.scheduler.task import Tier
 
 __all__ = ["MemoryRecorder", "ScriptedBackend"]
 

@@ -25,12 +25,12 @@ from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
 from finllm.models.cards import Card, FieldCalibration
-from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Broker
-from finllm.scheduler.budget import Budget
-from finllm.scheduler.filling import fill
-from finllm.scheduler.template import Choose, Pick
+from finllm.scheduler.decoding.filling import fill
+from finllm.scheduler.decoding.template import Choose, Pick
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import Budget
 from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded
 

@@ -12,7 +12,7 @@ from finllm.agents.asking import Question, ask_all
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.models.cards import Card, FieldCalibration
-from finllm.scheduler.template import Choose
+from finllm.scheduler.decoding.template import Choose
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
 

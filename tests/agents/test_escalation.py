@@ -15,10 +15,10 @@ from finllm.agents.validator import VALIDATOR
 from finllm.events import EventBus
 from finllm.models.cards import Card
 from finllm.models.ladder import PRUNED
-from finllm.scheduler.account import Account
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.broker import Broker
-from finllm.scheduler.budget import Budget
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import Budget
 from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded
 

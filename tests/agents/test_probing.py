@@ -16,8 +16,8 @@ from finllm.agents.roles import AGENTS
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.errors import BackendError
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
-from finllm.scheduler.calibration import wilson_lower
-from finllm.scheduler.template import Choose, Pick
+from finllm.scheduler.calibration.measured import wilson_lower
+from finllm.scheduler.decoding.template import Choose, Pick
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
 

@@ -7,7 +7,7 @@ import pytest
 from finllm.agents.agent import LABELS, Offered, render
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.removal import evidence_lines, matched
-from finllm.scheduler.task import Prompt
+from finllm.scheduler.placement.task import Prompt
 
 INPUTS = {"narrative": "Oil\njumps: far.", "precedents": "1990: oil up"}
 TEXTS = ("Short.", "A longer text about oil.", "Short too.", "A text of about that length.")

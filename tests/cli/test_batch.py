@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 import pyarrow.parquet as pq
 import pytest
 
+from finllm.desk import desk as desk_module
+from finllm.desk.desk import Desk
+from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.graphs import desk as desk_module
 from finllm.graphs import flow
-from finllm.graphs.desk import Desk
 from finllm.graphs.flow import Outcome
 from finllm.graphs.report import Report
-from finllm.graphs.request import RunRequest
 from finllm.scenarios import SCENARIOS_DIR
 
 from .conftest import Cli, Shown

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from finllm.cli.batch_display import LiveBatch, PlainBatch, RunLines
+from finllm.cli.display.batch import LiveBatch, PlainBatch, RunLines
 from finllm.events import (
     RUN,
     Abstained,

@@ -9,7 +9,7 @@ import pytest
 
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.stress_tester import STRESS_TESTER
-from finllm.graphs import calibrate as graph
+from finllm.evaluation import calibrate as graph
 from tests.models.tiny import write_tiny_model
 
 from .conftest import Cli

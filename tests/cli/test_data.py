@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finllm.tools.fed import _DOMESTIC, _INTERNATIONAL  # pyright: ignore[reportPrivateUsage]
+from finllm.tools.data.fed import _DOMESTIC, _INTERNATIONAL  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import Cli
 

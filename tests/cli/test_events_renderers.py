@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from finllm.cli.events_renderers import JsonLines, Live, Plain
+from finllm.cli.display.events import JsonLines, Live, Plain
 from finllm.events import (
     Abstained,
     CallFinished,

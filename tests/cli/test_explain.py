@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from finllm.desk import desk as desk_module
+from finllm.desk.desk import assemble
 from finllm.events import EventBus
-from finllm.graphs import desk as desk_module
-from finllm.graphs import explain as explain_module
-from finllm.graphs.desk import assemble
 from finllm.graphs.flow import run_stress_test
 from finllm.memory.ledger import Ledger
+from finllm.review import explain as explain_module
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
-from tests.graphs.conftest import request_for
+from tests.desks import request_for
 from tests.graphs.test_flow import READS_WELL
 
 from .conftest import Cli

@@ -13,7 +13,7 @@ import finllm
 from finllm.cli import doctor_checks
 from finllm.cli.options import merge_budgets, parse_budget
 from finllm.memory.ledger import Ledger
-from finllm.tools.scenario import BudgetEntry
+from finllm.tools.data.scenario import BudgetEntry
 
 from .conftest import Cli
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from finllm.desk.desk import assemble
 from finllm.events import EventBus
-from finllm.graphs.desk import assemble
 from finllm.graphs.flow import run_stress_test
 from finllm.memory.ledger import Ledger
 from finllm.scheduler.broker import Broker
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
-from tests.graphs.conftest import request_for
+from tests.desks import request_for
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 from .conftest import Cli
@@ -87,7 +87,7 @@ def test_bad_input_exits_with_2_and_says_what_mends_it(arguments: tuple[str, ...
 def test_a_changed_weight_is_refused_with_its_name_as_json(told: Cli, kept: Path) -> None:
     with closing(Ledger(kept / "ledger.sqlite")) as ledger:
         assert ledger.run("first") is not None
-    from finllm.graphs import standing
+    from finllm.graphs import basis as standing
 
     said = None
     with pytest.MonkeyPatch.context() as patch:

@@ -13,16 +13,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from finllm.graphs.charts import Chart, FanPoint, Shaded, compact, fan, plain, positions, stress_index, waterfall
-from finllm.graphs.html import engine_charts, engine_html, page_files, report_html, report_tables, run_charts
 from finllm.graphs.report import Report
+from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, plain, positions, stress_index, waterfall
+from finllm.review.html import engine_charts, engine_html, page_files, report_html, report_tables, run_charts
 from finllm.scenarios import PORTFOLIOS_DIR
-from finllm.tools.engine import run_engine
+from finllm.tools.data.factors import UserShock
+from finllm.tools.data.market import MarketStore
+from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.evidence import Evidence, Source
 from finllm.tools.export import table_files
-from finllm.tools.factors import UserShock
-from finllm.tools.market import MarketStore
-from finllm.tools.portfolio import load_portfolio
+from finllm.tools.pnl.engine import run_engine
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = "</svg><script>alert(1)</script><img src=x onerror=alert(1)>\x1b]0;owned\x07\u202e"

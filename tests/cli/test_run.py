@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from finllm.agents.agent import Opinion
+from finllm.desk import desk as desk_module
+from finllm.desk.desk import Desk
+from finllm.desk.request import RunRequest
 from finllm.errors import BudgetExceeded
 from finllm.events import NodeStarted, RunFinished, RunStarted
-from finllm.graphs import desk as desk_module
 from finllm.graphs import flow
-from finllm.graphs.desk import Desk
 from finllm.graphs.flow import Outcome
 from finllm.graphs.report import Report
-from finllm.graphs.request import RunRequest
-from finllm.tools.scenario import BudgetEntry
+from finllm.tools.data.scenario import BudgetEntry
 
 from .conftest import Cli
 

@@ -14,11 +14,11 @@ import pytest
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from finllm.desk.desk import Desk
 from finllm.errors import RecordError
 from finllm.graphs.checkpoints import PlainSerializer, checkpointer
-from finllm.graphs.desk import Desk
 from tests.conftest import bounded
-from tests.graphs.conftest import go_on, request_for, run
+from tests.desks import go_on, request_for, run
 from tests.graphs.test_flow import READS_BADLY
 
 MakeDesk = Callable[..., Desk]

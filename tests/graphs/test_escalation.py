@@ -9,16 +9,16 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.roles import AGENTS
 from finllm.agents.validator import VALIDATOR
-from finllm.cli.placements import placement_view
+from finllm.cli.display.placements import placement_view
+from finllm.desk.desk import Desk, assemble
 from finllm.events import EventBus
-from finllm.graphs.desk import Desk, assemble
-from finllm.graphs.placements import placements_of
-from finllm.graphs.replay import replay
 from finllm.graphs.report import AgentRow, Report, to_markdown
-from finllm.graphs.trace import trace_story
 from finllm.models.cards import Card
+from finllm.review.placements import placements_of
+from finllm.review.replay import replay
+from finllm.review.trace import trace_story
 from tests.conftest import LONGEST_RUN, bounded
-from tests.graphs.conftest import request_for, run
+from tests.desks import request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 MakeDesk = Callable[..., Desk]

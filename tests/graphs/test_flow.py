@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from finllm.desk.desk import Desk, open_run
 from finllm.errors import BudgetExceeded, InputError
-from finllm.graphs.closing import rule_facts
-from finllm.graphs.desk import Desk, open_run
+from finllm.graphs.nodes.closing import rule_facts
 from finllm.guardrails.grounding import cited
-from finllm.tools.scenario import BudgetEntry
-from tests.graphs.conftest import Seen, go_on, request_for, run
+from finllm.tools.data.scenario import BudgetEntry
+from tests.desks import Seen, go_on, request_for, run
 
 EMPTY_BOOK = {"name": "b", "as_of": "2022-06-30", "sha256": "0", "holdings": [], "exclusions": [], "notes": []}
 

@@ -9,13 +9,13 @@ from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR
+from finllm.desk.desk import Desk
 from finllm.errors import BudgetExceeded
-from finllm.graphs.desk import Desk
-from finllm.graphs.replay import replay
-from finllm.scheduler.value import Learned
-from finllm.tools.scenario import BudgetEntry
+from finllm.review.replay import replay
+from finllm.scheduler.placement.value import Learned
+from finllm.tools.data.scenario import BudgetEntry
 from tests.conftest import bounded
-from tests.graphs.conftest import Seen, go_on, request_for, run
+from tests.desks import Seen, go_on, request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 MakeDesk = Callable[..., Desk]

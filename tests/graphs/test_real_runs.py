@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from finllm.graphs.desk import Desk
+from finllm.desk.desk import Desk
 from finllm.graphs.report import Report
 from finllm.scenarios import SCENARIOS_DIR
-from finllm.tools.scenario import Replay
-from tests.graphs.conftest import request_for, run
+from finllm.tools.data.scenario import Replay
+from tests.desks import request_for, run
 
 SHIPPED = sorted(path.stem for path in SCENARIOS_DIR.glob("*.yaml"))
 

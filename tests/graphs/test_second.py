@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from finllm.desk.desk import Desk
 from finllm.errors import ReplayRefused
-from finllm.graphs.desk import Desk
-from finllm.graphs.replay import replay
 from finllm.graphs.report import to_markdown
-from finllm.graphs.trace import trace_story
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import Probabilities, SecondOpinion
+from finllm.review.replay import replay
+from finllm.review.trace import trace_story
 from tests.conftest import bounded
-from tests.graphs.conftest import Seen, request_for, run
+from tests.desks import Seen, request_for, run
 from tests.graphs.test_flow import READS_WELL, nodes
 
 MakeDesk = Callable[..., Desk]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.guardrails.crossmodal import SURE, FactorCheck, Heard, Support, check_factors, check_second, majority
-from finllm.tools.factors import FACTOR_IDS, Direction, FactorId
+from finllm.tools.data.factors import FACTOR_IDS, Direction, FactorId
 
 NONE: dict[FactorId, Direction] = dict.fromkeys(FACTOR_IDS, "none")
 

@@ -10,7 +10,7 @@ import pytest
 
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.provenance import SAME_TEXT, Provenance, check_provenance
-from finllm.tools.factors import FactorId
+from finllm.tools.data.factors import FactorId
 
 Says = Mapping[FactorId, Heard]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from finllm.guardrails.injection import find_injections
 from finllm.guardrails.sanitise import Sanitised, sanitise
-from finllm.tools.scenario import SourceText
+from finllm.tools.data.scenario import SourceText
 
 AS_OF = dt.date(2022, 6, 30)
 NOON = dt.datetime(2022, 6, 30, 12, tzinfo=dt.UTC)

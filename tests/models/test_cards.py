@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from finllm.errors import InputError
+from finllm.files import sha256_of_file
 from finllm.models import cards
 from finllm.models.cards import FieldCalibration, adapter_for
-from finllm.models.files import sha256_of_file
 from finllm.models.source import ModelSource
 from finllm.settings import Settings
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from finllm.errors import InputError
+from finllm.files import sha256_of_file
 from finllm.models import ladder
-from finllm.models.files import sha256_of_file
 from finllm.models.ladder import PRECISIONS, PRUNED, Rung, ensure_rung
 from finllm.models.lora import Adapter
 from finllm.models.registry import ModelSource, default_source

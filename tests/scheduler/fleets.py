@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from finllm.scheduler.fleet import BackendSpec, Profile
+from finllm.scheduler.placement.fleet import BackendSpec, Profile
 from finllm.scheduler.simulation.trace import Arrival
 
 SLOW = Profile(500, {1: 50, 8: 100}, 0.02, {1: 0.2, 8: 0.1})

@@ -19,17 +19,17 @@ from finllm.agents.market_signal import MarketSignal
 from finllm.errors import BackendError, BudgetExceeded, RecordError
 from finllm.events import CallFailed, CallFinished, CallStarted, Event, EventBus, Placed
 from finllm.memory.ledger import Ledger
-from finllm.scheduler.account import Account, Spent
-from finllm.scheduler.amount import Amount
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
-from finllm.scheduler.breaker import Patience
 from finllm.scheduler.broker import Answer, Broker
-from finllm.scheduler.budget import Budget
-from finllm.scheduler.meter import Used
+from finllm.scheduler.decoding.template import compile_template
+from finllm.scheduler.health.breaker import Patience
+from finllm.scheduler.health.services import Services
+from finllm.scheduler.money.account import Account, Spent
+from finllm.scheduler.money.amount import Amount
+from finllm.scheduler.money.budget import Budget
+from finllm.scheduler.money.meter import Used
+from finllm.scheduler.placement.task import Prompt, Task, Tier
 from finllm.scheduler.record import Entry, Recorder
-from finllm.scheduler.services import Services
-from finllm.scheduler.task import Prompt, Task, Tier
-from finllm.scheduler.template import compile_template
 from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded
 

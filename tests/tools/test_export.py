@@ -13,12 +13,12 @@ from openpyxl import load_workbook
 
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
-from finllm.tools.engine import run_engine
+from finllm.tools.data.factors import UserShock
+from finllm.tools.data.market import MarketStore
+from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.export import FORMATS, Table, engine_tables, parse_formats, table_files
-from finllm.tools.factors import UserShock
-from finllm.tools.market import MarketStore
-from finllm.tools.outcome import EngineResult
-from finllm.tools.portfolio import load_portfolio
+from finllm.tools.pnl.engine import run_engine
+from finllm.tools.pnl.outcome import EngineResult
 
 CUTS = ("by_position", "by_factor", "by_sector", "by_direction")
 Money = dict[str, Decimal]

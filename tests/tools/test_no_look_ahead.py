@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finllm.tools.exposure import estimate_betas
-from finllm.tools.factors import FACTOR_IDS, parse_user_shock
-from finllm.tools.forecast import forecast
-from finllm.tools.market import MarketStore, Series, day_of, packaged_series
-from finllm.tools.pnl import stress
-from finllm.tools.portfolio import Portfolio, Position, value_portfolio
-from finllm.tools.shocks import model_shock, replay_shocks, resolve_user
-from finllm.tools.signals import market_signals
+from finllm.tools.data.factors import FACTOR_IDS, parse_user_shock
+from finllm.tools.data.market import MarketStore, Series, day_of, packaged_series
+from finllm.tools.data.portfolio import Portfolio, Position, value_portfolio
+from finllm.tools.forecasts.forecast import forecast
+from finllm.tools.forecasts.signals import market_signals
+from finllm.tools.pnl.book_pnl import stress
+from finllm.tools.pnl.exposure import estimate_betas
+from finllm.tools.pnl.shocks import model_shock, replay_shocks, resolve_user
 
 D = dt.date
 PORTFOLIO = Portfolio(

@@ -10,7 +10,7 @@ import pytest
 
 from finllm.agents.agent import prior_of, tempered
 from finllm.models.cards import FieldCalibration
-from finllm.scheduler.filling import LEAST_PRIOR
+from finllm.scheduler.decoding.filling import LEAST_PRIOR
 from training import attacks
 from training.calibrate import AS_SCORED, LEAST, Scaling, calibrated, calibration_error, fit, threshold
 from training.score import Answer, macro_f1

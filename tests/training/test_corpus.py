@@ -23,7 +23,7 @@ from finllm.agents.compliance import RuleCall
 from finllm.agents.narrative import FactorCall
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.agents.validator import Validation
-from finllm.tools.factors import FACTOR_IDS
+from finllm.tools.data.factors import FACTOR_IDS
 from training.corpus.build import Corpus, clean_texts, counts, labels_of, main, words
 from training.corpus.grammar import divide
 from training.corpus.schema import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finllm.scheduler.filling import Choices
+from finllm.scheduler.decoding.filling import Choices
 from training.corpus.build import Corpus
 from training.escalation import MARGIN, SHARE, average, by_field, drawn, fit, levels_of, right, short
 from training.items import Question

@@ -9,8 +9,8 @@ import pytest
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Request
-from finllm.scheduler.task import Prompt
-from finllm.scheduler.template import Choose
+from finllm.scheduler.decoding.template import Choose
+from finllm.scheduler.placement.task import Prompt
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
 from training.kept import Kept

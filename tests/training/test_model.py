@@ -12,8 +12,8 @@ import torch
 
 from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
+from finllm.files import sha256_of_file
 from finllm.models.cards import SHIPPED, Card, adapter_for
-from finllm.models.files import sha256_of_file
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import layers_of, open_gguf
 from finllm.models.source import embedded_source

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import scorecard_columns as columns
-from benchmarks import scorecard_outside as outside
-from benchmarks import scorecard_tables as tables
-from benchmarks.scorecard_rivals import Majority, by_keywords, stance_by_words
+from benchmarks.scorecard import columns, outside, tables
+from benchmarks.scorecard.rivals import Majority, by_keywords, stance_by_words
 
 from finllm.testing import ScriptedBackend
 from training.corpus.build import Corpus

@@ -13,7 +13,7 @@ from finllm.agents.narrative import FactorCall, Reading
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.agents.validator import Validation
 from finllm.guardrails.rules import RuleId
-from finllm.tools.factors import Direction, FactorId
+from finllm.tools.data.factors import Direction, FactorId
 
 HANDWRITTEN = Path(__file__).parent / "handwritten"
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean, out_console, print_json
 from finllm.cli.inputs import check_folder
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.cli.outputs import write_files
-from finllm.cli.terminal import clean, out_console, print_json
 from finllm.errors import InputError
 from finllm.settings import load_settings
 
@@ -161,7 +161,7 @@ def _open(log: Path | None) -> LogReader:
 def _show(verdict: Verdict) -> None:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     if verdict.first is not None:
         head = text(f"DAMAGED at record {verdict.first.index}: {verdict.first.kind}", "bold red")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.engine import (
     FilesOption,
     FormatOption,
@@ -19,12 +20,11 @@ from finllm.cli.engine import (
 )
 from finllm.cli.options import JsonFlag, examples
 from finllm.cli.outputs import write_files
-from finllm.cli.terminal import out_console, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.backtest import Backtest
+    from finllm.tools.pnl.backtest import Backtest
 
 
 class Method(StrEnum):
@@ -53,8 +53,8 @@ def backtest(
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Replay eight known windows with sensitivities of the day before and only the observed factor moves."""
-    from finllm.tools.backtest import backtest as replay
     from finllm.tools.export import backtest_tables, parse_formats, table_files
+    from finllm.tools.pnl.backtest import backtest as replay
 
     kinds = parse_formats(formats)
     check_out(out)
@@ -73,7 +73,7 @@ def backtest(
 def _view(result: Backtest) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     rows = [
         (one.window.title, f"{one.window.start} to {one.window.end}", dollars(one.predicted), dollars(one.realised),

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.failures import as_finllm_error
 from finllm.cli.inputs import Checked, check_folder, find_scenario
 from finllm.cli.options import FailOn
-from finllm.cli.terminal import out_console, print_json
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import EventBus, MemberEnded, Noted, Progress
 from finllm.settings import Settings
 
 if TYPE_CHECKING:
     from finllm.cli.batch_report import BatchReport
-    from finllm.graphs.batch import Batch, Ended, Member
-    from finllm.graphs.desk import Desk
+    from finllm.desk.desk import Desk
     from finllm.graphs.flow import Outcome
-    from finllm.tools.scenario import BudgetEntry
+    from finllm.sessions.batch import Batch, Ended, Member
+    from finllm.tools.data.scenario import BudgetEntry
 
 JOBS = 8
 """Runs side by side unless told otherwise: as many as an engine serves at once by default."""
@@ -92,7 +92,7 @@ def run_scenarios(checked: dict[str, Checked], settings: Settings, wanted: Batch
     notes = list(dict.fromkeys(note for one in checked.values() for note in one.notes))
 
     def choose(desk: Desk) -> Batch:
-        from finllm.graphs.batch import open_batch
+        from finllm.sessions.batch import open_batch
 
         return open_batch(wanted_runs, desk, dt.datetime.now(dt.UTC), secrets.token_hex(2))
 
@@ -108,8 +108,8 @@ def _carry_out(
     choose: Callable[[Desk], Batch], settings: Settings, wanted: BatchWanted, notes: Sequence[str],
     budget: BudgetEntry | None,
 ) -> None:  # fmt: skip
-    from finllm.cli.batch_display import open_batch_display
     from finllm.cli.batch_report import BatchReport, batch_view, write_summaries
+    from finllm.cli.display.batch import open_batch_display
 
     with open_batch_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
         bus = EventBus(display)
@@ -135,8 +135,8 @@ def _driven(
     import asyncio
 
     from finllm.cli.batch_report import BatchReport, row_of
-    from finllm.graphs.batch import run_batch
-    from finllm.graphs.desk import open_desk
+    from finllm.desk.desk import open_desk
+    from finllm.sessions.batch import run_batch
 
     what = "opening the models and the ledger"
     bus.emit(Progress(what=what, done=0, total=1))
@@ -165,7 +165,7 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
 
     def keep(member: Member, outcome: Outcome) -> None:
         from finllm.cli.outputs import write_outputs
-        from finllm.graphs.trace import trace_rows
+        from finllm.review.trace import trace_rows
 
         assert outcome.report is not None
         folder = _folder(settings, wanted, member)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from finllm.cli.display.terminal import clean, clean_lines
 from finllm.cli.options import FailOn
 from finllm.cli.outputs import write_file
-from finllm.cli.terminal import clean, clean_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.errors import FinllmError
-    from finllm.graphs.batch import Ended
     from finllm.graphs.report import Figure, Report
+    from finllm.sessions.batch import Ended
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def batch_view(report: BatchReport) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
     from finllm.tools.evidence import show
 
     def money(value: float | None) -> str:

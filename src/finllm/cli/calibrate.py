@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.inputs import check_folder
 from finllm.cli.options import JsonFlag, QuietFlag, examples
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.graphs.calibrate import Calibrated
+    from finllm.evaluation.calibrate import Calibrated
 
 MIB = 1 << 20
 
@@ -38,10 +38,10 @@ def calibrate(
     What was measured is used again until the weights, the build, the CPU, the threads or the probes change. Measure on
     a machine that does nothing else.
     """
-    from finllm.cli.events_renderers import open_display
+    from finllm.cli.display.events import open_display
+    from finllm.evaluation.calibrate import LADDER
+    from finllm.evaluation.calibrate import calibrate as take
     from finllm.events import EventBus
-    from finllm.graphs.calibrate import LADDER
-    from finllm.graphs.calibrate import calibrate as take
 
     settings = load_settings().settings
     check_folder(settings.home, "FINLLM_HOME")
@@ -64,7 +64,7 @@ def calibrate(
 
 
 def _tables(done: list[Calibrated]) -> list[RenderableType]:
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     rungs = [one.calibration for one in done]
     batches = [rate.batch for rate in rungs[0].speed.decode]

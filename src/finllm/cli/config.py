@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import Settings, load_settings
 
 
@@ -30,7 +30,7 @@ def show(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"settings": rows})
         return
-    from finllm.cli.render import table
+    from finllm.cli.display.report import table
 
     out_console().print(table(
         ("setting", "value", "origin", "meaning"),

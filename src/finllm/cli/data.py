@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.engine import fed_folder
 from finllm.cli.inputs import check_folder
 from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import load_settings
 
 
@@ -33,7 +33,7 @@ def fed(
 
     From then on 'finllm stress' and 'finllm reverse' use them for rates, spreads, house prices and the dollar.
     """
-    from finllm.tools.fed import import_fed
+    from finllm.tools.data.fed import import_fed
 
     settings = load_settings().settings
     check_folder(settings.home, "FINLLM_HOME")
@@ -41,7 +41,7 @@ def fed(
     if as_json:
         print_json(done.model_dump(mode="json"))
         return
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     console = out_console()
     path = f", and a path of {done.path_quarters} quarters" if done.path_quarters else ""

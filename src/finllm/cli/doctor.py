@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples
-from finllm.cli.terminal import out_console, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"healthy": healthy, "checks": [check.to_json() for check in checks]})
     else:
-        from finllm.cli.render import table, verdict
+        from finllm.cli.display.report import table, verdict
 
         rows = [(check.name, verdict(check.status), check.detail, check.fix or "-") for check in checks]
         out_console().print(table(("what", "status", "detail", "mend"), rows))

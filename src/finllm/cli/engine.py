@@ -16,10 +16,10 @@ from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.tools.factors import UserShock
-    from finllm.tools.factorset import FactorSet
-    from finllm.tools.market import MarketStore
-    from finllm.tools.portfolio import Portfolio
+    from finllm.tools.data.factors import UserShock
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.data.portfolio import Portfolio
+    from finllm.tools.pnl.factorset import FactorSet
 
 PortfolioOption = Annotated[
     Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
@@ -56,8 +56,8 @@ def read_inputs(
     portfolio: Path | None, prices: Sequence[Path], as_of: dt.date | None, factors: Sequence[str] = ()
 ) -> Inputs:
     """Read and check what every engine command needs. Errors: InputError naming what is wrong and the mend."""
-    from finllm.tools.factorset import FactorSet
-    from finllm.tools.portfolio import load_portfolio
+    from finllm.tools.data.portfolio import load_portfolio
+    from finllm.tools.pnl.factorset import FactorSet
 
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     market = open_market(prices)
@@ -67,8 +67,8 @@ def read_inputs(
 
 def open_market(prices: Sequence[Path]) -> MarketStore:
     """The packaged series, those imported with 'finllm data import', and the user's."""
-    from finllm.tools.fed import HISTORY, load_fed
-    from finllm.tools.market import MarketStore
+    from finllm.tools.data.fed import HISTORY, load_fed
+    from finllm.tools.data.market import MarketStore
 
     folder = fed_folder(load_settings().settings)
     return MarketStore(prices, load_fed(folder) if (folder / HISTORY).is_file() else ())
@@ -81,7 +81,7 @@ def fed_folder(settings: Settings) -> Path:
 
 def last_day(market: MarketStore) -> dt.date:
     """The last day of the equity data that is not in the future."""
-    from finllm.tools.exposure import INDEX
+    from finllm.tools.pnl.exposure import INDEX
 
     return market.read(INDEX, dt.datetime.now(dt.UTC).date()).last
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
-from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 from finllm.events import EventBus
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.graphs.evaluate import Evaluated, Opened, TaskName
+    from finllm.evaluation.evaluate import Evaluated, Opened, TaskName
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _task(name: str) -> TaskName:
-    from finllm.graphs.evaluate import TaskName
+    from finllm.evaluation.evaluate import TaskName
 
     if name not in list(TaskName):
         raise InputError(f"unknown task {name!r}", fix=f"use one of {', '.join(TaskName)}")
@@ -86,9 +86,9 @@ def _task(name: str) -> TaskName:
 
 
 def _file(task: TaskName, data: Path, settings: Settings, second: bool, *, as_json: bool, quiet: bool) -> None:
-    from finllm.cli.events_renderers import open_display
-    from finllm.graphs.evaluate import evaluate as score_file
-    from finllm.graphs.evaluate import open_model, read_rows, second_opinion
+    from finllm.cli.display.events import open_display
+    from finllm.evaluation.evaluate import evaluate as score_file
+    from finllm.evaluation.evaluate import open_model, read_rows, second_opinion
 
     for _row in read_rows(task, data):  # before a model is derived or loaded
         pass
@@ -116,9 +116,9 @@ def file_json(task: TaskName, found: Evaluated, opened: Opened, *, second: bool)
 
 
 def _probes(settings: Settings, *, as_json: bool, quiet: bool) -> None:
-    from finllm.cli.events_renderers import open_display
-    from finllm.cli.render import table
-    from finllm.graphs.evaluate import open_model, probe_scores
+    from finllm.cli.display.events import open_display
+    from finllm.cli.display.report import table
+    from finllm.evaluation.evaluate import open_model, probe_scores
 
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus = EventBus(display)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean_lines, print_json
 from finllm.cli.history import Form, find_run
 from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
-from finllm.cli.terminal import clean_lines, print_json
 from finllm.errors import Cancelled, InputError
 from finllm.events import CallFinished, CallStarted, Event, EventBus, Noted, Placed
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.cli.events_renderers import Display
-    from finllm.graphs.explanation import Explanation
+    from finllm.cli.display.events import Display
     from finllm.graphs.report import Report
+    from finllm.review.explanation import Explanation
 
 SECONDS = 180.0
 CALLS = 400
@@ -56,7 +56,7 @@ def explain(
     if row.result is None:
         raise InputError(f"run {run_id!r} is {row.status}: it has no result to explain", fix=f"finllm resume {run_id}")
     check_model(settings)
-    from finllm.cli.events_renderers import open_display
+    from finllm.cli.display.events import open_display
     from finllm.graphs.report import Report
 
     with open_display(as_json=as_json or form is Form.json, quiet=quiet) as display:
@@ -69,17 +69,17 @@ def explain(
 
 def told(explanation: Explanation, report: Report, form: Form | None = None) -> str:
     """The explanation as text, Markdown or HTML."""
-    from finllm.graphs.explanation import story_of
-    from finllm.graphs.story import as_html, as_markdown, as_text
+    from finllm.review.explanation import story_of
+    from finllm.review.story import as_html, as_markdown, as_text
 
     shape = {Form.md: as_markdown, Form.html: as_html}.get(form, as_text) if form else as_text
     return shape(story_of(explanation, report))
 
 
 def _explained(run_id: str, settings: Settings, display: Display, seconds: float, calls: int) -> Explanation:
-    from finllm.graphs.desk import open_desk
-    from finllm.graphs.explain import explain as ask
-    from finllm.graphs.explanation import Bound
+    from finllm.desk.desk import open_desk
+    from finllm.review.explain import explain as ask
+    from finllm.review.explanation import Bound
 
     def show(event: Event) -> None:
         if not isinstance(event, CallStarted | CallFinished | Placed):  # a hundred calls are no news

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 
-from finllm.cli.terminal import clean, clean_lines, print_json
+from finllm.cli.display.terminal import clean, clean_lines, print_json
 from finllm.errors import Cancelled, FinllmError, InputError
 
 

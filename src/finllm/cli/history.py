@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean_lines, out_console, print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.terminal import clean_lines, out_console, print_json
 from finllm.errors import InputError
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.graphs.batch import Batch
     from finllm.memory.ledger import Ledger, RunRow
+    from finllm.sessions.batch import Batch
 
 
 class Form(StrEnum):
@@ -47,7 +47,7 @@ def list_runs(as_json: JsonFlag = False) -> None:
         print_json({"runs": [{"id": row.id, "when": _when(row), "title": _title(row), "status": row.status}
                              for row in rows]})  # fmt: skip
         return
-    from finllm.cli.render import table
+    from finllm.cli.display.report import table
 
     shown = [(row.id, _when(row), _title(row), row.status) for row in rows]
     out_console().print(table(("run", "when", "title", "status"), shown, whole=(0,)))
@@ -66,7 +66,7 @@ def trace(
         raise InputError(f"--json and --format {form} are two forms", fix="give one of them")
     settings = load_settings().settings
     find_run(run_id, settings)
-    from finllm.graphs.trace import trace_html, trace_markdown, trace_rows, trace_story
+    from finllm.review.trace import trace_html, trace_markdown, trace_rows, trace_story
 
     with _ledger(settings) as ledger:
         assert ledger is not None
@@ -88,7 +88,7 @@ def find_run(run_id: str, settings: Settings) -> RunRow:
 
 def find_batch(batch_id: str, settings: Settings) -> Batch | None:
     """A batch on record, or None. Loads no model, makes no ledger."""
-    from finllm.graphs.batch import find_batch as look_up
+    from finllm.sessions.batch import find_batch as look_up
 
     with _ledger(settings) as ledger:
         return look_up(batch_id, ledger) if ledger else None

@@ -14,10 +14,10 @@ from finllm.errors import InputError, LookAheadError
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 
 if TYPE_CHECKING:
-    from finllm.graphs.request import OnUnresolved, RunRequest
+    from finllm.desk.request import OnUnresolved, RunRequest
     from finllm.settings import Settings
-    from finllm.tools.portfolio import Limits
-    from finllm.tools.scenario import BudgetEntry
+    from finllm.tools.data.portfolio import Limits
+    from finllm.tools.data.scenario import BudgetEntry
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def build_request(
 ) -> Checked:  # fmt: skip
     """Read and check a run's inputs. Errors: InputError or LookAheadError naming what is wrong, where, and the mend."""
     from finllm.cli.options import merge_budgets
-    from finllm.graphs.request import PriceFile, RunRequest
-    from finllm.tools.market import MarketStore
-    from finllm.tools.portfolio import load_portfolio, value_portfolio
-    from finllm.tools.scenario import load_scenario
+    from finllm.desk.request import PriceFile, RunRequest
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.data.portfolio import load_portfolio, value_portfolio
+    from finllm.tools.data.scenario import load_scenario
 
     path = find_scenario(scenario)
     story = load_scenario(path)
@@ -86,7 +86,7 @@ def limits_file(limits: Path | None, portfolio: Path | None) -> tuple[Path, ...]
 
 def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
     """The limits asked for; else those beside the portfolio; else none, said so."""
-    from finllm.tools.portfolio import Limits, load_limits
+    from finllm.tools.data.portfolio import Limits, load_limits
 
     if limits is not None:
         return load_limits(limits), ()
@@ -100,7 +100,7 @@ def check_model(settings: Settings) -> None:
     """The model file and the precisions asked for can be used, and the home can be written. Loads no model."""
     from finllm.models.ladder import PRECISIONS
     from finllm.models.registry import default_source
-    from finllm.scheduler.task import PRECISIONS as SERVED
+    from finllm.scheduler.placement.task import PRECISIONS as SERVED
 
     check_folder(settings.home, "FINLLM_HOME")
     for name in ("edge_precision", "deep_precision"):

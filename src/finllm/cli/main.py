@@ -35,9 +35,9 @@ from finllm.cli import (
     stress,
 )
 from finllm.cli import eval as evaluation
+from finllm.cli.display.terminal import tolerate_narrow_encodings
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
-from finllm.cli.terminal import tolerate_narrow_encodings
 from finllm.errors import FinllmError
 
 app = typer.Typer(

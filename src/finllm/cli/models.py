@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli import models_export
+from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import JsonFlag, QuietFlag, examples, help_if_alone
-from finllm.cli.terminal import err_console, out_console, print_json
 from finllm.errors import FinllmError, InputError
 from finllm.settings import Settings, load_settings
 
@@ -50,7 +50,7 @@ def list_(
     if as_json:
         print_json({"models": rows} | ({"rungs": derived} if rungs else {}))
         return
-    from finllm.cli.render import table, verdict
+    from finllm.cli.display.report import table, verdict
 
     console = out_console()
     console.print(table(
@@ -109,7 +109,7 @@ def pull(
 
     A fetch that broke off goes on where it stopped. The only commands that use the network are those named 'pull'.
     """
-    from finllm.cli.events_renderers import open_display
+    from finllm.cli.display.events import open_display
     from finllm.events import Progress
     from finllm.models.hub import fetch, find_file
     from finllm.models.registry import Entry, add_entry, check_name, find_entry
@@ -157,7 +157,7 @@ def verify(
     if as_json:
         print_json({"healthy": healthy, "files": [check.to_json() for check in checks]})
     else:
-        from finllm.cli.render import table, verdict
+        from finllm.cli.display.report import table, verdict
 
         out_console().print(table(
             ("model", "what", "status", "file", "mend"),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import load_settings
 
 
@@ -36,7 +36,7 @@ def export_hf(
     if as_json:
         print_json(done.model_dump(mode="json"))
         return
-    from finllm.cli.render import text
+    from finllm.cli.display.report import text
 
     million = done.parameters / 1e6
     out_console().print(text(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def nodes(
 
 def look(settings: Settings) -> dict[str, Any]:
     """What there is to show, as JSON-able data."""
-    from finllm.graphs.nodes import configured
-    from finllm.scheduler.status import live_processes
+    from finllm.desk.inventory import configured
+    from finllm.scheduler.health.status import live_processes
 
     return {"backends": configured(settings), "processes": live_processes(settings.status_dir)}
 
@@ -64,7 +64,7 @@ def view(found: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     backends = table(
         ("backend", "tier", "precision", "where", "calibrated"),

@@ -12,7 +12,7 @@ import typer
 from finllm.errors import InputError
 
 if TYPE_CHECKING:
-    from finllm.tools.scenario import BudgetEntry
+    from finllm.tools.data.scenario import BudgetEntry
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, errors included.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]
@@ -68,8 +68,8 @@ def parse_as_of(text: str | None) -> dt.date | None:
 
 def parse_budget(text: str | None) -> BudgetEntry | None:
     """A budget written as `20s,5000tokens,500deep,2kJ,12g,$0.05`. Errors: InputError for anything else."""
-    from finllm.tools.budget_text import parse_budget_text
-    from finllm.tools.scenario import BudgetEntry
+    from finllm.tools.data.budget_text import parse_budget_text
+    from finllm.tools.data.scenario import BudgetEntry
 
     if text is None:
         return None

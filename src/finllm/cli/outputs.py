@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finllm.cli.terminal import clean_lines
+from finllm.cli.display.terminal import clean_lines
 from finllm.errors import FinllmError
 
 if TYPE_CHECKING:
-    from finllm.graphs.explanation import Explanation
     from finllm.graphs.report import Report
+    from finllm.review.explanation import Explanation
 
 
 def write_outputs(
@@ -26,9 +26,9 @@ def write_outputs(
     With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
     report.json is, all are. Errors: as `write_files`.
     """
-    from finllm.graphs.explanation import markdown_of
-    from finllm.graphs.html import page_files, report_html, run_charts
     from finllm.graphs.report import to_markdown
+    from finllm.review.explanation import markdown_of
+    from finllm.review.html import page_files, report_html, run_charts
 
     charts = run_charts(report)
     added: list[str] = []

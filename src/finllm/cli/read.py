@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
-from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 from finllm.events import EventBus, Progress
 from finllm.settings import Settings, load_settings
@@ -81,12 +81,12 @@ def _story(text: str) -> str:
 def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opinion:
     import asyncio
 
-    from finllm.cli.events_renderers import open_display
+    from finllm.cli.display.events import open_display
 
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus = EventBus(display)
         bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
-        from finllm.graphs.desk import open_desk
+        from finllm.desk.desk import open_desk
         from finllm.graphs.flow import read_event
 
         with open_desk(settings, bus) as desk:
@@ -97,7 +97,7 @@ def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opini
 def _show(opinion: Opinion) -> None:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
     from finllm.tools.evidence import show
 
     console = out_console()

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean_lines, print_json
 from finllm.cli.history import find_run
 from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
-from finllm.cli.terminal import clean_lines, print_json
 from finllm.errors import Cancelled
 from finllm.events import EventBus
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
-    from finllm.graphs.desk import Desk
-    from finllm.graphs.refining import Refined
+    from finllm.desk.desk import Desk
+    from finllm.sessions.refine import Refined
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,8 +40,8 @@ def refine(
     settings = load_settings().settings
     find_run(run_id, settings)
     check_model(settings)
-    from finllm.cli.events_renderers import open_display
-    from finllm.graphs.desk import open_desk
+    from finllm.cli.display.events import open_display
+    from finllm.desk.desk import open_desk
 
     with open_display(as_json=as_json, quiet=quiet) as display:
         try:
@@ -60,7 +60,7 @@ def refine(
 async def verified(run_id: str, desk: Desk) -> Refined:
     """Verify a run in a draft with an id of its own."""
     from finllm.graphs.flow import new_run_id
-    from finllm.graphs.refining import refine as verify
+    from finllm.sessions.refine import refine as verify
 
     title = f"draft of {run_id.partition('-')[2].partition('-')[2] or run_id}"
     return await verify(run_id, desk, new_run_id(title, dt.datetime.now(dt.UTC), secrets.token_hex(2)))
@@ -68,7 +68,7 @@ async def verified(run_id: str, desk: Desk) -> Refined:
 
 def told(found: Refined, desk: Desk) -> str:
     """What came of it, as text."""
-    from finllm.graphs.diff import diff_runs, told_change
+    from finllm.review.diff import diff_runs, told_change
 
     at = f"version {found.version} of {found.run_id}"
     if found.outcome == "waiting":

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean_lines, print_json
 from finllm.cli.history import find_run
 from finllm.cli.options import JsonFlag, examples
-from finllm.cli.terminal import clean_lines, print_json
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.graphs.desk import Desk
-    from finllm.graphs.replay import Regenerated, Replayed
+    from finllm.desk.desk import Desk
+    from finllm.review.replay import Regenerated, Replayed
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")]
 
@@ -42,12 +42,12 @@ def replay(
     settings = load_settings().settings
     find_run(run_id, settings)
     with _record_desk(settings) as desk:
-        from finllm.graphs.replay import replay as rebuild
+        from finllm.review.replay import replay as rebuild
 
         rebuilt = asyncio.run(rebuild(run_id, desk, at=at))
     asked = _ask_again(run_id, settings) if regenerate else None
     if as_json:
-        from finllm.graphs.replay import regenerated_json
+        from finllm.review.replay import regenerated_json
 
         print_json({"run": run_id, "at": rebuilt.node, "sha256": rebuilt.sha256, "matches_record": True,
                     "hashes": [{"node": node, "sha256": sha256} for node, sha256 in rebuilt.hashes],
@@ -66,8 +66,8 @@ def diff(
     settings = load_settings().settings
     for run_id in (first, second):
         find_run(run_id, settings)
-    from finllm.graphs.diff import diff_runs, diff_story
     from finllm.memory.ledger import Ledger
+    from finllm.review.diff import diff_runs, diff_story
 
     with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
         found = diff_runs(first, second, ledger)
@@ -80,8 +80,8 @@ def diff(
 @contextlib.contextmanager
 def _record_desk(settings: Settings) -> Iterator[Desk]:
     """A desk without a model: a replay answers from the ledger."""
+    from finllm.desk.desk import assemble
     from finllm.events import EventBus
-    from finllm.graphs.desk import assemble
     from finllm.memory.ledger import Ledger
 
     with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
@@ -89,10 +89,10 @@ def _record_desk(settings: Settings) -> Iterator[Desk]:
 
 
 def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
+    from finllm.desk.desk import llama_backends
     from finllm.events import EventBus
-    from finllm.graphs.desk import llama_backends
-    from finllm.graphs.replay import regenerate
     from finllm.memory.recorded import open_recorded
+    from finllm.review.replay import regenerate
     from finllm.scheduler.engine.process import EngineProcess
 
     with contextlib.ExitStack() as closing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.engine import (
     SHOCK_HELP,
     FactorsOption,
@@ -25,14 +26,13 @@ from finllm.cli.engine import (
 )
 from finllm.cli.options import AsOfOption, JsonFlag, examples, parse_as_of
 from finllm.cli.outputs import write_files
-from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.factorset import FactorSet
-    from finllm.tools.outcome import ReverseResult
+    from finllm.tools.pnl.factorset import FactorSet
+    from finllm.tools.pnl.outcome import ReverseResult
 
 _LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
 _LOSS_FIX = "write a share of the book such as '10%', or USD such as '500000'"
@@ -75,7 +75,7 @@ def reverse(
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or ())
     fixed, bounds = parse_shocks(shock or (), inputs.factors), parse_bounds(bound or (), inputs.factors)
-    from finllm.tools.engine import reverse as solve
+    from finllm.tools.pnl.engine import reverse as solve
 
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, horizon, target, bounds=bounds, fixed=fixed,
                    answers=answers, seed=seed, factors=inputs.factors)  # fmt: skip
@@ -125,7 +125,7 @@ def parse_bounds(texts: Sequence[str], factors: FactorSet) -> dict[str, tuple[fl
 def _view(result: ReverseResult, portfolio: str) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
     from finllm.tools.evidence import show
 
     parts: list[RenderableType] = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.batch import JOBS, BatchWanted, check_all, check_files, go_on, run_scenarios
+from finllm.cli.display.terminal import clean, clean_lines, err_console, out_console, print_json
 from finllm.cli.inputs import Checked, build_request, check_folder, check_model, shipped_scenarios
 from finllm.cli.options import (
     AsOfOption,
@@ -30,14 +31,13 @@ from finllm.cli.options import (
     parse_as_of,
     parse_budget,
 )
-from finllm.cli.terminal import clean, clean_lines, err_console, out_console, print_json
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import Event, EventBus, Noted, Progress, RunStarted
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.cli.events_renderers import Display
-    from finllm.graphs.desk import Desk
+    from finllm.cli.display.events import Display
+    from finllm.desk.desk import Desk
     from finllm.graphs.flow import Outcome
     from finllm.graphs.report import Report
 
@@ -216,7 +216,7 @@ def resume(
     row = find_run(run_id, settings)
     _check_places(settings, wanted)
     if limit is not None:
-        from finllm.graphs.request import RunRequest
+        from finllm.desk.request import RunRequest
 
         limit = merge_budgets(RunRequest.model_validate(row.request).scenario.budget, limit)
 
@@ -239,7 +239,7 @@ def _check_places(settings: Settings, wanted: Wanted) -> None:
 
 
 def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
-    from finllm.cli.events_renderers import open_display
+    from finllm.cli.display.events import open_display
 
     with open_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
         bus = EventBus(display)
@@ -259,7 +259,7 @@ def _show(report: Report, wanted: Wanted) -> None:
     if wanted.as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        from finllm.cli.render import report_view
+        from finllm.cli.display.report import report_view
 
         out_console().print(report_view(report))
 
@@ -268,10 +268,10 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
     """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.cli.outputs import write_outputs
-    from finllm.graphs.desk import open_desk
-    from finllm.graphs.explanation import explanation_on_record
+    from finllm.desk.desk import open_desk
     from finllm.graphs.flow import resume as advance
-    from finllm.graphs.trace import trace_rows
+    from finllm.review.explanation import explanation_on_record
+    from finllm.review.trace import trace_rows
 
     with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
         bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
@@ -287,8 +287,8 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
         files = "report.html, report.md, report.json, the charts and trace.jsonl"
         bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
         if wanted.explain_placement:
-            from finllm.cli.placements import placement_view
-            from finllm.graphs.placements import placements_of
+            from finllm.cli.display.placements import placement_view
+            from finllm.review.placements import placements_of
 
             with display.pause():
                 err_console().print(placement_view(placements_of(outcome.run_id, desk.ledger)))
@@ -327,8 +327,8 @@ def _explain(
     """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
     from finllm.cli.explain import told
     from finllm.cli.outputs import write_outputs
-    from finllm.graphs.explain import explain
-    from finllm.graphs.trace import trace_rows
+    from finllm.review.explain import explain
+    from finllm.review.trace import trace_rows
 
     try:
         found = runner.run(explain(report.run_id, desk))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.inputs import shipped_scenarios
 from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.terminal import out_console, print_json
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 
 
@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_scenarios(as_json: JsonFlag = False) -> None:
     """List the shipped scenarios: name, title, horizon in trading days, as-of day, sources and user shocks."""
-    from finllm.tools.scenario import load_scenario
+    from finllm.tools.data.scenario import load_scenario
 
     rows = []
     for name, path in shipped_scenarios().items():
@@ -34,7 +34,7 @@ def list_scenarios(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"scenarios": rows, "portfolios": portfolios, "limits": str(PORTFOLIOS_DIR / "limits.yaml")})
         return
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     def shocks(row: dict[str, object]) -> str:
         replay = row["replay"]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.engine import FilesOption, HorizonOption, PricesOption, check_out, last_day, open_market
 from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
 from finllm.cli.outputs import write_files
-from finllm.cli.terminal import out_console, print_json
 from finllm.errors import InputError
 from finllm.settings import load_settings
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from finllm.graphs.charts import Chart
-    from finllm.tools.forecast import Forecast
-    from finllm.tools.market import MarketStore
-    from finllm.tools.signals import MarketSignals
+    from finllm.review.charts import Chart
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.forecasts.forecast import Forecast
+    from finllm.tools.forecasts.signals import MarketSignals
 
 LEVELS = (80, 95)
 
@@ -51,7 +51,7 @@ def signals(
 
     Forecasts are calibrated once a month for each series, which takes seconds, and kept under $FINLLM_HOME.
     """
-    from finllm.tools.signals import market_signals
+    from finllm.tools.forecasts.signals import market_signals
 
     asked = parse_as_of(as_of)
     if horizon < 1:
@@ -78,10 +78,10 @@ def signals(
 
 def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
     """The stress index up to `as_of`, the episodes shaded; None where it has no value yet."""
-    from finllm.graphs.charts import Shaded, stress_index
-    from finllm.tools.episodes import EPISODES
-    from finllm.tools.market import day_of
-    from finllm.tools.stress_index import shared_prices, stress_history
+    from finllm.review.charts import Shaded, stress_index
+    from finllm.tools.data.market import day_of
+    from finllm.tools.forecasts.stress_index import shared_prices, stress_history
+    from finllm.tools.pnl.episodes import EPISODES
 
     try:
         prices, _notes = shared_prices(market, market.stock_names(), as_of)
@@ -99,8 +99,8 @@ def _forecasts(
     market: MarketStore, day: dt.date, names: Sequence[str], horizon: int, *, quiet: bool
 ) -> tuple[dict[str, Forecast], list[str]]:
     """Forecasts by series, and why others have none."""
-    from finllm.tools.calibration import Calibrations
-    from finllm.tools.forecast import forecast
+    from finllm.tools.forecasts.calibrations import Calibrations
+    from finllm.tools.forecasts.forecast import forecast
 
     calibrations = Calibrations(load_settings().settings.calibrations_dir)
     made: dict[str, Forecast] = {}
@@ -118,7 +118,7 @@ def _forecasts(
 def _view(found: MarketSignals, made: dict[str, Forecast], notes: Sequence[str]) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
     from finllm.tools.evidence import show
 
     parts: list[RenderableType] = [text(f"Market signals after the close of {found.as_of}", "bold")]

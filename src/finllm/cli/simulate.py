@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples
-from finllm.cli.terminal import out_console, print_json
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
-    from finllm.scheduler.simulation.metrics import Metrics
+    from finllm.scheduler.simulation.achieved import Metrics
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,11 +51,11 @@ def simulate(
 
     An Azure trace has neither agents nor deadlines: they are given by a seeded rule, at --load 0.9 unless it is said.
     """
-    from finllm.scheduler.calibration import read_calibrations
-    from finllm.scheduler.nodes import grid_of, read_nodes, specs_of
-    from finllm.scheduler.policies.registry import POLICIES, policy_named
+    from finllm.scheduler.calibration.measured import read_calibrations
+    from finllm.scheduler.placement.nodes_file import grid_of, read_nodes, specs_of
+    from finllm.scheduler.placement.policies.registry import POLICIES, policy_named
+    from finllm.scheduler.simulation.achieved import metrics
     from finllm.scheduler.simulation.gantt import write_gantt
-    from finllm.scheduler.simulation.metrics import metrics
     from finllm.scheduler.simulation.prepared import at_load, read_any
     from finllm.scheduler.simulation.run import Setup
     from finllm.scheduler.simulation.run import simulate as play
@@ -84,7 +84,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Metrics]) -> None:
-    from finllm.cli.render import table
+    from finllm.cli.display.report import table
 
     rows = [
         (name, f"{one.goodput:.1%}", f"{one.refused:.1%}", f"{one.latency_p50:.1f}", f"{one.latency_p99:.1f}",

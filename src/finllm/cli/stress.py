@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finllm.cli.display.terminal import clean_lines, out_console, print_json
 from finllm.cli.engine import (
     SHOCK_HELP,
     FactorsOption,
@@ -27,18 +28,17 @@ from finllm.cli.engine import (
 from finllm.cli.inputs import limits_for
 from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
 from finllm.cli.outputs import write_files
-from finllm.cli.terminal import clean_lines, out_console, print_json
 from finllm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.graphs.charts import Chart
+    from finllm.review.charts import Chart
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.data.portfolio import Limits
     from finllm.tools.export import Format
-    from finllm.tools.market import MarketStore
-    from finllm.tools.outcome import EngineResult, ShockRow
-    from finllm.tools.pnl import Breach
-    from finllm.tools.portfolio import Limits
+    from finllm.tools.pnl.book_pnl import Breach
+    from finllm.tools.pnl.outcome import EngineResult, ShockRow
 
 
 class Tails(StrEnum):
@@ -100,7 +100,7 @@ def stress(
         raise InputError("nothing to stress: there is no --shock and no --replay",
                          fix="add --shock EQUITY_US=-20%, or --replay lehman-2008")  # fmt: skip
     allowed, notes = limits_for(limits, portfolio)
-    from finllm.tools.engine import run_engine
+    from finllm.tools.pnl.engine import run_engine
 
     result = run_engine(
         inputs.portfolio, inputs.market, inputs.as_of, horizon, shocks, propagate=propagate, replay=window, seed=seed,
@@ -126,7 +126,7 @@ def stress(
 
 def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:
     """An episode's id, or a window written as 2008-09-12:2008-11-20. Errors: InputError for anything else."""
-    from finllm.tools.episodes import episode
+    from finllm.tools.pnl.episodes import episode
 
     if text is None:
         return None
@@ -141,7 +141,7 @@ def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:
 
 def breaches_of(result: EngineResult, limits: Limits) -> list[Breach]:
     """The limits that the result breaches."""
-    from finllm.tools.pnl import StressResult, breaches
+    from finllm.tools.pnl.book_pnl import StressResult, breaches
 
     shared = {name: getattr(result, name) for name in StressResult.model_fields if name != "shocks"}
     return breaches(StressResult(**shared, shocks=()), limits)
@@ -155,7 +155,7 @@ def stress_json(result: EngineResult, portfolio: str, breached: Sequence[Breach]
 
 def charts_of(result: EngineResult, market: MarketStore, as_of: dt.date) -> tuple[Chart, ...]:
     from finllm.cli.signals import stress_index_chart
-    from finllm.graphs.html import engine_charts
+    from finllm.review.html import engine_charts
 
     return engine_charts(result, stress_index=stress_index_chart(market, as_of))
 
@@ -165,7 +165,7 @@ def _files(
 ) -> Iterator[tuple[str, bytes]]:
     import json
 
-    from finllm.graphs.html import engine_html, page_files
+    from finllm.review.html import engine_html, page_files
     from finllm.tools.export import engine_tables, table_files
 
     yield from table_files(engine_tables(result), formats, "result").items()
@@ -177,7 +177,7 @@ def _files(
 def _view(result: EngineResult, portfolio: str, breached: Sequence[Breach]) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.render import table, text
+    from finllm.cli.display.report import table, text
 
     share = f" ({float(result.total / result.book_value):+.2%} of the book)" if result.book_value else ""
     parts: list[RenderableType] = [
@@ -224,14 +224,14 @@ def _shock(row: ShockRow) -> tuple[str, ...]:
 
 
 def _money(what: str, gains: Mapping[str, object]) -> RenderableType:
-    from finllm.cli.render import table
+    from finllm.cli.display.report import table
 
     ordered = sorted(gains.items(), key=lambda item: float(str(item[1])))
     return table((what, "USD"), [(name, dollars(gain)) for name, gain in ordered], right=(1,))
 
 
 def _risk(result: EngineResult) -> RenderableType:
-    from finllm.cli.render import table
+    from finllm.cli.display.report import table
 
     pairs = (("one-day VaR", result.var_975_1d, result.var_975_1d_after),
              ("one-day ES", result.es_975_1d, result.es_975_1d_after))  # fmt: skip

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import BackendError, InputError
-from finllm.scheduler.policies.ordered import Ordered
-from finllm.scheduler.policies.registry import POLICIES, policy_named
+from finllm.scheduler.placement.policies.ordered import Ordered
+from finllm.scheduler.placement.policies.registry import POLICIES, policy_named
+from finllm.scheduler.simulation.achieved import metrics
 from finllm.scheduler.simulation.answers import Answers
 from finllm.scheduler.simulation.faults import Fault
 from finllm.scheduler.simulation.gantt import write_gantt
-from finllm.scheduler.simulation.metrics import metrics
 from finllm.scheduler.simulation.prepared import at_load, capacity, read_any
 from finllm.scheduler.simulation.run import Setup, simulate
 from finllm.scheduler.simulation.trace import Arrival, assigned, at_rate, read_azure, read_trace, write_trace

@@ -1,0 +1,176 @@
+"""What a run stands on, by digest, and its state after each node: written to the ledger, and compared by a replay."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm import __version__
+from finllm.agents.agent import PROMPTS
+from finllm.desk.desk import Desk, RunContext
+from finllm.desk.request import RunRequest
+from finllm.errors import BackendError
+from finllm.files import sha256_of_file
+from finllm.graphs.state import Row, state_hash
+from finllm.guardrails.injection import RULES_PATH
+from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.models.cards import Card
+from finllm.scheduler.backends import Offer
+from finllm.scheduler.placement.task import canonical, key_of
+from finllm.scheduler.record import Entry
+from finllm.tools.data.market import packaged_series
+from finllm.tools.evidence import sha256_of
+from finllm.tools.pnl.shocks import SIZE_TABLE_PATH
+from finllm.tools.words.lexical import WORDS_PATH
+
+_TABLES = {
+    "tools/reading.yaml": WORDS_PATH,
+    "tools/size_table.yaml": SIZE_TABLE_PATH,
+    "guardrails/injection.yaml": RULES_PATH,
+}
+"""Tables that the tools read, under the names that records know them by."""
+
+
+class Weights(BaseModel):
+    """A backend as it was offered, and where its weights file was, if it has one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    offer: dict[str, Any]
+    path: str | None
+
+    def as_offer(self) -> Offer:
+        return Offer(**self.offer)
+
+
+class Standing(BaseModel):
+    """Digests (sha256) of everything that a run's state follows from.
+
+    `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
+    packaged market data, tables, precedents, embedding weights and the second opinion; `precision`: of the deep tier's
+    floor; `card`: how the adapter's scores were calibrated, whole, so that a replay needs no file for it; `escalate`:
+    the agents whose doubtful answers were asked for again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    request: str
+    files: dict[str, str]
+    prompts: dict[str, str]
+    data: dict[str, str]
+    weights: tuple[Weights, ...]
+    precision: str
+    escalate: tuple[str, ...] = ()
+    card: Card | None = None
+    pruned: Card | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was: `what` names it, `was` and `now` are digests (or words)."""
+
+    what: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what} differs: it was {self.was[:12]}, it is {self.now[:12]}"
+
+
+def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> Standing:
+    """What a run of this request, `stored` in the ledger, stands on at this desk, now."""
+    return Standing(
+        version=__version__,
+        request=sha256_of(canonical(dict(stored))),
+        files={file.path: file.sha256 for file in request.inputs},
+        prompts=prompt_digests(PROMPTS),
+        data=data_digests(desk),
+        weights=tuple(
+            Weights(offer=asdict(offer), path=str(desk.weights[offer.name]) if offer.name in desk.weights else None)
+            for offer in desk.broker.offers
+        ),
+        precision=desk.settings.deep_precision,
+        escalate=tuple(sorted(desk.escalating)),
+        card=desk.card,
+        pruned=desk.pruned,
+    )
+
+
+def prompt_digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of_file(path) for path in sorted(folder.glob("*.j2"))}
+
+
+def data_digests(desk: Desk) -> dict[str, str]:
+    """What the tools read besides the user's files, by name."""
+    found = {series.uri: series.sha256 for series in packaged_series().values()}
+    found |= {name: sha256_of_file(path) for name, path in _TABLES.items()}
+    found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
+    if desk.second is not None:
+        with contextlib.suppress(BackendError):  # a run without one says so, and stands on none
+            found["second opinion"] = desk.second.digest
+    return found
+
+
+def recorded(run: RunContext) -> RunContext:
+    """The run with what it stands on put on record, and each state's digest from here on."""
+    ledger = run.desk.ledger
+    row = ledger.run(run.run_id)
+    stored = row.request if row else run.request.model_dump(mode="json")
+    standing = standing_of(run.request, stored, run.desk).model_dump(mode="json")
+    about = {"run": run.run_id}
+    entry = Entry(key_of("inputs", about | {"standing": standing}), "inputs", "finllm", about, standing)
+    ledger.record(entry, run_id=run.run_id, node="start")
+
+    def watch(node: str, before: Row, after: Row) -> None:
+        told = {"run": run.run_id, "node": node, "before": state_hash(before)}
+        found = {"sha256": state_hash(after)}
+        ledger.record(
+            Entry(key_of("state", told | found), "state", "finllm", told, found), run_id=run.run_id, node=node
+        )
+
+    return replace(run, watch=watch)
+
+
+def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterator[Difference]:
+    """Everything that is not as it was when the run began: inputs, prompts, data, weights. Reads every file whole.
+
+    An input whose content the record holds and whose file is gone is not told here: see `not_compared`.
+    """
+    now = sha256_of(canonical(dict(request)))
+    if was.request != now:
+        yield Difference("the request on record", was.request, now)
+    prices = {file["path"] for file in request.get("prices", ())}
+    for path, digest in was.files.items():
+        found = _digest(Path(path))
+        if found != digest and (found != "gone" or path in prices):
+            yield Difference(f"input file {path!r}", digest, found)
+    yield from _compare("prompt", was.prompts, prompt_digests(PROMPTS))
+    yield from _compare("data", was.data, data_digests(desk))
+    for one in was.weights:
+        if one.path is not None and (found := _digest(Path(one.path))) != one.offer["weights_sha256"]:
+            yield Difference(f"weights of {one.offer['name']!r} ({one.path})", one.offer["weights_sha256"], found)
+
+
+def not_compared(was: Standing, request: Mapping[str, Any]) -> list[str]:
+    """Input files that are gone: their content is in the record, so a replay goes on without them, and says so."""
+    prices = {file["path"] for file in request.get("prices", ())}
+    return [path for path in was.files if path not in prices and _digest(Path(path)) == "gone"]
+
+
+def _compare(what: str, was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
+    for name in sorted({*was, *now}):
+        if was.get(name) != now.get(name):
+            yield Difference(f"{what} {name!r}", was.get(name, "absent"), now.get(name, "gone"))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError:
+        return "gone"

@@ -1,0 +1,1 @@
+"""The nodes of the stress-test graph, one file a step."""

@@ -1,0 +1,1 @@
+"""What each rung of a model does on this machine: measured, kept, and looked up."""

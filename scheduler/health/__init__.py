@@ -1,0 +1,1 @@
+"""Health of backends: circuit breakers, leases, services and the status of each process."""

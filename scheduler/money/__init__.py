@@ -1,0 +1,1 @@
+"""What work costs and may cost: budgets, accounts, energy, carbon, tariffs."""

@@ -1,0 +1,1 @@
+"""What the broker tells others: Prometheus metrics and OpenTelemetry spans."""

@@ -1,0 +1,1 @@
+"""How results and events are shown on a terminal."""

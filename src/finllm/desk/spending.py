@@ -1,0 +1,164 @@
+"""What runs spend: how calls are priced here, the tenant's account, and what earlier processes spent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.desk.calibrated import calibrated_here
+from finllm.errors import InputError
+from finllm.events import EventBus, Noted
+from finllm.memory.ledger import Ledger, Use
+from finllm.scheduler.backends import Offer
+from finllm.scheduler.money.account import NOTHING, Account, Spent
+from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, Provenance
+from finllm.scheduler.money.budget import Budget
+from finllm.scheduler.money.carbon import Source
+from finllm.scheduler.money.carbon_file import open_grid
+from finllm.scheduler.money.costing import Costing, Rates, Tariff
+from finllm.settings import Settings
+from finllm.tools.data.scenario import BudgetEntry
+
+
+class AmountRow(BaseModel):
+    """A quantity with where it comes from; `basis` in words. `kind` of grid intensity, for grams."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    provenance: Provenance
+    basis: str
+    kind: IntensityKind | None = None
+
+
+class SpentRow(BaseModel):
+    """What a run spent, also by processes that were stopped: wall-clock s, tokens, J, gCO₂e, USD. None: not known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    tokens: int
+    deep_tokens: int
+    joules: AmountRow | None
+    grams: AmountRow | None
+    usd: AmountRow | None
+
+    @classmethod
+    def of(cls, spent: Spent) -> SpentRow:
+        return cls(seconds=spent.seconds, tokens=spent.tokens, deep_tokens=spent.deep_tokens,
+                   joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd))  # fmt: skip
+
+
+def _row(amount: Amount | None) -> AmountRow | None:
+    if amount is None:
+        return None
+    kind = amount.kind if isinstance(amount, Grams) else None
+    return AmountRow(value=amount.value, provenance=amount.provenance, basis=amount.basis, kind=kind)
+
+
+def budget_of(entry: BudgetEntry | None) -> Budget:
+    """A budget as it was asked for, as the broker keeps it."""
+    return Budget() if entry is None else Budget(**entry.model_dump())
+
+
+def open_costing(settings: Settings, offers: Sequence[Offer], bus: EventBus) -> Costing:
+    """How calls are priced here; a calibration that no longer holds is noted.
+
+    Errors: InputError for a grid intensity, zone or price that cannot be used.
+    """
+    rates: dict[str, Rates] = {}
+    for offer in offers:
+        found = calibrated_here(settings, offer)
+        if found.calibration is not None:
+            rates[offer.name] = Rates.of(found.calibration.speed)
+        elif found.stale is not None:
+            bus.emit(Noted(level="warning", message=f"the calibration of {offer.name!r} is of {found.words}"))
+    served = prices(settings.vllm_usd_per_mtok)
+    tariffs = {
+        offer.name: Tariff(None, *served) if offer.build.startswith("vllm") and served else Tariff(settings.usd_per_kwh)
+        for offer in offers
+    }
+    return Costing(open_source(settings), rates, tariffs)
+
+
+def prices(text: str | None) -> tuple[float, float] | None:
+    """USD per million tokens of prompt and of output. Errors: InputError for anything but two figures from 0 up."""
+    if text is None:
+        return None
+    try:
+        prompt, output = (float(part) for part in text.split(","))
+        if not (0 <= prompt < float("inf") and 0 <= output < float("inf")):
+            raise ValueError
+    except ValueError as error:
+        raise InputError(
+            f"FINLLM_VLLM_USD_PER_MTOK is {text!r}",
+            fix="write the prices of prompt and output tokens such as 0.15,0.60",
+        ) from error
+    return prompt, output
+
+
+def open_source(settings: Settings) -> Source | None:
+    """The intensity of the zone that this machine draws from, known for now; None where none is set.
+
+    Errors: InputError for a file, zone or series that cannot be used now.
+    """
+    if settings.carbon is None:
+        return None
+    grid = open_grid(settings.carbon, settings.zone, settings.carbon_kind, settings.carbon_accounting)
+    zones = grid.zones
+    if settings.zone is None and len(zones) != 1:
+        raise InputError(f"the grid intensity is of {', '.join(zones)}", fix="set FINLLM_ZONE to one of them")
+    source = grid.zone(settings.zone or next(iter(zones)))
+    source.at(dt.datetime.now(dt.UTC))
+    return source
+
+
+def carried(ledger: Ledger, run_id: str) -> Spent:
+    """What the calls that this run already made cost, answered or not: model seconds, tokens, J, gCO₂e, USD."""
+    return _sum([*ledger.uses(run_id, "call"), *ledger.uses(run_id, "charge")])
+
+
+def tenant_account(settings: Settings, ledger: Ledger) -> Account:
+    """The account of this home's tenant, which all its runs of the day (UTC) spend from, whatever process they are of.
+
+    Errors: InputError for a budget that cannot be read.
+    """
+    if settings.tenant_budget is None:
+        return Account(Budget(), time.monotonic, scope="tenant")
+    budget = budget_of(_entry(settings.tenant_budget))
+    if budget.seconds is not None:
+        raise InputError("FINLLM_TENANT_BUDGET holds seconds, which pass for all", fix="give seconds to the runs")
+    today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    uses = [row.use for row in ledger.uses_since(int(today.timestamp() * 1e9))]
+    theirs = [use for use in uses if use.entry.request.get("tenant", "default") == settings.tenant]
+    return Account(budget, time.monotonic, _sum(theirs), scope="tenant")
+
+
+def _entry(text: str) -> BudgetEntry:
+    from finllm.tools.data.budget_text import parse_budget_text
+
+    try:
+        return BudgetEntry.model_validate(parse_budget_text(text))
+    except InputError as error:
+        raise InputError(f"FINLLM_TENANT_BUDGET: {error.message}", fix=error.fix) from error
+
+
+def _sum(uses: Iterable[Use]) -> Spent:
+    spent = NOTHING
+    for use in uses:
+        if not use.reused and use.entry.kind in ("call", "charge"):
+            spent += spent_of(use)
+    return spent
+
+
+def spent_of(use: Use) -> Spent:
+    """What a recorded call cost; of one recorded before costs were, its seconds and tokens."""
+    said = use.entry.response
+    if "spent" in said:
+        return Spent.from_json(said["spent"])
+    tokens = said["prompt_tokens"] + said["output_tokens"]
+    deep = use.entry.request["offer"]["tier"] == "deep"
+    return Spent(said["seconds"], tokens, tokens if deep else 0)

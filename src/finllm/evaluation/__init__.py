@@ -1,0 +1,1 @@
+"""How well a model judges: labelled files, probes, calibration and scores."""

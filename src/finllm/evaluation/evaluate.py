@@ -1,0 +1,302 @@
+"""Scoring a model on a labelled file: each text is asked through the agent's prompt and types, as in a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from finllm.agents.asking import Question, Told, ask_all
+from finllm.agents.narrative import NARRATIVE
+from finllm.agents.probing import measure_quality
+from finllm.agents.roles import AGENTS
+from finllm.agents.sanity_checker import SANITY_CHECKER, counted
+from finllm.agents.validator import VALIDATOR, comparison
+from finllm.errors import BackendError
+from finllm.evaluation.calibrate import open_llama
+from finllm.evaluation.labelled import SIGNS, Labelled, read_directions, read_labelled
+from finllm.evaluation.scores import Scores, score
+from finllm.events import EventBus, Progress
+from finllm.graphs.nodes.reading import LONGEST_NARRATIVE, LONGEST_SOURCE
+from finllm.guardrails.sanitise import Sanitised, sanitise
+from finllm.models.cards import Card, adapter_for
+from finllm.models.embedding import Embedder
+from finllm.models.ladder import ensure_rung
+from finllm.models.registry import default_source
+from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, log_pool, two
+from finllm.scheduler.backends import Backend
+from finllm.scheduler.calibration.measured import Quality
+from finllm.scheduler.decoding.filling import best
+from finllm.settings import Settings
+from finllm.tools.data.scenario import SourceText
+from finllm.tools.words.compared import compare
+
+STEERED = f"{SANITY_CHECKER.role}.verdict=injected"
+"""Under this name a card tells from which probability on a text is called injected."""
+THRESHOLD = 0.5
+"""A text that no injection rule fires on is called injected from this probability of that verdict on."""
+CHUNK = 256
+"""Rows that are held at a time."""
+TOLD_EVERY = 16
+"""Answers between two words of progress."""
+ABSTAINED = "abstained"
+NOT_STATED = "not stated"
+
+
+class TaskName(StrEnum):
+    stance = "stance"
+    direction = "direction"
+    sanity = "sanity"
+    validity = "validity"
+    injection = "injection"
+
+
+LABELS: dict[TaskName, tuple[str, ...]] = {
+    TaskName.stance: ("hawkish", "dovish", "neutral"),
+    TaskName.direction: tuple(SIGNS),
+    TaskName.sanity: ("credible", "doubtful", "contradicted", "coordinated", "injected"),
+    TaskName.validity: ("aligned", "diverged", "unresolved"),
+    TaskName.injection: ("injected", "clean"),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One judgement beside its label: `said` may be `abstained`; `odds` is what it was chosen from."""
+
+    line: int
+    name: str
+    expected: str
+    said: str
+    odds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A file scored. `asked`: texts that the model was asked about; `seconds` it worked for them."""
+
+    scores: Scores
+    judged: tuple[Judged, ...]
+    asked: int
+    seconds: float
+
+    @property
+    def abstained(self) -> int:
+        return sum(one.said == ABSTAINED for one in self.judged)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that can be asked, by name, and the card of the adapter in its weights."""
+
+    name: str
+    backend: Backend
+    card: Card | None
+
+
+@contextlib.contextmanager
+def open_model(settings: Settings, bus: EventBus, precision: str | None = None) -> Iterator[Opened]:
+    """The default model on one rung, with the adapter that runs merge into it.
+
+    Errors: InputError for a model, adapter or precision that cannot be used.
+    """
+    source = default_source(settings)
+    precision = precision or settings.edge_precision
+    adapter, card = adapter_for(source, settings, precision)
+
+    def progress(what: str, done: int, total: int) -> None:
+        bus.emit(Progress(what=what, done=done, total=total))
+
+    rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
+    with open_llama(source, rung, settings) as backend:
+        yield Opened(source.name if adapter is None else f"{source.name}+{adapter.path.stem}", backend, card)
+
+
+def read_rows(task: TaskName, path: Path) -> Iterator[Labelled]:
+    """The rows of a task's file. Errors: InputError, see `labelled`."""
+    return read_directions(path) if task is TaskName.direction else read_labelled(path, LABELS[task])
+
+
+def evaluate(
+    task: TaskName,
+    path: Path,
+    backend: Backend,
+    bus: EventBus,
+    *,
+    card: Card | None = None,
+    second: SecondOpinion | None = None,
+) -> Evaluated:
+    """Score a model on a file, beside the second opinion where one is given; `card` is of the adapter in its weights.
+
+    The whole file is checked before the model is asked. Errors: InputError naming the file and line of a bad row;
+    BackendError where the model does not answer at all.
+    """
+    total = sum(1 for _row in read_rows(task, path))
+    return evaluate_rows(task, read_rows(task, path), backend, bus, total=total, card=card, second=second)
+
+
+def evaluate_rows(
+    task: TaskName, rows: Iterator[Labelled], backend: Backend, bus: EventBus, *, total: int,
+    card: Card | None = None, second: SecondOpinion | None = None,
+) -> Evaluated:  # fmt: skip
+    """As `evaluate`, on rows at hand."""
+    weigh = second.card.weight_of if second is not None else _unheard
+    if second is not None:
+        threshold = second.card.alarm
+    else:
+        threshold = THRESHOLD if card is None else card.thresholds.get(STEERED, THRESHOLD)
+    judged: list[Judged] = []
+    asked, seconds, before = 0, 0.0, 0
+    while chunk := list(itertools.islice(rows, CHUNK)):
+
+        def progress(done: int, before: int = before) -> None:
+            if (before + done) % TOLD_EVERY and before + done != total:
+                return
+            bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
+
+        put = [_put(task, row) for row in chunk]
+        told = asyncio.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
+        opinions = _opinions(task, [row.text for row in chunk], second)
+        answers = iter(told)
+        for row, question, opinion in zip(chunk, put, opinions, strict=True):
+            judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold)
+        asked, seconds = asked + len(told), seconds + sum(one.seconds for one in told)
+        before += len(chunk)
+    if judged and all(one.said == ABSTAINED for one in judged):
+        raise BackendError(f"{backend.offer.name!r} answered nothing", fix="check the model: 'finllm doctor'")
+    scores = score([one.expected for one in judged], [one.said for one in judged])
+    return Evaluated(scores, tuple(judged), asked, seconds)
+
+
+def _opinions(task: TaskName, texts: Sequence[str], second: SecondOpinion | None) -> Sequence[Probabilities]:
+    """What the second opinion says of each text, none where there is none."""
+    if second is None:
+        return [{}] * len(texts)
+    if task is TaskName.injection:
+        return [{INJECTION: two(one)} for one in second.suspicions(texts)]
+    return second.judge([text[:LONGEST_NARRATIVE] for text in texts])
+
+
+def _unheard(field: str) -> float:
+    del field
+    return 0.0
+
+
+def _put(task: TaskName, row: Labelled) -> Question | None:
+    """How a bare text is put to the agent; None where the injection rules have already decided.
+
+    stance, direction: as the event of the narrative agent, without sources and precedents. sanity, injection: as the
+    only source of the sanity-checker, sanitised, with the counts that the checks give it. validity: see `parts_of`.
+    """
+    if task is TaskName.stance:
+        return Question(NARRATIVE, _event(row.text), ("stance",))
+    if task is TaskName.direction:
+        return Question(NARRATIVE, _event(row.text), tuple(f"factors.{factor}.direction" for factor in row.right))
+    if task is TaskName.validity:
+        reading, market, notes = parts_of(row.text)
+        found = compare(reading, market)
+        lines = (*comparison(found.as_read, found.otherwise), *notes)
+        return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), {"because": lines})
+    clean = sanitised(row.text)
+    cut = _cut(clean)
+    if task is TaskName.injection and cut:
+        return None
+    text = clean.text[:LONGEST_SOURCE] or "nothing left to read"
+    about = {"text": text, "publisher": "", "others": ""}
+    return Question(SANITY_CHECKER, about, ("verdict",), {"because": tuple(counted(0, 0, 0, cut))})
+
+
+def _event(text: str) -> dict[str, str]:
+    return {"narrative": text[:LONGEST_NARRATIVE], "precedents": ""}
+
+
+def sanitised(text: str) -> Sanitised:
+    """A bare text as a run's sanitiser leaves it."""
+    day = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    source = SourceText.model_construct(id="a", publisher="unknown", published_at=day, url="file:", text=text)
+    return sanitise(source, day.date())
+
+
+def _cut(clean: Sanitised) -> int:
+    """How many instructions were cut from a text."""
+    return sum(removed.kind in ("injection", "template") for removed in clean.removed)
+
+
+_PART = re.compile(r"(?:^|\n|\||;)\s*(reading|news|market|measurements|notes|checks)\s*:", re.IGNORECASE)
+_PLACES = {"reading": 0, "news": 0, "market": 1, "measurements": 1, "notes": 2, "checks": 2}
+
+
+def parts_of(text: str) -> tuple[str, str, tuple[str, ...]]:
+    """A text for the validator as reading, market and notes.
+
+    `Reading: … | Market: … | Notes: …` (also on lines, or with `News`, `Measurements`, `Checks`) goes to these places;
+    what is not named is `not stated`, and a text without any name is the notes.
+    """
+    found = list(_PART.finditer(text))
+    if not found:
+        return NOT_STATED, NOT_STATED, (text[:LONGEST_NARRATIVE],)
+    places = ["", "", ""]
+    ends = [*(match.start() for match in found[1:]), len(text)]
+    for match, end in zip(found, ends, strict=True):
+        places[_PLACES[match[1].lower()]] += " " + text[match.end() : end].strip()
+    reading, market, notes = (place.strip()[:LONGEST_NARRATIVE] for place in places)
+    return reading or NOT_STATED, market or NOT_STATED, (notes,) if notes else ()
+
+
+def _judge(
+    task: TaskName,
+    row: Labelled,
+    told: Told | None,
+    opinion: Probabilities,
+    weigh: Callable[[str], float],
+    threshold: float,
+) -> list[Judged]:
+    """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
+    if told is None:
+        return [Judged(row.line, "label", row.right["label"], "injected", two(1.0))]
+    if told.failure is not None:
+        return [Judged(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
+    if task is TaskName.direction:
+        signs = {way: sign for sign, way in SIGNS.items()}
+        found = []
+        for factor, expected in row.right.items():
+            field = f"factors.{factor}.direction"
+            odds = pooled(told.choices[field], opinion.get(field), weigh(field))
+            found.append(
+                Judged(row.line, factor, expected, signs[best(odds)], {signs[way]: p for way, p in odds.items()})
+            )
+        return found
+    if task is TaskName.injection:
+        odds = pooled(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
+        said = "injected" if odds["injected"] >= threshold else "clean"
+        return [Judged(row.line, "label", row.right["label"], said, odds)]
+    field = "stance" if task is TaskName.stance else "verdict"
+    odds = pooled(told.choices[field], opinion.get(field), weigh(field))
+    return [Judged(row.line, "label", row.right["label"], best(odds), odds)]
+
+
+def pooled(model: Mapping[str, float], other: Mapping[str, float] | None, weight: float) -> dict[str, float]:
+    """The model's probabilities, drawn towards the second opinion's where it has one."""
+    return log_pool(model, other, weight) if other is not None and weight > 0 else dict(model)
+
+
+def second_opinion() -> SecondOpinion:
+    """The one that comes with finllm. Errors: BackendError where it cannot be used."""
+    opinion = SecondOpinion(Embedder())
+    _ = opinion.card
+    return opinion
+
+
+def probe_scores(backend: Backend, bus: EventBus, card: Card | None = None) -> dict[str, Quality]:
+    """Every agent's score on its packaged probes. Errors: BackendError."""
+    found: dict[str, Quality] = {}
+    for at, agent in enumerate(AGENTS):
+        bus.emit(Progress(what=f"probes of {agent.role}", done=at, total=len(AGENTS)))
+        found[agent.role] = asyncio.run(measure_quality(backend, agent, card))
+    return found

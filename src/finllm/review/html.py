@@ -1,0 +1,297 @@
+"""Reports as HTML: of a run, every figure with its evidence, and of the stress engine on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from finllm.graphs.report import SECOND_HEADER, Figure, Report, where
+from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
+from finllm.review.explanation import Explanation
+from finllm.review.page import Card, Cell, Page, Part, cited, render, tone_of, usd
+from finllm.review.story import html_chapters, shown
+from finllm.tools.evidence import Evidence, show
+from finllm.tools.export import Table
+from finllm.tools.pnl.book_pnl import Breach
+from finllm.tools.pnl.outcome import EngineResult, LiquidityRow, ShockRow
+
+FOOT = "Money is in USD. A stress test says what the stated shocks would do; it is no forecast that they come."
+
+
+def run_charts(
+    report: Report, *, horizons: Sequence[FanPoint] = (), stress_index: Chart | None = None
+) -> tuple[Chart, ...]:
+    """The charts of a run. Without `horizons` the fan has the only point that the report knows, that of its horizon."""
+    points = tuple(horizons)
+    if not points and report.interval is not None:
+        low, high = report.interval
+        points = (FanPoint(report.horizon, report.total.value, low.value, high.value),)
+    level = report.interval_level.value if report.interval_level else 0.0
+    return _charts(_values(report.by_factor), _values(report.by_position), points, level, stress_index)
+
+
+def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) -> tuple[Chart, ...]:
+    """The charts of a stress result: by factor, by position, over the horizon, and the market's stress index."""
+    points = tuple(
+        FanPoint(row.horizon, float(row.total), float(row.lower), float(row.upper))
+        for row in result.by_horizon
+        if row.lower is not None and row.upper is not None
+    )
+    level = result.interval.level if result.interval else 0.0
+    return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index)
+
+
+def report_html(report: Report, charts: Sequence[Chart], explanation: Explanation | None = None) -> str:
+    """The report of a run as one self-contained page, with what explains it. Its charts are those of `run_charts`."""
+    added = explanation.evidence if explanation else ()
+    known = frozenset(row.id for row in (*report.evidence, *added))
+    *parts, evidence = _run_parts(report, added)
+    parts += html_chapters(explanation.chapters, known) if explanation else []
+    return render(Page(
+        title=report.title,
+        subtitle=f"Run {report.run_id}, as of {report.as_of}, over {report.horizon} trading days",
+        badges=(_verdict(f"compliance: {report.compliance}", report.compliance),
+                Cell(f"text and measurements: {report.verdict}"),
+                *((Cell("blocked", tone="bad"),) if report.status == "blocked" else ())),
+        cards=_run_cards(report),
+        summary=[cited(sentence, known) for sentence in report.summary],
+        charts=charts,
+        parts=[*parts, evidence],
+        foot=FOOT,
+    ))  # fmt: skip
+
+
+def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], breaches: Sequence[Breach]) -> str:
+    """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
+    return render(Page(
+        title=f"Stress test of {portfolio}",
+        subtitle=f"As of {result.as_of}, over {result.horizon} trading days",
+        badges=(Cell("no model was asked"),
+                Cell(f"{len(breaches)} limits breached", tone="bad") if breaches else Cell("no limit breached")),
+        cards=_engine_cards(result),
+        summary=(),
+        charts=charts,
+        parts=_engine_parts(result, breaches),
+        foot=FOOT,
+    ))  # fmt: skip
+
+
+def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
+    """report.html and a PNG of each chart, by file name."""
+    return {"report.html": page.encode()} | {f"{chart.name}.png": chart.png() for chart in charts}
+
+
+def report_tables(report: Report) -> tuple[Table, ...]:
+    """A run's cuts, shocks and evidence as tables, each figure with the id of its evidence row."""
+    cuts = (("position", report.by_position), ("factor", report.by_factor), ("sector", report.by_sector))
+    return (
+        *(Table(f"by_{what}", (what, "usd", "evidence"),
+                tuple((name, _cents(one.value), one.evidence) for name, one in figures.items()))
+          for what, figures in cuts),
+        Table("shocks", ("factor", "move", "unit", "sigma", "origin", "window", "refused", "evidence"),
+              tuple((row.factor, row.move.value, row.move.unit, row.sigma and row.sigma.value, row.origin, row.window,
+                     row.refused, row.move.evidence) for row in report.shocks)),
+        Table("evidence", ("id", "value", "unit", "what", "entity", "period", "as_of", "source_or_formula"),
+              tuple((row.id, str(row.value), row.unit, row.what, row.entity, row.period, row.as_of.isoformat(),
+                     where(row)) for row in report.evidence)),
+    )  # fmt: skip
+
+
+def _cents(usd: float) -> Decimal:
+    return Decimal(usd).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
+
+
+def _charts(
+    by_factor: Mapping[str, float], by_position: Mapping[str, float], points: Sequence[FanPoint], level: float,
+    index: Chart | None,
+) -> tuple[Chart, ...]:  # fmt: skip
+    drawn = [waterfall(by_factor), positions(by_position)]
+    drawn += [fan(points, level)] if points else []
+    return (*drawn, index) if index else tuple(drawn)
+
+
+def _run_cards(report: Report) -> list[Card]:
+    cards = [Card("P&L", _figure(report.total), f"{report.total_share} of the book")]
+    if report.interval and report.interval_level:
+        low, high = report.interval
+        cards += [Card(f"interval at {report.interval_level}, low", _figure(low)), Card("high", _figure(high))]
+    if report.var_975_1d:
+        cards.append(Card("one-day VaR, 97.5 %", _figure(report.var_975_1d, toned=False)))
+    return [*cards, Card("book value", _figure(report.book_value, toned=False))]
+
+
+def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
+    return [
+        Part("The event as read", _event(report), header=("factor", "read", "sources' words", "precedents", "support"),
+             rows=_rows((c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors),
+             otherwise="The narrative agent abstained: no shock was derived from the text."),
+        Part("Second opinion", header=SECOND_HEADER, right=(3,), otherwise="None.", rows=[
+            (Cell(row.field), Cell(row.read), Cell(row.second), _figure(row.probability, toned=False),
+             Cell("yes", tone="warn") if row.diverged else Cell("no")) for row in report.second]),
+        Part("Shocks", header=("factor", "move", "size", "origin", "window", "applied"), right=(1, 2), rows=[
+            (Cell(row.factor), _figure(row.move), _figure(row.sigma, toned=False), Cell(row.origin), Cell(row.window),
+             Cell(row.refused, tone="warn") if row.refused else Cell("yes")) for row in report.shocks]),
+        _money("P&L by factor", "factor", report.by_factor),
+        _money("P&L by sector", "sector", report.by_sector),
+        _money("P&L by position", "position", report.by_position),
+        Part("Interval", [[Cell(report.interval_method)]] if report.interval_method else (),
+             otherwise="None: no holding has a history."),
+        Part("Closest past event", _analogue(report), otherwise="None was found."),
+        Part("Limit breaches", bullets=report.breaches),
+        Part("Compliance", header=("rule", "verdict", "finding"), rows=[
+            (Cell(f.rule), _verdict(f.verdict, f.verdict), Cell(f.what)) for f in report.findings]),
+        Part("Who dissented", header=("who", "about", "said", "instead of"), otherwise="Nobody.",
+             rows=_rows((d.who, d.about, d.said, d.instead_of) for d in report.dissent)),
+        Part("What was blocked", bullets=report.blocked, otherwise="Nothing."),
+        Part("Sources", header=("source", "publisher", "published", "verdict", "removed", "left out"),
+             rows=_rows((s.id, s.publisher, s.published_at, s.verdict, "; ".join(s.removed) or "-", s.left_out or "-")
+                        for s in report.sources)),
+        Part("Agents", header=("agent", "status", "backend", "prompt", "reason"),
+             rows=_rows((a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-")
+                        for a in report.agents)),
+        Part("Notes", bullets=(*report.exclusions, *report.notes)),
+        Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"), anchors=True,
+             rows=_rows(shown((*report.evidence, *added)))),
+    ]  # fmt: skip
+
+
+def _event(report: Report) -> list[list[Cell]]:
+    if report.event is None:
+        return []
+    chances = {name: report.event_probability.get(name) for name in report.event}
+    said = [f"{name} {value}" + (f" ({chance:.0%})" if (chance := chances[name]) is not None else "")
+            for name, value in report.event.items()]  # fmt: skip
+    return [[Cell(", ".join(said))]]
+
+
+def _analogue(report: Report) -> list[list[Cell]]:
+    if (a := report.analogue) is None:
+        return []
+    past = Cell(f"{a.title}, {a.start} to {a.end}: ")
+    if a.total is None:
+        return [[past, Cell(f"not replayed, {a.why_no_total or 'no reason given'}")]]
+    return [[past, Cell("the book would move by "), _figure(a.total)]]
+
+
+def _engine_cards(result: EngineResult) -> list[Card]:
+    share = _minus(f"{float(result.total / result.book_value):+.2%} of the book") if result.book_value else ""
+    cards = [Card("P&L, USD", usd(float(result.total)), share)]
+    if result.interval:
+        low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
+        level = f"given the shocks, at {result.interval.level:.0%}"
+        cards += [Card("interval, low, USD", low, level), Card("interval, high, USD", high, level)]
+    for label, before, after in (
+        ("one-day VaR, 97.5 %, USD", result.var_975_1d, result.var_975_1d_after),
+        ("one-day ES, 97.5 %, USD", result.es_975_1d, result.es_975_1d_after),
+    ):
+        if before:
+            cards.append(Card(label, _loss(before.loss), f"after the shocks {_loss(after.loss).text}" if after else ""))
+    if result.liquidity:
+        cards.append(Card("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
+    if result.mahalanobis is not None:
+        cards.append(Card("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
+    return [*cards, Card("book value, USD", Cell(f"{result.book_value:,.0f}"))]
+
+
+def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part]:
+    interval, liquidity = result.interval, result.liquidity
+    return [
+        Part("Shocks", header=("factor", "move", "size", "given others", "band", "origin", "flags", "window"),
+             right=(1, 2, 3), rows=[_shock(row) for row in result.shocks], otherwise="No factor was shocked."),
+        _cut("P&L by factor", "factor", result.by_factor),
+        _cut("P&L by sector", "sector", result.by_sector),
+        _cut("P&L by direction", "direction", result.by_direction),
+        _cut("P&L by position", "position", result.by_position),
+        Part("P&L by horizon", header=("trading days", "P&L, USD", "low", "high"), right=(0, 1, 2, 3), rows=[
+            (Cell(str(row.horizon)), usd(float(row.total)), _maybe(row.lower), _maybe(row.upper))
+            for row in result.by_horizon]),
+        Part("Limit breaches", header=("limit", "of", "allowed, USD", "loss, USD"), right=(2, 3), rows=[
+            (Cell(one.kind), Cell(one.subject), Cell(f"{one.limit:,.0f}"), Cell(f"{one.loss:,.0f}", tone="loss"))
+            for one in breaches]),
+        Part("Closest past event", _past(result), otherwise="None was found."),
+        Part("Liquidity horizons", [[Cell(liquidity.method)]] if liquidity else (), right=(0, 1, 2),
+             header=("days", "ES over ten days, USD", "scaled, USD", "factors"),
+             rows=[_liquidity(row) for row in (liquidity.rows if liquidity else ())]),
+        Part("How the interval was made", [[Cell(interval.method)]] if interval else (),
+             otherwise="There is none: no holding has a history."),
+        Part("How the factors were put side by side", [[Cell(result.alignment)]] if result.alignment else ()),
+        Part("Left out", header=("position", "why", "share of gross value"), right=(2,), rows=[
+            (Cell(one.id), Cell(one.reason), Cell("-" if one.weight is None else f"{one.weight:.1%}"))
+            for one in result.exclusions], otherwise="Nothing."),
+        Part("Notes", bullets=result.notes),
+    ]  # fmt: skip
+
+
+def _shock(row: ShockRow) -> tuple[Cell, ...]:
+    band = (
+        "-"
+        if row.lower is None or row.upper is None
+        else _minus(f"{show(row.lower, row.unit)} to {show(row.upper, row.unit)}")
+    )
+    return (Cell(row.factor), Cell(_minus(show(row.move, row.unit)), tone=tone_of(row.move)), _sigma(row.sigma),
+            _sigma(row.given_others), Cell(band), Cell(row.origin), Cell(", ".join(row.flags) or "-",
+            tone="warn" if row.flags else ""), Cell(row.window))  # fmt: skip
+
+
+def _past(result: EngineResult) -> list[list[Cell]]:
+    if (a := result.analogue) is None:
+        return []
+    said = (
+        f"{a.title}, {a.start} to {a.end}, {a.distance:.1f} σ away over {', '.join(a.shared)}: the book would move by "
+    )
+    return [[Cell(said), usd(float(a.total)), Cell(" USD")]]
+
+
+def _liquidity(row: LiquidityRow) -> tuple[Cell, ...]:
+    return Cell(str(row.days)), _loss(row.es_10d), _loss(row.scaled), Cell(", ".join(row.factors))
+
+
+def _cut(title: str, what: str, gains: Mapping[str, Decimal]) -> Part:
+    ordered = sorted(gains.items(), key=lambda item: item[1])
+    rows = [(Cell(name), usd(float(gain))) for name, gain in ordered]
+    return Part(title, header=(what, "P&L, USD"), rows=rows, right=(1,))
+
+
+def _money(title: str, what: str, figures: Mapping[str, Figure]) -> Part:
+    ordered = sorted(figures.items(), key=lambda item: item[1].value)
+    return Part(title, header=(what, "P&L"), right=(1,),
+                rows=[(Cell(name), _figure(figure)) for name, figure in ordered])  # fmt: skip
+
+
+def _figure(figure: Figure | None, *, toned: bool = True) -> Cell:
+    if figure is None:
+        return Cell("-")
+    text = str(figure) if toned else str(figure).removeprefix("+")
+    return Cell(_minus(text), figure.evidence, tone_of(figure.value) if toned else "")
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> list[tuple[Cell, ...]]:
+    return [tuple(Cell(text) for text in row) for row in rows]
+
+
+def _verdict(text: str, verdict: str) -> Cell:
+    return Cell(text, tone={"pass": "good", "flag": "warn", "block": "bad"}.get(verdict, ""))
+
+
+def _loss(amount: Decimal) -> Cell:
+    return Cell(f"{amount:,.0f}".replace("-", "−"))
+
+
+def _maybe(amount: Decimal | None) -> Cell:
+    return Cell("-") if amount is None else usd(float(amount))
+
+
+def _sigma(value: float | None) -> Cell:
+    return Cell("-" if value is None else _minus(show(value, "sigma")))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _values(figures: Mapping[str, Figure]) -> dict[str, float]:
+    return {name: figure.value for name, figure in figures.items()}
+
+
+def _floats(gains: Mapping[str, Decimal]) -> dict[str, float]:
+    return {name: float(gain) for name, gain in gains.items()}

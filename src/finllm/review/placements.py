@@ -1,0 +1,92 @@
+"""Where a run's tasks went and why, from the record: chosen, refused, predicted and actual, one row a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.desk.spending import AmountRow, SpentRow, spent_of
+from finllm.memory.ledger import Ledger, Use
+from finllm.scheduler.broker import asked_digest
+from finllm.scheduler.money.account import Spent
+from finllm.scheduler.placement.task import key_of
+
+_CONTENT = ("prompt", "template", "priors", "seed")
+
+
+class PlacementRow(BaseModel):
+    """A placement. `predicted_*`: as the broker expected, None where it did not; `actual` of the call that followed.
+
+    `ended`: `answered`, `from the ledger`, or why there was no answer. `why`: what the task was asked again for, finer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    node: str
+    agent: str
+    rule: str
+    chosen: str
+    refused: dict[str, str]
+    predicted_seconds: float | None
+    predicted_joules: float | None
+    actual: SpentRow | None
+    ended: str
+    why: str | None = None
+
+    @property
+    def joules(self) -> AmountRow | None:
+        return None if self.actual is None else self.actual.joules
+
+
+def placements_of(run_id: str, ledger: Ledger) -> list[PlacementRow]:
+    """Every placement of a run, in order, with what became of the call that it placed."""
+    uses = ledger.uses(run_id)
+    rows: dict[str, PlacementRow] = {}
+    for at, use in enumerate(uses):
+        if use.entry.kind == "placement":
+            rows[use.key] = _row(use, uses[at + 1 :])
+    return list(rows.values())
+
+
+def _row(use: Use, later: list[Use]) -> PlacementRow:
+    asked, said = use.entry.request, use.entry.response
+    predicted: Mapping[str, Any] = said.get("predicted") or {}
+    ended, actual = "no answer is on record", None
+    for other in later:
+        entry = other.entry
+        if other.node != use.node or not _same(asked, other):
+            continue
+        if entry.kind == "placement" and other.key != use.key:
+            break
+        if entry.kind == "charge" and entry.actor == said["chosen"]:
+            ended, actual = str(entry.response["why"]), spent_of(other)
+        if entry.kind == "call" and entry.actor == said["chosen"]:
+            ended = "from the ledger" if other.reused else "answered"
+            actual = None if other.reused else (actual or Spent(0.0, 0, 0)) + spent_of(other)
+            break
+    return PlacementRow(
+        task=str(asked.get("task", use.key))[:8],
+        node=use.node,
+        agent=asked["agent"],
+        rule=said["rule"],
+        chosen=said["chosen"],
+        refused=said["refused"],
+        predicted_seconds=predicted.get("seconds"),
+        predicted_joules=predicted.get("joules"),
+        actual=None if actual is None else SpentRow.of(actual),
+        ended=ended,
+        why=asked.get("why"),
+    )
+
+
+def _same(placed: Mapping[str, Any], other: Use) -> bool:
+    """Whether an entry is about the task that was placed. A call knows only the priors of its own precision."""
+    asked = other.entry.request
+    if other.entry.kind != "call":
+        return asked.get("task") == placed.get("task")
+    if "asked" in placed:
+        return asked_digest(asked) == placed["asked"]
+    return key_of("task", {name: asked[name] for name in _CONTENT}) == placed.get("task")

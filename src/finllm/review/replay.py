@@ -1,0 +1,259 @@
+"""Replay: a run's state at any node, rebuilt from its record, byte for byte; and the models asked again, apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NoReturn
+
+from finllm.desk.desk import Desk, RunContext
+from finllm.desk.request import RunRequest
+from finllm.errors import BackendError, InputError, ReplayRefused
+from finllm.events import EventBus
+from finllm.graphs.basis import Difference, Standing, differences, not_compared
+from finllm.graphs.state import Row, state_hash
+from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
+from finllm.review.influence import NODE
+from finllm.scheduler.backends import Backend, Generation, Offer, Request
+from finllm.scheduler.broker import Answer, Broker
+from finllm.scheduler.decoding.template import template_from
+from finllm.scheduler.money.account import Account
+from finllm.scheduler.money.budget import Budget
+from finllm.scheduler.placement.task import Prompt, Task, canonical
+from finllm.tools.data.market import MarketStore
+
+NEAR_TIE = 0.02
+"""A choice decided by less than this in probability is a near-tie, told apart from a real change."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A state rebuilt. `hashes` holds (node, sha256) of every state on the way, each equal to the recorded one."""
+
+    run_id: str
+    node: str
+    state: Row
+    sha256: str
+    hashes: tuple[tuple[str, str], ...]
+    not_compared: tuple[str, ...]
+
+    @property
+    def data(self) -> bytes:
+        """The state's own bytes, which `sha256` is of."""
+        return canonical(self.state)
+
+
+@dataclass(frozen=True)
+class Regenerated:
+    """A recorded call and what the model says to it now. `gap`: the largest change of a probability."""
+
+    key: str
+    agent: str
+    node: str
+    backend: str
+    matched: bool
+    near_tie: bool
+    gap: float
+    reason: str | None = None
+
+
+class _ReachedError(Exception):
+    """The node that was asked for has been replayed."""
+
+
+class _Recorded:
+    """A backend that is only a name: what it once answered is in the record, and it answers nothing new."""
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+
+    @property
+    def offer(self) -> Offer:
+        return self._offer
+
+    async def generate(self, request: Request) -> Generation:
+        del request
+        raise BackendError(f"{self._offer.name!r} has no such answer on record", fix="a replay asks no model")
+
+
+class _RecordBroker(Broker):
+    """The broker over the record: what nobody answered then, nobody answers now, in the same words."""
+
+    def __init__(self, backends: Sequence[Backend], ledger: RecordedLedger, bus: EventBus) -> None:
+        super().__init__(backends, ledger, bus, call_timeout=float("inf"))
+        self._ledger = ledger
+
+    async def _answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
+        try:
+            return await super()._answered(task, account, about)
+        except (BackendError, NotOnRecord) as error:
+            failure = self._ledger.failure_of(about)
+            if failure is not None:
+                raise BackendError(failure.response["message"], fix=failure.response["fix"]) from None
+            if isinstance(error, NotOnRecord):
+                raise
+            raise NotOnRecord(f"node {task.node!r}: the answer to {task.agent!r} is not on record",
+                              fix="the run stopped there; 'finllm resume' goes on with it") from error  # fmt: skip
+
+
+class _States:
+    """The recorded states of a run: compares each that is rebuilt, and stops at the one asked for."""
+
+    def __init__(self, ledger: RecordedLedger, at: str | None) -> None:
+        uses = [use.entry for use in ledger.used_by_run if use.entry.kind == "state"]
+        self._recorded = {(e.request["node"], e.request["before"]): e.response["sha256"] for e in uses}
+        if not self._recorded:
+            raise ReplayRefused(f"run {ledger.run_id!r} has no state on record: it is older than replays are",
+                                fix="run it again")  # fmt: skip
+        nodes = list(dict.fromkeys(node for node, _before in self._recorded))
+        name, _, count = (at or list(self._recorded)[-1][0]).partition(":")
+        passes = [pair for pair in self._recorded if pair[0] == name]
+        if not passes or not (count or "1").isdigit() or not 0 < int(count or len(passes)) <= len(passes):
+            raise InputError(f"run {ledger.run_id!r} has no state at {at!r}", fix=f"use one of {', '.join(nodes)}, or "
+                             "NODE:2 for a node's second pass")  # fmt: skip
+        self._target = passes[int(count or len(passes)) - 1]
+        self.hashes: list[tuple[str, str]] = []
+        self.state: Row | None = None
+
+    @property
+    def target(self) -> str:
+        return self._target[0]
+
+    def watch(self, node: str, before: Row, after: Row) -> None:
+        started, ended = state_hash(before), state_hash(after)
+        recorded = self._recorded.get((node, started))
+        if recorded != ended:
+            raise ReplayRefused(f"the state after {node!r} differs: it was {(recorded or 'not reached')[:12]}, it is "
+                                f"{ended[:12]}", fix="inputs, prompts and weights are the same: the code or a library "
+                                "has changed since, or the ledger was altered")  # fmt: skip
+        self.hashes.append((node, ended))
+        if (node, started) == self._target:
+            self.state = after
+            raise _ReachedError
+
+
+async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
+    """Rebuild the state after node `at` (`NODE` or `NODE:2` for its second pass), or the last on record.
+
+    Every node runs again; models answer from the record, and the digest of each state on the way must be the recorded
+    one. Nothing is written, no model is loaded. Errors: ReplayRefused naming the input, prompt, weights or state that
+    differs; InputError for an unknown run or node.
+    """
+    with open_recorded(desk.settings.ledger_path, run_id) as ledger:
+        row = ledger.run(run_id)
+        if row is None:
+            raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
+        standings = _standings(ledger)
+        states = _States(ledger, at)
+        for standing in standings:
+            for difference in differences(standing, row.request, desk):
+                _refuse(run_id, difference)
+        if (spoilt := ledger.spoilt()) is not None:
+            raise ReplayRefused(f"the call {spoilt.key[:12]} at {spoilt.node!r} was altered in the ledger",
+                                fix="restore the ledger from a copy")  # fmt: skip
+        last = standings[-1]
+        await _run(row.request, run_id, desk, ledger, last, states)
+        if states.state is None:
+            raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
+        rebuilt = states.state.get("report")
+        if rebuilt is not None and row.result is not None and _found(rebuilt) != _found(row.result):
+            raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
+                                fix="restore the ledger from a copy")  # fmt: skip
+        return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
+                        tuple(not_compared(last, row.request)))  # fmt: skip
+
+
+def _found(report: Mapping[str, Any]) -> bytes:
+    """A report's bytes without what it cost, which is no part of what was found."""
+    return canonical({name: value for name, value in report.items() if name != "spent"})
+
+
+def _standings(ledger: RecordedLedger) -> list[Standing]:
+    """What the run stood on, once for each time it was started or resumed."""
+    found = [use.entry.response for use in ledger.used_by_run if use.entry.kind == "inputs"]
+    if not found:
+        raise ReplayRefused(f"run {ledger.run_id!r} has no inputs on record: it is older than replays are",
+                            fix="run it again")  # fmt: skip
+    return [Standing.model_validate(one) for one in found]
+
+
+def _refuse(run_id: str, difference: Difference) -> NoReturn:
+    raise ReplayRefused(f"run {run_id!r} is not replayed: {difference}",
+                        fix="restore it, or start a new run and compare the two with 'finllm diff'")  # fmt: skip
+
+
+async def _run(
+    stored: Mapping[str, Any], run_id: str, desk: Desk, ledger: RecordedLedger, standing: Standing, states: _States
+) -> None:
+    from finllm.graphs.flow import build_graph
+
+    request = RunRequest.model_validate(stored)
+    quiet = EventBus()
+    broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
+    settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
+    card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
+    table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
+                    pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
+    market = MarketStore([file.unchanged() for file in request.prices])
+    run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
+    start: Any = {"opinions": []}
+    try:
+        await build_graph().compile().ainvoke(start, context=run)
+    except _ReachedError:
+        return
+
+
+async def regenerate(run_id: str, ledger: RecordedLedger, backends: Iterable[Backend]) -> list[Regenerated]:
+    """Ask the models again for every call of the run but its explanation's, one by one. Nothing is written.
+
+    Errors: ReplayRefused where no backend has the weights that answered.
+    """
+    by_weights = {(one.offer.weights_sha256, one.offer.precision): one for one in backends}
+    found: list[Regenerated] = []
+    calls = {use.key: use for use in ledger.used_by_run if use.entry.kind == "call" and use.node != NODE}
+    for key, use in calls.items():
+        asked = use.entry.request
+        backend = by_weights.get((asked["weights_sha256"], asked["precision"]))
+        if backend is None:
+            raise ReplayRefused(
+                f"run {run_id!r} is not regenerated: the weights {asked['weights_sha256'][:12]} of "
+                f"{use.entry.actor!r} are not here",
+                fix="set the model and precisions that the run had",
+            )
+        request = Request(Prompt(**asked["prompt"]), template_from(asked["template"]), asked["priors"], asked["seed"])
+        try:
+            said = await backend.generate(request)
+        except BackendError as error:
+            found.append(Regenerated(key, asked["agent"], use.node, use.entry.actor, False, False, 1.0, error.message))
+            continue
+        then = use.entry.response["choices"]
+        gaps = [
+            abs(said.choices.get(field, {}).get(value, 0.0) - p)
+            for field, row in then.items()
+            for value, p in row.items()
+        ]
+        found.append(
+            Regenerated(
+                key, asked["agent"], use.node, use.entry.actor, said.text == use.entry.response["text"],
+                _near_tie(then), max(gaps, default=0.0),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _near_tie(choices: Mapping[str, Mapping[str, float]]) -> bool:
+    ranked = [sorted(row.values(), reverse=True) for row in choices.values() if len(row) > 1]
+    return any(first - second < NEAR_TIE for first, second, *_rest in ranked)
+
+
+def regenerated_json(found: Sequence[Regenerated]) -> Row:
+    """The share that matched, with every call."""
+    matched = sum(one.matched for one in found)
+    return {
+        "calls": len(found),
+        "matched": matched,
+        "share": matched / len(found) if found else None,
+        "largest_gap": max((one.gap for one in found), default=0.0),
+        "answers": [asdict(one) for one in found],
+    }

@@ -1,0 +1,113 @@
+"""A story of a run, the verdict first, and its three forms for people: text, Markdown, and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from finllm.graphs.report import Report, markdown_text, where
+from finllm.review.page import Card, Cell, Page, Part, cited, render, tone_of
+from finllm.tools.evidence import Evidence, show
+
+FOOT = "Told from the record alone. Text that sources wrote is shown as they wrote it, and does nothing here."
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the story: a line each, or `otherwise` where there is none."""
+
+    title: str
+    lines: tuple[str, ...]
+    otherwise: str = "nothing"
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run as it is told, the verdict first. `[E7]` in a line names the evidence row it stands on.
+
+    `evidence`: rows as `shown` gives them.
+    """
+
+    run_id: str
+    title: str
+    asked: str
+    verdict: tuple[str, ...]
+    chapters: tuple[Chapter, ...]
+    evidence: tuple[tuple[str, ...], ...]
+    report: Report | None
+
+
+def shown(rows: Iterable[Evidence]) -> tuple[tuple[str, ...], ...]:
+    """Evidence rows as a person reads them: id, value, what, entity, period, and source or formula."""
+    return tuple((row.id, show(row.value, row.unit), row.what, row.entity, row.period, where(row)) for row in rows)
+
+
+def as_text(story: Story) -> str:
+    lines = [f"Run {story.run_id} — {story.title}", story.asked, "", *story.verdict]
+    for chapter in story.chapters:
+        lines += ["", chapter.title, *(f"  {line}" for line in chapter.lines or (chapter.otherwise,))]
+    if story.evidence:
+        lines += ["", "Evidence"]
+        lines += [f"  {id}: {value} — {what}, {entity}, {period}; from {source}"
+                  for id, value, what, entity, period, source in story.evidence]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(story: Story) -> str:
+    """The story as Markdown; what sources wrote can open no link, image, table cell or tag of its own."""
+    parts = [
+        f"# {markdown_text(story.title)}",
+        f"Run `{story.run_id}`. {story.asked}",
+        *map(markdown_text, story.verdict),
+        *(markdown_chapter(chapter) for chapter in story.chapters),
+    ]
+    rows = [f"| {' | '.join(map(markdown_text, row))} |" for row in story.evidence]
+    if rows:
+        head = ["| id | value | what | entity | period | source or formula |", "| --- | --- | --- | --- | --- | --- |"]
+        parts.append("\n".join(["## Evidence", "", *head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_chapter(chapter: Chapter) -> str:
+    lines = [f"- {markdown_text(line)}" for line in chapter.lines] or [f"{chapter.otherwise.capitalize()}."]
+    return "\n".join([f"## {chapter.title}", "", *lines])
+
+
+def as_html(story: Story) -> str:
+    """The story as one self-contained page: no script, nothing fetched, all text escaped."""
+    known = frozenset(row[0] for row in story.evidence)
+    return render(Page(
+        title=story.title,
+        subtitle=f"Run {story.run_id}. {story.asked}",
+        badges=_badges(story.report),
+        cards=_cards(story.report),
+        summary=[cited(line, known) for line in story.verdict],
+        charts=(),
+        parts=[*html_chapters(story.chapters, known),
+               Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"),
+                    rows=[tuple(map(Cell, row)) for row in story.evidence], anchors=True)],
+        foot=FOOT,
+    ))  # fmt: skip
+
+
+def html_chapters(chapters: Sequence[Chapter], known: frozenset[str]) -> list[Part]:
+    """Chapters as parts of a page; a reference to a row among `known` is a link."""
+    return [
+        Part(one.title, [cited(line, known) for line in one.lines], otherwise=f"{one.otherwise.capitalize()}.")
+        for one in chapters
+    ]
+
+
+def _badges(report: Report | None) -> Sequence[Cell]:
+    if report is None:
+        return (Cell("no report yet", tone="warn"),)
+    tone = {"pass": "good", "flag": "warn", "block": "bad"}[report.compliance]
+    return (Cell(f"compliance: {report.compliance}", tone=tone), Cell(f"text and measurements: {report.verdict}"))
+
+
+def _cards(report: Report | None) -> Sequence[Card]:
+    if report is None:
+        return ()
+    figures = (("P&L", report.total), ("of the book", report.total_share), ("book value", report.book_value))
+    return [Card(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
+            for label, one in figures]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What the doors work on: inputs checked and opened, batches, refinement."""

@@ -1,0 +1,66 @@
+"""Tail measures against skfolio, the same after a shock, and the liquidity cascade by hand."""
+
+import datetime as dt
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skfolio.measures import cvar, get_drawdowns
+from skfolio.measures import value_at_risk as skfolio_var
+
+from finllm.errors import InputError
+from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.history import history
+from finllm.tools.pnl.kernel import Sensitivities
+from finllm.tools.pnl.risk import expected_shortfall, liquidity, max_drawdown, value_at_risk
+
+MARKET = MarketStore()
+FACTORS = FactorSet.default(MARKET)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    gains=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=600),
+    level=st.sampled_from([0.5, 0.9, 0.95, 0.975, 0.99]),
+)
+def test_tail_measures_are_those_of_skfolio(gains: list[float], level: float) -> None:
+    values = np.array(gains)
+    size = np.abs(values).max() + 1e-300
+    assert value_at_risk(values, level) / size == pytest.approx(skfolio_var(values, beta=level) / size, abs=1e-12)
+    assert expected_shortfall(values, level) / size == pytest.approx(cvar(values, beta=level) / size, abs=1e-12)
+    assert max_drawdown(values) / size == pytest.approx(-get_drawdowns(values).min() / size, abs=1e-12)
+
+
+def test_tail_measures_of_the_index_are_those_of_skfolio() -> None:
+    returns = MARKET.read("SP500", dt.date(2022, 12, 28)).values.pct_change().dropna().to_numpy()[-504:]
+    assert value_at_risk(returns) == pytest.approx(skfolio_var(returns, beta=0.975), abs=1e-12)
+    assert expected_shortfall(returns) == pytest.approx(cvar(returns, beta=0.975), abs=1e-12)
+    assert max_drawdown(returns) == pytest.approx(-get_drawdowns(returns).min(), abs=1e-12)
+
+
+@pytest.mark.parametrize("gains", [[], [1.0, math.nan], [math.inf]])
+def test_gains_that_are_none_are_refused(gains: list[float]) -> None:
+    for measure in (value_at_risk, expected_shortfall, max_drawdown):
+        with pytest.raises(InputError, match="needs gains, all of them finite"):
+            measure(np.array(gains))
+
+
+def test_the_liquidity_cascade_adds_squares_of_scaled_shortfalls() -> None:
+    as_of = dt.date(2018, 12, 31)
+    names = ("EQUITY_US", "OIL_WTI", "CREDIT_BAA_AAA")
+    past = history([FACTORS[name] for name in names], MARKET, as_of)
+    slopes = np.array([[1e6, 5e5, -700.0]])
+    book = Sensitivities(
+        ("A",), names, ("x",), np.zeros(1, int), np.ones(1), slopes, np.zeros((1, 3)), np.zeros(1), np.zeros(1, bool)
+    )
+    found = liquidity(book, past)
+    assert found is not None
+    moves = past.moves.to_numpy() * math.sqrt(10 / 21) * slopes[0]
+    ten, twenty, forty = (cvar(moves[:, at:].sum(axis=1), beta=0.975) for at in range(3))  # horizons 10, 20 and 40 days
+    expected = math.sqrt(ten**2 + twenty**2 * (20 - 10) / 10 + forty**2 * (40 - 20) / 10)
+    assert float(found.total) == pytest.approx(expected, abs=0.01)
+    assert [row.days for row in found.rows] == [10, 20, 40, 60, 120]
+    assert [len(row.factors) for row in found.rows] == [3, 2, 1, 0, 0]

@@ -1,0 +1,129 @@
+"""Shocks: sizes from a factor's own history, the reviewed table where there is none, and history replayed."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finllm.errors import InputError, LookAheadError
+from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId, parse_user_shock
+from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.shocks import QUANTILE, factor_moves, model_shock, replay_shocks, resolve_user, size_table
+
+D = dt.date
+AS_OF = D(2022, 6, 30)
+WITHOUT_HISTORY = ("RATE_US_10Y", "USD_BROAD", "GOLD")
+
+
+@pytest.fixture(scope="module")
+def market() -> MarketStore:
+    return MarketStore()
+
+
+@pytest.mark.parametrize("size", list(QUANTILE))
+def test_a_judged_size_is_a_quantile_of_the_moves_of_that_sign(market: MarketStore, size: str) -> None:
+    prices = pd.Series(market.read("SP500", AS_OF).values["1992-06-01":]).to_numpy()
+    moves = prices[20:] / prices[:-20] - 1
+    shock = model_shock("EQUITY_US", "down", size, market, AS_OF, 20)  # pyright: ignore[reportArgumentType]
+    assert shock.move == pytest.approx(-np.quantile(-moves[moves < 0], QUANTILE[size]))  # pyright: ignore
+    assert shock.sigma == pytest.approx(shock.move / moves.std(ddof=1))
+    assert shock.origin == "model"
+    assert "20-day moves of SP500, 1992-06-01 to 2022-06-30" in shock.window
+
+
+@pytest.mark.parametrize("factor", ["EQUITY_US", "CREDIT_BAA_AAA", "OIL_WTI", "VIX", *WITHOUT_HISTORY])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_sizes_grow_with_their_name_and_keep_their_sign(market: MarketStore, factor: FactorId, direction: str) -> None:
+    moves = [
+        model_shock(factor, direction, size, market, AS_OF, 20).move  # pyright: ignore[reportArgumentType]
+        for size in ("small", "medium", "large", "extreme")
+    ]
+    sign = 1 if direction == "up" else -1
+    assert sorted(abs(move) for move in moves) == [abs(move) for move in moves]
+    assert all(move * sign > 0 for move in moves)
+
+
+def test_no_direction_is_no_move(market: MarketStore) -> None:
+    for factor in FACTOR_IDS:
+        shock = model_shock(factor, "none", "large", market, AS_OF, 20)
+        assert (shock.move, shock.sigma) == (0.0, 0.0)
+
+
+def test_a_window_that_ends_early_says_how_old_it_is(market: MarketStore) -> None:
+    shock = model_shock("OIL_WTI", "up", "large", market, AS_OF, 20)
+    assert shock.window.endswith("to 2019-01-03, 6684 observations, 1274 days old")
+
+
+def test_monthly_moves_take_whole_months(market: MarketStore) -> None:
+    def words(horizon: int) -> str:
+        moves = factor_moves("CREDIT_BAA_AAA", market, AS_OF, horizon)
+        return moves.window if moves else ""
+
+    assert words(5).startswith("1-month moves of BAA_AAA")
+    assert words(63).startswith("3-month moves of BAA_AAA")
+
+
+@pytest.mark.parametrize("factor", WITHOUT_HISTORY)
+def test_a_factor_without_history_takes_the_reviewed_size(market: MarketStore, factor: FactorId) -> None:
+    row = size_table().factors[factor]
+    month, fortnight = (model_shock(factor, "up", "medium", market, AS_OF, horizon) for horizon in (20, 10))
+    assert (month.move, month.origin) == (row.medium, "table")
+    assert fortnight.move == pytest.approx(row.medium * 0.5**0.5)
+    assert month.sigma == pytest.approx(row.medium / row.sigma)
+    assert fortnight.sigma == pytest.approx(month.sigma)
+    assert "size table" in month.window
+
+
+def test_the_table_is_in_each_factors_unit() -> None:
+    assert all(row.unit == FACTORS[factor].unit for factor, row in size_table().factors.items())
+
+
+def test_less_than_three_years_of_moves_are_no_history(market: MarketStore) -> None:
+    assert factor_moves("VIX", market, D(2016, 12, 30), 20) is None
+    assert factor_moves("VIX", market, D(2017, 3, 1), 20) is not None
+    assert factor_moves("VIX", market, D(2008, 11, 20), 20) is None
+    assert model_shock("VIX", "up", "large", market, D(2008, 11, 20), 20).origin == "table"
+
+
+def test_a_users_shock_keeps_its_move_and_gets_its_sigma(market: MarketStore) -> None:
+    shock = resolve_user(parse_user_shock("OIL_WTI", "+40%"), market, AS_OF, 20)
+    moves = factor_moves("OIL_WTI", market, AS_OF, 20)
+    assert moves is not None
+    assert (shock.move, shock.origin, shock.unit) == (0.40, "user", "return")
+    assert shock.sigma == pytest.approx(0.40 / moves.sigma)
+
+
+def test_a_users_sigmas_become_a_move(market: MarketStore) -> None:
+    shock = resolve_user(parse_user_shock("EQUITY_US", "-3sigma"), market, AS_OF, 20)
+    moves = factor_moves("EQUITY_US", market, AS_OF, 20)
+    assert moves is not None
+    assert shock.move == pytest.approx(-3 * moves.sigma)
+    assert shock.sigma == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize(("factor", "move"), [("OIL_WTI", "-100%"), ("RATE_US_10Y", "+20000bp"), ("EQUITY_US", "-40σ")])
+def test_an_impossible_user_shock_is_refused(market: MarketStore, factor: str, move: str) -> None:
+    with pytest.raises(InputError, match=f"the shock of '{factor}' is"):
+        resolve_user(parse_user_shock(factor, move), market, AS_OF, 20)
+
+
+def test_history_is_replayed_where_there_is_some_and_the_others_are_named(market: MarketStore) -> None:
+    replayed = replay_shocks(market, D(2008, 9, 12), D(2008, 11, 20), as_of=AS_OF)
+    moves = {shock.factor: shock.move for shock in replayed.shocks}
+    assert moves["EQUITY_US"] * 100 == pytest.approx(-39.89, abs=0.01)
+    assert moves["CREDIT_BAA_AAA"] == pytest.approx((9.21 - 6.12 - (7.15 - 5.64)) * 100)
+    assert moves["OIL_WTI"] < -0.4
+    assert all(shock.origin == "historical" for shock in replayed.shocks)
+    assert set(replayed.missing) == {*WITHOUT_HISTORY, "VIX"}
+    assert "2014-01-03" in replayed.missing["VIX"]
+
+
+def test_a_replay_past_as_of_is_refused(market: MarketStore) -> None:
+    with pytest.raises(LookAheadError, match="set 'as_of' to 2008-11-20 or later"):
+        replay_shocks(market, D(2008, 9, 12), D(2008, 11, 20), as_of=D(2008, 11, 19))
+
+
+def test_a_replay_backwards_is_refused(market: MarketStore) -> None:
+    with pytest.raises(InputError, match="does not end after it starts"):
+        replay_shocks(market, D(2008, 11, 20), D(2008, 9, 12), as_of=AS_OF)

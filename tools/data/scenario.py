@@ -1,0 +1,194 @@
+"""Scenarios: the YAML file's schema and its loader, whose errors name file, line and field."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from finllm.errors import InputError
+from finllm.tools.data.budget_text import parse_budget_text
+from finllm.tools.data.factors import FactorId, UserShock, parse_user_shock
+
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceText(_Strict):
+    """One thing somebody published about the event. Its text is data, however it is worded."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    publisher: str = Field(min_length=1, max_length=200)
+    published_at: dt.datetime
+    url: str = Field(min_length=1, max_length=2000)
+    text: Text
+
+    @field_validator("published_at")
+    @classmethod
+    def _in_utc(cls, value: dt.datetime) -> dt.datetime:
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class ShockEntry(_Strict):
+    """A shock the user insists on: `{factor: OIL_WTI, move: +40%}`."""
+
+    factor: FactorId
+    move: str
+
+    @model_validator(mode="after")
+    def _readable(self) -> ShockEntry:
+        try:
+            self.parsed()
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def parsed(self) -> UserShock:
+        return parse_user_shock(self.factor, self.move)
+
+
+class Replay(_Strict):
+    """A historical window, close to close, whose realised moves are the shocks."""
+
+    start: dt.date
+    end: dt.date
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replay:
+        if self.end <= self.start:
+            raise ValueError("'end' must come after 'start'")
+        return self
+
+
+class BudgetEntry(_Strict):
+    """What a run may spend: wall-clock s, model tokens (prompt and output), those of the deep tier, J, gCO₂e, USD.
+
+    In a file also as one line, `20s,500deep,2kJ`.
+    """
+
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    tokens: int | None = Field(None, gt=0)
+    deep_tokens: int | None = Field(None, ge=0)
+    joules: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    grams: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        try:
+            return parse_budget_text(value) if isinstance(value, str) else value
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+
+class Scenario(_Strict):
+    """An event narrative, its sources, a horizon in trading days, and the shocks the user insists on."""
+
+    title: str = Field(min_length=1, max_length=200)
+    narrative: Text
+    horizon: int = Field(ge=1, le=250, strict=True)
+    as_of: dt.date
+    approved_by: str | None = Field(None, min_length=1, max_length=200)
+    sources: tuple[SourceText, ...] = Field((), max_length=32)
+    shocks: tuple[ShockEntry, ...] = ()
+    replay: Replay | None = None
+    budget: BudgetEntry | None = None
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Scenario:
+        for name, keys in (("source id", [s.id for s in self.sources]), ("shock", [s.factor for s in self.shocks])):
+            repeated = sorted({key for key in keys if keys.count(key) > 1})
+            if repeated:
+                raise ValueError(f"duplicate {name}: {', '.join(repeated)}")
+        return self
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read and validate a scenario file.
+
+    Errors: InputError naming file, line and field for anything that is not a valid scenario.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no scenario at {str(path)!r}", fix="run 'finllm scenarios list' for those shipped"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", fix="give a UTF-8 YAML file") from error
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_repeated_keys(node)
+        data = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise InputError(f"{path}:1: nested too deeply", fix="write a scenario as the shipped ones are") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{path}:{line}: not YAML: {problem}", fix="correct that line") from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}:1: a scenario is a mapping with 'title', 'narrative', 'horizon' and 'as_of'",
+            fix="start from a shipped scenario: 'finllm scenarios list'",
+        )
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        problems = [
+            f"{path}:{_line_of(node, problem['loc'])}: field {_dotted(problem['loc'])!r}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise InputError("\n".join(problems), fix="correct the field" + ("s" if len(problems) > 1 else "")) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates of its own: the schema reads them, and can name the field of an impossible one."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _refuse_repeated_keys(node: Any) -> None:
+    """Errors: MarkedYAMLError at a key that stands twice in one mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+            _refuse_repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value)
+
+
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "scenario"
+
+
+def _line_of(node: Any, loc: tuple[int | str, ...]) -> int:
+    """Line of the deepest YAML node that `loc` leads to; a missing field is placed at its parent."""
+    line = node.start_mark.line + 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,1 @@
+"""Profit and loss: exposures, shocks, their completion, revaluation, bands, tail risk, reverse stress."""

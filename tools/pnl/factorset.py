@@ -1,0 +1,209 @@
+"""Factor sets: the judged factors and their histories, the user's series, sector and statistical factors."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from finllm.errors import InputError
+from finllm.tools.data.factors import FACTORS, MoveUnit, UserShock, parse_user_shock
+from finllm.tools.data.market import Frequency, MarketStore, SeriesUnit
+from finllm.tools.pnl.exposure import INDEX
+
+STEP_DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
+"""Trading days in one step of a series."""
+MIN_NAMES = 3
+"""Names below which a sector or a statistical factor would be one instrument in disguise."""
+
+_FED = {
+    "RATE_US_10Y": "FED_UST_10Y",
+    "USD_BROAD": "FED_USD",
+    "VIX": "FED_VIX",
+}
+"""Series of `finllm.tools.data.fed` that give a judged factor the history it lacks, or a longer one (VIX)."""
+_FED_DRIVERS: tuple[tuple[str, str, MoveUnit, str], ...] = (
+    ("HOUSE_PRICES", "US house prices (Fed scenario variable)", "return", "FED_HPI"),
+    ("COMMERCIAL_PROPERTY", "US commercial property prices (Fed scenario variable)", "return", "FED_CRE"),
+    ("CREDIT_BBB", "BBB corporate yield over the 10-year Treasury", "bp", "FED_BBB_SPREAD"),
+    ("RATE_US_3M", "US 3-month Treasury rate", "bp", "FED_UST_3M"),
+    ("RATE_MORTGAGE", "US mortgage rate", "bp", "FED_MORTGAGE"),
+)
+_MOVE_OF: dict[SeriesUnit, MoveUnit] = {"price": "return", "percent": "bp", "bp": "bp", "points": "points"}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A factor with its history: a series of the store by name, or `levels` built from others (daily, by `as_of`).
+
+    `unit` is that of its moves. A driver with neither is shocked directly and cannot be propagated.
+    """
+
+    id: str
+    label: str
+    unit: MoveUnit
+    series: str | None = None
+    levels: pd.Series | None = field(default=None, repr=False, compare=False)
+    how: str = ""
+
+    @property
+    def has_history(self) -> bool:
+        return self.series is not None or self.levels is not None
+
+    def seen(self, market: MarketStore, as_of: dt.date) -> tuple[pd.Series, Frequency]:
+        """Levels known at `as_of` in the unit of the moves (a yield in bp), and their frequency.
+
+        Errors: InputError without a history, or where a level that moves by returns is not positive.
+        """
+        if self.levels is not None:
+            return pd.Series(self.levels[self.levels.index <= pd.Timestamp(as_of)]), "daily"
+        if self.series is None:
+            raise InputError(f"{self.id!r} has no history", fix="add a price file with a column for it")
+        observed = market.read(self.series, as_of)
+        scale = 100.0 if observed.series.unit == "percent" else 1.0
+        values = observed.values * scale
+        if self.unit == "return" and (values <= 0).any():
+            day = values.index[(values <= 0).to_numpy()][0].date()
+            raise InputError(f"series {self.series!r} is not positive on {day}, so it has no return there",
+                             fix="correct the price or declare the factor in points")  # fmt: skip
+        return values, observed.series.frequency
+
+
+@dataclass(frozen=True)
+class FactorSet:
+    """The factors of one run, by id."""
+
+    drivers: Mapping[str, Driver]
+
+    @classmethod
+    def default(cls, market: MarketStore) -> FactorSet:
+        """The seven judged factors, and the Federal Reserve's variables where they were imported into the store."""
+        found: dict[str, Driver] = {}
+        for known in FACTORS.values():
+            series = known.series if known.series in market else None
+            fed = _FED.get(known.id)
+            if fed in market:
+                series = fed
+            found[known.id] = Driver(known.id, known.label, known.unit, series, how="judged factor")
+        for id, label, unit, series in _FED_DRIVERS:
+            if series in market:
+                found[id] = Driver(id, label, unit, series, how="Federal Reserve scenario variable")
+        return cls(found)
+
+    def with_series(self, market: MarketStore, names: Iterable[str] | Mapping[str, str]) -> FactorSet:
+        """Series of the store as factors: by their own names, or `{factor: series}`.
+
+        Errors: InputError for an unknown series, a name that is taken, or one that cannot be a factor's.
+        """
+        named = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+        found = dict(self.drivers)
+        for id, series in named.items():
+            _check_name(id, found)
+            if series not in market:
+                raise InputError(f"no series {series!r} for factor {id!r}",
+                                 fix=f"use one of {', '.join(market.names())}, or add a price file")  # fmt: skip
+            unit = _MOVE_OF[market.unit_of(series)]
+            found[id] = Driver(id, f"{series} (user series)", unit, series, how="user series")
+        return FactorSet(found)
+
+    def with_drivers(self, drivers: Iterable[Driver]) -> FactorSet:
+        """Further drivers, such as those of `sector_drivers`. Errors: InputError for a name that is taken."""
+        found = dict(self.drivers)
+        for driver in drivers:
+            _check_name(driver.id, found)
+            found[driver.id] = driver
+        return FactorSet(found)
+
+    def __getitem__(self, id: str) -> Driver:
+        if id not in self.drivers:
+            raise InputError(f"unknown factor {id!r}", fix=f"use one of {', '.join(self.drivers)}")
+        return self.drivers[id]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.drivers
+
+    def parse(self, factor: str, move: str) -> UserShock:
+        """Read a move such as `+40%` or `-3sigma` of any factor of the set. Errors: InputError, see the factors."""
+        return parse_user_shock(factor, move, {id: driver.unit for id, driver in self.drivers.items()})
+
+
+def sector_drivers(
+    sector_of: Mapping[str, str], market: MarketStore, as_of: dt.date, window: int = 2520
+) -> tuple[Driver, ...]:
+    """One factor per sector of at least three names: their equal-weight daily return beyond beta times the S&P 500.
+
+    `sector_of` maps series to sectors. The residual makes the factor uncorrelated with EQUITY_US in `window` (days).
+    """
+    members: dict[str, list[str]] = {}
+    for name, sector in sector_of.items():
+        if name in market and INDEX in market:
+            members.setdefault(sector, []).append(name)
+    found: list[Driver] = []
+    for sector, names in members.items():
+        if len(names) < MIN_NAMES:
+            continue
+        returns, index = _returns(names, market, as_of, window)
+        rest = _beyond(returns.to_numpy().mean(axis=1), index)
+        id = "SECTOR_" + re.sub(r"[^A-Z0-9]+", "_", sector.upper()).strip("_")
+        how = f"equal-weight return of {', '.join(names)} beyond beta, {len(rest)} days"
+        found.append(Driver(id, f"sector {sector}", "return", levels=_levels(rest, returns.index), how=how))
+    return tuple(found)
+
+
+def statistical_drivers(
+    names: Sequence[str], market: MarketStore, as_of: dt.date, n: int = 3, window: int = 504
+) -> tuple[Driver, ...]:
+    """The first `n` principal components of the stocks' daily returns beyond beta, as factors `PC1`, `PC2`, ….
+
+    Components of the correlation matrix over `window` days (Connor and Korajczyk 1988), each scaled to the return of a
+    portfolio with absolute weights that add to one; its sign makes the weights' sum positive.
+    Errors: InputError for fewer than three names or more components than names.
+    """
+    if len(names) < MIN_NAMES or not 1 <= n <= len(names):
+        raise InputError(
+            f"{n} statistical factors of {len(names)} names", fix="give three names or more, and fewer factors"
+        )
+    returns, index = _returns(names, market, as_of, window)
+    rest = np.column_stack([_beyond(returns[name].to_numpy(), index) for name in names])
+    values, vectors = np.linalg.eigh(np.corrcoef(rest, rowvar=False))
+    found: list[Driver] = []
+    for rank in range(1, n + 1):
+        weights = vectors[:, -rank] / rest.std(axis=0, ddof=1)
+        weights *= (1.0 if weights.sum() >= 0 else -1.0) / np.abs(weights).sum()
+        share = values[-rank] / values.sum()
+        how = f"principal component {rank} of {len(names)} names beyond beta, {share:.0%} of their variance"
+        levels = _levels(rest @ weights, returns.index)
+        found.append(Driver(f"PC{rank}", f"statistical factor {rank}", "return", levels=levels, how=how))
+    return tuple(found)
+
+
+def _returns(names: Sequence[str], market: MarketStore, as_of: dt.date, window: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Simple returns on the last `window` days that all names and the S&P 500 share: (n, k) and (n,)."""
+    prices = pd.DataFrame({name: market.read(name, as_of).values for name in [*names, INDEX]}).dropna()
+    returns = prices.pct_change().iloc[1:].tail(window)
+    if len(returns) < 60:
+        raise InputError(f"{', '.join(names)} share {len(returns)} daily returns by {as_of}, too few for a factor",
+                         fix="use names with 60 shared days or more")  # fmt: skip
+    return returns[list(names)], returns[INDEX].to_numpy()
+
+
+def _beyond(own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The part of `own` that least squares with an intercept on `index` leaves, with its mean put back."""
+    deviation = index - index.mean()
+    beta = deviation @ own / (deviation @ deviation)
+    return own - beta * deviation
+
+
+def _levels(returns: np.ndarray, index: pd.Index) -> pd.Series:
+    return pd.Series(100.0 * np.cumprod(1.0 + returns), index=index, dtype="float64")
+
+
+def _check_name(id: str, taken: Mapping[str, Driver]) -> None:
+    if id in taken:
+        raise InputError(f"factor {id!r} is already in the set", fix="give the new factor another name")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", id):
+        raise InputError(f"{id!r} cannot name a factor", fix="use letters, digits and _ . -, a letter first")

@@ -1,0 +1,170 @@
+"""What the stress engine answers: frozen results, every cut of the P&L in whole cents and exactly the total."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.tools.data.factors import MoveUnit
+from finllm.tools.data.portfolio import Exclusion
+from finllm.tools.pnl.book_pnl import Cents, Interval, ValueAtRisk
+
+ShockOrigin = Literal["user", "historical", "model", "table", "propagated"]
+Method = Literal["convex", "local"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ShockRow(Frozen):
+    """One factor's move over the horizon, in its own unit (decimal return, bp or points).
+
+    `sigma`: its size in standard deviations of the factor's moves over that horizon in `window`. `mahalanobis`: the
+    distance of the whole vector of direct shocks with history, the same on each of their rows. `given_others`: σ of
+    the row about its mean given the other direct shocks. `lower`, `upper`: the band of a propagated move. None where
+    there is no figure. `flags` say what to distrust: `extrapolated`, `contradictory`, `unpropagated`, ….
+    """
+
+    factor: str
+    label: str
+    move: float
+    unit: MoveUnit
+    origin: ShockOrigin
+    sigma: float | None
+    mahalanobis: float | None
+    given_others: float | None
+    lower: float | None
+    upper: float | None
+    window: str
+    flags: tuple[str, ...]
+
+
+class ExpectedShortfall(Frozen):
+    """Mean one-day loss beyond the VaR, positive in USD, at `level` over `window`."""
+
+    loss: Cents
+    level: float
+    window: str
+
+
+class HorizonRow(Frozen):
+    """The same story after fewer trading days. Rows nest and do not add: each is a total from today."""
+
+    horizon: int
+    total: Cents
+    lower: Cents | None
+    upper: Cents | None
+
+
+class LiquidityRow(Frozen):
+    """One step of the cascade: ES over ten days of the `factors` whose liquidity horizon is at least `days`, USD.
+
+    `scaled`: that ES times √((days − days before)/10), whose squares add up to that of the total.
+    """
+
+    days: int
+    factors: tuple[str, ...]
+    es_10d: Cents
+    scaled: Cents
+
+
+class Liquidity(Frozen):
+    """Liquidity-adjusted expected shortfall, USD and positive (Basel Committee, MAR33.4 and MAR33.5)."""
+
+    total: Cents
+    level: float
+    rows: tuple[LiquidityRow, ...]
+    without: tuple[str, ...]
+    """Factors that the book loads on and that have no history to take an ES from."""
+    method: str
+
+
+class Analogue(Frozen):
+    """The past episode whose moves are nearest to the shocks, and what the book would do were it to repeat.
+
+    `distance`: Mahalanobis distance between the two vectors, each in σ of its own horizon, over `shared` factors.
+    """
+
+    id: str
+    title: str
+    start: dt.date
+    end: dt.date
+    distance: float
+    shared: tuple[str, ...]
+    moves: dict[str, float]
+    total: Cents
+    by_factor: dict[str, Cents]
+
+
+class EngineResult(Frozen):
+    """P&L in USD of a book under `shocks` over `horizon` trading days.
+
+    `by_position`, `by_factor` (with `interaction`, and `idiosyncratic` in a replay), `by_sector` and `by_direction`
+    (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
+    `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
+    """
+
+    as_of: dt.date
+    horizon: int
+    book_value: Cents
+    total: Cents
+    by_position: dict[str, Cents]
+    by_factor: dict[str, Cents]
+    by_sector: dict[str, Cents]
+    by_direction: dict[str, Cents]
+    by_horizon: tuple[HorizonRow, ...]
+    interval: Interval | None
+    var_975_1d: ValueAtRisk | None
+    var_975_1d_after: ValueAtRisk | None
+    es_975_1d: ExpectedShortfall | None
+    es_975_1d_after: ExpectedShortfall | None
+    liquidity: Liquidity | None
+    shocks: tuple[ShockRow, ...]
+    mahalanobis: float | None
+    analogue: Analogue | None
+    alignment: str
+    exclusions: tuple[Exclusion, ...]
+    notes: tuple[str, ...]
+
+
+class ReverseMove(Frozen):
+    """A factor's move in a reverse answer; `at_bound` says that its bound holds it, `fixed` that the user set it."""
+
+    factor: str
+    move: float
+    unit: MoveUnit
+    sigma: float
+    at_bound: bool
+    fixed: bool
+
+
+class ReverseAnswer(Frozen):
+    """A shock that loses the target. `distance`: its Mahalanobis distance; `loss`: by full revaluation, USD, positive.
+
+    `price`: what one more USD of loss adds to half the squared distance (the dual of the loss). `without`: factors
+    held still so that this answer differs from those before it.
+    """
+
+    moves: tuple[ReverseMove, ...]
+    distance: float
+    loss: Cents
+    by_factor: dict[str, Cents]
+    method: Method
+    price: float | None
+    without: tuple[str, ...]
+    explanation: str
+
+
+class ReverseResult(Frozen):
+    """The most plausible ways to lose `target` USD within `horizon` trading days, the nearest first."""
+
+    as_of: dt.date
+    horizon: int
+    book_value: Cents
+    target: Cents
+    answers: tuple[ReverseAnswer, ...]
+    alignment: str
+    notes: tuple[str, ...]

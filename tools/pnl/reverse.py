@@ -1,0 +1,229 @@
+"""Reverse stress: the most plausible shocks that lose a given amount, several of them, and why they do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from finllm.errors import InputError
+from finllm.tools.data.factors import UserShock
+from finllm.tools.data.market import MarketStore
+from finllm.tools.data.portfolio import Book
+from finllm.tools.evidence import show
+from finllm.tools.pnl.attribution import Attribution, attribute
+from finllm.tools.pnl.book_pnl import INTERACTION
+from finllm.tools.pnl.episodes import EPISODES
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.history import history
+from finllm.tools.pnl.kernel import Sensitivities, totals
+from finllm.tools.pnl.outcome import Method, ReverseAnswer, ReverseMove, ReverseResult
+from finllm.tools.pnl.propagate import Covariance, covariance_of
+from finllm.tools.pnl.risk import usd
+from finllm.tools.pnl.sensitivity import book_sensitivities
+from finllm.tools.pnl.shocks import BOUNDS, replay_shocks
+from finllm.tools.pnl.sizes import resolve, size_of
+from finllm.tools.pnl.solve import Gains, Problem, Solution, solve_convex, solve_local, solve_quadratic, starts_for
+
+SHORTFALL = 1e-6
+"""Share of the target by which a full revaluation may fall short of it, for rounding."""
+
+
+def reverse_stress(
+    book: Book,
+    factors: FactorSet,
+    market: MarketStore,
+    as_of: dt.date,
+    horizon: int,
+    loss: float,
+    *,
+    bounds: Mapping[str, tuple[float, float]],
+    fixed: Sequence[UserShock] = (),
+    answers: int = 3,
+    seed: int = 0,
+) -> ReverseResult:
+    """The smallest shocks, by Mahalanobis distance over `horizon`, that lose `loss` (a share below 1, else USD).
+
+    Σ is that of the factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed
+    table. A linear or long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise,
+    or where a floor takes part of the loss back, answers are local. All are confirmed by full revaluation. Further
+    answers are other local ones, or hold the largest driver of those before them still. Errors: InputError for a loss
+    that is not positive, bounds that exclude or name nothing, or a loss that no shock within the bounds reaches.
+    """
+    target = _target(book, loss)
+    if answers < 1:
+        raise InputError(f"{answers} answers", fix="ask for one or more")
+    arrays = book_sensitivities(book, factors, market, as_of).arrays
+    insisted = {one.factor: resolve(one, factors, market, as_of, horizon).move for one in fixed}
+    names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
+    past = history([factors[name] for name in names], market, as_of)
+    covariance, notes = _whole(covariance_of(past, horizon), names, factors, market, as_of, horizon)
+    if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
+        raise InputError(f"{', '.join(unknown)} cannot be bounded or fixed: no load or no σ",
+                         fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
+    at = [arrays.factors.index(name) for name in covariance.names]
+    problem = Problem(covariance, arrays.gradient()[at], arrays.hessian()[np.ix_(at, at)], target,
+                      *_limits(factors, covariance, bounds, insisted), insisted)  # fmt: skip
+    found: list[ReverseAnswer] = []
+    still: list[str] = []
+    while len(found) < answers:
+        one = Problem(covariance, problem.gradient, problem.hessian, target, problem.lower, problem.upper,
+                      insisted | dict.fromkeys(still, 0.0))  # fmt: skip
+        solved, method = _solve(one, arrays, market, as_of, seed, answers - len(found))
+        if not solved:
+            break
+        for solution in solved:
+            cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solution.moves), covariance.names)
+            found.append(_answer(solution, method, cuts, one, factors, tuple(still), tuple(insisted)))
+        cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solved[0].moves), covariance.names)
+        drivers = {
+            name: gain for name, gain in cuts.by_factor.items() if name in covariance.names and name not in insisted
+        }
+        still.append(min(drivers, key=lambda name: drivers[name]))
+        if len(still) + len(insisted) >= len(covariance.names):
+            break
+    if not found:
+        raise InputError(f"no shock within the bounds loses {show(float(target), 'usd')}",
+                         fix="widen the bounds, free a fixed factor, or ask for a smaller loss")  # fmt: skip
+    if len(found) < answers:
+        notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing loses as much")
+    return ReverseResult(
+        as_of=as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
+        alignment=past.rule, notes=(*book.notes, *notes),
+    )  # fmt: skip
+
+
+def _target(book: Book, loss: float) -> float:
+    """The loss in USD. Errors: InputError for one that is not positive and finite, or a share of nothing."""
+    if not math.isfinite(loss) or loss <= 0:
+        raise InputError(f"a loss of {loss:g}", fix="give a share such as 0.1, or USD, above zero")
+    if loss >= 1:
+        return loss
+    if book.value <= 0:
+        raise InputError(f"the book's net value is {book.value:,.0f} USD, so a share of it is no loss",
+                         fix="give the loss in USD")  # fmt: skip
+    return loss * book.value
+
+
+def _whole(
+    known: Covariance, names: Sequence[str], factors: FactorSet, market: MarketStore, as_of: dt.date, horizon: int
+) -> tuple[Covariance, list[str]]:
+    """The covariance with the factors that have no shared history, uncorrelated at their own σ; and notes on these."""
+    sigma: dict[str, float] = {}
+    notes: list[str] = []
+    for name in (one for one in names if one not in known.names):
+        size = size_of(factors[name], market, as_of, horizon).sigma
+        if size is None:
+            notes.append(f"{name} is held still: it has neither a history nor a reviewed size")
+            continue
+        sigma[name] = size.value
+        notes.append(f"{name} is taken as uncorrelated with the others: {size.window}")
+    n = len(known.names)
+    matrix = np.zeros((n + len(sigma), n + len(sigma)))
+    matrix[:n, :n] = known.matrix
+    matrix[range(n, len(matrix)), range(n, len(matrix))] = [value**2 for value in sigma.values()]
+    return Covariance((*known.names, *sigma), matrix), notes
+
+
+def _limits(
+    factors: FactorSet, covariance: Covariance, bounds: Mapping[str, tuple[float, float]], insisted: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (K,) and (K,): the user's, within what a move of that unit can be."""
+    lower, upper = np.zeros(len(covariance.names)), np.zeros(len(covariance.names))
+    for at, name in enumerate(covariance.names):
+        least, most = BOUNDS[factors[name].unit]
+        low, high = bounds.get(name, (least, most))
+        if not low <= high or not low <= 0 <= high:
+            raise InputError(f"the bounds of {name!r}, {low:g} to {high:g}, do not contain no move at all",
+                             fix="give a lower end at or below zero and an upper end at or above it")  # fmt: skip
+        if name in insisted and not low <= insisted[name] <= high:
+            raise InputError(
+                f"{name!r} is fixed at {insisted[name]:g}, outside its bounds", fix="correct one of the two"
+            )
+        lower[at], upper[at] = max(low, least), min(high, most)
+    return lower, upper
+
+
+def _solve(
+    problem: Problem, arrays: Sensitivities, market: MarketStore, as_of: dt.date, seed: int, wanted: int
+) -> tuple[list[Solution], Method]:
+    """The convex answer where it holds under full revaluation, else up to `wanted` local ones, the nearest first."""
+    gains = _gains(arrays, problem.covariance)
+    if problem.convex:
+        solution = solve_convex(problem)
+        if solution is None:
+            return [], "convex"
+        if -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
+            return [solution], "convex"
+    starts = starts_for(problem, gains, seed, _past(problem.covariance, market, as_of))
+    quadratic = solve_quadratic(problem)
+    if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
+        return solve_local(problem, gains, starts)[:wanted], "local"
+    if wanted == 1:
+        return [quadratic], "local"
+    others = solve_local(problem, gains, [quadratic.moves, *starts])
+    return others[:wanted] or [quadratic], "local"
+
+
+def _gains(arrays: Sensitivities, covariance: Covariance) -> Gains:
+    """Full revaluation of the book, and its gradient where no floor holds."""
+    at = [arrays.factors.index(name) for name in covariance.names]
+
+    def revalued(moves: np.ndarray) -> tuple[float, np.ndarray]:
+        full = _full(arrays, covariance, moves)
+        slope = arrays.linear + (arrays.curvature * (arrays.direction @ full))[:, None] * arrays.direction
+        dead = arrays.floored & (np.sign(arrays.value) * (arrays.linear @ full) <= -np.abs(arrays.value))
+        return float(totals(arrays, full[None, :])[0]), slope[~dead].sum(axis=0)[at]
+
+    return revalued
+
+
+def _full(arrays: Sensitivities, covariance: Covariance, moves: np.ndarray) -> np.ndarray:
+    full = np.zeros(len(arrays.factors))
+    full[[arrays.factors.index(name) for name in covariance.names]] = moves
+    return full
+
+
+def _past(covariance: Covariance, market: MarketStore, as_of: dt.date) -> list[np.ndarray]:
+    """The moves of the episodes over by `as_of`, as directions to start from."""
+    found: list[np.ndarray] = []
+    for one in EPISODES.values():
+        if one.end <= as_of:
+            moves = {str(shock.factor): shock.move for shock in replay_shocks(market, one.start, one.end, as_of).shocks}
+            found.append(np.array([moves.get(name, 0.0) for name in covariance.names]))
+    return [one for one in found if one.any()]
+
+
+def _answer(
+    solution: Solution,
+    method: Method,
+    cuts: Attribution,
+    problem: Problem,
+    factors: FactorSet,
+    still: tuple[str, ...],
+    insisted: tuple[str, ...],
+) -> ReverseAnswer:
+    moves: list[ReverseMove] = []
+    for at, name in enumerate(problem.covariance.names):
+        move, sigma = float(solution.moves[at]), problem.covariance.sigma(name)
+        edge = min(abs(move - problem.lower[at]), abs(move - problem.upper[at])) <= 1e-6 * sigma
+        moves.append(ReverseMove(
+            factor=name, move=move + 0.0, unit=factors[name].unit, sigma=move / sigma + 0.0,
+            at_bound=bool(edge) and name not in problem.fixed, fixed=name in insisted,
+        ))  # fmt: skip
+    shares = {name: -float(gain) / problem.loss for name, gain in cuts.by_factor.items() if gain}
+    ranked = sorted(((name, one) for name, one in shares.items() if name != INTERACTION), key=lambda pair: -pair[1])
+    words = ", ".join(f"{name} gives {share:.0%} of the loss" for name, share in ranked if abs(share) >= 0.01)
+    if still:
+        words += f"; with {', '.join(still)} held still"
+    if solution.price is not None:
+        farther = solution.price * problem.loss * 0.01 / max(solution.distance, 1e-300)
+        words += f"; one per cent more loss is {farther:.3f} σ farther"
+    if method == "local":
+        words += "; a local answer, confirmed by full revaluation, and a smaller shock may exist"
+    return ReverseAnswer(
+        moves=tuple(moves), distance=solution.distance, loss=-cuts.total, by_factor=cuts.by_factor, method=method,
+        price=solution.price, without=still, explanation=words,
+    )  # fmt: skip

@@ -1,0 +1,252 @@
+"""Sensitivities of a book to a factor set: regressions shrunk towards their mean, and parametric positions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from finllm.errors import InputError
+from finllm.tools.data.market import MarketStore
+from finllm.tools.data.portfolio import MIN_HISTORY, Book, Holding
+from finllm.tools.pnl.exposure import GOVERNMENT, span
+from finllm.tools.pnl.factorset import Driver, FactorSet
+from finllm.tools.pnl.history import one_step
+from finllm.tools.pnl.kernel import Sensitivities
+
+WINDOW = 504
+"""Daily returns behind a regression: two years."""
+MIN_CROSS_SECTION = 5
+"""Names below which there is no cross-section to shrink towards."""
+HALTED_DAYS = 5
+"""Unchanged closes in a row from which an instrument counts as halted; their returns are left out."""
+
+Shrinkage = Literal["vasicek", "none"]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Betas of one instrument by regressor: as used after shrinkage, as estimated, and their standard errors.
+
+    `residuals`: daily returns beyond the betas used, about their mean, by day. `n` returns in `window`; `notes` name
+    what was left out.
+    """
+
+    betas: dict[str, float]
+    estimated: dict[str, float]
+    errors: dict[str, float]
+    residuals: pd.Series
+    n: int
+    window: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BookSensitivities:
+    """The arrays of a book, how each holding got its row, its regressions, and what to know."""
+
+    arrays: Sensitivities
+    how: dict[str, str]
+    regressions: dict[str, Regression]
+    notes: tuple[str, ...]
+
+
+def book_sensitivities(
+    book: Book,
+    factors: FactorSet,
+    market: MarketStore,
+    as_of: dt.date,
+    *,
+    regressors: Sequence[str] = ("EQUITY_US",),
+    window: int = WINDOW,
+    shrinkage: Shrinkage = "vasicek",
+) -> BookSensitivities:
+    """What every holding gains when the factors move.
+
+    Equities and indices: betas to `regressors` (see `regress`); a beta given in the portfolio is that to EQUITY_US and
+    wins; their gamma is on the return of EQUITY_US. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA but for `GOVERNMENT`
+    sectors, by duration and convexity. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by delta and gamma,
+    but a holding whose id is a user's factor loads on that. Volatility: VIX. A vega adds VIX to any of them. Errors:
+    see `regress`.
+    """
+    names = [holding.series for holding in book.holdings if holding.series and holding.beta is None]
+    found = regress(list(dict.fromkeys(names)), [factors[name] for name in regressors], market, as_of,
+                    window=window, shrinkage=shrinkage)  # fmt: skip
+    ids = tuple(factors.drivers)
+    column = {id: at for at, id in enumerate(ids)}
+    sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
+    shape = (len(book.holdings), len(ids))
+    linear, direction = np.zeros(shape), np.zeros(shape)
+    curvature, floored = np.zeros(shape[0]), np.zeros(shape[0], dtype=bool)
+    how: dict[str, str] = {}
+    notes: list[str] = []
+    for row, holding in enumerate(book.holdings):
+        loads, scale, second, words = _loads(holding, factors, found)
+        for factor, one in loads.items():
+            linear[row, column[factor]] = scale * one
+            direction[row, column[factor]] = one
+        if holding.asset_class in ("equity", "index") and holding.gamma:
+            direction[row] = 0.0
+            direction[row, column["EQUITY_US"]] = 1.0
+        curvature[row] = second
+        plain = holding.asset_class in ("equity", "index") and not (holding.gamma or holding.vega)
+        floored[row] = plain
+        if holding.vega and holding.asset_class not in ("bond", "volatility"):
+            linear[row, column["VIX"]] += holding.vega
+            words += f", vega {holding.vega:g} USD per point"
+        how[holding.id] = words
+        if holding.series in found and holding.beta is None:
+            notes += [f"{holding.id!r}: {note}" for note in found[holding.series].notes]
+    arrays = Sensitivities(
+        positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
+        sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
+        value=np.array([holding.market_value for holding in book.holdings]),
+        linear=linear, direction=direction, curvature=curvature, floored=floored,
+    )  # fmt: skip
+    return BookSensitivities(arrays, how, found, tuple(notes))
+
+
+def _loads(
+    holding: Holding, factors: FactorSet, found: Mapping[str, Regression]
+) -> tuple[dict[str, float], float, float, str]:
+    """The direction of a holding's move in the factors, USD per unit of it, its curvature, and how, in words."""
+    value, gamma = holding.market_value, holding.gamma or 0.0
+    match holding.asset_class:
+        case "equity" | "index":
+            if holding.beta is not None:
+                return {"EQUITY_US": holding.beta}, value, value * gamma, f"beta {holding.beta:g} (user)"
+            if holding.series is None or holding.series not in found:
+                raise InputError(f"{holding.id!r} has no history and no beta", fix="give its beta in the portfolio")
+            own = found[holding.series]
+            words = ", ".join(f"{name} {beta:.2f}" for name, beta in own.betas.items())
+            return own.betas, value, value * gamma, f"betas {words} ({own.window})"
+        case "bond":
+            years, convexity = holding.duration or 0.0, holding.convexity or 0.0
+            loads = {"RATE_US_10Y": 1.0, "CREDIT_BAA_AAA": 1.0}
+            if holding.sector.lower() in GOVERNMENT:
+                del loads["CREDIT_BAA_AAA"]
+            return loads, -value * years / 1e4, value * convexity / 1e8, f"duration {years:g}, convexity {convexity:g}"
+        case "volatility":
+            delta = holding.delta or 0.0
+            return {"VIX": 1.0}, delta, gamma, f"delta {delta:g} USD per point, gamma {gamma:g}"
+        case "commodity" | "fx" | "gold":
+            known = {"commodity": "OIL_WTI", "fx": "USD_BROAD", "gold": "GOLD"}[holding.asset_class]
+            own_factor = holding.id in factors and factors[holding.id].how == "user series"
+            delta = 1.0 if holding.delta is None else holding.delta
+            loads = {holding.id if own_factor else known: 1.0}
+            return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"
+
+
+def regress(
+    names: Sequence[str],
+    regressors: Sequence[Driver],
+    market: MarketStore,
+    as_of: dt.date,
+    *,
+    window: int = WINDOW,
+    shrinkage: Shrinkage = "vasicek",
+) -> dict[str, Regression]:
+    """Betas of series to several factors: least squares with intercept on the last `window` shared days.
+
+    A return spans two days that all have observed. Unchanged closes of a halted name are left out. Shrinkage is that
+    of Vasicek (1973), factor by factor: β = β̂ + (β̄ − β̂)·s²/(s² + τ²), with β̄ and τ² the mean of the estimates and their
+    variance less the mean s², both over `names`; with fewer than five names nothing is shrunk. The S&P 500 itself is
+    not shrunk. Errors: InputError for a regressor that is not daily, too few shared days, or collinear regressors.
+    """
+    if not names:
+        return {}
+    levels: dict[str, pd.Series] = {}
+    for driver in regressors:
+        values, frequency = driver.seen(market, as_of)
+        if frequency != "daily":
+            raise InputError(f"{driver.id!r} is {frequency}, and betas are regressed on daily moves",
+                             fix="leave it to propagation")  # fmt: skip
+        levels[driver.id] = values
+    fits = {name: _fit(name, levels, {one.id: one for one in regressors}, market, as_of, window) for name in names}
+    ids = [driver.id for driver in regressors]
+    exact = {name for name in names if any(driver.series == name for driver in regressors)}
+    free = [name for name in names if name not in exact]
+    shrunk = shrinkage == "vasicek" and len(free) >= MIN_CROSS_SECTION
+    estimates = np.array([[fits[name].estimate[id] for id in ids] for name in free]).reshape(len(free), len(ids))
+    errors = np.array([[fits[name].error[id] for id in ids] for name in free]).reshape(len(free), len(ids))
+    mean = estimates.mean(axis=0) if shrunk else np.zeros(len(ids))
+    spread = np.maximum(estimates.var(axis=0, ddof=1) - (errors**2).mean(axis=0), 0.0) if shrunk else mean
+    found: dict[str, Regression] = {}
+    for name, fit in fits.items():
+        betas = dict(fit.estimate)
+        words = "not shrunk"
+        if shrunk and name in free:
+            at = free.index(name)
+            weight = errors[at] ** 2 / (errors[at] ** 2 + spread)
+            betas = dict(zip(ids, (estimates[at] + (mean - estimates[at]) * weight).tolist(), strict=True))
+            words = f"shrunk towards the mean of {len(free)} names by {', '.join(f'{one:.0%}' for one in weight)}"
+        rest = fit.own - fit.factors @ np.array([betas[id] for id in ids])
+        found[name] = Regression(
+            betas=betas, estimated=fit.estimate, errors=fit.error,
+            residuals=pd.Series(rest - rest.mean(), index=fit.days), n=len(fit.own),
+            window=f"{span(fit.days)}, {words}", notes=fit.notes,
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class _Fit:
+    estimate: dict[str, float]
+    error: dict[str, float]
+    own: np.ndarray  # (n,)
+    factors: np.ndarray  # (n, K)
+    days: pd.Index
+    notes: tuple[str, ...]
+
+
+def _fit(
+    name: str,
+    levels: dict[str, pd.Series],
+    drivers: dict[str, Driver],
+    market: MarketStore,
+    as_of: dt.date,
+    window: int,
+) -> _Fit:
+    seen = market.read(name, as_of)
+    table = pd.DataFrame({"own": seen.values} | {f"factor {id}": values for id, values in levels.items()}).dropna()
+    halted = _halted(table["own"].to_numpy())
+    moves = {"own": one_step(table["own"].to_numpy(), "return")}
+    moves |= {id: one_step(table[f"factor {id}"].to_numpy(), drivers[id].unit) for id in levels}
+    frame = pd.DataFrame(moves, index=table.index[1:]).loc[~halted].tail(window)
+    if len(frame) < MIN_HISTORY - 1:
+        raise InputError(f"{name!r} has {len(frame)} returns on days shared with {', '.join(levels)}, too few",
+                         fix="give its beta in the portfolio, or use fewer regressors")  # fmt: skip
+    own, factors = pd.Series(frame["own"]).to_numpy(), pd.DataFrame(frame[list(levels)]).to_numpy()
+    centred = factors - factors.mean(axis=0)
+    scale = centred.std(axis=0)
+    if (scale == 0).any() or np.linalg.eigvalsh(np.atleast_2d(np.cov(centred / scale, rowvar=False)))[0] < 1e-8:
+        raise InputError(f"the regressors {', '.join(levels)} are collinear on the days of {name!r}",
+                         fix="leave one of them out")  # fmt: skip
+    inverse = np.linalg.inv(centred.T @ centred)
+    betas = inverse @ (centred.T @ (own - own.mean()))
+    rest = own - own.mean() - centred @ betas
+    variance = float(rest @ rest) / (len(own) - len(levels) - 1)
+    errors = np.sqrt(variance * np.diag(inverse))
+    notes: list[str] = []
+    if seen.stale:
+        notes.append(f"its history ended on {seen.last}, {seen.age_days} days before {as_of}")
+    if left := int(halted[-window:].sum()):
+        notes.append(f"{left} returns of {HALTED_DAYS} or more unchanged closes in a row are left out (halted)")
+    ids = list(levels)
+    return _Fit(dict(zip(ids, betas.tolist(), strict=True)), dict(zip(ids, errors.tolist(), strict=True)),
+                own, factors, frame.index, tuple(notes))  # fmt: skip
+
+
+def _halted(prices: np.ndarray) -> np.ndarray:
+    """Which returns, (n − 1,), lie in a run of `HALTED_DAYS` or more unchanged closes."""
+    still = np.diff(prices) == 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(int), [0]])))
+    found = np.zeros(len(still), dtype=bool)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - start >= HALTED_DAYS:
+            found[start:end] = True
+    return found

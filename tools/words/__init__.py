@@ -1,0 +1,1 @@
+"""What a text says without a model: a lexical reading, and two texts compared."""
