@@ -1,0 +1,1 @@
+"""Measurements beside peers, one command each; they fill the pages under docs/."""

@@ -1,43 +1,77 @@
-"""Write the README's list of files from the first lines of their docstrings, or check that it is up to date."""
+"""Write docs/files.md: every Python module of the project with the first line of its docstring; or check that page.
+
+The page is made from the tree itself, so no module can be missing. Tests have one line per folder. Links are not
+followed: src/finllm/ links to the folders at the root, which are listed there.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-BEGIN, END = "<!-- files: written by docs/file_list.py -->", "<!-- end of files -->"
-FOLDERS = (
-    "src/finllm/cli", "src/finllm", "graphs", "agents", "guardrails", "guardrails/audit", "memory", "scheduler",
-    "scheduler/backends", "models", "tools", "scenarios", "benchmarks", "docs",
-)  # fmt: skip
+PAGE = Path("docs", "files.md")
+MEND = "run 'make format' (or 'python docs/file_list.py --write') and commit docs/files.md"
+HEAD = """\
+# Files
+
+Every module, with the first line of its docstring. This page is written by `make format` and checked by `make check`.
+"""
 
 
-def file_list() -> str:
-    """One line per module: its path and the first line of its docstring. SystemExit for a module without one."""
-    lines: list[str] = []
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).glob("*.py")):
-            if not path.stat().st_size:
-                continue
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            if not docstring:
-                sys.exit(f"{path.relative_to(ROOT)} has no docstring; open it with one line that says what it is for")
-            lines.append(f"{path.relative_to(ROOT)!s:<38} {docstring.splitlines()[0]}")
-    return "```\n" + "\n".join(lines) + "\n```"
+def modules(root: Path) -> Iterator[Path]:
+    """Every .py file below `root`, relative to it, folder by folder; hidden and built folders left out."""
+    for folder, names, files in os.walk(root, followlinks=False):
+        here = Path(folder)
+        names[:] = sorted(n for n in names if not (n.startswith((".", "__")) or n.endswith(".egg-info")))
+        if here == root:
+            names[:] = [n for n in names if n not in {"build", "dist"}]
+        yield from (here.joinpath(name).relative_to(root) for name in sorted(files) if name.endswith(".py"))
+
+
+def first_line(root: Path, name: Path) -> str:
+    """The first line of the module's docstring, as Markdown. SystemExit naming the module where it has none."""
+    docstring = ast.get_docstring(ast.parse((root / name).read_text(encoding="utf-8")))
+    if not docstring:
+        sys.exit(f"{str(name)!r} has no docstring; open it with one line that says what the module does")
+    parts = docstring.splitlines()[0].split("`")  # every second one is code, in which Markdown escapes nothing
+    return "`".join(p if i % 2 else p.replace("*", "\\*").replace("<", "&lt;") for i, p in enumerate(parts))
+
+
+def line(root: Path, name: Path) -> str:
+    """A module's line on the page; all modules of one folder of tests have the same."""
+    if name.parts[0] != "tests":
+        return f"- `{name}`: {first_line(root, name)}"
+    subject = "/".join(name.parent.parts[1:])
+    return f"- `{name.parent}/`: " + (
+        f"tests of {subject}" if subject else "what all tests share, and tests of the whole"
+    )
+
+
+def page(root: Path) -> str:
+    """The text of docs/files.md for the tree at `root`. SystemExit for a module without a docstring."""
+    sections: dict[str, dict[str, None]] = {}  # the keys of a dict: an ordered set, so a folder of tests has one line
+    for name in modules(root):
+        title = "tests" if name.parts[0] == "tests" else str(name.parent)
+        sections.setdefault(title, {})[line(root, name)] = None
+    return HEAD + "".join(f"\n## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items())
 
 
 def main(argument: str) -> None:
-    text = README.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    _old, tail = rest.split(END)
-    wanted = f"{head}{BEGIN}\n{file_list()}\n{END}{tail}"
+    """`--write` writes the page; anything else checks it. SystemExit naming the mend where it is out of date."""
+    wanted = page(ROOT)
+    target = ROOT / PAGE
     if argument == "--write":
-        README.write_text(wanted, encoding="utf-8")
-    elif text != wanted:
-        sys.exit("the README's list of files is out of date; run 'make format'")
+        target.write_text(wanted, encoding="utf-8")
+        return
+    there = target.read_text(encoding="utf-8") if target.exists() else ""
+    if there == wanted:
+        return
+    differing = sorted(set(there.splitlines()) ^ set(wanted.splitlines()))[:3]
+    sys.exit(f"{PAGE} is out of date, for example at {'; '.join(differing)!r}; {MEND}")
 
 
 if __name__ == "__main__":

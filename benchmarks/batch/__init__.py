@@ -1,0 +1,1 @@
+"""Benchmark of batches: many scenarios side by side against one after another."""

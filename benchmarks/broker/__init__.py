@@ -1,0 +1,1 @@
+"""Benchmark of the broker beside the rules and routers that it replaces."""

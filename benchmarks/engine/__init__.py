@@ -1,0 +1,1 @@
+"""Benchmark of the inference engine beside other llama.cpp servers."""

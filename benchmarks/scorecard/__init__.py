@@ -1,0 +1,1 @@
+"""The scorecard: how well every agent judges, beside rivals."""

@@ -1,0 +1,1 @@
+"""The inference engine: a llama.cpp model in a child process that decodes many calls in one batch."""
