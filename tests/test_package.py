@@ -45,7 +45,9 @@ import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("a socket was opened at import")
 socket.socket.connect = refuse
 import finllm.cli.main, finllm.tools, finllm.agents, finllm.models, finllm.scheduler.backends.llama_cpp
-heavy = {"torch", "llama_cpp", "chromadb", "statsforecast", "sentence_transformers"} & set(sys.modules)
+from finllm.cli.commands import HELP, load
+for command in HELP: load(command)
+heavy = {"torch", "pandas", "llama_cpp", "chromadb", "statsforecast", "sentence_transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_group
 
 import finllm
 from finllm.cli import doctor_checks
+from finllm.cli.commands import HELP, load, module_of
 from finllm.cli.options import merge_budgets, parse_budget
 from finllm.memory.ledger import Ledger
 from finllm.tools.data.scenario import BudgetEntry
@@ -33,6 +37,30 @@ def test_quick_commands_import_nothing_heavy(arguments: list[str], home: Path) -
                            check=False, env=os.environ | {"FINLLM_HOME": str(home)})  # fmt: skip
     assert child.stderr.strip() == "0 []"
     assert not home.exists()
+
+
+def test_the_help_page_imports_no_command(home: Path) -> None:
+    unwanted = ("numpy", "pydantic", "asyncio", "importlib.metadata", *(module_of(name) for name in HELP))
+    code = (
+        "import sys; from finllm.cli.main import main; code = main(sys.argv[1:]); "
+        f"print(code, sorted(set(sys.modules) & set({unwanted!r})), file=sys.stderr)"
+    )
+    child = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60,
+                           check=False, env=os.environ | {"FINLLM_HOME": str(home)})  # fmt: skip
+    assert child.stderr.strip() == "0 []"
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_the_help_page_says_what_the_command_says_of_itself(name: str) -> None:
+    command = load(name)
+    assert " ".join(command.help.split("\n\n")[0].split()) == HELP[name]
+
+
+def test_every_command_is_on_the_help_page() -> None:
+    app = typer.Typer()
+    for module in dict.fromkeys(map(module_of, HELP)):
+        import_module(module).add_to(app)
+    assert set(get_group(app).commands) == set(HELP)
 
 
 def test_version(cli: Cli) -> None:

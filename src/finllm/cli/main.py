@@ -12,29 +12,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from finllm import __version__
-from finllm.cli import (
-    audit,
-    backtest,
-    calibrate,
-    config,
-    data,
-    doctor,
-    explain,
-    history,
-    models,
-    nodes,
-    read,
-    refine,
-    replay,
-    reverse,
-    run,
-    scenarios,
-    signals,
-    simulate,
-    stress,
-)
-from finllm.cli import eval as evaluation
+from finllm.cli.commands import CommandGroup
 from finllm.cli.display.terminal import tolerate_narrow_encodings
 from finllm.cli.failures import report_failure
 from finllm.cli.options import examples, help_if_alone
@@ -42,6 +20,7 @@ from finllm.errors import FinllmError
 
 app = typer.Typer(
     name="finllm",
+    cls=CommandGroup,
     help="Tell what an event would do to a portfolio, show why, and prove afterwards how the answer came about.",
     epilog=examples(
         "finllm run hormuz-blockade",
@@ -56,6 +35,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from finllm import __version__
+
         print(f"finllm {__version__}")
         raise typer.Exit
 
@@ -69,28 +50,6 @@ def _root(
 ) -> None:
     del version
     help_if_alone(context)
-
-
-run.add_to(app)
-stress.add_to(app)
-reverse.add_to(app)
-backtest.add_to(app)
-signals.add_to(app)
-data.add_to(app)
-history.add_to(app)
-audit.add_to(app)
-replay.add_to(app)
-explain.add_to(app)
-refine.add_to(app)
-read.add_to(app)
-scenarios.add_to(app)
-models.add_to(app)
-nodes.add_to(app)
-calibrate.add_to(app)
-simulate.add_to(app)
-evaluation.add_to(app)
-doctor.add_to(app)
-config.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
