@@ -1,14 +1,17 @@
-"""What the model and knowledge stores need of the file system: digests, atomic writes, and a lock between processes."""
+"""Files: digests, writes that are whole or not at all, folders that can be written, a lock between processes."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from finllm.errors import FinllmError, InputError
 
 _CHUNK = 1 << 20
 
@@ -31,21 +34,66 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8) so that a reader sees the old file or the new one, never a part."""
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` (text in UTF-8): a reader sees the old file or the new one, never a part. Errors: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_file(path: Path, content: bytes, *, fix: str) -> None:
+    """Put one file in place whole, for everybody to read. Errors: FinllmError with `fix` where it cannot be written."""
+    try:
+        write_atomically(path, content, mode=0o644)
+    except OSError as error:
+        raise FinllmError(f"cannot write {str(path)!r}: {error}", fix=fix) from error
+
+
+def write_files(
+    folder: Path, contents: Mapping[str, bytes], *, fix: str = "free some space or give another folder"
+) -> None:
+    """Put the files into the folder in their order, each in place whole; where one cannot be written, none is replaced.
+
+    Errors: FinllmError with `fix` where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))  # inside, so that a replace is a rename
+        try:
+            for name, content in contents.items():
+                for base in (partial, folder):
+                    (base / name).parent.mkdir(exist_ok=True)
+                with (partial / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in contents:
+                os.replace(partial / name, folder / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise FinllmError(f"cannot write the files into {str(folder)!r}: {error}", fix=fix) from error
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """The folder is there and writable, or could be made. Makes nothing. Errors: InputError that calls it `what`."""
+    fix = f"give {what} a folder that you may write to"
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise InputError(f"{what} {str(folder)!r}: {str(existing)!r} is not a folder", fix=fix)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{what} {str(folder)!r}: {str(existing)!r} cannot be written", fix=fix)
 
 
 @contextmanager

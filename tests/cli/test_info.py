@@ -15,8 +15,9 @@ from typer.main import get_group
 import finllm
 from finllm.cli import doctor_checks
 from finllm.cli.commands import HELP, load, module_of
-from finllm.cli.options import merge_budgets, parse_budget
+from finllm.cli.options import parse_budget
 from finllm.memory.ledger import Ledger
+from finllm.sessions.requests import merge_budgets
 from finllm.tools.data.scenario import BudgetEntry
 
 from .conftest import Cli

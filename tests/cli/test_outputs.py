@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from finllm.cli.outputs import write_outputs
 from finllm.errors import FinllmError
 from finllm.graphs.report import Report
+from finllm.review.outputs import write_outputs
 
 FILES = ["fan.png", "positions.png", "report.html", "report.json", "report.md", "trace.jsonl", "waterfall.png"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finllm.cli.reverse import parse_loss
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.sessions.reverse import parse_loss
 
 from .conftest import Cli
 

@@ -15,7 +15,7 @@ from finllm.memory.versions import newest_version
 from finllm.review.replay import replay
 from finllm.review.trace import trace_story
 from finllm.scheduler.broker import Broker
-from finllm.sessions.refine import Refined, refine
+from finllm.sessions.refine import Refined, refine_run
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
 from tests.desks import Seen, go_on, request_for, run
@@ -39,7 +39,7 @@ def test_a_deep_tier_that_judges_the_same_confirms_the_run(scripted_desk: MakeDe
     desk = scripted_desk([READS_WELL], [READS_WELL])
     run(small(), desk)
     seen.clear()
-    found = bounded(refine("run-1", desk, "draft"))
+    found = bounded(refine_run("run-1", desk, "draft"))
     assert (found.outcome, found.revisions, found.newest) == ("confirmed", (), "run-1")
     assert {event.chosen for event in seen.kinds("placed")} == {"deep"}
     assert newest_version("run-1", desk.ledger) == (1, "run-1")
@@ -49,7 +49,7 @@ def test_a_judgement_that_differs_makes_a_new_version_and_leaves_the_old(scripte
     desk = scripted_desk([READS_WELL], [READS_WELL, SEES_A_CRISIS])
     run(small(), desk)
     before, state = result(desk, "run-1"), bounded(replay("run-1", desk)).sha256
-    found = bounded(refine("run-1", desk, "draft"))
+    found = bounded(refine_run("run-1", desk, "draft"))
     assert (found.outcome, found.version, found.newest) == ("committed", 1, "draft")
     assert [str(one) for one in found.revisions] == ["market-signal, regime: calm → crisis"]
     assert newest_version("run-1", desk.ledger) == (2, "draft")
@@ -58,7 +58,7 @@ def test_a_judgement_that_differs_makes_a_new_version_and_leaves_the_old(scripte
     assert bounded(replay("draft", desk)).node == "report"
     assert "Version 2 of it is draft." in trace_story("run-1", desk.ledger)
     with pytest.raises(InputError, match="version 2 of run 'run-1' was made at F16, and there is nothing finer"):
-        bounded(refine("run-1", desk, "another"))
+        bounded(refine_run("run-1", desk, "another"))
 
 
 def test_of_two_drafts_at_once_one_becomes_the_version_and_the_other_is_dropped_on_record(
@@ -68,7 +68,7 @@ def test_of_two_drafts_at_once_one_becomes_the_version_and_the_other_is_dropped_
     run(small(), desk)
 
     async def both() -> list[Refined]:
-        return list(await asyncio.gather(*(refine("run-1", desk, draft) for draft in ("one", "other"))))
+        return list(await asyncio.gather(*(refine_run("run-1", desk, draft) for draft in ("one", "other"))))
 
     found = bounded(both())
     assert sorted(one.outcome for one in found) == ["committed", "dropped"]
@@ -88,7 +88,7 @@ def test_what_a_person_answered_holds_for_the_draft(scripted_desk: MakeDesk) -> 
     desk = scripted_desk([READS_BADLY], [READS_BADLY])
     assert run(asking(), desk).status == "waiting"
     go_on(desk, answer="withhold")
-    assert bounded(refine("run-1", desk, "draft")).outcome == "confirmed"
+    assert bounded(refine_run("run-1", desk, "draft")).outcome == "confirmed"
 
 
 def test_a_draft_that_asks_what_nobody_answered_waits_and_the_version_stands(scripted_desk: MakeDesk) -> None:
@@ -97,16 +97,16 @@ def test_a_draft_that_asks_what_nobody_answered_waits_and_the_version_stands(scr
     doubts = ScriptedBackend([READS_BADLY], name="deep", tier="deep", precision="F16", weights="others")
     backends = [ScriptedBackend([READS_WELL], name="edge"), doubts]
     desk = replace(desk, broker=Broker(backends, desk.ledger, desk.bus, call_timeout=60))
-    assert bounded(refine("run-1", desk, "asks")).outcome == "waiting"
+    assert bounded(refine_run("run-1", desk, "asks")).outcome == "waiting"
     assert newest_version("run-1", desk.ledger) == (1, "run-1")
     go_on(desk, "asks", answer="withhold")
-    assert bounded(refine("run-1", desk, "answered")).outcome == "committed"
+    assert bounded(refine_run("run-1", desk, "answered")).outcome == "committed"
 
 
 def test_only_a_run_with_a_report_is_verified(scripted_desk: MakeDesk) -> None:
     desk = scripted_desk([READS_WELL])
     with pytest.raises(InputError, match="no run 'nobody'"):
-        bounded(refine("nobody", desk, "draft"))
+        bounded(refine_run("nobody", desk, "draft"))
     desk.ledger.start_run("begun", small().model_dump(mode="json"))
     with pytest.raises(InputError, match="'begun' is running: it has no report to verify"):
-        bounded(refine("begun", desk, "draft"))
+        bounded(refine_run("begun", desk, "draft"))

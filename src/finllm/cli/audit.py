@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean, out_console, print_json
-from finllm.cli.inputs import check_folder
-from finllm.cli.options import JsonFlag, examples, help_if_alone
-from finllm.cli.outputs import write_files
+from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.options import JsonFlag, examples, help_if_alone, write_out
 from finllm.errors import InputError
+from finllm.files import check_folder
+from finllm.plain_text import clean
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def export(
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out {str(out)!r} holds files", fix="name a new folder")
     files = bundle_of(_open(log), run_id, witness)
-    write_files(out, files)
+    write_out(out, files)
     records, blobs = files["records.jsonl"].count(b"\n"), sum(name.startswith("blobs/") for name in files)
     if as_json:
         print_json({"run": run_id, "out": str(out), "records": records, "blobs": blobs,

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.engine import (
+from finllm.cli.book_options import (
     FilesOption,
     FormatOption,
     PortfolioOption,
     PricesOption,
-    check_out,
     dollars,
-    read_inputs,
 )
-from finllm.cli.options import JsonFlag, examples
-from finllm.cli.outputs import write_files
+from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.options import JsonFlag, check_out, examples, write_out
+from finllm.sessions.inputs import read_inputs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +61,7 @@ def backtest(
     shown = result.model_dump(mode="json")
     if out is not None:
         files = table_files(backtest_tables(result), kinds, "backtest")
-        write_files(out, files | {"backtest.json": f"{json.dumps(shown, indent=2, allow_nan=False)}\n".encode()})
+        write_out(out, files | {"backtest.json": f"{json.dumps(shown, indent=2, allow_nan=False)}\n".encode()})
     if as_json:
         print_json(shown)
     else:

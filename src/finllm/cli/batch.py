@@ -15,10 +15,11 @@ import typer
 
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.failures import as_finllm_error
-from finllm.cli.inputs import Checked, check_folder, find_scenario
 from finllm.cli.options import FailOn
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import EventBus, MemberEnded, Noted, Progress
+from finllm.files import check_folder
+from finllm.sessions.requests import Checked
 from finllm.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,33 +45,6 @@ class BatchWanted:
     jobs: int
     junit: Path | None
     summaries: Sequence[Path]
-
-
-def check_all(scenarios: Sequence[str], build: Callable[[str], Checked]) -> dict[str, Checked]:
-    """The checked request of every scenario, by its name in the batch.
-
-    Errors: one InputError that names every scenario that cannot be run, and why.
-    """
-    found: dict[str, Checked] = {}
-    seen: dict[Path, str] = {}
-    problems: dict[str, list[str]] = {}
-    for scenario in scenarios:
-        try:
-            path = find_scenario(scenario).resolve()
-            if path in seen:
-                raise InputError(f"{scenario!r} is given twice, first as {seen[path]!r}", fix="give it once")
-            seen[path] = scenario
-            found[scenario] = build(scenario)
-        except InputError as error:
-            problems.setdefault(f"{error.message} ({error.fix})", []).append(scenario)
-    if problems:
-        lines = [problem if len(of) == 1 else f"{len(of)} scenarios: {problem}" for problem, of in problems.items()]
-        bad = sum(map(len, problems.values()))
-        raise InputError("\n".join([f"{bad} of {len(scenarios)} scenarios cannot be run, and none was:", *lines]),
-                         fix="correct or leave out what is named, then run the command again")  # fmt: skip
-    stems = [Path(name).stem for name in found]
-    return {stem if stems.count(stem) == 1 else name: one
-            for stem, (name, one) in zip(stems, found.items(), strict=True)}  # fmt: skip
 
 
 def check_files(wanted: BatchWanted) -> None:
@@ -164,7 +138,7 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
     drawing = threading.Lock()
 
     def keep(member: Member, outcome: Outcome) -> None:
-        from finllm.cli.outputs import write_outputs
+        from finllm.review.outputs import write_outputs
         from finllm.review.trace import trace_rows
 
         assert outcome.report is not None

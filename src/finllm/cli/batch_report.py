@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from finllm.cli.display.terminal import clean, clean_lines
 from finllm.cli.options import FailOn
-from finllm.cli.outputs import write_file
+from finllm.files import write_file
+from finllm.plain_text import clean, clean_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

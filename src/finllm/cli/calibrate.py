@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.inputs import check_folder
 from finllm.cli.options import JsonFlag, QuietFlag, examples
+from finllm.files import check_folder
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:

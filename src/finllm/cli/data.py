@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.engine import fed_folder
-from finllm.cli.inputs import check_folder
 from finllm.cli.options import JsonFlag, examples, help_if_alone
+from finllm.files import check_folder
+from finllm.sessions.inputs import fed_folder
 from finllm.settings import load_settings
 
 

@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from finllm.cli.inputs import check_folder
 from finllm.errors import FinllmError
+from finllm.files import check_folder
 from finllm.settings import ENV_PREFIX, Settings, load_settings
 
 Status = Literal["ok", "warning", "missing"]

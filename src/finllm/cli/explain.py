@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean_lines, print_json
+from finllm.cli.display.terminal import print_json
 from finllm.cli.history import Form, find_run
-from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
 from finllm.errors import Cancelled, InputError
 from finllm.events import CallFinished, CallStarted, Event, EventBus, Noted, Placed
+from finllm.plain_text import clean_lines
+from finllm.sessions.requests import check_model
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:

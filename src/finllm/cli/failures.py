@@ -6,8 +6,9 @@ import os
 import sys
 import traceback
 
-from finllm.cli.display.terminal import clean, clean_lines, print_json
+from finllm.cli.display.terminal import print_json
 from finllm.errors import Cancelled, FinllmError, InputError
+from finllm.plain_text import clean, clean_lines
 
 
 class _Unexpected(FinllmError):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean_lines, out_console, print_json
+from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.errors import InputError
+from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:

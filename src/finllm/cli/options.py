@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finllm.errors import InputError
+from finllm.files import check_folder, write_files
 
 if TYPE_CHECKING:
     from finllm.tools.data.scenario import BudgetEntry
@@ -79,8 +81,12 @@ def parse_budget(text: str | None) -> BudgetEntry | None:
         raise InputError(f"--{error.message}", fix=error.fix) from error
 
 
-def merge_budgets(base: BudgetEntry | None, over: BudgetEntry | None) -> BudgetEntry | None:
-    """`base` with the limits that `over` gives in place of its own."""
-    if base is None or over is None:
-        return over or base
-    return base.model_copy(update=over.model_dump(exclude_none=True))
+def check_out(out: Path | None) -> None:
+    """The folder for files can be made. Errors: InputError."""
+    if out is not None:
+        check_folder(out, "--out")
+
+
+def write_out(out: Path, contents: Mapping[str, bytes]) -> None:
+    """Put a command's files into its --out, whole or not at all. Errors: FinllmError."""
+    write_files(out, contents, fix="free some space or choose another folder with --out")

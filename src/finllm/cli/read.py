@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
 from finllm.errors import InputError
 from finllm.events import EventBus, Progress
+from finllm.sessions.requests import check_model
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean_lines, print_json
+from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run
-from finllm.cli.inputs import check_model
 from finllm.cli.options import JsonFlag, QuietFlag, examples
 from finllm.errors import Cancelled
 from finllm.events import EventBus
+from finllm.plain_text import clean_lines
+from finllm.sessions.requests import check_model
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def refine(
 async def verified(run_id: str, desk: Desk) -> Refined:
     """Verify a run in a draft with an id of its own."""
     from finllm.graphs.flow import new_run_id
-    from finllm.sessions.refine import refine as verify
+    from finllm.sessions.refine import refine_run
 
     title = f"draft of {run_id.partition('-')[2].partition('-')[2] or run_id}"
-    return await verify(run_id, desk, new_run_id(title, dt.datetime.now(dt.UTC), secrets.token_hex(2)))
+    return await refine_run(run_id, desk, new_run_id(title, dt.datetime.now(dt.UTC), secrets.token_hex(2)))
 
 
 def told(found: Refined, desk: Desk) -> str:

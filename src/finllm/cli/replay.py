@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean_lines, print_json
+from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run
 from finllm.cli.options import JsonFlag, examples
+from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.engine import (
+from finllm.cli.book_options import (
     SHOCK_HELP,
     FactorsOption,
     FilesOption,
@@ -19,23 +15,17 @@ from finllm.cli.engine import (
     PortfolioOption,
     PricesOption,
     SeedOption,
-    check_out,
     dollars,
-    parse_shocks,
-    read_inputs,
 )
-from finllm.cli.options import AsOfOption, JsonFlag, examples, parse_as_of
-from finllm.cli.outputs import write_files
-from finllm.errors import InputError
+from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.options import AsOfOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.sessions.inputs import read_inputs
+from finllm.sessions.reverse import ReverseQuestion, answer_reverse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.pnl.factorset import FactorSet
     from finllm.tools.pnl.outcome import ReverseResult
-
-_LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
-_LOSS_FIX = "write a share of the book such as '10%', or USD such as '500000'"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,57 +59,18 @@ def reverse(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full."""
-    from finllm.tools.export import parse_formats, reverse_tables, table_files
+    from finllm.tools.export import parse_formats
 
-    day, target, kinds = parse_as_of(as_of), parse_loss(loss), parse_formats(formats)
+    day, kinds = parse_as_of(as_of), parse_formats(formats)
+    question = ReverseQuestion(loss, shock or (), bound or (), horizon, answers, seed)
     check_out(out)
-    inputs = read_inputs(portfolio, prices or (), day, factor or ())
-    fixed, bounds = parse_shocks(shock or (), inputs.factors), parse_bounds(bound or (), inputs.factors)
-    from finllm.tools.pnl.engine import reverse as solve
-
-    result = solve(inputs.portfolio, inputs.market, inputs.as_of, horizon, target, bounds=bounds, fixed=fixed,
-                   answers=answers, seed=seed, factors=inputs.factors)  # fmt: skip
-    shown = {"portfolio": inputs.portfolio.name, **result.model_dump(mode="json")}
+    answer = answer_reverse(read_inputs(portfolio, prices or (), day, factor or ()), question)
     if out is not None:
-        files = table_files(reverse_tables(result), kinds, "reverse")
-        write_files(out, files | {"reverse.json": f"{json.dumps(shown, indent=2, allow_nan=False)}\n".encode()})
+        write_out(out, answer.files(kinds))
     if as_json:
-        print_json(shown)
+        print_json(answer.to_json())
     else:
-        out_console().print(_view(result, inputs.portfolio.name))
-
-
-def parse_loss(text: str) -> float:
-    """A loss written as `10%` (a share below 1) or `500000` (USD). Errors: InputError for anything else."""
-    match = _LOSS.fullmatch(text.strip())
-    if match is None:
-        raise InputError(f"--loss {text!r} is neither a share nor an amount", fix=_LOSS_FIX)
-    amount = float(match[1].replace(",", "").replace("_", ""))
-    share = bool(match[2])
-    if share and not 0 < amount < 100:
-        raise InputError(f"--loss {text!r} is not between 0 % and 100 %", fix=_LOSS_FIX)
-    if not share and amount < 1:
-        raise InputError(f"--loss {text!r} is less than one dollar", fix=_LOSS_FIX)
-    return amount / 100 if share else amount
-
-
-def parse_bounds(texts: Sequence[str], factors: FactorSet) -> dict[str, tuple[float, float]]:
-    """Bounds written as FACTOR=LOW:HIGH. Errors: InputError for one that cannot be read, or two of one factor."""
-    found: dict[str, tuple[float, float]] = {}
-    for text in texts:
-        name, _, both = text.partition("=")
-        low, colon, high = both.partition(":")
-        if not colon:
-            raise InputError(f"--bound {text!r} is not FACTOR=LOW:HIGH", fix="write it as OIL_WTI=-50%:+50%")
-        ends = [factors.parse(name.strip(), end.strip()) for end in (low, high)]
-        if any(end.in_sigmas for end in ends):
-            raise InputError(f"--bound {text!r} is in sigmas", fix=f"write it in {factors[name.strip()].unit}")
-        if ends[0].amount > ends[1].amount:
-            raise InputError(f"--bound {text!r} ends below its start", fix="write the lower end first")
-        if name.strip() in found:
-            raise InputError(f"--bound: {name.strip()!r} is bounded twice", fix="give one bound for each factor")
-        found[name.strip()] = (ends[0].amount, ends[1].amount)
-    return found
+        out_console().print(_view(answer.result, answer.portfolio))
 
 
 def _view(result: ReverseResult, portfolio: str) -> RenderableType:

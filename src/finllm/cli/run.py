@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli.batch import JOBS, BatchWanted, check_all, check_files, go_on, run_scenarios
-from finllm.cli.display.terminal import clean, clean_lines, err_console, out_console, print_json
-from finllm.cli.inputs import Checked, build_request, check_folder, check_model, shipped_scenarios
+from finllm.cli.batch import JOBS, BatchWanted, check_files, go_on, run_scenarios
+from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
     BudgetOption,
@@ -27,12 +26,14 @@ from finllm.cli.options import (
     OutOption,
     QuietFlag,
     examples,
-    merge_budgets,
     parse_as_of,
     parse_budget,
 )
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
 from finllm.events import Event, EventBus, Noted, Progress, RunStarted
+from finllm.files import check_folder
+from finllm.plain_text import clean, clean_lines
+from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -267,10 +268,10 @@ def _show(report: Report, wanted: Wanted) -> None:
 def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted) -> Report:
     """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
-    from finllm.cli.outputs import write_outputs
     from finllm.desk.desk import open_desk
     from finllm.graphs.flow import resume as advance
     from finllm.review.explanation import explanation_on_record
+    from finllm.review.outputs import write_outputs
     from finllm.review.trace import trace_rows
 
     with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
@@ -326,8 +327,8 @@ def _explain(
 ) -> None:
     """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
     from finllm.cli.explain import told
-    from finllm.cli.outputs import write_outputs
     from finllm.review.explain import explain
+    from finllm.review.outputs import write_outputs
     from finllm.review.trace import trace_rows
 
     try:

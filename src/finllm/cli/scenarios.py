@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.inputs import shipped_scenarios
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
+from finllm.sessions.requests import shipped_scenarios
 
 
 def add_to(app: typer.Typer) -> None:

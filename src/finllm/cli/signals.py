@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli.book_options import FilesOption, HorizonOption, PricesOption
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.engine import FilesOption, HorizonOption, PricesOption, check_out, last_day, open_market
-from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
-from finllm.cli.outputs import write_files
+from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, check_out, examples, parse_as_of, write_out
 from finllm.errors import InputError
+from finllm.sessions.inputs import last_day, open_market
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from finllm.review.charts import Chart
     from finllm.tools.data.market import MarketStore
     from finllm.tools.forecasts.forecast import Forecast
     from finllm.tools.forecasts.signals import MarketSignals
@@ -51,6 +50,7 @@ def signals(
 
     Forecasts are calibrated once a month for each series, which takes seconds, and kept under $FINLLM_HOME.
     """
+    from finllm.review.charts import stress_index_chart
     from finllm.tools.forecasts.signals import market_signals
 
     asked = parse_as_of(as_of)
@@ -69,30 +69,11 @@ def signals(
     if out is not None:
         chart = stress_index_chart(market, day)
         files = {"stress-index.png": chart.png()} if chart else {}
-        write_files(out, files | {"signals.json": f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()})
+        write_out(out, files | {"signals.json": f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()})
     if as_json:
         print_json(data)
     else:
         out_console().print(_view(found, made, data["notes"]))
-
-
-def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
-    """The stress index up to `as_of`, the episodes shaded; None where it has no value yet."""
-    from finllm.review.charts import Shaded, stress_index
-    from finllm.tools.data.market import day_of
-    from finllm.tools.forecasts.stress_index import shared_prices, stress_history
-    from finllm.tools.pnl.episodes import EPISODES
-
-    try:
-        prices, _notes = shared_prices(market, market.stock_names(), as_of)
-        values = stress_history(prices)["index"].dropna()
-    except InputError:
-        return None
-    if values.empty:
-        return None
-    shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
-    known = {day_of(day): float(value) for day, value in values.items()}
-    return stress_index(known, shaded, "standard deviations from its past mean")
 
 
 def _forecasts(

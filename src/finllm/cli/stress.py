@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm.cli.display.terminal import clean_lines, out_console, print_json
-from finllm.cli.engine import (
+from finllm.cli.book_options import (
     SHOCK_HELP,
     FactorsOption,
     FilesOption,
@@ -20,23 +18,16 @@ from finllm.cli.engine import (
     PortfolioOption,
     PricesOption,
     SeedOption,
-    check_out,
     dollars,
-    parse_shocks,
-    read_inputs,
 )
-from finllm.cli.inputs import limits_for
-from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, examples, parse_as_of
-from finllm.cli.outputs import write_files
-from finllm.errors import InputError
+from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, check_out, examples, parse_as_of, write_out
+from finllm.sessions.inputs import find_limits, read_inputs
+from finllm.sessions.stress import StressQuestion, answer_stress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.review.charts import Chart
-    from finllm.tools.data.market import MarketStore
-    from finllm.tools.data.portfolio import Limits
-    from finllm.tools.export import Format
     from finllm.tools.pnl.book_pnl import Breach
     from finllm.tools.pnl.outcome import EngineResult, ShockRow
 
@@ -92,86 +83,21 @@ def stress(
     """
     from finllm.tools.export import parse_formats
 
-    day, kinds, window = parse_as_of(as_of), parse_formats(formats), parse_replay(replay)
+    day, kinds = parse_as_of(as_of), parse_formats(formats)
+    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed)
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or ())
-    shocks = parse_shocks(shock or (), inputs.factors)
-    if not shocks and window is None:
-        raise InputError("nothing to stress: there is no --shock and no --replay",
-                         fix="add --shock EQUITY_US=-20%, or --replay lehman-2008")  # fmt: skip
-    allowed, notes = limits_for(limits, portfolio)
-    from finllm.tools.pnl.engine import run_engine
-
-    result = run_engine(
-        inputs.portfolio, inputs.market, inputs.as_of, horizon, shocks, propagate=propagate, replay=window, seed=seed,
-        level=level, tails=tails.value, factors=inputs.factors,
-    )  # fmt: skip
-    if not result.shocks:
-        raise InputError(f"--replay {replay!r} moves no factor: no series has data there",
-                         fix="replay a window inside the data, or add --prices that cover it")  # fmt: skip
-    result = result.model_copy(update={"notes": (*result.notes, *notes)})
-    breached = breaches_of(result, allowed)
+    answer = answer_stress(inputs, question, find_limits(limits, portfolio))
     if out is not None:
-        charts = charts_of(result, inputs.market, inputs.as_of)
-        write_files(out, dict(_files(result, inputs.portfolio.name, breached, charts, kinds)))
+        write_out(out, answer.files(kinds))
     if as_json:
-        print_json(stress_json(result, inputs.portfolio.name, breached))
+        print_json(answer.to_json())
     else:
-        out_console().print(_view(result, inputs.portfolio.name, breached))
+        out_console().print(_view(answer.result, answer.portfolio, answer.breaches))
         if out is not None and not quiet:
             typer.echo(f"report.html and the tables are in {str(out)!r}", err=True)
-    if fail_on and breached:
+    if fail_on and answer.breaches:
         raise typer.Exit(3)
-
-
-def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:
-    """An episode's id, or a window written as 2008-09-12:2008-11-20. Errors: InputError for anything else."""
-    from finllm.tools.pnl.episodes import episode
-
-    if text is None:
-        return None
-    start, colon, end = text.partition(":")
-    if not colon:
-        return episode(text.strip()).id
-    try:
-        return dt.date.fromisoformat(start.strip()), dt.date.fromisoformat(end.strip())
-    except ValueError as error:
-        raise InputError(f"--replay {text!r} is not START:END", fix="write it as 2008-09-12:2008-11-20") from error
-
-
-def breaches_of(result: EngineResult, limits: Limits) -> list[Breach]:
-    """The limits that the result breaches."""
-    from finllm.tools.pnl.book_pnl import StressResult, breaches
-
-    shared = {name: getattr(result, name) for name in StressResult.model_fields if name != "shocks"}
-    return breaches(StressResult(**shared, shocks=()), limits)
-
-
-def stress_json(result: EngineResult, portfolio: str, breached: Sequence[Breach]) -> dict[str, object]:
-    """What `--json` prints: the result's fields, the portfolio's name and the breaches."""
-    return {"portfolio": portfolio, **result.model_dump(mode="json"),
-            "breaches": [one.model_dump(mode="json") for one in breached]}  # fmt: skip
-
-
-def charts_of(result: EngineResult, market: MarketStore, as_of: dt.date) -> tuple[Chart, ...]:
-    from finllm.cli.signals import stress_index_chart
-    from finllm.review.html import engine_charts
-
-    return engine_charts(result, stress_index=stress_index_chart(market, as_of))
-
-
-def _files(
-    result: EngineResult, portfolio: str, breached: Sequence[Breach], charts: Sequence[Chart], formats: Sequence[Format]
-) -> Iterator[tuple[str, bytes]]:
-    import json
-
-    from finllm.review.html import engine_html, page_files
-    from finllm.tools.export import engine_tables, table_files
-
-    yield from table_files(engine_tables(result), formats, "result").items()
-    yield from page_files(clean_lines(engine_html(result, portfolio, charts, breached)), charts).items()
-    said = json.dumps(stress_json(result, portfolio, breached), indent=2, allow_nan=False)
-    yield "result.json", f"{said}\n".encode()
 
 
 def _view(result: EngineResult, portfolio: str, breached: Sequence[Breach]) -> RenderableType:

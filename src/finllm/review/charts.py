@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finllm.errors import InputError
+
 if TYPE_CHECKING:
     import altair as alt
+
+    from finllm.tools.data.market import MarketStore
 
 WIDTH = 780
 LARGEST = 20
@@ -188,6 +192,24 @@ def stress_index(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit
     end = alt.Chart(alt.Data(values=rows[-1:])).mark_point(filled=True, size=60, color=LOSS).encode(x=x, y="value:Q")
     return _chart("stress-index", "Market stress index", f"To {last}; the dot is the last value, the shades are past "
                   "crises.", shaded + names + line + end, height=240)  # fmt: skip
+
+
+def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
+    """The stress index up to `as_of`, the episodes shaded; None where it has no value yet."""
+    from finllm.tools.data.market import day_of
+    from finllm.tools.forecasts.stress_index import shared_prices, stress_history
+    from finllm.tools.pnl.episodes import EPISODES
+
+    try:
+        prices, _notes = shared_prices(market, market.stock_names(), as_of)
+        values = stress_history(prices)["index"].dropna()
+    except InputError:
+        return None
+    if values.empty:
+        return None
+    shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
+    known = {day_of(day): float(value) for day, value in values.items()}
+    return stress_index(known, shaded, "standard deviations from its past mean")
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> str:

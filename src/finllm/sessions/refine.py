@@ -63,7 +63,7 @@ class Refined:
         return asdict(self)
 
 
-async def refine(run_id: str, desk: Desk, draft_id: str) -> Refined:
+async def refine_run(run_id: str, desk: Desk, draft_id: str) -> Refined:
     """Verify the newest version of a run that ended, in a draft run of its own.
 
     Errors: InputError for a run that is not known, has no report or is at the deep tier's precision already;

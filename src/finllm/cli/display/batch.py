@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from finllm.cli.display.events import NOTICED_AFTER, Silent, line_of
-from finllm.cli.display.terminal import clean, err_console
+from finllm.cli.display.terminal import err_console
 from finllm.events import (
     RUN,
     Abstained,
@@ -26,6 +26,7 @@ from finllm.events import (
     Renderer,
     RunStarted,
 )
+from finllm.plain_text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

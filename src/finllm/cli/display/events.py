@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from finllm.cli.display.terminal import clean, err_console
+from finllm.cli.display.terminal import err_console
 from finllm.events import (
     Abstained,
     CallFinished,
@@ -24,6 +24,7 @@ from finllm.events import (
     RunFinished,
     RunStarted,
 )
+from finllm.plain_text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finllm.cli.display.terminal import clean
+from finllm.plain_text import clean
 from finllm.tools.evidence import show
 
 if TYPE_CHECKING:

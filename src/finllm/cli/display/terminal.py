@@ -1,10 +1,9 @@
-"""stdout and stderr: consoles, JSON, and text made safe to show."""
+"""stdout and stderr: consoles, JSON, and streams of a narrow encoding."""
 
 from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,6 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
-
-
-def clean(text: str) -> str:
-    """Text on one line, without control and formatting characters: it can neither steer a terminal nor hide a part."""
-    return " ".join("".join(char if _shown(char) else " " for char in text).split())
-
-
-def clean_lines(text: str) -> str:
-    """Like `clean`, with the line breaks and the blanks kept."""
-    return "".join(char if char == "\n" or _shown(char) else " " if char == "\t" else "" for char in text)
-
-
-def _shown(char: str) -> bool:
-    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def out_console() -> Console:

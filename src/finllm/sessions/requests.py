@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finllm.errors import InputError, LookAheadError
+from finllm.files import check_folder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
+from finllm.sessions.inputs import find_limits
 
 if TYPE_CHECKING:
     from finllm.desk.request import OnUnresolved, RunRequest
     from finllm.settings import Settings
-    from finllm.tools.data.portfolio import Limits
     from finllm.tools.data.scenario import BudgetEntry
 
 
@@ -51,11 +51,11 @@ def find_scenario(name: str) -> Path:
 
 
 def build_request(
-    scenario: str, *, portfolio: Path | None, limits: Path | None, prices: Sequence[Path], as_of: dt.date | None,
-    budget: BudgetEntry | None, seed: int, on_unresolved: OnUnresolved,
+    scenario: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
+    as_of: dt.date | None = None, budget: BudgetEntry | None = None, seed: int = 0,
+    on_unresolved: OnUnresolved = "withhold",
 ) -> Checked:  # fmt: skip
     """Read and check a run's inputs. Errors: InputError or LookAheadError naming what is wrong, where, and the mend."""
-    from finllm.cli.options import merge_budgets
     from finllm.desk.request import PriceFile, RunRequest
     from finllm.tools.data.market import MarketStore
     from finllm.tools.data.portfolio import load_portfolio, value_portfolio
@@ -69,31 +69,47 @@ def build_request(
         raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
                              fix=f"set 'as_of' to {end} or later, or end the replay earlier")  # fmt: skip
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
-    allowed, notes = limits_for(limits, portfolio)
+    allowed = find_limits(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)
     value_portfolio(held, MarketStore([file.unchanged() for file in files]), story.as_of)
-    read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *limits_file(limits, portfolio))
-    request = RunRequest(scenario=story, portfolio=held, limits=allowed, prices=files, seed=seed,
+    read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *((allowed.file,) if allowed.file else ()))
+    request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip
-    return Checked(request, notes)
+    return Checked(request, allowed.notes)
 
 
-def limits_file(limits: Path | None, portfolio: Path | None) -> tuple[Path, ...]:
-    """The file that the limits come from, if there is one."""
-    found = limits or (portfolio.parent if portfolio else PORTFOLIOS_DIR) / "limits.yaml"
-    return (found,) if found.is_file() else ()
+def merge_budgets(base: BudgetEntry | None, over: BudgetEntry | None) -> BudgetEntry | None:
+    """`base` with the limits that `over` gives in place of its own."""
+    if base is None or over is None:
+        return over or base
+    return base.model_copy(update=over.model_dump(exclude_none=True))
 
 
-def limits_for(limits: Path | None, portfolio: Path | None) -> tuple[Limits, tuple[str, ...]]:
-    """The limits asked for; else those beside the portfolio; else none, said so."""
-    from finllm.tools.data.portfolio import Limits, load_limits
+def check_all(scenarios: Sequence[str], build: Callable[[str], Checked]) -> dict[str, Checked]:
+    """The checked request of every scenario, by its name in a batch.
 
-    if limits is not None:
-        return load_limits(limits), ()
-    beside = (portfolio.parent if portfolio else PORTFOLIOS_DIR) / "limits.yaml"
-    if beside.is_file():
-        return load_limits(beside), (f"limits are those of {str(beside)!r}",) if portfolio else ()
-    return Limits(version="none"), (f"no limits: there is no {str(beside)!r} and no --limits; nothing can be breached",)
+    Errors: one InputError that names every scenario that cannot be run, and why.
+    """
+    found: dict[str, Checked] = {}
+    seen: dict[Path, str] = {}
+    problems: dict[str, list[str]] = {}
+    for scenario in scenarios:
+        try:
+            path = find_scenario(scenario).resolve()
+            if path in seen:
+                raise InputError(f"{scenario!r} is given twice, first as {seen[path]!r}", fix="give it once")
+            seen[path] = scenario
+            found[scenario] = build(scenario)
+        except InputError as error:
+            problems.setdefault(f"{error.message} ({error.fix})", []).append(scenario)
+    if problems:
+        lines = [problem if len(of) == 1 else f"{len(of)} scenarios: {problem}" for problem, of in problems.items()]
+        bad = sum(map(len, problems.values()))
+        raise InputError("\n".join([f"{bad} of {len(scenarios)} scenarios cannot be run, and none was:", *lines]),
+                         fix="correct or leave out what is named, then run the command again")  # fmt: skip
+    stems = [Path(name).stem for name in found]
+    return {stem if stems.count(stem) == 1 else name: one
+            for stem, (name, one) in zip(stems, found.items(), strict=True)}  # fmt: skip
 
 
 def check_model(settings: Settings) -> None:
@@ -111,13 +127,3 @@ def check_model(settings: Settings) -> None:
         raise InputError(f"setting 'vllm_precision' is {settings.vllm_precision!r}, which is no precision",
                          fix=f"set FINLLM_VLLM_PRECISION to one of {', '.join(SERVED)}")  # fmt: skip
     default_source(settings)
-
-
-def check_folder(folder: Path, what: str) -> None:
-    """The folder is there and writable, or could be made. Makes nothing. Errors: InputError."""
-    fix = f"give {what} a folder that you may write to"
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-    if not existing.is_dir():
-        raise InputError(f"{what} {str(folder)!r}: {str(existing)!r} is not a folder", fix=fix)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{what} {str(folder)!r}: {str(existing)!r} cannot be written", fix=fix)

@@ -1,4 +1,4 @@
-"""What the commands that use the engine without a model share: options, inputs, and the files they write."""
+"""What a question about a book starts from: the book, its limits, the prices, the factors, and the last day known."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from finllm.cli.inputs import check_folder
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.settings import Settings, load_settings
@@ -18,28 +15,8 @@ from finllm.settings import Settings, load_settings
 if TYPE_CHECKING:
     from finllm.tools.data.factors import UserShock
     from finllm.tools.data.market import MarketStore
-    from finllm.tools.data.portfolio import Portfolio
+    from finllm.tools.data.portfolio import Limits, Portfolio
     from finllm.tools.pnl.factorset import FactorSet
-
-PortfolioOption = Annotated[
-    Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
-]
-PricesOption = Annotated[
-    list[Path] | None, typer.Option("--prices", metavar="FILE", help="Your daily prices. May be repeated.")
-]
-FactorsOption = Annotated[
-    list[str] | None,
-    typer.Option("--factor", metavar="SERIES", help="A series of your prices as a factor of its own. May be repeated."),
-]
-HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]
-FilesOption = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result's files.  [default: none]")
-]
-FormatOption = Annotated[
-    str, typer.Option("--format", metavar="csv,parquet,xlsx", help="How --out writes the result's tables.")
-]
-SHOCK_HELP = "A factor's move: OIL_WTI=+40%, RATE_US_10Y=+75bp, VIX=+12points or EQUITY_US=-3sigma. May be repeated."
 
 
 @dataclass(frozen=True)
@@ -52,10 +29,23 @@ class Inputs:
     as_of: dt.date
 
 
+@dataclass(frozen=True)
+class FoundLimits:
+    """The limits that hold for a book, the file that they come from, and what the user should know about it."""
+
+    limits: Limits
+    file: Path | None
+    notes: tuple[str, ...]
+
+
 def read_inputs(
-    portfolio: Path | None, prices: Sequence[Path], as_of: dt.date | None, factors: Sequence[str] = ()
-) -> Inputs:
-    """Read and check what every engine command needs. Errors: InputError naming what is wrong and the mend."""
+    portfolio: Path | None = None, prices: Sequence[Path] = (), as_of: dt.date | None = None,
+    factors: Sequence[str] = (),
+) -> Inputs:  # fmt: skip
+    """Read and check a book (else the shipped one) and what moves it. `factors`: series of `prices` to add as factors.
+
+    Errors: InputError naming what is wrong and the mend.
+    """
     from finllm.tools.data.portfolio import load_portfolio
     from finllm.tools.pnl.factorset import FactorSet
 
@@ -86,27 +76,28 @@ def last_day(market: MarketStore) -> dt.date:
     return market.read(INDEX, dt.datetime.now(dt.UTC).date()).last
 
 
+def find_limits(limits: Path | None, portfolio: Path | None) -> FoundLimits:
+    """The limits asked for; else those beside the portfolio; else none, said so."""
+    from finllm.tools.data.portfolio import Limits, load_limits
+
+    if limits is not None:
+        return FoundLimits(load_limits(limits), limits, ())
+    beside = (portfolio.parent if portfolio else PORTFOLIOS_DIR) / "limits.yaml"
+    if beside.is_file():
+        notes = (f"limits are those of {str(beside)!r}",) if portfolio else ()
+        return FoundLimits(load_limits(beside), beside, notes)
+    said = f"no limits: there is no {str(beside)!r} and no --limits; nothing can be breached"
+    return FoundLimits(Limits(version="none"), None, (said,))
+
+
 def parse_shocks(texts: Sequence[str], factors: FactorSet) -> tuple[UserShock, ...]:
     """Shocks written as FACTOR=MOVE. Errors: InputError for one that cannot be read, or two of one factor."""
     found: dict[str, UserShock] = {}
     for text in texts:
         name, sign, move = text.partition("=")
         if not sign or not name.strip() or not move.strip():
-            raise InputError(
-                f"--shock {text!r} is not FACTOR=MOVE", fix="write it as OIL_WTI=+40% or EQUITY_US=-3sigma"
-            )
+            raise InputError(f"shock {text!r} is not FACTOR=MOVE", fix="write it as OIL_WTI=+40% or EQUITY_US=-3sigma")
         if name.strip() in found:
-            raise InputError(f"--shock: {name.strip()!r} is shocked twice", fix="give one move for each factor")
+            raise InputError(f"{name.strip()!r} is shocked twice", fix="give one move for each factor")
         found[name.strip()] = factors.parse(name.strip(), move.strip())
     return tuple(found.values())
-
-
-def check_out(out: Path | None) -> None:
-    """The folder for files can be made. Errors: InputError."""
-    if out is not None:
-        check_folder(out, "--out")
-
-
-def dollars(amount: object) -> str:
-    """An amount as a table shows it."""
-    return "-" if amount is None else f"{amount:+,.0f}"

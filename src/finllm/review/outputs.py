@@ -1,0 +1,48 @@
+"""A run's files: report.html, report.md and report.json, the charts, the trace, and the explanation if there is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finllm.files import write_files
+from finllm.plain_text import clean_lines
+
+if TYPE_CHECKING:
+    from finllm.graphs.report import Report
+    from finllm.review.explanation import Explanation
+
+
+def write_outputs(
+    folder: Path, report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None
+) -> None:
+    """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
+
+    With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
+    report.json is, all are. Errors: as `write_files`.
+    """
+    from finllm.graphs.report import to_markdown
+    from finllm.review.explanation import markdown_of
+    from finllm.review.html import page_files, report_html, run_charts
+
+    charts = run_charts(report)
+    added: list[str] = []
+    extra: dict[str, bytes] = {}
+    if explanation is not None:
+        added = [f"\n# Why\n\n{markdown_of(explanation)}"]
+        extra = {"explanation.json": (_dump(explanation.model_dump(mode="json"), indent=2) + "\n").encode()}
+    contents = {
+        **extra,
+        "trace.jsonl": "".join(_dump(row) + "\n" for row in trace).encode(),
+        "report.md": clean_lines(to_markdown(report) + "".join(added)).encode(),
+        **page_files(report_html(report, charts, explanation), charts),
+        "report.json": (_dump(report.model_dump(mode="json"), indent=2) + "\n").encode(),
+    }
+    fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
+    write_files(folder, contents, fix=fix)
+
+
+def _dump(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)

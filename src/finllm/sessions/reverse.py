@@ -1,0 +1,99 @@
+"""A reverse stress test as a question and its answer: the nearest shocks that lose an amount; no model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from finllm.errors import InputError
+from finllm.sessions.inputs import Inputs, parse_shocks
+
+if TYPE_CHECKING:
+    from finllm.tools.export import Format
+    from finllm.tools.pnl.factorset import FactorSet
+    from finllm.tools.pnl.outcome import ReverseResult
+
+_LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
+_LOSS_FIX = "write a share of the book such as '10%', or USD such as '500000'"
+
+
+@dataclass(frozen=True)
+class ReverseQuestion:
+    """What is to be lost, as a person writes it.
+
+    `loss`: 10% of the book, or 500000 USD. `shocks`: what every answer contains, as FACTOR=MOVE. `bounds`: how far a
+    factor may move, as FACTOR=LOW:HIGH. `horizon`: trading days. `answers`: how many distinct ones to seek.
+    """
+
+    loss: str
+    shocks: Sequence[str] = ()
+    bounds: Sequence[str] = ()
+    horizon: int = 20
+    answers: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ReverseAnswer:
+    """The answers that were found, the nearest first."""
+
+    portfolio: str
+    result: ReverseResult
+
+    def to_json(self) -> dict[str, object]:
+        """The result's fields and the portfolio's name."""
+        return {"portfolio": self.portfolio, **self.result.model_dump(mode="json")}
+
+    def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
+        """The tables in each of the formats, and reverse.json; by file name."""
+        from finllm.tools.export import reverse_tables, table_files
+
+        said = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        return table_files(reverse_tables(self.result), formats, "reverse") | {"reverse.json": f"{said}\n".encode()}
+
+
+def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswer:
+    """Answer the question. Errors: InputError for a loss, shock or bound that cannot be read, or that nothing meets."""
+    from finllm.tools.pnl.engine import reverse as solve
+
+    target = parse_loss(question.loss)
+    fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
+    result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
+                   answers=question.answers, seed=question.seed, factors=inputs.factors)  # fmt: skip
+    return ReverseAnswer(inputs.portfolio.name, result)
+
+
+def parse_loss(text: str) -> float:
+    """A loss written as `10%` (a share below 1) or `500000` (USD). Errors: InputError for anything else."""
+    match = _LOSS.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"loss {text!r} is neither a share nor an amount", fix=_LOSS_FIX)
+    amount = float(match[1].replace(",", "").replace("_", ""))
+    share = bool(match[2])
+    if share and not 0 < amount < 100:
+        raise InputError(f"loss {text!r} is not between 0 % and 100 %", fix=_LOSS_FIX)
+    if not share and amount < 1:
+        raise InputError(f"loss {text!r} is less than one dollar", fix=_LOSS_FIX)
+    return amount / 100 if share else amount
+
+
+def parse_bounds(texts: Sequence[str], factors: FactorSet) -> dict[str, tuple[float, float]]:
+    """Bounds written as FACTOR=LOW:HIGH. Errors: InputError for one that cannot be read, or two of one factor."""
+    found: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, both = text.partition("=")
+        low, colon, high = both.partition(":")
+        if not colon:
+            raise InputError(f"bound {text!r} is not FACTOR=LOW:HIGH", fix="write it as OIL_WTI=-50%:+50%")
+        ends = [factors.parse(name.strip(), end.strip()) for end in (low, high)]
+        if any(end.in_sigmas for end in ends):
+            raise InputError(f"bound {text!r} is in sigmas", fix=f"write it in {factors[name.strip()].unit}")
+        if ends[0].amount > ends[1].amount:
+            raise InputError(f"bound {text!r} ends below its start", fix="write the lower end first")
+        if name.strip() in found:
+            raise InputError(f"{name.strip()!r} is bounded twice", fix="give one bound for each factor")
+        found[name.strip()] = (ends[0].amount, ends[1].amount)
+    return found

@@ -1,0 +1,119 @@
+"""A stress test as a question and its answer: shocks on a book in; P&L, breaches, charts and files out; no model."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from finllm.errors import InputError
+from finllm.plain_text import clean_lines
+from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
+
+if TYPE_CHECKING:
+    from finllm.review.charts import Chart
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.export import Format
+    from finllm.tools.pnl.book_pnl import Breach
+    from finllm.tools.pnl.completion import Tails
+    from finllm.tools.pnl.outcome import EngineResult
+
+
+@dataclass(frozen=True)
+class StressQuestion:
+    """What is to happen to a book, as a person writes it.
+
+    `shocks`: OIL_WTI=+40%, RATE_US_10Y=+75bp, VIX=+12points or EQUITY_US=-3sigma. `replay`: an episode's id, or a
+    window as 2008-09-12:2008-11-20. `horizon`: trading days. `propagate`: the shocked factors move the others, which
+    hang together as `tails` says. `level`: the probability that the interval holds.
+    """
+
+    shocks: Sequence[str] = ()
+    replay: str | None = None
+    horizon: int = 20
+    propagate: bool = False
+    tails: Tails = "gaussian"
+    level: float = 0.9
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StressAnswer:
+    """The P&L with its cuts and bands, and the limits that it breaches."""
+
+    portfolio: str
+    result: EngineResult
+    breaches: tuple[Breach, ...]
+    market: MarketStore
+
+    @cached_property
+    def charts(self) -> tuple[Chart, ...]:
+        """The charts of the page, drawn when they are first asked for."""
+        from finllm.review.charts import stress_index_chart
+        from finllm.review.html import engine_charts
+
+        return engine_charts(self.result, stress_index=stress_index_chart(self.market, self.result.as_of))
+
+    def to_json(self) -> dict[str, object]:
+        """The result's fields, the portfolio's name and the breaches."""
+        return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
+                "breaches": [one.model_dump(mode="json") for one in self.breaches]}  # fmt: skip
+
+    def page(self) -> str:
+        """A self-contained HTML page that needs no JavaScript."""
+        from finllm.review.html import engine_html
+
+        return clean_lines(engine_html(self.result, self.portfolio, self.charts, self.breaches))
+
+    def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
+        """The tables in each of the formats, the page, its charts as PNG, and result.json; by file name."""
+        from finllm.review.html import page_files
+        from finllm.tools.export import engine_tables, table_files
+
+        said = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        return {
+            **table_files(engine_tables(self.result), formats, "result"),
+            **page_files(self.page(), self.charts),
+            "result.json": f"{said}\n".encode(),
+        }
+
+
+def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits | None = None) -> StressAnswer:
+    """Answer the question. Errors: InputError for one that moves nothing, and those of the P&L engine."""
+    from finllm.tools.pnl.book_pnl import breaches
+    from finllm.tools.pnl.engine import run_engine
+
+    shocks, window = parse_shocks(question.shocks, inputs.factors), parse_replay(question.replay)
+    if not shocks and window is None:
+        raise InputError("nothing to stress: there is no --shock and no --replay",
+                         fix="add --shock EQUITY_US=-20%, or --replay lehman-2008")  # fmt: skip
+    result = run_engine(
+        inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
+        replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
+    )  # fmt: skip
+    if not result.shocks:
+        raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
+                         fix="replay a window inside the data, or add prices that cover it")  # fmt: skip
+    if allowed is None:
+        return StressAnswer(inputs.portfolio.name, result, (), inputs.market)
+    noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
+    found = tuple(breaches(noted, allowed.limits))
+    return StressAnswer(inputs.portfolio.name, noted, found, inputs.market)
+
+
+def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:
+    """An episode's id, or a window written as 2008-09-12:2008-11-20. Errors: InputError for anything else."""
+    from finllm.tools.pnl.episodes import episode
+
+    if text is None:
+        return None
+    start, colon, end = text.partition(":")
+    if not colon:
+        return episode(text.strip()).id
+    try:
+        return dt.date.fromisoformat(start.strip()), dt.date.fromisoformat(end.strip())
+    except ValueError as error:
+        raise InputError(f"replay {text!r} is not START:END", fix="write it as 2008-09-12:2008-11-20") from error
