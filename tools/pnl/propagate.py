@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from finllm.errors import InputError
 from finllm.tools.pnl.history import History
@@ -121,7 +120,7 @@ def mahalanobis(shocks: Mapping[str, float], covariance: Covariance) -> float:
         return 0.0
     block = _regular(names, covariance)
     moves = np.array([shocks[name] for name in names])
-    return math.sqrt(float(moves @ cho_solve(cho_factor(block), moves)))
+    return math.sqrt(float(moves @ np.linalg.solve(block, moves)))
 
 
 def propagate(shocks: Mapping[str, float], covariance: Covariance) -> Propagated:
@@ -143,11 +142,11 @@ def propagate(shocks: Mapping[str, float], covariance: Covariance) -> Propagated
     first = _regular(shocked, covariance)
     cross = covariance.matrix[np.ix_(covariance.at(others), covariance.at(shocked))]  # Σ₂₁ (n_others, n_shocked)
     scale = np.sqrt(np.diag(first))  # solved as a correlation, so that bp and returns do not spoil the digits
-    factor = cho_factor(first / np.outer(scale, scale))
-    inverse = cho_solve(factor, moves / scale)
+    correlation = first / np.outer(scale, scale)
+    inverse = np.linalg.solve(correlation, moves / scale)
     means = (cross / scale) @ inverse
-    residual = second - (cross / scale) @ cho_solve(factor, (cross / scale).T)
-    precision = np.diag(cho_solve(factor, np.eye(len(shocked))))
+    residual = second - (cross / scale) @ np.linalg.solve(correlation, (cross / scale).T)
+    precision = np.diag(np.linalg.inv(correlation))
     given = {name: float(one) for name, one in zip(shocked, inverse / np.sqrt(precision), strict=True)}
     distance = math.sqrt(max(0.0, float((moves / scale) @ inverse)))
     return Propagated(shocked, others, means, (residual + residual.T) / 2, distance, given)

@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import brentq, minimize
 
 from finllm.errors import InputError
 from finllm.tools.pnl.propagate import Covariance
@@ -80,6 +78,8 @@ def solve_convex(problem: Problem) -> Solution | None:
 
     In z with m = L·z the distance is |z|, and ½|Bz|² ≤ t is the second-order cone |(Bz, t − ½)| ≤ t + ½.
     """
+    from scipy import sparse
+
     clarabel: Any = import_module("clarabel")  # it carries no types
 
     root = problem.root
@@ -142,6 +142,8 @@ def solve_quadratic(problem: Problem) -> Solution | None:
     """
     if problem.fixed:
         return None
+    from scipy.optimize import brentq
+
     root = problem.root
     slope = root.T @ problem.gradient / problem.loss
     values, vectors = np.linalg.eigh(root.T @ problem.hessian @ root / problem.loss)
@@ -170,6 +172,8 @@ def solve_local(problem: Problem, gains: Gains, starts: Sequence[np.ndarray]) ->
     Sequential quadratic programming (SLSQP) in whitened coordinates; an answer that does not lose X is dropped, and so
     are repeats. No proof that any is the smallest.
     """
+    from scipy.optimize import minimize
+
     root = problem.root
     names = problem.covariance.names
     free = [at for at, name in enumerate(names) if name not in problem.fixed]
