@@ -22,13 +22,14 @@ from finllm.models.lora import open_adapter
 from finllm.settings import load_settings
 from training import attacks, forward
 from training.calibrate import AS_SCORED, Scaling, calibrate, calibrated, calibration_error
+from training.config import CONFIG, Config, config_of
 from training.data import Data
 from training.export import export
 from training.items import TRAINED, Question
 from training.model import read_weights, shallower
 from training.packing import pooled
 from training.score import RUNGS, Answer, Kept, answers, fomc, summary
-from training.train import CONFIG, STATE, Config, config_of
+from training.train import STATE
 
 NAME = "smollm2-135m-analyst"
 STEERED = f"{attacks.SANITY_CHECKER.role}.{attacks.FIELD}"

@@ -6,18 +6,15 @@ import random
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finllm.models.source import ModelSource, embedded_source
 from finllm.settings import Settings, load_settings
+from training.config import Config
 from training.corpus.build import Corpus, build_corpus
 from training.corpus.schema import Split
 from training.items import Question, question, training_questions
 from training.packing import Batch, Tree, balanced, pack, trees
 from training.vocabulary import ChatTokens, vocabulary_of
-
-if TYPE_CHECKING:
-    from training.train import Config
 
 
 class Data:

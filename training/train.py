@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from training import model as lean
+from training.config import Config, settle
+from training.data import Data
 from training.export import changes_in
 from training.model import Adapted, Shape, compute_for, loss_of, read_weights, shallower, tensors_of
 
@@ -25,35 +27,8 @@ if TYPE_CHECKING:
     from training.packing import Batch
 
 STATE = "state.pt"
-CONFIG = "config.json"
 SAVED_EVERY = 20
 """Steps between two states that a training which dies goes on from."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What decides the result. `share`: of the generated items in each epoch; `handwritten`: weight of the others.
-
-    `tokens`: of a batch; `accumulate`: batches to a step; `rounded_from`: share of the steps after which the merged
-    weights are rounded to Q4_0 in training; `decay`: of the changes, per step and learning rate; `layers`: those of the
-    base that are kept, all where none is named; `start`: an adapter with these layers, whose changes it begins with.
-    """
-
-    seed: int = 7
-    epochs: int = 8
-    share: float = 0.7
-    handwritten: float = 3.0
-    rank: int = 16
-    alpha: float = 32.0
-    rate: float = 1e-3
-    decay: float = 0.01
-    tokens: int = 8192
-    accumulate: int = 1
-    warmup: float = 0.05
-    rounded_from: float = 0.5
-    splits: tuple[str, ...] = ("train",)
-    layers: tuple[int, ...] = ()
-    start: str = ""
 
 
 @dataclass
@@ -177,13 +152,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", nargs="+", type=int, default=None, help="layers of the base that are kept")
     parser.add_argument("--start", default=None, help="a GGUF adapter to begin with")
     args = parser.parse_args(argv)
-    from training.data import Data
 
     started = time.monotonic()
     torch.set_num_threads(args.threads)
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    config = _config(out, {k: v for k, v in vars(args).items() if k in asdict(Config()) and v is not None})
+    config = settle(out, {k: v for k, v in vars(args).items() if k in asdict(Config()) and v is not None})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = Data()
     training = begin(config, *read_weights(data.weights), device)
@@ -218,26 +192,6 @@ def _kept(path: Path, make: Callable[[], Sequence[Batch]]) -> Sequence[Batch]:
         partial.write_bytes(pickle.dumps(make()))
         partial.replace(path)
     return pickle.loads(path.read_bytes())
-
-
-def config_of(given: Mapping[str, Any]) -> Config:
-    """Settings as JSON gives them."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    return Config(**values)
-
-
-def _config(out: Path, given: dict[str, Any]) -> Config:
-    """The run's settings: those of its folder where there are some. Errors: ValueError for others than these."""
-    path = out / CONFIG
-    if not path.exists():
-        config = config_of(given)
-        path.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
-        return config
-    known = json.loads(path.read_text(encoding="utf-8"))
-    config = config_of(known)
-    if other := {k: v for k, v in given.items() if json.loads(json.dumps(v)) != known[k]}:
-        raise ValueError(f"{str(out)!r} was begun with other settings than {other}; name another folder")
-    return config
 
 
 if __name__ == "__main__":

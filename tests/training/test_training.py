@@ -11,9 +11,10 @@ import torch
 
 from finllm.models.lora import layers_of, open_gguf
 from tests.training.test_model import SHAPE, random_tree, random_weights
+from training.config import Config
 from training.export import export
 from training.packing import Batch, pack
-from training.train import Config, Training, begin, changes_of, go_on
+from training.train import Training, begin, changes_of, go_on
 
 CONFIG = Config(epochs=2, rank=4, alpha=8.0, rate=1e-2, tokens=64, accumulate=2, rounded_from=0.5)
 
