@@ -137,11 +137,11 @@ async def _next_up(
 
 
 def _votes(agent: Agent, offered: Mapping[str, Sequence[Offered]], caller: Caller, opinion: Opinion) -> bool:
-    """Whether a judgement is voted on: at the finest precision there is, no server deeper, and something to reorder."""
+    """Whether a judgement is voted on: at the finest precision there is, none stronger, and something to reorder."""
     offers = caller.broker.offers
     finest = not finer(opinion.precision or agent.floor, {offer.precision for offer in offers})
-    served = any(offer.build.startswith("vllm") for offer in offers)
-    return finest and not served and agent.votes and len(_lines(agent, offered)) > 1
+    stronger = any(offer.stronger for offer in offers)
+    return finest and not stronger and agent.votes and len(_lines(agent, offered)) > 1
 
 
 async def _voted(

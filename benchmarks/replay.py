@@ -57,11 +57,10 @@ def scripted_desk(home: Path, draw: random.Random, weights: Path) -> Iterator[De
     settings = Settings(home=home)
     digest = sha256_of_file(weights)
     with closing(Ledger(settings.ledger_path)) as ledger:
-        edge = ScriptedBackend(script(draw), name="edge", weights=digest)
-        deep = ScriptedBackend(script(draw), name="deep", tier="deep", precision="F16", weights=digest)
-        desk = assemble(settings, EventBus(), ledger, [edge, deep])
-        desk.weights.update(edge=weights, deep=weights)  # type: ignore[attr-defined]
-        yield desk
+        known: dict[str, Any] = {"weights": digest, "weights_file": str(weights)}
+        edge = ScriptedBackend(script(draw), name="edge", **known)
+        deep = ScriptedBackend(script(draw), name="deep", tier="deep", precision="F16", **known)
+        yield assemble(settings, EventBus(), ledger, [edge, deep])
 
 
 def one_byte_off(path: Path, draw: random.Random) -> bytes:

@@ -45,7 +45,7 @@ class Weights(BaseModel):
     path: str | None
 
     def as_offer(self) -> Offer:
-        return Offer(**self.offer)
+        return Offer.from_record(self.offer)
 
 
 class Standing(BaseModel):
@@ -91,10 +91,7 @@ def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> S
         files={file.path: file.sha256 for file in request.inputs},
         prompts=prompt_digests(PROMPTS),
         data=data_digests(desk),
-        weights=tuple(
-            Weights(offer=asdict(offer), path=str(desk.weights[offer.name]) if offer.name in desk.weights else None)
-            for offer in desk.broker.offers
-        ),
+        weights=tuple(Weights(offer=asdict(offer), path=offer.weights_file) for offer in desk.broker.offers),
         precision=desk.settings.deep_precision,
         escalate=tuple(sorted(desk.escalating)),
         card=desk.card,

@@ -17,7 +17,7 @@ from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.decoding.filling import Choices
-from finllm.scheduler.health.services import SLOTS, CircuitOpen, Services
+from finllm.scheduler.health.services import CircuitOpen, Services
 from finllm.scheduler.money.account import NOTHING, Account, Hold, Spent
 from finllm.scheduler.money.budget import Dimension
 from finllm.scheduler.money.costing import Costing
@@ -66,9 +66,7 @@ class Broker:
         self._backends = {backend.offer.name: backend for backend in backends}
         self.costing = costing or Costing()
         self.services = services or Services(backends)
-        self.dispatch = dispatch or Dispatch(
-            [spec_of(backend.offer, SLOTS) for backend in backends], self.services.shut
-        )
+        self.dispatch = dispatch or Dispatch([spec_of(backend.offer) for backend in backends], self.services.shut)
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
@@ -166,7 +164,7 @@ class Broker:
             "floor": task.floor,
             "task": task.content(),
             "failed": sorted(failed),
-            "offers": [asdict(offer) for offer in self.offers],
+            "offers": [offer.identity() for offer in self.offers],
         }
         return key_of("placement", question)
 
@@ -280,7 +278,8 @@ class Broker:
         offer = backend.offer
         async with account.hold(offer.tier, self._most(task, offer)) as hold:
             account.check(_not_done(task))
-            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node))
+            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node,
+                                      provider=offer.kind))  # fmt: skip
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
             watch = _Watch(self, task, offer, account, hold)
             priors = task.priors_of(offer.precision)
@@ -330,12 +329,12 @@ class Broker:
 
     def _charge(self, key: str, task: Task, offer: Offer, cost: Spent, why: str, run_id: str) -> None:
         about: dict[str, Any] = {"run": run_id, "node": task.node, "agent": task.agent, "tenant": task.tenant,
-                                 "call": key, "task": task_digest(task), "offer": asdict(offer)}  # fmt: skip
+                                 "call": key, "task": task_digest(task), "offer": offer.identity()}  # fmt: skip
         number = 1
         while self._recorder.lookup(charge := key_of("charge", about | {"number": number})) is not None:
             number += 1
-        response = {"spent": asdict(cost), "why": why}
-        entry = Entry(charge, "charge", offer.name, about | {"number": number}, response)
+        request, response = about | {"number": number, "offer": asdict(offer)}, {"spent": asdict(cost), "why": why}
+        entry = Entry(charge, "charge", offer.name, request, response)
         self._recorder.record(entry, run_id=run_id, node=task.node)
         self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=cost.tokens))
 

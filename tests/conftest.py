@@ -12,11 +12,9 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
-from finllm.desk.desk import llama_backends
-from finllm.events import EventBus
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_backends
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
@@ -103,7 +101,7 @@ def ladder_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def real_backends(ladder_home: Settings) -> Iterator[list[LlamaCppBackend]]:
     """The real edge and deep backends, loaded on their first call."""
     process = EngineProcess()
-    yield llama_backends(ladder_home, EventBus(), process)
+    yield llama_backends(ladder_home, process)
     process.close()
 
 

@@ -24,10 +24,11 @@ from typing import Any
 from benchmarks.batch.noise import Noise, batch_noise, lead
 from benchmarks.batch.scenarios import write_scenarios
 from benchmarks.page import write_section
-from finllm.desk.desk import assemble, cards_of, llama_backends
+from finllm.desk.desk import assemble, cards_of
 from finllm.errors import InputError
 from finllm.events import EventBus
 from finllm.memory.ledger import Ledger
+from finllm.scheduler.backends.llama_cpp import llama_backends
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.placement.task import key_of
 from finllm.settings import Settings
@@ -85,8 +86,8 @@ def ready_home(home: Path, paths: list[Path]) -> None:
     settings = Settings(home=home)
     home.mkdir(parents=True, exist_ok=True)
     with closing(Ledger(home / "unused.sqlite")) as ledger, closing(EngineProcess()) as process:
-        backends = llama_backends(settings, EventBus(), process)
-        desk = assemble(settings, EventBus(), ledger, backends, *cards_of(settings))
+        backends = llama_backends(settings, process)
+        desk = assemble(settings, EventBus(), ledger, backends, cards_of(settings))
         desk.knowledge.open()
         market = MarketStore()
         for as_of, horizon in sorted({(one.as_of, one.horizon) for one in map(load_scenario, paths)}):

@@ -11,10 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from finllm.desk.desk import llama_backends
 from finllm.errors import BackendError
-from finllm.events import EventBus
 from finllm.scheduler.backends import Backend, Request
+from finllm.scheduler.backends.llama_cpp import llama_backends
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import template_from
 from finllm.scheduler.engine.process import EngineProcess
@@ -68,7 +67,7 @@ def lead(found: Mapping[str, float], value: str, rival: str) -> float:
 
 def _answers(settings: Settings, asked: Sequence[Mapping[str, Any]]) -> list[Choices]:
     with closing(EngineProcess()) as process:
-        backends = {one.offer.precision: one for one in llama_backends(settings, EventBus(), process)}
+        backends = {one.offer.precision: one for one in llama_backends(settings, process)}
         return asyncio.run(_ask(backends, asked, one_by_one=settings.slots == 1))
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finllm.agents.roles import AGENTS
-from finllm.desk.desk import llama_backends
 from finllm.errors import FinllmError
 from finllm.events import CallFailed, Event, EventBus
 from finllm.memory.ledger import Ledger
+from finllm.scheduler.backends.llama_cpp import llama_backends
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.decoding.template import compile_template
 from finllm.scheduler.engine.process import EngineProcess
@@ -79,7 +79,7 @@ async def _strike(settings: Settings, kind: signal.Signals, dice: random.Random)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.sqlite")
         try:
-            backends = llama_backends(settings, bus, process)
+            backends = llama_backends(settings, process)
             broker = Broker(
                 backends, ledger, bus, call_timeout=LONGEST, services=Services(backends, patience=Patience())
             )

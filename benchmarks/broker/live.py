@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finllm.desk.desk import llama_backends
 from finllm.events import EventBus
 from finllm.scheduler.backends import Backend
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_backends
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.calibration.probe import measure_rung
 from finllm.scheduler.decoding.template import Write
@@ -61,7 +60,7 @@ def validity(settings: Settings) -> Validity:
     """Measure both rungs, run the tasks live, and simulate what was run: the same arrivals, lengths and floors."""
     process = EngineProcess()
     try:
-        backends = llama_backends(settings, EventBus(), process)
+        backends = llama_backends(settings, process)
         specs = [_measured(backend, settings) for backend in backends]
         asked = _tasks(specs)
         live, arrivals = asyncio.run(_live(backends, specs, asked))
@@ -74,7 +73,7 @@ def validity(settings: Settings) -> Validity:
 
 def _measured(backend: LlamaCppBackend, settings: Settings) -> BackendSpec:
     speed = measure_rung(backend.path, settings.threads)
-    return spec_of(backend.offer, settings.slots, Profile.of(speed))
+    return spec_of(backend.offer, Profile.of(speed))
 
 
 def _tasks(specs: list[BackendSpec]) -> list[tuple[float, Task]]:

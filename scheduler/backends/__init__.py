@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from finllm.errors import BackendError
+from finllm.scheduler.backends.offer import Offer
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import Template
 from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.meter import Meter
-from finllm.scheduler.placement.task import Prompt, Tier
+from finllm.scheduler.placement.task import Prompt
 
 __all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TokenLimitReached"]
 
@@ -27,18 +28,6 @@ class TokenLimitReached(BackendError):
         super().__init__(f"the call needs more than the {limit:.0f} tokens left", fix="give the run a larger --budget")
         self.limit = limit
         self.tokens = tokens
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a backend offers: enough to place a task on it and to key its answers."""
-
-    name: str
-    tier: Tier
-    precision: str
-    weights_sha256: str
-    build: str
-    context: int
 
 
 @dataclass(frozen=True)

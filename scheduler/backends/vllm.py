@@ -1,4 +1,4 @@
-"""The vLLM backend: a model or adapter served by one `vllm serve`, filled by the same rule as on the edge tier."""
+"""The vLLM backend and its kind: a model served by one `vllm serve`, filled by the same rule as on the edge tier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from finllm.errors import BackendError
 from finllm.models.hf_export import MANIFEST
 from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.backends.kind import Opening, Site
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm_client import MOST_CANDIDATES, Patience, VllmClient
@@ -23,10 +24,14 @@ from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
 from finllm.scheduler.backends.vllm_wire import Refused, Served, Usage
 from finllm.scheduler.decoding.prose import Prose
 from finllm.scheduler.decoding.template import Write
+from finllm.scheduler.money.tariff import Tariff, token_prices
 from finllm.scheduler.placement.task import Prompt
+from finllm.settings import Settings
 
 T = TypeVar("T")
 
+LINK = 0.01
+"""s there and back to a server, as placing reckons: fixed, so that the same run is placed the same twice."""
 _RANK_STEPS = 1000
 _BACKGROUND = 10**9
 
@@ -173,6 +178,7 @@ def connect(
     model: str | None = None,
     api_key: str | None = None,
     precision: str = "BF16",
+    tariff: Tariff | None = None,
     patience: Patience | None = None,
 ) -> VllmBackend:
     """Open the backend of what the server at `url` serves: `model` (or adapter), or its first model.
@@ -192,8 +198,34 @@ def connect(
     name = f"deep:{served.id}@{urlsplit(client.url).netloc.rpartition('@')[2]}"
     parent = next((m for m in models if m.id == served.parent), None)
     context = served.context or (parent.context if parent else 0)
-    offer = Offer(name, "deep", precision, weights_digest(served, parent), f"vllm {version}", context)
+    offer = Offer(
+        name, "deep", precision, weights_digest(served, parent), f"vllm {version}", context, VllmServer.name, "remote",
+        LINK, tariff, stronger=True,
+    )  # fmt: skip
     return VllmBackend(client, offer, served.id, loop)
+
+
+class VllmServer:
+    """The servers of `FINLLM_VLLM_URLS`, on the deep tier."""
+
+    name = "vllm"
+
+    def sites(self, settings: Settings) -> Iterable[Site]:
+        """A site for each URL. Errors: InputError for prices that cannot be read."""
+        tariff = token_prices(settings.vllm_usd_per_mtok, "FINLLM_VLLM_USD_PER_MTOK")
+        for url in settings.vllm_urls:
+            offer = Offer(f"deep:{settings.vllm_model or 'as served'}@{urlsplit(url).netloc}", "deep",
+                          settings.vllm_precision, "", "vllm", 0, self.name, "remote", LINK, tariff,
+                          stronger=True)  # fmt: skip
+            yield Site(offer, url, partial(_open, url, tariff))
+
+
+def _open(url: str, tariff: Tariff | None, opening: Opening) -> VllmBackend:
+    settings = opening.settings
+    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
+    return opening.kept(
+        connect(url, model=settings.vllm_model, api_key=key, precision=settings.vllm_precision, tariff=tariff)
+    )
 
 
 def _chosen(models: Sequence[Served], wanted: str | None, url: str) -> Served:

@@ -8,7 +8,7 @@ import importlib.util
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import import_module
@@ -20,6 +20,7 @@ from finllm.errors import BackendError, InputError
 from finllm.files import sha256_of_file
 from finllm.models.hf_export import MANIFEST
 from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.backends.kind import Site
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm import prose_regex
@@ -29,6 +30,7 @@ from finllm.scheduler.decoding.template import Write
 from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.energy_share import SharedEnergy, gpu_energy
 from finllm.scheduler.placement.task import Prompt
+from finllm.settings import Settings
 
 OPENING = 900.0
 """Longest wait for the engine to load its weights and compile, s."""
@@ -90,8 +92,21 @@ def open_in_process(folder: Path, *, precision: str = "BF16", **engine_args: Any
         ) from error
     context = int(engine.model_config.max_model_len)
     name = f"deep:{folder.name}@here"
-    offer = Offer(name, "deep", precision, digest(folder), _build(), context)
+    offer = Offer(name, "deep", precision, digest(folder), _build(), context, VllmInProcess.name, stronger=True)
     return InProcessBackend(engine, offer, loop, gpu_energy())
+
+
+class VllmInProcess:
+    """The folder of `FINLLM_VLLM_FOLDER`, served by vLLM inside this process."""
+
+    name = "vllm_in_process"
+
+    def sites(self, settings: Settings) -> Iterable[Site]:
+        """One site, where a folder is set."""
+        folder, precision = settings.vllm_folder, settings.vllm_precision
+        if folder is not None:
+            offer = Offer(f"deep:{folder.name}@here", "deep", precision, "", "vllm", 0, self.name, stronger=True)
+            yield Site(offer, str(folder), lambda opening: opening.kept(open_in_process(folder, precision=precision)))
 
 
 def digest(folder: Path) -> str:

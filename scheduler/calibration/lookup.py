@@ -16,16 +16,20 @@ MEND = "run 'finllm calibrate'"
 class Calibrated:
     """`calibration` where it holds. `stale` says why the newest does not; None where it holds, or there never was one.
 
-    `taken_at`: of the newest for these weights, held or stale; None without one.
+    `taken_at`: of the newest for these weights, held or stale; None without one. `measurable`: `finllm calibrate` would
+    take one.
     """
 
     calibration: RungCalibration | None
     stale: str | None
     taken_at: dt.datetime | None
+    measurable: bool = True
 
     @property
     def words(self) -> str:
         """Such as `2026-03-01 12:00Z`, or why there is none and what mends it."""
+        if not self.measurable:
+            return "not measured here: the default profile stands in"
         if self.taken_at is None:
             return f"never: the default profile stands in; {MEND}"
         when = f"{self.taken_at:%Y-%m-%d %H:%MZ}"

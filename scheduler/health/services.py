@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Request, Steady, TokenLimitReached
+from finllm.scheduler.backends.offer import SLOTS
 from finllm.scheduler.backends.pulse import Pulse, Standstill
 from finllm.scheduler.health.breaker import Breaker, Patience, State
 from finllm.scheduler.health.leases import Lease, Leases
 from finllm.scheduler.money.meter import Meter
 
-SLOTS = 64
-"""Calls that a backend is handed at once where nothing else is said; its engine orders those that wait there."""
 LOOK = 0.25
 """Seconds between two looks at whether a backend gets on."""
 

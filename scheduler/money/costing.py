@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finllm.errors import InputError
 from finllm.scheduler.backends import Generation, Offer
@@ -13,8 +13,9 @@ from finllm.scheduler.calibration.measured import Speed
 from finllm.scheduler.money.account import Spent
 from finllm.scheduler.money.amount import Amount, Provenance
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.money.carbon import JOULES_PER_KWH, Intensity, Source
+from finllm.scheduler.money.carbon import Intensity, Source
 from finllm.scheduler.money.meter import Used
+from finllm.scheduler.money.tariff import Tariff
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,8 @@ class Rates:
 
 PUBLISHED = Rates(0.0455, 0.455, "table", "ML.ENERGY v3, Llama-3.1-8B on one H100 at batch 8; prompts at a tenth")
 """Where neither the backend tells its joules nor a calibration their rate."""
-
-
-@dataclass(frozen=True)
-class Tariff:
-    """USD per kWh of energy, and per million tokens of prompt and of output. None: not priced that way."""
-
-    per_kwh: float | None = None
-    per_million_prompt: float | None = None
-    per_million_output: float | None = None
-
-    def of(self, joules: Amount, prompt: float, output: float) -> Amount | None:
-        """USD of a call; None where nothing of it is priced."""
-        if self.per_million_prompt is not None or self.per_million_output is not None:
-            price = (self.per_million_prompt or 0.0, self.per_million_output or 0.0)
-            value = (prompt * price[0] + output * price[1]) / 1e6
-            return Amount(value, "table", f"{price[0]:g} and {price[1]:g} USD per million tokens of prompt and output")
-        if self.per_kwh is not None:
-            return joules.times(self.per_kwh / JOULES_PER_KWH, "table", f"{self.per_kwh:g} USD/kWh")
-        return None
+RECKONED = "tokens reckoned from characters"
+"""Said of figures of a backend that does not count its tokens."""
 
 
 def _now() -> dt.datetime:
@@ -101,13 +85,18 @@ class Costing:
             if self.tariffs.get(offer.name, Tariff()) == Tariff():
                 raise InputError(
                     f"a budget in USD needs the price of {offer.name!r}",
-                    fix="set FINLLM_USD_PER_KWH, and FINLLM_VLLM_USD_PER_MTOK for servers; or leave the USD out",
+                    fix="set FINLLM_USD_PER_KWH, and the token prices of servers ('finllm nodes add --usd-per-mtok', "
+                    "FINLLM_VLLM_USD_PER_MTOK); or leave the USD out",
                 )
 
     def _spent(self, offer: Offer, prompt: float, output: float, seconds: float, told: Amount | None) -> Spent:
         tokens = math.ceil(prompt + output)
         joules = told or self.rates.get(offer.name, PUBLISHED).joules(prompt, output)
+        if not offer.counts_tokens:
+            joules = replace(joules, provenance="table", basis=f"{joules.basis}; {RECKONED}")
         intensity = self._intensity()
+        if intensity is not None and offer.where == "remote":
+            intensity = replace(intensity, basis=f"{intensity.basis}, taken for a server elsewhere too")
         grams = None if intensity is None else intensity.of(joules)
         usd = self.tariffs.get(offer.name, Tariff()).of(joules, prompt, output)
         return Spent(seconds, tokens, tokens if offer.tier == "deep" else 0, joules, grams, usd)

@@ -42,14 +42,16 @@ PATIENT = Terms(spare=1.0)
 
 
 def spec_of(
-    offer: Offer, slots: int, profile: Profile | None = None, quality: Mapping[str, float] | None = None
-) -> BackendSpec:
+    offer: Offer, profile: Profile | None = None, quality: Mapping[str, float] | None = None
+) -> BackendSpec:  # fmt: skip
     """A live backend as placing sees it. Local ones share this machine's processors; a server is a node of its own."""
-    local = not offer.build.startswith("vllm")
+    local = offer.where == "local"
+    dearest = 0.0 if offer.tariff is None else (offer.tariff.per_million_output or 0.0) / 1e6
     return BackendSpec(
-        offer.name, offer.tier, offer.precision, profile or DEFAULT, slots,
-        kv_tokens=offer.context * max(slots // 4, 2), context=offer.context, node="local" if local else offer.name,
-        family=offer.weights_sha256[:12], link=0.0 if local else 0.01, quality=quality or {}, shared=local,
+        offer.name, offer.tier, offer.precision, profile or DEFAULT, offer.slots,
+        kv_tokens=offer.context * max(offer.slots // 4, 2), context=offer.context,
+        node="local" if local else offer.name, family=offer.weights_sha256[:12], link=offer.link or 0.0,
+        usd_per_token=dearest, quality=quality or {}, shared=local,
     )  # fmt: skip
 
 

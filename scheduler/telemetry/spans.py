@@ -81,7 +81,7 @@ class _Spans:
 
         attributes = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": "vllm" if "@" in event.backend else "llama.cpp",
+            "gen_ai.provider.name": event.provider,
             "gen_ai.request.model": event.backend,
             "gen_ai.agent.name": event.agent,
             "gen_ai.conversation.id": event.run_id,

@@ -57,7 +57,7 @@ class Placed(Event):
 
 
 class CallStarted(Event):
-    """A model is being asked: the ledger has no row for `key` yet."""
+    """A model is being asked: the ledger has no row for `key` yet. `provider`: the backend's kind."""
 
     kind: Literal["call_started"] = "call_started"
     key: str
@@ -65,6 +65,7 @@ class CallStarted(Event):
     backend: str
     run_id: str = ""
     node: str = ""
+    provider: str = ""
 
 
 class CallFinished(Event):

@@ -24,13 +24,18 @@ A field that no rule names takes the first allowed value."""
 
 
 class ScriptedBackend:
-    """A backend whose choices come from a script, with probability 0.9 each. `requests` keeps what it was asked."""
+    """A backend whose choices come from a script, with probability 0.9 each. `requests` keeps what it was asked.
+
+    `offered`: further fields of its offer.
+    """
 
     def __init__(
-        self, script: Script, *, name: str = "scripted", tier: Tier = "edge", precision: str = "Q4_0", weights: str = ""
-    ) -> None:
+        self, script: Script, *, name: str = "scripted", tier: Tier = "edge", precision: str = "Q4_0",
+        weights: str = "", **offered: Any,
+    ) -> None:  # fmt: skip
+        digest = weights or f"sha256-of-{name}"
         self._script = script
-        self._offer = Offer(name, tier, precision, weights or f"sha256-of-{name}", "scripted", 4096)
+        self._offer = Offer(name, tier, precision, digest, "scripted", 4096, **{"kind": "scripted", **offered})
         self.requests: list[Request] = []
 
     @classmethod

@@ -44,7 +44,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def told(cli: Cli, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("FINLLM_HOME", str(kept))
-    monkeypatch.setattr(desk_module, "llama_backends", lambda *_: [scripted()])
+    monkeypatch.setattr(desk_module, "open_backends", lambda *_: [scripted()])
     return cli
 
 

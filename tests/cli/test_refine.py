@@ -39,7 +39,7 @@ def told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
         asyncio.run(run_stress_test("ended", request, desk))
         ledger.start_run("begun", request.model_dump(mode="json"))
     monkeypatch.setenv("FINLLM_HOME", str(settings.home))
-    monkeypatch.setattr(desk_module, "llama_backends", lambda *_: backends())
+    monkeypatch.setattr(desk_module, "open_backends", lambda *_: backends())
     return cli
 
 

@@ -69,7 +69,7 @@ class Flow:
 @pytest.fixture
 def acted(report: Report, monkeypatch: pytest.MonkeyPatch) -> Flow:
     found = Flow(report)
-    monkeypatch.setattr(desk_module, "llama_backends", lambda *_: [])
+    monkeypatch.setattr(desk_module, "open_backends", lambda *_: [])
     monkeypatch.setattr(flow, "run_stress_test", found.run_stress_test)
     monkeypatch.setattr(flow, "resume", found.resume)
     return found

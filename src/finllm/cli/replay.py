@@ -90,18 +90,16 @@ def _record_desk(settings: Settings) -> Iterator[Desk]:
 
 
 def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
-    from finllm.desk.desk import llama_backends
     from finllm.events import EventBus
     from finllm.memory.recorded import open_recorded
     from finllm.review.replay import regenerate
-    from finllm.scheduler.engine.process import EngineProcess
+    from finllm.scheduler.backends.kind import Opening
+    from finllm.scheduler.backends.registry import open_backends
 
     with contextlib.ExitStack() as closing:
         ledger = closing.enter_context(open_recorded(settings.ledger_path, run_id))
-        process = EngineProcess()
-        closing.callback(process.close)
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
-        backends = llama_backends(alone, EventBus(), process)
+        backends = open_backends(Opening(alone, EventBus(), closing))
         return asyncio.run(regenerate(run_id, ledger, backends))
 
 

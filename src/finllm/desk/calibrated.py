@@ -13,6 +13,8 @@ from finllm.settings import Settings
 
 def calibrated_here(settings: Settings, offer: Offer) -> Calibrated:
     """The calibration of a backend's weights on this CPU, build and number of threads."""
+    if not offer.calibratable:
+        return Calibrated(None, None, None, measurable=False)
     return calibrated(
         read_calibrations(settings.engine_calibration_path), offer, cpu=energy.read_cpu().name,
         threads=settings.threads, now=dt.datetime.now(dt.UTC), days=settings.calibration_days,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from finllm.agents.agent import Caller, prompt_version
@@ -17,35 +15,39 @@ from finllm.desk.queue import open_dispatch
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import budget_of, carried, open_costing, tenant_account
 from finllm.desk.telemetry import watched
-from finllm.errors import BackendError
-from finllm.events import EventBus, Noted, Progress
+from finllm.events import EventBus, Noted
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.memory.values import ValueFile
 from finllm.models.cards import Card, adapter_for
 from finllm.models.embedding import Embedder
-from finllm.models.ladder import PRUNED, ensure_rung
+from finllm.models.ladder import PRUNED
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend, Offer
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
-from finllm.scheduler.backends.vllm import VllmBackend, connect
-from finllm.scheduler.backends.vllm_inprocess import InProcessBackend, open_in_process
+from finllm.scheduler.backends.kind import Opening
+from finllm.scheduler.backends.registry import open_backends
 from finllm.scheduler.broker import Broker
-from finllm.scheduler.engine.engine import EngineConfig
-from finllm.scheduler.engine.process import EngineProcess
 from finllm.scheduler.health.breaker import Patience
 from finllm.scheduler.health.services import Services
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.placement.task import PRECISIONS, Tier, meets_floor
+from finllm.scheduler.placement.task import PRECISIONS, meets_floor
 from finllm.settings import Settings
 from finllm.tools.data.market import MarketStore
 from finllm.tools.forecasts.calibrations import Calibrations
 
-MOST_WORKERS = 4
-"""Contexts that an engine has at most: each takes memory, and no more compute at once than there are cores."""
+
+@dataclass(frozen=True)
+class Cards:
+    """How the shipped adapters' scores are calibrated: at full depth, and on the pruned rung."""
+
+    full: Card | None = None
+    pruned: Card | None = None
+
+
+NO_CARDS = Cards()
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,6 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    """The weights file of each backend that has one, by the backend's name."""
     card: Card | None = None
     """The card of the adapter that is in the weights of every backend but those of the pruned rung."""
     pruned: Card | None = None
@@ -132,40 +132,30 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
     with contextlib.ExitStack() as closing:
         ledger = open_recorder(settings)
         closing.callback(ledger.close)
-        process = EngineProcess()
-        closing.callback(process.close)
-        served = vllm_backends(settings, bus)
-        for backend in served:
-            closing.callback(backend.close)
-        backends = [*llama_backends(settings, bus, process, runs), *served]
-        card, pruned = (_usable(one, backends, bus) for one in cards_of(settings))
-        desk = assemble(settings, bus, ledger, backends, card, pruned, workers=workers_for(runs, settings))
+        backends = open_backends(Opening(settings, bus, closing, runs))
+        offers, cards = [backend.offer for backend in backends], cards_of(settings)
+        cards = Cards(_usable(cards.full, offers, bus), _usable(cards.pruned, offers, bus))
+        desk = assemble(settings, bus, ledger, backends, cards)
         with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
 
 
-def cards_of(settings: Settings) -> tuple[Card | None, Card | None]:
-    """The cards of the adapters in the local backends: that of the full depth, and that of the pruned rung if it runs.
-
-    Errors: InputError for a model or adapter that cannot be used.
-    """
-    source, precisions = default_source(settings), {precision for _tier, precision in local_tiers(settings)}
+def cards_of(settings: Settings) -> Cards:
+    """The cards of the adapters in the rungs. Errors: InputError for a model or adapter that cannot be used."""
+    source, precisions = default_source(settings), {settings.edge_precision, settings.deep_precision}
     found = {precision: adapter_for(source, settings, precision)[1] for precision in sorted(precisions)}
     pruned = found.pop(PRUNED, None)
-    return next(iter(found.values()), None), pruned
+    return Cards(next(iter(found.values()), None), pruned)
 
 
-def local_tiers(settings: Settings) -> tuple[tuple[Tier, str], ...]:
-    """The local backends: each one's tier and precision."""
-    return ("edge", settings.edge_precision), ("deep", settings.deep_precision)
-
-
-def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Card | None:
+def _usable(card: Card | None, offers: Sequence[Offer], bus: EventBus) -> Card | None:
     """The card, where it holds for whatever backend answers; what it does not hold for is noted."""
     if card is None:
         return None
-    if not all(isinstance(backend, LlamaCppBackend) for backend in backends):
-        bus.emit(Noted(level="info", message=f"the calibration of {card.name!r} is not used beside a vLLM backend"))
+    others = [offer.name for offer in offers if not offer.carded]
+    if others:
+        told = f"the calibration of {card.name!r} is not used beside {others[0]!r}, whose weights it is not of"
+        bus.emit(Noted(level="info", message=told))
         return None
     changed = [a.role for a in AGENTS if a.role in card.prompts and card.prompts[a.role] != prompt_version(a)]
     if changed:
@@ -175,92 +165,29 @@ def _usable(card: Card | None, backends: Sequence[Backend], bus: EventBus) -> Ca
 
 
 def assemble(
-    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], card: Card | None = None,
-    pruned: Card | None = None, *, workers: int = 1,
-) -> Desk:  # fmt: skip
-    """A desk from its parts; tests pass other backends. `workers`: engines behind each local backend."""
+    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], cards: Cards = NO_CARDS
+) -> Desk:
+    """A desk from its parts; tests pass other backends."""
     embedder = Embedder()
-    offers = [backend.offer for backend in backends]
-    costing = open_costing(settings, offers, bus)
+    costing = open_costing(settings, [backend.offer for backend in backends], bus)
     services = Services(backends, patience=Patience(stall=settings.stall, first=settings.call_timeout))
-    dispatch = open_dispatch(settings, backends, services, workers)
-    broker = Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
-                    dispatch=dispatch)  # fmt: skip
-    knowledge = KnowledgeBase(settings.knowledge_dir, embedder)
-    weights = {backend.offer.name: backend.path for backend in backends if isinstance(backend, LlamaCppBackend)}
-    calibrations = Calibrations(settings.calibrations_dir)
-    second = SecondOpinion(embedder)
-    tenant = tenant_account(settings, ledger)
-    values = ValueFile(settings.values_path)
-    return Desk(settings, bus, ledger, broker, knowledge, embedder, calibrations, weights, card, pruned, second, tenant,
-                escalating(settings, backends), values)  # fmt: skip
-
-
-def llama_backends(settings: Settings, bus: EventBus, process: EngineProcess, runs: int = 1) -> list[LlamaCppBackend]:
-    """The edge and the deep backend of the default model, with the adapter of the settings merged into it.
-
-    Both are derived from one file. Deep is deeper where the edge runs the pruned rung, and else of more bits only.
-    """
-    source = default_source(settings)
-
-    def progress(what: str, done: int, total: int) -> None:
-        bus.emit(Progress(what=what, done=done, total=total))
-
-    backends: list[LlamaCppBackend] = []
-    for tier, precision in local_tiers(settings):
-        adapter, _card = adapter_for(source, settings, precision)
-        model = source.name if adapter is None else f"{source.name}+{adapter.path.stem}"
-        rung = ensure_rung(source, precision, settings, progress, adapter=adapter)
-        name = backend_name(tier, model, precision)
-        offer = Offer(name, tier, precision, rung.sha256, llama_build(), settings.context)
-        config = engine_config(rung.path, settings, workers=workers_for(runs, settings))
-        backends.append(LlamaCppBackend(process.open(name, config), offer, rung.path))
-    return backends
-
-
-def workers_for(runs: int, settings: Settings) -> int:
-    """How many engines a local backend has for so many runs side by side."""
-    return min(runs, settings.threads, MOST_WORKERS)
-
-
-def backend_name(tier: str, model: str, precision: str) -> str:
-    """What a local backend is called."""
-    return f"{tier}:{model}:{precision}"
-
-
-def engine_config(path: Path, settings: Settings, workers: int = 1) -> EngineConfig:
-    """How an engine of the desk runs a file: room for two requests of full length, which many short ones share.
-
-    Several workers have room for one each, and their part of the saved prompts.
-    """
-    return EngineConfig(
-        path,
-        threads=settings.threads,
-        slots=settings.slots,
-        context=settings.context,
-        cells=settings.context * (min(settings.slots, 2) if workers == 1 else 1),
-        store=(settings.prefix_cache << 20) // workers,
-        workers=workers,
-    )
-
-
-def vllm_backends(settings: Settings, bus: EventBus) -> list[VllmBackend | InProcessBackend]:
-    """The vLLM engines that answer; one that does not is noted, and the desk does without it."""
-    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
-    precision, folder = settings.vllm_precision, settings.vllm_folder
-    ways: dict[str, Callable[[], VllmBackend | InProcessBackend]] = {
-        url: partial(connect, url, model=settings.vllm_model, api_key=key, precision=precision)
-        for url in settings.vllm_urls
-    }
-    if folder is not None:
-        ways[str(folder)] = partial(open_in_process, folder, precision=precision)
-    backends: list[VllmBackend | InProcessBackend] = []
-    for where, way in ways.items():
-        try:
-            backends.append(way())
-        except BackendError as error:
-            bus.emit(Noted(level="warning", message=f"without the deep tier at {where}: {error.message}; {error.fix}"))
-    return backends
+    dispatch = open_dispatch(settings, backends, services)
+    return Desk(
+        settings=settings,
+        bus=bus,
+        ledger=ledger,
+        broker=Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
+                      dispatch=dispatch),
+        knowledge=KnowledgeBase(settings.knowledge_dir, embedder),
+        embedder=embedder,
+        calibrations=Calibrations(settings.calibrations_dir),
+        card=cards.full,
+        pruned=cards.pruned,
+        second=SecondOpinion(embedder),
+        tenant=tenant_account(settings, ledger),
+        escalating=escalating(settings, backends),
+        values=ValueFile(settings.values_path),
+    )  # fmt: skip
 
 
 def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:

@@ -15,12 +15,12 @@ BETTER = 0.05
 
 
 def escalating(settings: Settings, backends: Sequence[Backend]) -> frozenset[str]:
-    """The roles. `auto`: those that a finer rung was calibrated to serve better; all, where a server stands behind."""
+    """The roles. `auto`: those that a finer rung was calibrated to serve better; all, where a stronger model is."""
     every = frozenset(agent.role for agent in AGENTS)
     offers = [backend.offer for backend in backends]
     if settings.escalate != "auto":
         return every if settings.escalate == "always" else frozenset()
-    if any(offer.build.startswith("vllm") for offer in offers):
+    if any(offer.stronger for offer in offers):
         return every
     known = {offer.tier: _calibration(settings, offer) for offer in offers}
     edge, deep = known.get("edge"), known.get("deep")

@@ -11,31 +11,28 @@ import numpy as np
 from finllm.desk.calibrated import calibrated_here
 from finllm.desk.spending import open_source
 from finllm.errors import InputError
-from finllm.scheduler.backends import Backend
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
-from finllm.scheduler.health.services import SLOTS, Services
+from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.health.services import Services
 from finllm.scheduler.money.carbon import Source
 from finllm.scheduler.placement.dispatch import Dispatch, spec_of
 from finllm.scheduler.placement.fleet import BackendSpec, Floats, Profile
 from finllm.settings import Settings
 
 
-def open_dispatch(settings: Settings, backends: Sequence[Backend], services: Services, workers: int = 1) -> Dispatch:
+def open_dispatch(settings: Settings, backends: Sequence[Backend], services: Services) -> Dispatch:
     """The queue of a desk. A backend without a calibration that holds stands in with the default profile.
 
-    `workers`: engines behind each local backend. Errors: InputError for a grid that cannot be used.
+    Errors: InputError for a grid that cannot be used.
     """
-    specs = [_spec(settings, backend, workers) for backend in backends]
+    specs = [_spec(settings, backend.offer) for backend in backends]
     return Dispatch(specs, services.shut, intensity=_intensity(settings, specs))
 
 
-def _spec(settings: Settings, backend: Backend, workers: int) -> BackendSpec:
-    offer = backend.offer
-    slots = settings.slots * workers if isinstance(backend, LlamaCppBackend) else SLOTS
+def _spec(settings: Settings, offer: Offer) -> BackendSpec:
     found = calibrated_here(settings, offer).calibration
     if found is None:
-        return spec_of(offer, slots)
-    return spec_of(offer, slots, Profile.of(found.speed), {agent: one.lower for agent, one in found.quality.items()})
+        return spec_of(offer)
+    return spec_of(offer, Profile.of(found.speed), {agent: one.lower for agent, one in found.quality.items()})
 
 
 def _intensity(settings: Settings, specs: Sequence[BackendSpec]) -> Callable[[float], Floats] | None:

@@ -18,7 +18,8 @@ from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, Provenan
 from finllm.scheduler.money.budget import Budget
 from finllm.scheduler.money.carbon import Source
 from finllm.scheduler.money.carbon_file import open_grid
-from finllm.scheduler.money.costing import Costing, Rates, Tariff
+from finllm.scheduler.money.costing import Costing, Rates
+from finllm.scheduler.money.tariff import Tariff
 from finllm.settings import Settings
 from finllm.tools.data.scenario import BudgetEntry
 
@@ -76,28 +77,15 @@ def open_costing(settings: Settings, offers: Sequence[Offer], bus: EventBus) -> 
             rates[offer.name] = Rates.of(found.calibration.speed)
         elif found.stale is not None:
             bus.emit(Noted(level="warning", message=f"the calibration of {offer.name!r} is of {found.words}"))
-    served = prices(settings.vllm_usd_per_mtok)
-    tariffs = {
-        offer.name: Tariff(None, *served) if offer.build.startswith("vllm") and served else Tariff(settings.usd_per_kwh)
-        for offer in offers
-    }
-    return Costing(open_source(settings), rates, tariffs)
+    return Costing(open_source(settings), rates, {offer.name: tariff_of(settings, offer) for offer in offers})
 
 
-def prices(text: str | None) -> tuple[float, float] | None:
-    """USD per million tokens of prompt and of output. Errors: InputError for anything but two figures from 0 up."""
-    if text is None:
-        return None
-    try:
-        prompt, output = (float(part) for part in text.split(","))
-        if not (0 <= prompt < float("inf") and 0 <= output < float("inf")):
-            raise ValueError
-    except ValueError as error:
-        raise InputError(
-            f"FINLLM_VLLM_USD_PER_MTOK is {text!r}",
-            fix="write the prices of prompt and output tokens such as 0.15,0.60",
-        ) from error
-    return prompt, output
+def tariff_of(settings: Settings, offer: Offer) -> Tariff:
+    """What a backend's calls cost: its owner's prices; of one on this machine else this machine's energy.
+
+    A server without prices is not priced: what energy costs here says nothing of it.
+    """
+    return offer.tariff or Tariff(settings.usd_per_kwh if offer.where == "local" else None)
 
 
 def open_source(settings: Settings) -> Source | None:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
-from finllm.desk.desk import engine_config
 from finllm.events import EventBus, Progress
 from finllm.models.cards import Card, adapter_for
 from finllm.models.ladder import PRUNED, Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
 from finllm.scheduler.backends import Backend, Offer
-from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
+from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, engine_config, llama_build
 from finllm.scheduler.calibration.measured import Key, RungCalibration, Speed, find, keep, read_calibrations
 from finllm.scheduler.calibration.probe import measure_rung
 from finllm.scheduler.engine.process import EngineProcess

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -15,14 +16,15 @@ import httpx
 import pytest
 
 from finllm.agents.sanity_checker import SourceCheck
-from finllm.desk.desk import vllm_backends
 from finllm.errors import BackendError
 from finllm.events import EventBus
 from finllm.models.hf_export import export_hf
 from finllm.models.registry import default_source
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
+from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
-from finllm.scheduler.backends.vllm import VllmBackend, connect
+from finllm.scheduler.backends.registry import open_backends
+from finllm.scheduler.backends.vllm import VllmBackend, VllmServer, connect
 from finllm.scheduler.backends.vllm_client import Patience, VllmClient
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.decoding.prose import Prose
@@ -347,12 +349,11 @@ def test_a_wrong_key_is_refused_with_the_setting_that_mends_it(server: Server) -
 def test_a_desk_takes_the_servers_that_answer_and_notes_the_others(server: Server) -> None:
     settings = Settings.model_validate({"vllm_urls": [server.url, "http://127.0.0.1:9"], "vllm_api_key": KEY})
     noted: list[Any] = []
-    backends = vllm_backends(settings, EventBus(noted.append))
-    for each in backends:
-        each.close()
-    assert [each.offer.tier for each in backends] == ["deep"]
+    with contextlib.ExitStack() as closing:
+        backends = open_backends(Opening(settings, EventBus(noted.append), closing), [VllmServer()])
+        assert [(each.offer.tier, each.offer.where) for each in backends] == [("deep", "remote")]
     assert len(noted) == 1
-    assert "without the deep tier at http://127.0.0.1:9" in noted[0].message
+    assert "without the deep backend at http://127.0.0.1:9" in noted[0].message
 
 
 @pytest.mark.parametrize("when", ["while it writes", "before the call"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 
 import finllm
 from finllm.agents.sanity_checker import SourceCheck
-from finllm.desk.desk import vllm_backends
 from finllm.errors import BackendError, InputError
 from finllm.events import EventBus
 from finllm.models.hf_export import export_hf
 from finllm.models.registry import default_source
 from finllm.scheduler.backends import vllm_inprocess
-from finllm.scheduler.backends.vllm_inprocess import digest, open_in_process
+from finllm.scheduler.backends.kind import Opening
+from finllm.scheduler.backends.registry import open_backends
+from finllm.scheduler.backends.vllm_inprocess import VllmInProcess, digest, open_in_process
 from finllm.settings import Settings
 from tests.scheduler.vllm_server import MISSING, PYTHON, environment
 
@@ -67,7 +69,9 @@ def test_without_vllm_it_says_what_to_install_and_a_desk_does_without(
     with pytest.raises(BackendError, match=r"pip install 'finllm\[gpu\]'"):
         open_in_process(tmp_path)
     noted: list[object] = []
-    assert vllm_backends(Settings.model_validate({"vllm_folder": tmp_path}), EventBus(noted.append)) == []
+    settings = Settings.model_validate({"vllm_folder": tmp_path})
+    with contextlib.ExitStack() as closing:
+        assert open_backends(Opening(settings, EventBus(noted.append), closing), [VllmInProcess()]) == []
     assert len(noted) == 1
 
 

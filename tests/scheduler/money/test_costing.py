@@ -13,8 +13,9 @@ from finllm.scheduler.calibration.measured import DecodeRate, Key, RungCalibrati
 from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.budget import Budget
 from finllm.scheduler.money.carbon import Constant, Series
-from finllm.scheduler.money.costing import Costing, Rates, Tariff
+from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.meter import Meter, Used
+from finllm.scheduler.money.tariff import Tariff
 
 EDGE = Offer("edge", "edge", "Q4_0", "sha256-of-edge", "llama 1", 4096)
 FAR = Offer("far", "deep", "BF16", "sha256-of-far", "vllm 1", 4096)
