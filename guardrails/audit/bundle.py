@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from finllm.errors import InputError, RecordError
@@ -17,12 +18,15 @@ _READ_ME = """\
 Audit records of run {run}.
 
   python verify.py                  needs Python 3.9 or newer and the package 'cryptography'; no network, no finllm
-  python verify.py --vkey KEY       with the log's verifier key as you know it from elsewhere
+  python verify.py --vkey KEY --witness-vkey KEY
+                                    with the verifier keys of log and witness as you know them from elsewhere
 
 records.jsonl  one record per line, canonical JSON; its hash is sha256(0x00 || line)
 proofs.json    for each record its index and its RFC 6962 inclusion proof under 'checkpoint'
 checkpoint     how far the log went, signed (c2sp.org/tlog-checkpoint)
 log.vkey       the key that signed it; a bundle cannot vouch for its own key
+verify.py      sha256 {script}
+               it travels with what it checks: hold it against what 'finllm audit verifier' prints elsewhere
 blobs/         what the records name, each file under its sha256
 witnessed      where present: what a witness saw, and proofs.json shows that the log continues it
 """
@@ -52,8 +56,8 @@ def bundle_of(reader: LogReader, run_id: str, witness: Path | None = None) -> di
         "records.jsonl": b"".join(data + b"\n" for _, data in records),
         "checkpoint": str(reader.note).encode(),
         "log.vkey": f"{reader.meta.vkey}\n".encode(),
-        "verify.py": Path(__file__).with_name("check_bundle.py").read_bytes(),
-        "README.txt": _READ_ME.format(run=run_id).encode(),
+        "verify.py": verifier(),
+        "README.txt": _READ_ME.format(run=run_id, script=sha256(verifier()).hexdigest()).encode(),
     }
     for index, data in records:
         for digest in parse_canonical(data)["body"].get("blobs", ()):
@@ -61,6 +65,11 @@ def bundle_of(reader: LogReader, run_id: str, witness: Path | None = None) -> di
     if witness is not None:
         files |= _witnessed(reader, witness, proofs)
     return {**files, "proofs.json": (json.dumps(proofs, indent=1) + "\n").encode()}
+
+
+def verifier() -> bytes:
+    """The script that verifies a bundle, as every bundle carries it."""
+    return Path(__file__).with_name("check_bundle.py").read_bytes()
 
 
 def proof_text(reader: LogReader, index: int) -> str:

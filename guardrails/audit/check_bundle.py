@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Verify a bundle of audit records offline: `python verify.py [--vkey KEY] [--json]`. Needs only `cryptography`.
+"""Verify a bundle of audit records offline: `python verify.py --vkey KEY --witness-vkey KEY`.
 
-It travels with every exported bundle and reads nothing but the folder that it lies in, so an examiner needs no finllm.
+It travels with every exported bundle and reads nothing but the folder that it lies in, so an examiner needs no finllm:
+only Python 3.9 or newer and the package `cryptography`.
+Since it travels with what it checks, hold its own sha256 against what `finllm audit verifier` prints elsewhere.
 Exit codes: 0 all holds, 1 something does not, 2 the bundle cannot be read.
 """
 
@@ -18,9 +20,38 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+LARGEST = 64 << 20
+"""Bytes of the largest file that is read: a bundle of one run has none near it."""
+DEEPEST = 64
+"""Levels of the deepest JSON that is read: deeper is made to exhaust the reader."""
+
 
 class Bad(Exception):
     """Something in the bundle does not hold."""
+
+
+def read(path: Path) -> bytes:
+    """A file of the bundle. Errors: OSError; ValueError for one of more than `LARGEST` bytes."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} has more than {LARGEST} bytes")
+    return path.read_bytes()
+
+
+def decoded(data: bytes, what: str) -> Any:
+    """The value of JSON bytes. Errors: ValueError for no JSON, or for one nested deeper than `DEEPEST`."""
+    depth, inside, escaped = 0, False, False
+    for byte in data:
+        if inside:
+            inside, escaped = escaped or byte != 0x22, byte == 0x5C and not escaped
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError(f"{what} is nested deeper than {DEEPEST} levels")
+        elif byte in b"]}":
+            depth -= 1
+    return json.loads(data)
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -102,52 +133,82 @@ def check_note(note: str, key: tuple[str, bytes, int, bytes]) -> tuple[str, int,
     raise Bad(f"the checkpoint is not signed by {name}")
 
 
-def check(bundle: Path, vkey: str | None) -> dict[str, Any]:
+def check(bundle: Path, vkey: str | None, witness_vkey: str | None = None) -> dict[str, Any]:
     """Check everything; what was found. Errors: Bad, OSError, ValueError, KeyError."""
     notes: list[str] = []
-    log_key = (bundle / "log.vkey").read_text(encoding="ascii").strip()
+    log_key = read(bundle / "log.vkey").decode("ascii").strip()
     if vkey is None:
         notes.append("the log's key was taken from the bundle itself; give the one you know with --vkey")
     elif vkey.strip() != log_key:
         raise Bad(f"the bundle's key {log_key} is not the one given")
     key = read_key(log_key)
-    origin, size, root = check_note((bundle / "checkpoint").read_text(encoding="utf-8"), key)
-    proofs = json.loads((bundle / "proofs.json").read_text(encoding="utf-8"))
-    lines = (bundle / "records.jsonl").read_bytes().split(b"\n")
+    origin, size, root = check_note(read(bundle / "checkpoint").decode(), key)
+    proofs = decoded(read(bundle / "proofs.json"), "proofs.json")
+    named = _check_records(bundle, proofs, size, root)
+    stray = {path.name for path in (bundle / "blobs").iterdir()} - named if (bundle / "blobs").is_dir() else set()
+    if stray:
+        raise Bad(f"{len(stray)} files in blobs/ are named by no record, such as {min(stray)!r}")
+    witnessed = _check_witnessed(bundle, key, witness_vkey, origin, size, root, proofs, notes)
+    return {"ok": True, "run": proofs["run"], "origin": origin, "records": len(proofs["inclusion"]),
+            "blobs": len(named), "size": size, "witnessed": witnessed,
+            "witness_known": witnessed is not None and witness_vkey is not None, "notes": notes}  # fmt: skip
+
+
+def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> set[str]:
+    """Hold each record against its proof, and its blobs against their names; the blobs' names."""
+    lines = read(bundle / "records.jsonl").split(b"\n")
     if lines[-1] or len(lines) - 1 != len(proofs["inclusion"]):
         raise Bad(f"{len(proofs['inclusion'])} records are promised, {len(lines) - 1} are there")
+    if not proofs["inclusion"]:
+        raise Bad("the bundle holds no record, so it shows nothing")
     named: set[str] = set()
-    for line, one in zip(lines[:-1], proofs["inclusion"], strict=True):
+    before = -1
+    for at, one in enumerate(proofs["inclusion"]):
+        line = lines[at]
         index, leaf = one["index"], hashlib.sha256(b"\0" + line).digest()
+        if type(index) is not int or not before < index < size:
+            raise Bad(f"record {index!r} comes after record {before}: records are in the log's order, each once")
+        before = index
         if root_from(leaf, index, size, [base64.b64decode(hash, validate=True) for hash in one["proof"]]) != root:
             raise Bad(f"record {index} is not under the checkpoint")
-        record = json.loads(line)
+        record = decoded(line, f"record {index}")
         if record["seq"] != index or record["body"].get("run") != proofs["run"]:
             raise Bad(f"record {index} says that it is record {record['seq']} of run {record['body'].get('run')}")
         for digest in record["body"].get("blobs", ()):
+            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+                raise Bad(f"record {index} names a blob {digest!r}, which is no sha256")
             named.add(digest)
-            content = (bundle / "blobs" / digest).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
+            if hashlib.sha256(read(bundle / "blobs" / digest)).hexdigest() != digest:
                 raise Bad(f"record {index}: blob {digest} has other content")
-    witnessed = _check_witnessed(bundle, key, origin, size, root, proofs, notes)
-    return {"ok": True, "run": proofs["run"], "origin": origin, "records": len(proofs["inclusion"]),
-            "blobs": len(named), "size": size, "witnessed": witnessed, "notes": notes}  # fmt: skip
+    return named
 
 
 def _check_witnessed(
-    bundle: Path, key: tuple[str, bytes, int, bytes], origin: str, size: int, root: bytes, proofs: Any, notes: list[str]
-) -> int | None:
-    path = bundle / "witnessed"
-    if not path.exists():
+    bundle: Path, key: tuple[str, bytes, int, bytes], witness_vkey: str | None, origin: str, size: int, root: bytes,
+    proofs: Any, notes: list[str],
+) -> int | None:  # fmt: skip
+    """How many records a witness saw. Whoever holds the log's key can make a witness: its key must be known."""
+    if not (bundle / "witnessed").exists():
+        if witness_vkey is not None:
+            raise Bad("a witness's key was given, and the bundle has no witnessed checkpoint")
         notes.append("no witness: the log may have been rewritten by whoever holds its key")
         return None
-    note = path.read_text(encoding="utf-8")
+    note = read(bundle / "witnessed").decode()
+    theirs = read(bundle / "witness.vkey").decode("ascii").strip()
+    if witness_vkey is None:
+        notes.append("UNKNOWN WITNESS: its key was taken from the bundle, and whoever holds the log's key can make "
+                     "one; give the key that you know with --witness-vkey")  # fmt: skip
+    elif witness_vkey.strip() != theirs:
+        raise Bad(f"the bundle's witness {theirs} is not the one given")
+    witness = read_key(theirs)
+    if witness[3] == key[3]:
+        raise Bad("the witness signs with the log's own key, so it witnesses nothing")
     saw_origin, saw, saw_root = check_note(note, key)
-    check_note(note, read_key((bundle / "witness.vkey").read_text(encoding="ascii")))
+    check_note(note, witness)
     proof = [base64.b64decode(hash, validate=True) for hash in proofs["consistency"]]
     if saw_origin != origin or not consistent(saw, saw_root, size, root, proof):
         raise Bad(f"the checkpoint does not continue the {saw} records that the witness saw")
-    last = max((one["index"] for one in proofs["inclusion"]), default=-1)
+    last = proofs["inclusion"][-1]["index"]
     if last >= saw:
         notes.append(f"the witness saw the log up to record {saw - 1}; the bundle goes to {last}")
     return saw
@@ -157,14 +218,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Verify this bundle of audit records, offline.")
     parser.add_argument("bundle", nargs="?", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--vkey", help="the log's verifier key, as you know it from elsewhere")
+    parser.add_argument("--witness-vkey", help="the witness's verifier key, as you know it from elsewhere")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     code, found = 0, {}
     try:
-        found = check(options.bundle, options.vkey)
+        found = check(options.bundle, options.vkey, options.witness_vkey)
     except Bad as error:
         code, found = 1, {"ok": False, "error": str(error)}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         code, found = 2, {"ok": False, "error": f"the bundle cannot be read: {type(error).__name__}: {error}"}
     if options.json:
         print(json.dumps(found, indent=2))
@@ -172,7 +234,7 @@ def main() -> int:
         print(f"ok: {found['records']} records and {found['blobs']} blobs of run {found['run']} are under the "
               f"checkpoint of {found['size']} records of {found['origin']}")  # fmt: skip
         for note in found["notes"]:
-            print(f"note: {note}")
+            print(f"NOTE: {note}")
     else:
         print(f"NOT OK: {found['error']}", file=sys.stderr)
     return code

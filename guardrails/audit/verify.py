@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 from finllm.errors import InputError
 from finllm.guardrails.audit.merkle import root_of
@@ -43,6 +44,13 @@ class Verdict:
     @property
     def first(self) -> Damage | None:
         return self.damage[0] if self.damage else None
+
+    @property
+    def status(self) -> Literal["damaged", "unproven", "intact"]:
+        """`unproven`: nothing is damaged, and no witness says that nothing is missing or was written anew."""
+        if self.damage:
+            return "damaged"
+        return "unproven" if self.witnessed is None else "intact"
 
     @property
     def complete(self) -> bool:

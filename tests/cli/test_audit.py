@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,10 +39,10 @@ def verify_bundle(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_without_a_witness_completeness_is_unproven_and_the_exit_code_says_so(cli: Cli, logged: Path) -> None:
     shown = cli("audit", "verify")
-    assert shown.code == 1
+    assert shown.code == 4
     assert "completeness unproven" in shown.out
     shown = cli("audit", "verify", "--json")
-    assert (shown.code, shown.json["ok"], shown.json["complete"], shown.json["witnessed"]) == (1, True, False, None)
+    assert (shown.code, shown.json["status"], shown.json["ok"], shown.json["witnessed"]) == (4, "unproven", True, None)
 
 
 def test_with_a_witness_a_whole_log_is_ok_and_a_changed_one_named(cli: Cli, logged: Path, tmp_path: Path) -> None:
@@ -64,12 +67,93 @@ def test_a_bundle_is_verified_offline_by_its_own_script(cli: Cli, logged: Path, 
     shown = cli("audit", "export", "run-1", "--out", out, "--witness", tmp_path / "witness", "--json")
     assert (shown.code, shown.json["records"], shown.json["witnessed"]) == (0, 8, True)
     vkey = (logged / "audit" / "log.json").read_text().split('"vkey":"')[1].split('"')[0]
-    done = verify_bundle(out, "--json", "--vkey", vkey)
+    witness = (tmp_path / "witness" / "witness.vkey").read_text().strip()
+    done = verify_bundle(out, "--json", "--vkey", vkey, "--witness-vkey", witness)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout) | {"notes": []}
     assert found == {"ok": True, "run": "run-1", "records": 8, "size": 17, "notes": [],
-        "blobs": shown.json["blobs"], "witnessed": 17, "origin": vkey.split("+")[0]}  # fmt: skip
+        "blobs": shown.json["blobs"], "witnessed": 17, "witness_known": True,
+        "origin": vkey.split("+")[0]}  # fmt: skip
+    assert json.loads(done.stdout)["notes"] == []
     assert verify_bundle(out, "--vkey", vkey[:-4] + "AAAA").returncode == 1
+
+
+def test_a_witness_made_with_the_logs_key_is_found_by_the_key_that_is_known(
+    cli: Cli, logged: Path, tmp_path: Path
+) -> None:
+    """Whoever holds the log's key rewrites the log and lets a witness of their own see it."""
+    cli("audit", "witness", tmp_path / "witness")
+    known = (tmp_path / "witness" / "witness.vkey").read_text().strip()
+    cli("audit", "witness", tmp_path / "forged")
+    assert cli("audit", "export", "run-1", "-o", tmp_path / "b", "-w", tmp_path / "forged").code == 0
+    unknown = verify_bundle(tmp_path / "b")
+    assert unknown.returncode == 0
+    assert "NOTE: UNKNOWN WITNESS" in unknown.stdout
+    refused = verify_bundle(tmp_path / "b", "--witness-vkey", known)
+    assert (refused.returncode, "is not the one given" in refused.stderr) == (1, True)
+    (tmp_path / "b" / "witnessed").unlink()
+    assert verify_bundle(tmp_path / "b", "--witness-vkey", known).returncode == 1
+
+
+def _without_records(bundle: Path, proofs: dict[str, Any]) -> None:
+    (bundle / "records.jsonl").write_bytes(b"")
+    proofs["inclusion"] = []
+
+
+def _a_record_twice(bundle: Path, proofs: dict[str, Any]) -> None:
+    lines = (bundle / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (bundle / "records.jsonl").write_bytes(b"".join([lines[0], *lines]))
+    proofs["inclusion"].insert(0, proofs["inclusion"][0])
+
+
+def _backwards(bundle: Path, proofs: dict[str, Any]) -> None:
+    lines = (bundle / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (bundle / "records.jsonl").write_bytes(b"".join(reversed(lines)))
+    proofs["inclusion"].reverse()
+
+
+def _a_proof_less(bundle: Path, proofs: dict[str, Any]) -> None:
+    proofs["inclusion"].pop()
+
+
+def _a_proof_cut_short(bundle: Path, proofs: dict[str, Any]) -> None:
+    proofs["inclusion"][0]["proof"].pop()
+
+
+def _nested(bundle: Path, proofs: dict[str, Any]) -> None:
+    proofs["inclusion"][0]["proof"] = "NEST"
+
+
+def _a_stray_blob(bundle: Path, proofs: dict[str, Any]) -> None:
+    (bundle / "blobs" / ("a" * 64)).write_bytes(b"not named")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_without_records, _a_record_twice, _backwards, _a_proof_less, _a_proof_cut_short, _nested, _a_stray_blob],
+    ids=lambda change: change.__name__.strip("_"),
+)
+def test_a_bundle_that_shows_nothing_or_another_order_is_refused(
+    change: Callable[[Path, dict[str, Any]], None], cli: Cli, logged: Path, tmp_path: Path
+) -> None:
+    assert cli("audit", "export", "run-1", "-o", tmp_path / "b").code == 0
+    proofs = json.loads((tmp_path / "b" / "proofs.json").read_text())
+    change(tmp_path / "b", proofs)
+    text = json.dumps(proofs).replace('"NEST"', "[" * 100_000 + "]" * 100_000)
+    (tmp_path / "b" / "proofs.json").write_text(text)
+    done = verify_bundle(tmp_path / "b")
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("NOT OK")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_script_that_checks_a_bundle_can_be_checked_itself(cli: Cli, logged: Path, tmp_path: Path) -> None:
+    assert cli("audit", "export", "run-1", "-o", tmp_path / "b").code == 0
+    digest = sha256((tmp_path / "b" / "verify.py").read_bytes()).hexdigest()
+    assert cli("audit", "verifier", "--json").json["sha256"] == digest
+    assert cli("audit", "verifier", "-o", tmp_path / "mine.py").out == f"{digest}  verify.py\n"
+    assert (tmp_path / "mine.py").read_bytes() == (tmp_path / "b" / "verify.py").read_bytes()
+    assert digest in (tmp_path / "b" / "README.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["records.jsonl", "checkpoint", "blobs", "proofs.json", "witnessed", "witness.vkey"])

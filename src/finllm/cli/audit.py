@@ -19,6 +19,9 @@ from finllm.settings import load_settings
 if TYPE_CHECKING:
     from finllm.guardrails.audit import LogReader, Verdict
 
+UNPROVEN = 4
+"""Exit code of `verify` where nothing is damaged and no witness says that nothing is missing."""
+
 LogOption = Annotated[
     Path | None, typer.Option("--log", metavar="DIR", help="The log, or a copy of it.  [default: $FINLLM_HOME/audit]")
 ]
@@ -41,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
         "finllm audit export 20220630-081500-hormuz-closed-for-a-month-1f3a --out bundle --witness /mnt/usb/witness",
     ))(export)  # fmt: skip
     group.command(epilog=examples("finllm audit witness /mnt/usb/witness"))(witness)
+    group.command(epilog=examples("finllm audit verifier", "finllm audit verifier --out verify.py"))(verifier)
     app.add_typer(group, name="audit")
 
 
@@ -54,8 +58,8 @@ def verify(
 ) -> None:
     """Check every record, blob and signature; name the first bad record and what was done to it.
 
-    Exits with 1 if anything is wrong, and also without a witness: whoever holds the signing key could have cut or
-    rewritten the log.
+    Exits with 1 for damage, with 4 where all that is there is intact and no witness says that none is missing or was
+    written anew (whoever holds the signing key could have), and with 0 where a witness does.
     """
     from finllm.guardrails.audit import read_witnessed, verify_log
     from finllm.guardrails.audit.note import VerifierKey
@@ -68,14 +72,35 @@ def verify(
     verdict = verify_log(folder, None if witness is None else read_witnessed(witness), vkey)
     if as_json:
         print_json({
-            "ok": not verdict.damage, "complete": verdict.complete, "log": str(folder), "origin": verdict.origin,
+            "status": verdict.status, "ok": not verdict.damage, "complete": verdict.complete, "log": str(folder),
+            "origin": verdict.origin,
             "size": verdict.size, "signed": verdict.signed, "witnessed": verdict.witnessed,
             "damage": [vars(one) for one in verdict.damage], "notes": list(verdict.notes),
         })  # fmt: skip
     else:
         _show(verdict)
-    if not verdict.complete:
-        raise typer.Exit(1)
+    if code := {"damaged": 1, "unproven": UNPROVEN, "intact": 0}[verdict.status]:
+        raise typer.Exit(code)
+
+
+def verifier(
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the script there.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the sha256 of the script that verifies bundles, which travels with what it checks; or write the script."""
+    from hashlib import sha256
+
+    from finllm.files import write_file
+    from finllm.guardrails.audit.bundle import verifier as script
+
+    data = script()
+    digest = sha256(data).hexdigest()
+    if out is not None:
+        write_file(out, data, fix="name a file in a folder that you may write")
+    if as_json:
+        print_json({"sha256": digest, "out": None if out is None else str(out)})
+    else:
+        print(f"{digest}  verify.py")
 
 
 def prove(
@@ -123,7 +148,12 @@ def export(
         print_json({"run": run_id, "out": str(out), "records": records, "blobs": blobs,
                     "witnessed": witness is not None})  # fmt: skip
     else:
-        print(clean(f"{records} records and {blobs} blobs are in {str(out)!r}; verify: python {out / 'verify.py'}"))
+        print(
+            clean(
+                f"{records} records and {blobs} blobs are in {str(out)!r}; verify: python {out / 'verify.py'}; "
+                "the script's sha256 is what 'finllm audit verifier' prints"
+            )
+        )
 
 
 def witness(
