@@ -9,10 +9,13 @@ FinllmError                 exit 1   something failed; the message says what men
 ├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
 ├── ReplayRefused           exit 1   stop: what a run stood on, or its record, is not what it was; the cause is named
 ├── HumanNeeded             exit 1   wait: a person has to answer before the run goes on
+├── Unexpected              exit 1   report it: something failed that nobody foresaw
 └── Cancelled               exit 130 the person at the keyboard stopped the run; it can be resumed
 """
 
 from __future__ import annotations
+
+from finllm.plain_text import clean
 
 
 class FinllmError(Exception):
@@ -67,6 +70,25 @@ class HumanNeeded(FinllmError):
     kind = "human_needed"
 
 
+class Unexpected(FinllmError):
+    kind = "internal"
+
+
 class Cancelled(FinllmError):
     kind = "cancelled"
     exit_code = 130
+
+
+def as_finllm_error(error: BaseException) -> FinllmError:
+    """The error itself, or the one that stands for it: an interrupt, the system's refusal, or something unforeseen."""
+    if isinstance(error, FinllmError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled("interrupted", fix="run the command again")
+    notes = getattr(error, "__notes__", ())
+    if isinstance(error, OSError):
+        refusal = f"the operating system refused: {clean(str(error))}"
+        return FinllmError(refusal, fix="; ".join(["mend that and run the command again", *notes]))
+    what = clean(f"{type(error).__name__}: {error}")
+    mends = ["run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints", *notes]
+    return Unexpected(f"finllm failed unexpectedly: {what}", fix="; ".join(mends))

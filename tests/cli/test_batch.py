@@ -225,7 +225,7 @@ def test_files_that_cannot_be_written_are_the_error_of_their_run(
     acted: Flow, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del acted
-    from finllm.cli import outputs
+    from finllm.review import outputs
 
     write = outputs.write_files
 

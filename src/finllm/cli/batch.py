@@ -1,66 +1,43 @@
-"""Several scenarios in one command: checked together, run side by side at one desk, each with its own files."""
+"""Several scenarios in one command: run side by side at one desk, and shown as a table of runs."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import secrets
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.failures import as_finllm_error
-from finllm.cli.options import FailOn
-from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
-from finllm.events import EventBus, MemberEnded, Noted, Progress
-from finllm.files import check_folder
+from finllm.events import EventBus, Noted
+from finllm.plain_text import clean
+from finllm.sessions.batch_driver import BatchWanted, drive_batch
 from finllm.sessions.requests import Checked
 from finllm.settings import Settings
 
 if TYPE_CHECKING:
-    from finllm.cli.batch_report import BatchReport
+    from rich.console import RenderableType
+
     from finllm.desk.desk import Desk
-    from finllm.graphs.flow import Outcome
-    from finllm.sessions.batch import Batch, Ended, Member
+    from finllm.sessions.batch import Batch
+    from finllm.sessions.batch_report import BatchReport
     from finllm.tools.data.scenario import BudgetEntry
 
-JOBS = 8
-"""Runs side by side unless told otherwise: as many as an engine serves at once by default."""
-SUMMARIES = (".parquet", ".csv", ".json")
+
+_STYLES = {"finished": "", "blocked": "yellow", "failed": "bold red"}
 
 
 @dataclass(frozen=True)
-class BatchWanted:
-    """How a batch is to be run and shown, where its files go, and what makes it exit with 3."""
+class Shown:
+    """How a batch is shown: one JSON object, and whether anything is said while it runs."""
 
-    out: Path | None
     as_json: bool
     quiet: bool
-    fail_on: Sequence[FailOn]
-    jobs: int
-    junit: Path | None
-    summaries: Sequence[Path]
 
 
-def check_files(wanted: BatchWanted) -> None:
-    """The files of the summary can be written, and are of a known form. Errors: InputError."""
-    for path in wanted.summaries:
-        if path.suffix.lower() not in SUMMARIES:
-            raise InputError(f"--summary {str(path)!r}: {path.suffix!r} is no form of a summary",
-                             fix=f"end it with {', '.join(SUMMARIES)}")  # fmt: skip
-    for option, path in (("--junit", wanted.junit), *(("--summary", path) for path in wanted.summaries)):
-        if path is not None:
-            check_folder(path.parent, option)
-            if path.is_dir():
-                raise InputError(f"{option} {str(path)!r} is a folder", fix="give a file")
-
-
-def run_scenarios(checked: dict[str, Checked], settings: Settings, wanted: BatchWanted) -> None:
+def run_scenarios(checked: dict[str, Checked], settings: Settings, wanted: BatchWanted, shown: Shown) -> None:
     """Run checked scenarios as a batch: the one that was begun on the same inputs and has not ended, or a new one."""
     wanted_runs = [(name, one.request) for name, one in checked.items()]
     notes = list(dict.fromkeys(note for one in checked.values() for note in one.notes))
@@ -70,125 +47,62 @@ def run_scenarios(checked: dict[str, Checked], settings: Settings, wanted: Batch
 
         return open_batch(wanted_runs, desk, dt.datetime.now(dt.UTC), secrets.token_hex(2))
 
-    _carry_out(choose, settings, wanted, notes, None)
+    _carry_out(choose, settings, wanted, shown, notes)
 
 
-def go_on(batch: Batch, settings: Settings, wanted: BatchWanted, budget: BudgetEntry | None) -> None:
+def go_on(batch: Batch, settings: Settings, wanted: BatchWanted, shown: Shown, budget: BudgetEntry | None) -> None:
     """Go on with a batch on record; runs that ended give their report again."""
-    _carry_out(lambda _desk: batch, settings, wanted, (), budget)
+    _carry_out(lambda _desk: batch, settings, wanted, shown, (), budget)
 
 
 def _carry_out(
-    choose: Callable[[Desk], Batch], settings: Settings, wanted: BatchWanted, notes: Sequence[str],
-    budget: BudgetEntry | None,
+    choose: Callable[[Desk], Batch], settings: Settings, wanted: BatchWanted, shown: Shown, notes: Sequence[str],
+    budget: BudgetEntry | None = None,
 ) -> None:  # fmt: skip
-    from finllm.cli.batch_report import BatchReport, batch_view, write_summaries
     from finllm.cli.display.batch import open_batch_display
+    from finllm.sessions.batch_report import write_summaries
 
-    with open_batch_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
+    with open_batch_display(as_json=shown.as_json, quiet=shown.quiet) as display:
         bus = EventBus(display)
         for note in notes:
             bus.emit(Noted(level="info", message=note))
-        report = _driven(choose, settings, bus, wanted, budget)
+        report = drive_batch(choose, settings, bus, wanted, budget)
         write_summaries(report, wanted.junit, wanted.summaries)
         for path in (wanted.junit, *wanted.summaries):
             if path is not None:
                 bus.emit(Noted(level="info", message=f"wrote {str(path)!r}"))
-    if wanted.as_json:
+    if shown.as_json:
         print_json(report.to_json())
     else:
         out_console().print(batch_view(report))
-    assert isinstance(report, BatchReport)
     if code := report.exit_code:
         raise typer.Exit(code)
 
 
-def _driven(
-    choose: Callable[[Desk], Batch], settings: Settings, bus: EventBus, wanted: BatchWanted, budget: BudgetEntry | None
-) -> BatchReport:
-    import asyncio
+def batch_view(report: BatchReport) -> RenderableType:
+    """The table, what failed with its mend, and the counts."""
+    from rich.console import Group
+    from rich.text import Text
 
-    from finllm.cli.batch_report import BatchReport, row_of
-    from finllm.desk.desk import open_desk
-    from finllm.sessions.batch import run_batch
+    from finllm.cli.display.report import table, text
+    from finllm.tools.evidence import show
 
-    what = "opening the models and the ledger"
-    bus.emit(Progress(what=what, done=0, total=1))
-    shared = settings.model_copy(update={"call_timeout": settings.call_timeout * wanted.jobs})  # they share the machine
-    batch: Batch | None = None
-    ended: list[Ended] = []
-    with open_desk(shared, bus, wanted.jobs) as desk, _interruptible(lambda: batch, ended):
-        bus.emit(Progress(what=what, done=1, total=1))
-        batch = choose(desk)
-        keep = _keeper(settings, wanted, desk)
+    def money(value: float | None) -> str:
+        return "-" if value is None else show(value, "usd")
 
-        def on_end(one: Ended) -> None:
-            ended.append(one)
-            assert batch is not None
-            bus.emit(_told(one, len(ended), len(batch.members)))
-
-        with asyncio.Runner() as runner:
-            results = runner.run(run_batch(batch, desk, wanted.jobs, keep, on_end, budget))
-    rows = [row_of(one, _error_of(one), _folder(settings, wanted, one.member), wanted.fail_on) for one in results]
-    return BatchReport(batch.id, tuple(rows))
-
-
-def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Member, Outcome], None]:
-    """Writes a run's files, if they are not there; one run at a time, as charts are not drawn safely side by side."""
-    drawing = threading.Lock()
-
-    def keep(member: Member, outcome: Outcome) -> None:
-        from finllm.review.outputs import write_outputs
-        from finllm.review.trace import trace_rows
-
-        assert outcome.report is not None
-        folder = _folder(settings, wanted, member)
-        if not (folder / "report.json").exists():  # it is written last
-            with drawing:
-                write_outputs(folder, outcome.report, trace_rows(member.run_id, desk.ledger))
-
-    return keep
-
-
-def _folder(settings: Settings, wanted: BatchWanted, member: Member) -> Path:
-    return (wanted.out or settings.runs_dir) / member.run_id
-
-
-def _error_of(one: Ended) -> FinllmError | None:
-    """What kept a run from its report, with the command that goes on with it."""
-    run_id = one.member.run_id
-    if one.error is not None:
-        known = as_finllm_error(one.error)
-        if run_id not in known.fix:
-            known.fix = f"{known.fix}; go on with: finllm resume {run_id}"
-        return known
-    if one.outcome is not None and one.outcome.report is None:
-        question: dict[str, Any] = one.outcome.question or {}
-        factors = ", ".join(map(str, question.get("factors", ()))) or "some factors"
-        options = "|".join(map(str, question.get("options", ())))
-        return HumanNeeded(f"run {run_id!r} waits for a person: text and measurements stay at odds about {factors}",
-                           fix=f"finllm resume {run_id} --answer {options}")  # fmt: skip
-    return None
-
-
-def _told(one: Ended, number: int, total: int) -> MemberEnded:
-    error = _error_of(one)
-    status = "failed" if error or one.outcome is None else one.outcome.status
-    return MemberEnded(run_id=one.member.run_id, status=status, number=number, total=total, seconds=one.seconds,
-                       error=None if error is None else error.to_json()["error"])  # fmt: skip
-
-
-@contextlib.contextmanager
-def _interruptible(batch: Callable[[], Batch | None], ended: Sequence[Ended]) -> Iterator[None]:
-    """Make a Ctrl-C say what is kept, and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        begun = batch()
-        if begun is None:
-            raise Cancelled("interrupted before the batch began", fix="run the command again") from error
-        done = sum(one.outcome is not None and one.outcome.report is not None for one in ended)
-        raise Cancelled(
-            f"batch {begun.id!r} was interrupted, {done} of {len(begun.members)} runs done; what it recorded is kept",
-            fix=f"run the same command again, or: finllm resume {begun.id}",
-        ) from error
+    rows = [
+        (row.scenario, text(row.failed_on or row.status, _STYLES["failed"] if row.failed_on else _STYLES[row.status]),
+         money(row.total), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
+         row.compliance or "-", "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)
+        for row in report.rows
+    ]  # fmt: skip
+    header = ("scenario", "status", "P&L", "share", "text, market", "compliance", "breaches", "s", "run")
+    failed: list[Text] = []
+    for row in report.rows:
+        if row.error_kind is not None:
+            failed += [
+                text(f"{row.scenario}: {row.error_message}", "bold red"),
+                Text(f"  fix: {clean(row.error_fix or '')}"),
+            ]
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts().items())
+    return Group(table(header, rows, right=(2, 3, 6, 7)), Text(), *failed, text(f"batch {report.id}: {counts}"))

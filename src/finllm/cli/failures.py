@@ -7,17 +7,13 @@ import sys
 import traceback
 
 from finllm.cli.display.terminal import print_json
-from finllm.errors import Cancelled, FinllmError, InputError
+from finllm.errors import FinllmError, InputError, as_finllm_error
 from finllm.plain_text import clean, clean_lines
-
-
-class _Unexpected(FinllmError):
-    kind = "internal"
 
 
 def report_failure(error: BaseException, *, as_json: bool) -> int:
     """Print an error — as JSON on stdout, or on stderr — and return its exit code."""
-    known = as_finllm_error(error)
+    known = _as_finllm_error(error)
     if _debugging():
         traceback.print_exception(error)
     if as_json:
@@ -27,24 +23,14 @@ def report_failure(error: BaseException, *, as_json: bool) -> int:
     return known.exit_code
 
 
-def as_finllm_error(error: BaseException) -> FinllmError:
-    """The error itself, or the one that stands for it: wrong usage, an interrupt, or something unforeseen."""
-    if isinstance(error, FinllmError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Cancelled("interrupted", fix="run the command again")
+def _as_finllm_error(error: BaseException) -> FinllmError:
+    """The error itself, or the one that stands for it; wrong usage is bad input."""
     say = getattr(error, "format_message", None)  # of typer's click, whose module depends on typer's version
-    if say is not None:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "finllm"
-        return InputError(clean(say()).rstrip("."), fix=f"see '{command} --help'")
-    what = clean(f"{type(error).__name__}: {error}")
-    notes = getattr(error, "__notes__", ())
-    if isinstance(error, OSError):
-        refusal = f"the operating system refused: {clean(str(error))}"
-        return FinllmError(refusal, fix="; ".join(["mend that and run the command again", *notes]))
-    mends = ["run it again with FINLLM_DEBUG=1 set, and report the traceback that it prints", *notes]
-    return _Unexpected(f"finllm failed unexpectedly: {what}", fix="; ".join(mends))
+    if say is None:
+        return as_finllm_error(error)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "finllm"
+    return InputError(clean(say()).rstrip("."), fix=f"see '{command} --help'")
 
 
 def _debugging() -> bool:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime as dt
-import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli.batch import JOBS, BatchWanted, check_files, go_on, run_scenarios
+from finllm.cli.batch import Shown, go_on, run_scenarios
 from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
@@ -29,20 +26,19 @@ from finllm.cli.options import (
     parse_as_of,
     parse_budget,
 )
-from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError
-from finllm.events import Event, EventBus, Noted, Progress, RunStarted
+from finllm.errors import FinllmError, HumanNeeded, InputError
+from finllm.events import EventBus, Noted, Progress
 from finllm.files import check_folder
 from finllm.plain_text import clean, clean_lines
+from finllm.sessions.batch_driver import JOBS, BatchWanted, check_files
 from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
+from finllm.sessions.run_driver import Start, drive_run, new_run, resumable, resumed_run, write_run
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from finllm.cli.display.events import Display
     from finllm.desk.desk import Desk
-    from finllm.graphs.flow import Outcome
     from finllm.graphs.report import Report
-
-Start = Callable[["Desk"], Awaitable["Outcome"]]
 
 
 class Answer(StrEnum):
@@ -143,7 +139,7 @@ def run(
     3 as --fail-on asks.
     """
     wanted = Wanted(out, as_json, quiet, fail_on or (), explain, explain_placement, refine)
-    batch = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
+    batch = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
 
@@ -164,18 +160,11 @@ def run(
         several = check_all(scenarios, build)
         check_files(batch)
         _check_places(settings, wanted)
-        run_scenarios(several, settings, batch)
+        run_scenarios(several, settings, batch, Shown(as_json, quiet))
         return
     checked = build(scenarios[0])
     _check_places(settings, wanted)
-
-    def start(desk: Desk) -> Awaitable[Outcome]:
-        from finllm.graphs.flow import new_run_id, run_stress_test
-
-        run_id = new_run_id(checked.request.scenario.title, dt.datetime.now(dt.UTC), secrets.token_hex(2))
-        return run_stress_test(run_id, checked.request, desk)
-
-    _carry_out(start, settings, wanted, checked.notes)
+    _carry_out(new_run(checked.request), settings, wanted, checked.notes)
 
 
 def resume(
@@ -206,10 +195,10 @@ def resume(
         if answer is not None:
             raise InputError(f"{run_id!r} is a batch, and an answer is a run's",
                              fix="give the run's id, which 'finllm runs list' shows")  # fmt: skip
-        several = BatchWanted(out, as_json, quiet, fail_on or (), jobs or JOBS, junit, summary or ())
+        several = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or ())
         check_files(several)
         _check_places(settings, wanted)
-        go_on(batch, settings, several, limit)
+        go_on(batch, settings, several, Shown(as_json, quiet), limit)
         return
     if _asks_for_a_batch(jobs, junit, summary):
         raise InputError(f"{run_id!r} is no batch on record, and --jobs, --junit and --summary are a batch's",
@@ -220,13 +209,8 @@ def resume(
         from finllm.desk.request import RunRequest
 
         limit = merge_budgets(RunRequest.model_validate(row.request).scenario.budget, limit)
-
-    def start(desk: Desk) -> Awaitable[Outcome]:
-        from finllm.graphs.flow import resume as advance
-
-        return advance(run_id, desk, answer=None if answer is None else answer.value, budget=limit)
-
-    _carry_out(start, settings, wanted, ())
+    said = None if answer is None else answer.value
+    _carry_out(resumed_run(run_id, said, limit), settings, wanted, ())
 
 
 def _asks_for_a_batch(jobs: int | None, junit: Path | None, summary: list[Path] | None) -> bool:
@@ -246,7 +230,7 @@ def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence
         bus = EventBus(display)
         for note in notes:
             bus.emit(Noted(level="info", message=note))
-        with _resumable(bus):
+        with resumable(bus):
             report = _finish(start, settings, bus, display, wanted)
     if not (wanted.explain or wanted.refine):
         _show(report, wanted)
@@ -269,22 +253,12 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
     """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.desk.desk import open_desk
-    from finllm.graphs.flow import resume as advance
-    from finllm.review.explanation import explanation_on_record
-    from finllm.review.outputs import write_outputs
-    from finllm.review.trace import trace_rows
 
     with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
         bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
-        outcome = runner.run(_awaited(start(desk)))
-        while outcome.status == "waiting":
-            answer = _ask(outcome.run_id, outcome.question or {}, display, wanted)
-            outcome = runner.run(advance(outcome.run_id, desk, answer=answer))
-        if outcome.report is None:
-            raise FinllmError(f"run {outcome.run_id!r} ended without a report", fix=f"finllm trace {outcome.run_id}")
-        folder = wanted.out or settings.runs_dir / outcome.run_id
-        known = explanation_on_record(outcome.run_id, desk.ledger)
-        write_outputs(folder, outcome.report, trace_rows(outcome.run_id, desk.ledger), known)
+        report = drive_run(start, desk, runner, lambda run_id, question: _ask(run_id, question, display, wanted))
+        folder = wanted.out or settings.runs_dir / report.run_id
+        write_run(report, desk, folder)
         files = "report.html, report.md, report.json, the charts and trace.jsonl"
         bus.emit(Noted(level="info", message=f"{files} are in {str(folder)!r}"))
         if wanted.explain_placement:
@@ -292,16 +266,16 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
             from finllm.review.placements import placements_of
 
             with display.pause():
-                err_console().print(placement_view(placements_of(outcome.run_id, desk.ledger)))
+                err_console().print(placement_view(placements_of(report.run_id, desk.ledger)))
         if wanted.explain or wanted.refine:
             with display.pause():
-                _show(outcome.report, wanted)
+                _show(report, wanted)
                 sys.stdout.flush()
         if wanted.refine:
-            _refine(outcome.report, desk, runner, display, wanted)
+            _refine(report, desk, runner, display, wanted)
         if wanted.explain:
-            _explain(outcome.report, folder, desk, runner, display, wanted)
-        return outcome.report
+            _explain(report, folder, desk, runner, display, wanted)
+        return report
 
 
 def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted) -> None:
@@ -328,12 +302,10 @@ def _explain(
     """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
     from finllm.cli.explain import told
     from finllm.review.explain import explain
-    from finllm.review.outputs import write_outputs
-    from finllm.review.trace import trace_rows
 
     try:
         found = runner.run(explain(report.run_id, desk))
-        write_outputs(folder, report, trace_rows(report.run_id, desk.ledger), found)
+        write_run(report, desk, folder, found)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the run is done, and its exit code is its own
         why = error.message if isinstance(error, FinllmError) else str(error) or type(error).__name__
         message = f"there is no explanation: {why}; the result stands; try: finllm explain {report.run_id}"
@@ -349,10 +321,6 @@ def _explain(
     if not wanted.as_json:
         with display.pause():
             print(clean_lines(told(found, report)), end="")
-
-
-async def _awaited(outcome: Awaitable[Outcome]) -> Outcome:
-    return await outcome
 
 
 def _ask(run_id: str, question: dict[str, Any], display: Display, wanted: Wanted) -> str:
@@ -372,32 +340,3 @@ def _ask(run_id: str, question: dict[str, Any], display: Display, wanted: Wanted
                     break
     raise HumanNeeded(f"run {run_id!r} waits for a person: {disputed}",
                       fix=f"finllm resume {run_id} --answer {'|'.join(options)}")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _resumable(bus: EventBus) -> Iterator[None]:
-    """Make whatever stops a recorded run say how to go on with it."""
-    recorded: list[str] = []
-
-    def watch(event: Event) -> None:
-        if isinstance(event, RunStarted):
-            recorded.append(event.run_id)
-
-    bus.subscribe(watch)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not recorded:
-            raise Cancelled("interrupted before the run began", fix="run the command again") from error
-        raise Cancelled(f"run {recorded[0]!r} was interrupted; what it recorded is kept",
-                        fix=f"resume with: finllm resume {recorded[0]}") from error  # fmt: skip
-    except InputError:
-        raise
-    except FinllmError as error:
-        if recorded and recorded[0] not in error.fix:
-            error.fix = f"{error.fix}; go on with: finllm resume {recorded[0]}"
-        raise
-    except Exception as error:
-        if recorded:
-            error.add_note(f"go on with: finllm resume {recorded[0]}")
-        raise

@@ -1,4 +1,4 @@
-"""What came of a batch: a row per run, shown as a table, and written as JSON, CSV, Parquet and JUnit XML."""
+"""What came of a batch: a row per run, written as JSON, CSV, Parquet and JUnit XML."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from finllm.cli.options import FailOn
 from finllm.files import write_file
 from finllm.plain_text import clean, clean_lines
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from finllm.errors import FinllmError
     from finllm.graphs.report import Figure, Report
     from finllm.sessions.batch import Ended
@@ -79,8 +76,8 @@ class BatchReport:
         return {"batch": self.id, "counts": self.counts(), "runs": [_json_row(row) for row in self.rows]}
 
 
-def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[FailOn]) -> Row:
-    """The row of a run that ended with a report, or with an error."""
+def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[str]) -> Row:
+    """The row of a run that ended with a report, or with an error. `fail_on`: `breach`, `block` or both."""
     member = ended.member
     request = member.request
     about = (member.run_id, member.name, request.scenario.title, request.as_of.isoformat(), request.scenario.horizon)
@@ -101,10 +98,10 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
     )  # fmt: skip
 
 
-def _failed_on(report: Report, fail_on: Sequence[FailOn]) -> str | None:
+def _failed_on(report: Report, fail_on: Sequence[str]) -> str | None:
     found = [
-        *(["breach"] if FailOn.breach in fail_on and report.breaches else []),
-        *(["block"] if FailOn.block in fail_on and report.status == "blocked" else []),
+        *(["breach"] if "breach" in fail_on and report.breaches else []),
+        *(["block"] if "block" in fail_on and report.status == "blocked" else []),
     ]
     return ",".join(found) or None
 
@@ -120,38 +117,6 @@ def write_summaries(report: BatchReport, junit: Path | None, summaries: Sequence
         write_file(junit, junit_xml(report), fix=fix)
     for path in summaries:
         write_file(path, _SUMMARY[path.suffix.lower()](report), fix=fix)
-
-
-def batch_view(report: BatchReport) -> RenderableType:
-    """The table, what failed with its mend, and the counts."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from finllm.cli.display.report import table, text
-    from finllm.tools.evidence import show
-
-    def money(value: float | None) -> str:
-        return "-" if value is None else show(value, "usd")
-
-    rows = [
-        (row.scenario, text(row.failed_on or row.status, _STYLES["failed"] if row.failed_on else _STYLES[row.status]),
-         money(row.total), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
-         row.compliance or "-", "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)
-        for row in report.rows
-    ]  # fmt: skip
-    header = ("scenario", "status", "P&L", "share", "text, market", "compliance", "breaches", "s", "run")
-    failed: list[Text] = []
-    for row in report.rows:
-        if row.error_kind is not None:
-            failed += [
-                text(f"{row.scenario}: {row.error_message}", "bold red"),
-                Text(f"  fix: {clean(row.error_fix or '')}"),
-            ]
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts().items())
-    return Group(table(header, rows, right=(2, 3, 6, 7)), Text(), *failed, text(f"batch {report.id}: {counts}"))
-
-
-_STYLES = {"finished": "", "blocked": "yellow", "failed": "bold red"}
 
 
 def junit_xml(report: BatchReport) -> bytes:
