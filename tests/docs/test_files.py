@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from docs import file_list
 
 ROOT = Path(__file__).resolve().parent.parent.parent
