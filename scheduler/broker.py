@@ -252,6 +252,7 @@ class Broker:
                     "cached_tokens": generation.cached_tokens,
                     "side_by_side": generation.side_by_side,
                     "spent": asdict(cost),
+                    **({"votes": generation.votes} if generation.votes else {}),
                 }
                 asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer),
                          "tenant": task.tenant}  # fmt: skip

@@ -56,7 +56,8 @@ class Generation:
 
     `tokens` counts prompt and output; `seconds` is the time that the model worked for this request, its share where it
     served others in the same steps. `cached_tokens` of the prompt were not computed again; `side_by_side` is the most
-    requests that one step served. `joules`: its share of those that the model's work took; None: not known.
+    requests that one step served. `joules`: its share of those that the model's work took; None: not known. `votes`:
+    the fewest valid answers that a choice's probabilities were counted from; 0: they are the model's own.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Generation:
     cached_tokens: int = 0
     side_by_side: int = 1
     joules: Amount | None = None
+    votes: int = 0
 
     @property
     def tokens(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from finllm.events import EventBus
 from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.backends.joined import Joined
 from finllm.settings import Settings
 
 
@@ -55,11 +56,23 @@ class Site:
 
 
 class Kind(Protocol):
-    """One kind of backend, as the registry lists it."""
+    """One kind of backend, as the registry lists it. `name`: as offers and `finllm nodes add --kind` call it."""
 
     @property
     def name(self) -> str: ...
 
     def sites(self, settings: Settings) -> Iterable[Site]:
         """The backends of this kind that the settings name; nothing is opened. Errors: InputError."""
+        ...
+
+
+@runtime_checkable
+class ByURL(Protocol):
+    """A kind whose backends `finllm nodes add` joins by their URL."""
+
+    @property
+    def name(self) -> str: ...
+
+    def site(self, node: Joined) -> Site:
+        """The backend of a server that is joined, or might be."""
         ...

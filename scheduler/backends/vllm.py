@@ -7,25 +7,30 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from finllm.errors import BackendError
 from finllm.models.hf_export import MANIFEST
 from finllm.scheduler.backends import Generation, Offer, Request
+from finllm.scheduler.backends.http_client import Refused
+from finllm.scheduler.backends.joined import Joined, joined
 from finllm.scheduler.backends.kind import Opening, Site
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.token_engine import END_OF_PROSE, Written, answer
 from finllm.scheduler.backends.vllm_client import MOST_CANDIDATES, Patience, VllmClient
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
-from finllm.scheduler.backends.vllm_wire import Refused, Served, Usage
+from finllm.scheduler.backends.vllm_wire import Served, Usage
 from finllm.scheduler.decoding.prose import Prose
 from finllm.scheduler.decoding.template import Write
 from finllm.scheduler.money.tariff import Tariff, token_prices
-from finllm.scheduler.placement.task import Prompt
+from finllm.scheduler.placement.task import Prompt, Tier
 from finllm.settings import Settings
 
 T = TypeVar("T")
@@ -176,16 +181,18 @@ def connect(
     url: str,
     *,
     model: str | None = None,
-    api_key: str | None = None,
-    precision: str = "BF16",
-    tariff: Tariff | None = None,
+    api_key: str | SecretStr | None = None,
+    known: Offer | None = None,
+    name: str | None = None,
     patience: Patience | None = None,
 ) -> VllmBackend:
     """Open the backend of what the server at `url` serves: `model` (or adapter), or its first model.
 
-    `precision` is the served weights', which vLLM does not tell. Errors: BackendError where no server answers, or it
+    `known`: what is offered beside what the server tells: tier, tariff, and the precision, which vLLM keeps to itself.
+    `name`: of the backend; None: made of the model and the server. Errors: BackendError where no server answers, or it
     does not serve `model`.
     """
+    known = known or _offer("", "deep", "BF16", None)
     loop = LoopThread(f"vllm-{urlsplit(url).netloc}")
     client = VllmClient(url, api_key=api_key, patience=patience)
     try:
@@ -195,37 +202,48 @@ def connect(
     except BaseException:
         loop.close(client.aclose())
         raise
-    name = f"deep:{served.id}@{urlsplit(client.url).netloc.rpartition('@')[2]}"
     parent = next((m for m in models if m.id == served.parent), None)
-    context = served.context or (parent.context if parent else 0)
-    offer = Offer(
-        name, "deep", precision, weights_digest(served, parent), f"vllm {version}", context, VllmServer.name, "remote",
-        LINK, tariff, stronger=True,
-    )  # fmt: skip
+    offer = replace(
+        known,
+        name=name or f"{known.tier}:{served.id}@{urlsplit(client.url).netloc.rpartition('@')[2]}",
+        weights_sha256=weights_digest(served, parent),
+        build=f"vllm {version}",
+        context=served.context or (parent.context if parent else 0),
+    )
     return VllmBackend(client, offer, served.id, loop)
 
 
 class VllmServer:
-    """The servers of `FINLLM_VLLM_URLS`, on the deep tier."""
+    """The servers of `FINLLM_VLLM_URLS`, on the deep tier, and those that `finllm nodes add` joined as `vllm`."""
 
     name = "vllm"
 
     def sites(self, settings: Settings) -> Iterable[Site]:
-        """A site for each URL. Errors: InputError for prices that cannot be read."""
-        tariff = token_prices(settings.vllm_usd_per_mtok, "FINLLM_VLLM_USD_PER_MTOK")
+        """A site for each. Errors: InputError for prices or a file of joined servers that cannot be read."""
+        tariff, model = token_prices(settings.vllm_usd_per_mtok, "FINLLM_VLLM_USD_PER_MTOK"), settings.vllm_model
         for url in settings.vllm_urls:
-            offer = Offer(f"deep:{settings.vllm_model or 'as served'}@{urlsplit(url).netloc}", "deep",
-                          settings.vllm_precision, "", "vllm", 0, self.name, "remote", LINK, tariff,
-                          stronger=True)  # fmt: skip
-            yield Site(offer, url, partial(_open, url, tariff))
+            offer = _offer(
+                f"deep:{model or 'as served'}@{urlsplit(url).netloc}", "deep", settings.vllm_precision, tariff
+            )
+            yield Site(offer, url, partial(_open, url, model, None, settings.vllm_api_key, offer))
+        for node in joined(settings, self.name):
+            yield self.site(node)
+
+    def site(self, node: Joined) -> Site:
+        """A server that is joined, or might be."""
+        offer = _offer(node.name, node.tier, node.precision, node.tariff)
+        return Site(offer, node.url, lambda opening: _open(node.url, node.model, node.name, node.key(), offer, opening))
 
 
-def _open(url: str, tariff: Tariff | None, opening: Opening) -> VllmBackend:
-    settings = opening.settings
-    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
-    return opening.kept(
-        connect(url, model=settings.vllm_model, api_key=key, precision=settings.vllm_precision, tariff=tariff)
-    )
+def _offer(name: str, tier: Tier, precision: str, tariff: Tariff | None) -> Offer:
+    """A server's offer, as it is known without asking it."""
+    return Offer(name, tier, precision, "", "vllm", 0, VllmServer.name, "remote", LINK, tariff, stronger=tier == "deep")
+
+
+def _open(
+    url: str, model: str | None, name: str | None, key: SecretStr | None, known: Offer, opening: Opening
+) -> VllmBackend:
+    return opening.kept(connect(url, model=model, api_key=key, known=known, name=name))
 
 
 def _chosen(models: Sequence[Served], wanted: str | None, url: str) -> Served:

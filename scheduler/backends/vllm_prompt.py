@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 
 from finllm.errors import BackendError
-from finllm.scheduler.backends.vllm_wire import Refused
+from finllm.scheduler.backends.http_client import Refused
 from finllm.scheduler.decoding.chat import Piece, chat_layouts, split_at_marks
 from finllm.scheduler.placement.task import Prompt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,6 @@ from finllm.errors import BackendError
 
 _LEAST_LOGPROB = -9999.0
 """What vLLM writes for minus infinity, which JSON does not know."""
-
-
-class Refused(BackendError):
-    """The server answered with the error `status` of HTTP."""
-
-    def __init__(self, status: int, message: str, *, fix: str) -> None:
-        super().__init__(message, fix=fix)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -55,23 +48,6 @@ class Scores:
 
     logprobs: tuple[Mapping[int, float], ...]
     usage: Usage
-
-
-class Understood:
-    """Turns what a malformed answer raises while it is read into a BackendError that names `where` it came from."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | KeyError | TypeError | IndexError | AttributeError):
-            raise BackendError(
-                f"{self._where} did not answer as vLLM does: {type(error).__name__} {error}",
-                fix="point FINLLM_VLLM_URLS at a vLLM server, version 0.32 or later",
-            ) from error
 
 
 def served(data: Any) -> tuple[Served, ...]:
@@ -113,20 +89,8 @@ def usage(data: Mapping[str, Any]) -> Usage:
     )
 
 
-def refusal(url: str, status: int, content: bytes) -> Refused:
-    """The error behind an answer that is not 200."""
-    try:
-        message = str(json.loads(content)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = content.decode("utf-8", "replace")[:200].strip()
-    fixes = {
-        400: "shorten the sources, or raise the server's --max-model-len",
-        401: "set FINLLM_VLLM_API_KEY to the key that the server was started with",
-        404: "set FINLLM_VLLM_MODEL to a model that it serves",
-    }
-    return Refused(status, f"{url} refused with {status}: {message}", fix=fixes.get(status, "see the server's log"))
-
-
 def _logprob(value: Any) -> float:
     score = float(value)
+    if math.isnan(score):
+        raise ValueError("a score is not a number")
     return float("-inf") if score <= _LEAST_LOGPROB else score

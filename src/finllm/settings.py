@@ -147,6 +147,10 @@ class Settings(BaseModel):
         return self.home / "status"
 
     @property
+    def nodes_path(self) -> Path:
+        return self.home / "nodes.json"
+
+    @property
     def runs_dir(self) -> Path:
         return self.home / "runs"
 

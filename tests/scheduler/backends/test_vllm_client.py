@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.errors import BackendError
+from finllm.scheduler.backends.http_client import Refused
 from finllm.scheduler.backends.loop_thread import LoopThread
 from finllm.scheduler.backends.pulse import Pulse, Standstill
 from finllm.scheduler.backends.vllm import prose_regex, weights_digest
 from finllm.scheduler.backends.vllm_client import Patience, VllmClient
 from finllm.scheduler.backends.vllm_metrics import parse_metrics
 from finllm.scheduler.backends.vllm_prompt import PromptTokenizer
-from finllm.scheduler.backends.vllm_wire import Refused, Served
+from finllm.scheduler.backends.vllm_wire import Served
 from finllm.scheduler.decoding.prose import Prose
 from finllm.scheduler.placement.task import Prompt
 from tests.conftest import bounded
@@ -142,7 +143,7 @@ def test_a_refusal_carries_the_server_s_words_and_the_mend(status: int, fix: str
 )  # fmt: skip
 def test_an_answer_that_is_not_vllm_s_is_a_backend_error(body: str) -> None:
     client, _ = counting(httpx.Response(200, text=body))
-    with pytest.raises(BackendError, match="did not answer as vLLM does"):
+    with pytest.raises(BackendError, match="did not answer as vLLM servers do"):
         score(client)
 
 
