@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
 
 from finllm.errors import FinllmError, InputError, LookAheadError
@@ -64,12 +65,12 @@ class Series:
 
         Both are stamped with the first day of their period.
         """
-        if self.frequency == "quarterly":
-            quarter = as_of.replace(month=as_of.month - (as_of.month - 1) % 3, day=1)
-            return pd.Series(self.values[self.values.index < pd.Timestamp(quarter)], copy=True)
-        if self.frequency == "monthly":
-            return pd.Series(self.values[self.values.index < pd.Timestamp(as_of.replace(day=1))], copy=True)
-        return pd.Series(self.values[self.values.index <= pd.Timestamp(as_of)], copy=True)
+        if self.frequency == "daily":
+            end = self.values.index.searchsorted(np.datetime64(as_of), side="right")
+        else:
+            month = as_of.month if self.frequency == "monthly" else as_of.month - (as_of.month - 1) % 3
+            end = self.values.index.searchsorted(np.datetime64(as_of.replace(month=month, day=1)), side="left")
+        return self.values.iloc[:end].copy()
 
 
 @dataclass(frozen=True)
