@@ -14,7 +14,7 @@ from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.meter import Meter
 from finllm.scheduler.placement.task import Prompt
 
-__all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TokenLimitReached"]
+__all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TellsLoad", "TokenLimitReached"]
 
 
 class BackendLost(BackendError):
@@ -85,6 +85,15 @@ class Backend(Protocol):
     def offer(self) -> Offer: ...
 
     async def generate(self, request: Request) -> Generation: ...
+
+
+@runtime_checkable
+class TellsLoad(Protocol):
+    """A backend whose server tells what it is busy with."""
+
+    async def load_words(self) -> str:
+        """Its queue, in words. Errors: BackendError."""
+        ...
 
 
 @runtime_checkable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -74,9 +73,10 @@ class VllmBackend:
         """The server's queue and KV use. Errors: BackendError."""
         return await self._loop.call(self._client.load())
 
-    async def check(self) -> float:
-        """Seconds that the engine takes for one token: health, as `/health` does not tell it. Errors: BackendError."""
-        return await self._loop.call(self._one_token())
+    async def load_words(self) -> str:
+        """Its queue and KV use, in words. Errors: BackendError."""
+        load = await self.load()
+        return f"{load.running} running, {load.waiting} waiting, KV {load.kv_used:.0%} used"
 
     def close(self) -> None:
         """Close the connections; calls under way fail. Closing again does nothing."""
@@ -137,13 +137,6 @@ class VllmBackend:
                 raise
             self._ranked = False
             return await ask(priority=0)
-
-    async def _one_token(self) -> float:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        tokens = await self._tokenizer.data("a")
-        await self._client.score(self._model, [tokens], tokens)
-        return loop.time() - started
 
     def _count(self, usage: Usage) -> None:
         self.used = Usage(

@@ -151,7 +151,7 @@ def test_doctor_says_what_is_missing_and_exits_with_1(
     said = cli("doctor", "--json")
     missing = {check["name"]: check for check in said.json["checks"] if check["status"] == "missing"}
     assert said.code == 1
-    assert set(missing) == {"no-such-package", "model source", "ledger"}
+    assert set(missing) == {"no-such-package", "model source", "ledger", "backends"}
     assert all(check["fix"] for check in missing.values())
     text = cli("doctor")
     assert text.code == 1
@@ -199,7 +199,7 @@ def test_budget_options() -> None:
 def test_doctor_names_a_vllm_server_that_does_not_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINLLM_VLLM_URLS", "http://127.0.0.1:9")
     said = cli("doctor", "--json")
-    check = next(check for check in said.json["checks"] if check["name"] == "vLLM at http://127.0.0.1:9")
+    check = next(check for check in said.json["checks"] if check["name"] == "vllm at http://127.0.0.1:9")
     assert said.code == 1
     assert check["status"] == "missing"
     assert "vllm serve" in check["fix"]

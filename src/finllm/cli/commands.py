@@ -37,7 +37,8 @@ HELP = {
     "simulate": "Play a trace through placement policies: the code that places live, on backends as they were "
                 "calibrated.",
     "eval": "Score a model: each agent on its packaged probes, or one task on a labelled file.",
-    "doctor": "Check the installation without loading a model. Exits with 1 if something is missing.",
+    "doctor": "Check the installation without loading a model. Exits with 1 if something is missing or does not "
+              "answer.",
     "data": "Market data beyond what comes with finllm.",
     "runs": "The runs on record.",
     "audit": "The tamper-evident record of all runs. What it proves and what not: docs/audit.md.",

@@ -1,4 +1,4 @@
-"""The doctor's checks: each looks at one thing, loads no model and never raises."""
+"""The doctor's checks: each looks at one thing, loads no model here and never raises."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from finllm.errors import FinllmError
 from finllm.files import check_folder
 from finllm.settings import ENV_PREFIX, Settings, load_settings
 
-Status = Literal["ok", "warning", "missing"]
+if TYPE_CHECKING:
+    from finllm.scheduler.backends.kind import Site
+
+Status = Literal["ok", "warning", "missing", "failed"]
 
 TIGHT_DISK = 2 << 30
 """Bytes free below which a ladder, a knowledge base and some runs may not fit."""
 CHILD_TIMEOUT = 20.0
 """Longest wait for llama.cpp to say how it was built, s."""
-VLLM_FIRST = 60.0
-"""Longest wait for a vLLM server's first token, s: a fresh one compiles kernels then."""
 _SYSTEM_INFO = "import sys, llama_cpp; sys.stdout.buffer.write(llama_cpp.llama_print_system_info())"
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 _REINSTALL = "run 'make install' where finllm was cloned, or 'pip install --force-reinstall {}'"
@@ -58,8 +59,7 @@ def all_checks() -> list[Check]:
         _second_opinion(),
         _ledger(settings),
         _knowledge(settings),
-        *_nodes(settings),
-        *_vllm(settings),
+        *_backends(settings),
     ]
 
 
@@ -207,34 +207,49 @@ def _knowledge(settings: Settings) -> Check:
     return Check("knowledge base", "ok", str(settings.knowledge_dir))
 
 
-def _nodes(settings: Settings) -> Iterator[Check]:
-    for tier, precision in (("edge", settings.edge_precision), ("deep", settings.deep_precision)):
-        where = f"in a child process, {precision} on {settings.threads} threads"
-        yield Check(f"{tier} node", "ok", f"{where}; answers on first use")
+def _backends(settings: Settings) -> Iterator[Check]:
+    """Every backend; those behind a URL are asked a typed question, since a hung engine still answers every other."""
+    from finllm.scheduler.backends.registry import KINDS, sites
 
-
-def _vllm(settings: Settings) -> Iterator[Check]:
-    """Each vLLM server, asked for one token: a hung engine still answers every other question."""
-    import asyncio
-
-    from finllm.scheduler.backends.vllm import connect
-    from finllm.scheduler.backends.vllm_client import Patience
-
-    key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else None
-    for url in settings.vllm_urls:
-        name = f"vLLM at {url}"
+    told: set[str] = set()
+    for kind in KINDS:
         try:
-            backend = connect(url, model=settings.vllm_model, api_key=key, patience=Patience(first=VLLM_FIRST))
+            found = list(sites(settings, [kind]))
         except FinllmError as error:
-            yield Check(name, "missing", error.message, error.fix)
+            if error.message not in told:
+                yield Check("backends", "missing", error.message, error.fix)
+            told.add(error.message)
             continue
+        for site in found:
+            if site.offer.where == "remote":
+                yield _asked(settings, site)
+            else:
+                yield Check(f"{site.offer.tier} node", "ok", f"{site.offer.name}, {site.place}; answers on first use")
+
+
+def _asked(settings: Settings, site: Site) -> Check:
+    """A server, by its answer to one typed question: `failed` where that is none."""
+    import asyncio
+    import contextlib
+
+    from finllm.events import EventBus
+    from finllm.scheduler.backends import TellsLoad
+    from finllm.scheduler.backends.kind import Opening
+    from finllm.scheduler.health.question import examined
+
+    name = f"{site.offer.kind} at {site.place}"
+    with contextlib.ExitStack() as closing:
         try:
-            seconds, load = asyncio.run(backend.check()), asyncio.run(backend.load())
+            backend = site.open(Opening(settings, EventBus(), closing))
         except FinllmError as error:
-            yield Check(name, "missing", error.message, error.fix)
-        else:
-            queue = f"{load.running} running, {load.waiting} waiting, KV {load.kv_used:.0%} used"
-            offer = f"{backend.offer.name}, {backend.offer.build}, {backend.offer.context} tokens of context"
-            yield Check(name, "ok", f"{offer}; one token in {seconds:.2f} s; {queue}")
-        finally:
-            backend.close()
+            return Check(name, "missing", error.message, error.fix)
+        try:
+            found = asyncio.run(examined(backend))
+            load = asyncio.run(backend.load_words()) if isinstance(backend, TellsLoad) else None
+        except FinllmError as error:
+            return Check(name, "failed", error.message, error.fix)
+        offer = backend.offer
+        scored = f"shares of {offer.votes} answers" if offer.votes else "its own log-probabilities"
+        told = [f"{offer.name}, {offer.build}, {offer.context} tokens of context", f"probabilities are {scored}",
+                found.words, *([load] if load else [])]  # fmt: skip
+        return Check(name, "ok", "; ".join(told))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli import nodes_joining
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, examples
 from finllm.settings import Settings, load_settings
@@ -21,10 +22,17 @@ EVERY = 1.0
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("nodes", epilog=examples("finllm nodes", "finllm nodes --watch", "finllm nodes --json"))(nodes)
+    group = typer.Typer(
+        epilog=examples("finllm nodes", "finllm nodes --watch --json", "finllm nodes add http://localhost:8080",
+                        "finllm nodes remove mine")
+    )  # fmt: skip
+    group.callback(invoke_without_command=True)(nodes)
+    nodes_joining.add_to(group)
+    app.add_typer(group, name="nodes")
 
 
 def nodes(
+    context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second, until Ctrl-C.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -33,6 +41,8 @@ def nodes(
     Queues are those of the finllm processes that work now with this FINLLM_HOME. Loads no model, asks no server. With
     --watch --json, one object a line.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings().settings
     if not watch:
         found = look(settings)
@@ -68,7 +78,7 @@ def view(found: dict[str, Any]) -> Group:
 
     backends = table(
         ("backend", "tier", "precision", "where", "calibrated"),
-        [(one["name"], one["tier"], one["precision"], one["where"],
+        [(one["name"], one["tier"], one["precision"], _where(one),
           text(one["calibrated"], "" if one["calibration_holds"] else "yellow")) for one in found["backends"]],
     )  # fmt: skip
     live = [
@@ -88,6 +98,14 @@ def view(found: dict[str, Any]) -> Group:
     if prices:
         parts += [Text(), Text("Prices", style="bold cyan"), table(("process", "of", "price"), prices, right=(2,))]
     return Group(*parts)
+
+
+def _where(row: dict[str, Any]) -> str:
+    """Where a backend is; of a server also how it is spoken to, and whether its probabilities are counted."""
+    if row["runs"] == "local":
+        return row["where"]
+    counted = "" if row["probabilities"] == "its own" else f"; probabilities are {row['probabilities']}"
+    return f"{row['where']} ({row['kind']}){counted}"
 
 
 def _json_lines(settings: Settings) -> None:

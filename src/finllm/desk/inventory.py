@@ -17,7 +17,9 @@ def configured(settings: Settings) -> list[dict[str, Any]]:
         found = calibrated_here(settings, offer)
         rows.append({
             "name": offer.name, "kind": offer.kind, "tier": offer.tier, "precision": offer.precision,
-            "runs": offer.where, "where": site.place, "calibrated": found.words,
+            "runs": offer.where, "where": site.place,
+            "probabilities": f"shares of {offer.votes} answers" if offer.votes else "its own",
+            "calibrated": found.words,
             "calibration_holds": found.calibration is not None or not offer.calibratable,
         })  # fmt: skip
     return rows

@@ -73,7 +73,7 @@ def table(
 
 def verdict(word: str) -> Text:
     styles = {"pass": "green", "flag": "yellow", "block": "bold red", "ok": "green", "warning": "yellow",
-              "missing": "bold red"}  # fmt: skip
+              "missing": "bold red", "failed": "bold red"}  # fmt: skip
     return text(word, styles.get(word, ""))
 
 
