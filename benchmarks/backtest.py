@@ -6,11 +6,10 @@ import datetime as dt
 from pathlib import Path
 
 from finllm.scenarios import PORTFOLIOS_DIR
-from finllm.tools.data.market import MarketStore, day_of
+from finllm.tools.data.market import INDEX, MarketStore, day_of
 from finllm.tools.data.portfolio import Portfolio, load_portfolio
 from finllm.tools.pnl.backtest import METHODS, RANK_BAR, Backtest, StockOutcome, WindowOutcome, backtest
 from finllm.tools.pnl.episodes import EPISODES, Episode
-from finllm.tools.pnl.exposure import INDEX
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "backtest.md"
 BEFORE, AFTER = "<!-- figures: written by benchmarks/backtest.py -->", "<!-- end of figures -->"

@@ -14,7 +14,7 @@ from finllm import __version__
 from finllm.agents.agent import PROMPTS
 from finllm.desk.desk import Desk, RunContext
 from finllm.desk.request import RunRequest
-from finllm.errors import BackendError
+from finllm.errors import BackendError, InputError
 from finllm.files import sha256_of_file
 from finllm.graphs.state import Row, state_hash
 from finllm.guardrails.injection import RULES_PATH
@@ -23,14 +23,18 @@ from finllm.models.cards import Card
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry
+from finllm.tools.data.factors import FACTOR_TABLE_PATH
 from finllm.tools.data.market import packaged_series
+from finllm.tools.data.sources import IMPORTED, imported_digests
 from finllm.tools.evidence import sha256_of
-from finllm.tools.pnl.shocks import SIZE_TABLE_PATH
+from finllm.tools.pnl.outcome import ENGINE
+from finllm.tools.pnl.size_table import SIZE_TABLE_PATH
 from finllm.tools.words.lexical import WORDS_PATH
 
 _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
     "tools/size_table.yaml": SIZE_TABLE_PATH,
+    "tools/factors.yaml": FACTOR_TABLE_PATH,
     "guardrails/injection.yaml": RULES_PATH,
 }
 """Tables that the tools read, under the names that records know them by."""
@@ -52,9 +56,10 @@ class Standing(BaseModel):
     """Digests (sha256) of everything that a run's state follows from.
 
     `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
-    packaged market data, tables, precedents, embedding weights and the second opinion; `precision`: of the deep tier's
-    floor; `card`: how the adapter's scores were calibrated, whole, so that a replay needs no file for it; `escalate`:
-    the agents whose doubtful answers were asked for again.
+    packaged and imported market data, tables, precedents, embedding weights and the second opinion; `precision`: of the
+    deep tier's floor; `engine`: the version of the P&L arithmetic (1 where a record has none); `card`: how the
+    adapter's scores were calibrated, whole, so that a replay needs no file for it; `escalate`: the agents whose
+    doubtful answers were asked for again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,6 +74,12 @@ class Standing(BaseModel):
     escalate: tuple[str, ...] = ()
     card: Card | None = None
     pruned: Card | None = None
+    engine: int = 1
+
+    @property
+    def imported(self) -> bool:
+        """Whether data that was imported into the home was read."""
+        return any(name.startswith(IMPORTED) for name in self.data)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ def standing_of(request: RunRequest, stored: Mapping[str, Any], desk: Desk) -> S
         escalate=tuple(sorted(desk.escalating)),
         card=desk.card,
         pruned=desk.pruned,
+        engine=ENGINE,
     )
 
 
@@ -106,6 +118,7 @@ def prompt_digests(folder: Path) -> dict[str, str]:
 def data_digests(desk: Desk) -> dict[str, str]:
     """What the tools read besides the user's files, by name."""
     found = {series.uri: series.sha256 for series in packaged_series().values()}
+    found |= imported_digests(desk.settings.data_dir)
     found |= {name: sha256_of_file(path) for name, path in _TABLES.items()}
     found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
     if desk.second is not None:
@@ -115,8 +128,15 @@ def data_digests(desk: Desk) -> dict[str, str]:
 
 
 def recorded(run: RunContext) -> RunContext:
-    """The run with what it stands on put on record, and each state's digest from here on."""
+    """The run with what it stands on put on record, and each state's digest from here on.
+
+    Errors: InputError for a run that was begun by another version of the engine: its two halves would not fit.
+    """
     ledger = run.desk.ledger
+    for begun in (Standing.model_validate(use.entry.response) for use in ledger.uses(run.run_id, "inputs")):
+        if begun.engine != ENGINE:
+            raise InputError(f"run {run.run_id!r} was begun by P&L engine {begun.engine}, and this is engine {ENGINE}",
+                             fix="start it again with 'finllm run'")  # fmt: skip
     row = ledger.run(run.run_id)
     stored = row.request if row else run.request.model_dump(mode="json")
     standing = standing_of(run.request, stored, run.desk).model_dump(mode="json")
@@ -137,7 +157,8 @@ def recorded(run: RunContext) -> RunContext:
 def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterator[Difference]:
     """Everything that is not as it was when the run began: inputs, prompts, data, weights. Reads every file whole.
 
-    An input whose content the record holds and whose file is gone is not told here: see `not_compared`.
+    An input whose content the record holds and whose file is gone is not told here: see `not_compared`. Data that was
+    imported after a run which had none changes nothing: such a run is computed again without it.
     """
     now = sha256_of(canonical(dict(request)))
     if was.request != now:
@@ -148,7 +169,10 @@ def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterat
         if found != digest and (found != "gone" or path in prices):
             yield Difference(f"input file {path!r}", digest, found)
     yield from _compare("prompt", was.prompts, prompt_digests(PROMPTS))
-    yield from _compare("data", was.data, data_digests(desk))
+    seen = data_digests(desk)
+    if not was.imported:
+        seen = {name: digest for name, digest in seen.items() if not name.startswith(IMPORTED)}
+    yield from _compare("data", was.data, seen)
     for one in was.weights:
         if one.path is not None and (found := _digest(Path(one.path))) != one.offer["weights_sha256"]:
             yield Difference(f"weights of {one.offer['name']!r} ({one.path})", one.offer["weights_sha256"], found)

@@ -12,8 +12,10 @@ from finllm.desk.desk import RunContext
 from finllm.errors import FinllmError
 from finllm.events import Noted
 from finllm.graphs.nodes.reading import reading_of
+from finllm.graphs.shocks import engine_of
 from finllm.graphs.state import Row, State, opinions_of
 from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl.asked import scenario_shocks
 from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 
 UNREAD = "unread"
@@ -55,12 +57,10 @@ def narrowings(state: State, run: RunContext) -> dict[str, float]:
     applied = _moves(state, refused=False)
     if not offered or run.request.scenario.replay is not None:
         return found
-    request = run.request
-    shocks = [entry.parsed() for entry in request.scenario.shocks]
+    engine, scenario = engine_of(state, run), run.request.scenario
+    plan = engine.plan(scenario.horizon, user=scenario_shocks(scenario, engine.view.factors))
     sets: list[Mapping[str, JudgedMove]] = [{}, offered, applied]
-    none, all_of_them, kept = interval_widths(
-        request.portfolio, run.market, request.as_of, request.scenario.horizon, shocks, sets, seed=request.seed
-    )
+    none, all_of_them, kept = interval_widths(engine, plan, sets, seed=run.request.seed)
     found[NARRATIVE.role] = narrower(none, kept)
     if STRESS_TESTER.role in found:
         found[STRESS_TESTER.role] = narrower(all_of_them, kept)

@@ -10,7 +10,7 @@ from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
-from finllm.tools.data.factors import FactorId, Origin
+from finllm.tools.data.factors import Origin
 from finllm.tools.evidence import Evidence, Unit, show
 
 
@@ -32,7 +32,7 @@ class Figure(_Frozen):
 class ShockRow(_Frozen):
     """A factor's move, its size in sigmas, who wanted it and whether it was applied (`refused` says why not)."""
 
-    factor: FactorId
+    factor: str
     move: Figure
     sigma: Figure | None
     origin: Origin
@@ -96,6 +96,8 @@ class AgentRow(_Frozen):
 class Report(_Frozen):
     """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why.
 
+    `engine`: the version of the P&L arithmetic; a report that does not say is of the first.
+
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
 
@@ -104,6 +106,7 @@ class Report(_Frozen):
     title: str
     as_of: str
     horizon: int
+    engine: int = 1
     summary: tuple[str, ...]
     event: dict[str, str] | None
     event_probability: dict[str, float]

@@ -16,7 +16,8 @@ from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import Finding, RuleFacts, check_rules, worst
 from finllm.tools.data.portfolio import Book
 from finllm.tools.evidence import EvidenceTable
-from finllm.tools.pnl.book_pnl import StressResult, breaches
+from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.outcome import EngineResult
 
 
 async def compliance(state: State, run: RunContext) -> Row:
@@ -51,6 +52,7 @@ async def compliance(state: State, run: RunContext) -> Row:
 def _breached(state: State, run: RunContext, table: EvidenceTable) -> list[Row]:
     """Every breach, with the evidence rows of the loss and of the limit."""
     stress = state["stress"]
+    result = EngineResult.model_validate(stress["result"])
     cuts = {"loss_by_factor": "by_factor", "loss_by_sector": "by_sector", "loss_by_position": "by_position"}
     return [
         {
@@ -67,7 +69,7 @@ def _breached(state: State, run: RunContext, table: EvidenceTable) -> list[Row]:
                 formula="given by the limits file",
             ),
         }
-        for breach in breaches(StressResult.model_validate(stress["result"]), run.request.limits)
+        for breach in breaches(result, result.var_975_1d, run.request.limits)
     ]
 
 
@@ -101,10 +103,15 @@ def _unsupported(state: State) -> list[str]:
 
 def _withheld(state: State) -> list[Row]:
     """Checks of factors that were read as moving and got no shock of any origin."""
-    shocked = {row["factor"] for row in state["shocks"]}
+    shocked = _shocked(state)
     return [
         c for c in state["checks"] if c["factor"] not in shocked and c["support"] in ("contradicted", "unsupported")
     ]
+
+
+def _shocked(state: State) -> set[str]:
+    """Factors with a shock of their own: one that only moves with the others was withheld all the same."""
+    return {row["factor"] for row in state["shocks"] if row["origin"] != "completed"}
 
 
 async def report(state: State, run: RunContext) -> Row:
@@ -136,6 +143,7 @@ def build_report(state: State, run: RunContext) -> Report:
         title=scenario.title,
         as_of=run.request.as_of.isoformat(),
         horizon=scenario.horizon,
+        engine=stress["result"]["engine"],
         summary=tuple(_summary(state, run, table)),
         event=_event(reading),
         event_probability={name: max(reading["choices"][name].values()) for name in _event(reading) or {}}
@@ -185,7 +193,7 @@ def build_report(state: State, run: RunContext) -> Report:
         agents=tuple(
             AgentRow.model_validate({k: o[k] for k in AgentRow.model_fields if k in o}) for o in state["opinions"]
         ),
-        notes=("Money is in USD.", *book.notes, *stress["notes"]),
+        notes=("Money is in USD.", *stress["notes"]),
         evidence=tuple(table),
         second=tuple(_second(state, table)),
     )
@@ -205,7 +213,7 @@ def summary_lines(stress: Row, table: EvidenceTable) -> list[str]:
     if stress["interval"]:
         low, high = stress["interval"]
         level = stress["interval_level"]
-        lines.append(f"The rest of the book's own risk puts it between [[{low}]] and [[{high}]] at [[{level}]].")
+        lines.append(f"What the shocks leave open puts the book between [[{low}]] and [[{high}]] at [[{level}]].")
     moved = {name: id for name, id in stress["by_factor"].items() if table[id].value}
     if not moved:
         return [*lines, "No shock was applied: nothing in the scenario, supported by its sources, moves the book."]
@@ -314,7 +322,7 @@ def _blocked(state: State) -> list[str]:
         f"source {s['id']}: hearsay, not read: {'; '.join(s['hearsay'])}" for s in state["sources"] if "hearsay" in s
     ]
     lines += [f"{c['factor']} {c['read']}: withheld, {c['support']}" for c in _withheld(state)]
-    shocked = {row["factor"] for row in state["shocks"]}
+    shocked = _shocked(state)
     lines += [
         f"{c['factor']}: the sources' words say {c['words']}, the agent read no move; nothing was applied"
         for c in state["checks"]

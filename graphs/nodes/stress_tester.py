@@ -13,96 +13,56 @@ from finllm.desk.desk import RunContext
 from finllm.errors import InputError
 from finllm.graphs.learning import kind_of
 from finllm.graphs.nodes.reading import reading_of
+from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import Row, State
-from finllm.tools.data.factors import FACTORS, Shock
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.factors import Shock
 from finllm.tools.evidence import EvidenceTable, Unit, show
-from finllm.tools.pnl.book_pnl import StressResult, stress
-from finllm.tools.pnl.exposure import Beta, estimate_betas
-from finllm.tools.pnl.shocks import model_shock, replay_shocks, resolve_user
-
-EXTRAPOLATED = 5.0
-"""A shock beyond this many sigmas is outside what its factor's history shows; the check calls it implausible."""
+from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.outcome import EngineResult
+from finllm.tools.pnl.outcome import ShockRow as Moved
+from finllm.tools.pnl.shocks import Plan
 
 
 async def stress_tester(state: State, run: RunContext) -> Row:
     """The arithmetic is done on a thread: meanwhile the loop serves the other runs of a batch."""
     table = EvidenceTable.from_json(state["evidence"])
-    book = Book.model_validate(state["book"])
-    betas, wanted = await asyncio.to_thread(
-        lambda: (estimate_betas(book, run.market, run.request.as_of), wanted_shocks(state, run))
-    )
-    rows = [_shock_row(shock, state, table, run.request.as_of) for shock in wanted]
+
+    def planned() -> tuple[Engine, Plan]:
+        engine = engine_of(state, run)
+        return engine, plan_of(state, run, engine)
+
+    engine, plan = await asyncio.to_thread(planned)
+    rows = [_shock_row(shock, engine, table) for shock in plan.shocks.values()]
     opinion = await _choose(state, run, rows, table)
-    return await asyncio.to_thread(_stressed, state, run, book, betas, wanted, rows, opinion, table)
+    return await asyncio.to_thread(_stressed, state, run, engine, plan, rows, opinion, table)
 
 
 def _stressed(
-    state: State,
-    run: RunContext,
-    book: Book,
-    betas: dict[str, Beta],
-    wanted: list[Shock],
-    rows: list[Row],
-    opinion: Opinion,
-    table: EvidenceTable,
+    state: State, run: RunContext, engine: Engine, plan: Plan, rows: list[Row], opinion: Opinion, table: EvidenceTable
 ) -> Row:
     refused = _refused(rows, opinion)
-    applied = [shock for shock, row in zip(wanted, rows, strict=True) if row["move"] not in refused]
-    replay = run.request.scenario.replay
-    result = stress(
-        book,
-        betas,
-        [shock for shock in applied if shock.origin != "historical"],
-        replay=(replay.start, replay.end) if replay else None,
-        market=run.market,
-        as_of=run.request.as_of,
-        horizon=run.request.scenario.horizon,
-    )
     for row in rows:
         row["refused"] = refused.get(row["move"])
+    applied = plan.without({row["factor"] for row in rows if row["refused"]})
+    result = engine.stress(applied, propagate=run.request.scenario.propagate, seed=run.request.seed)
+    rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
     return {
         "opinions": [opinion.model_dump(mode="json")],
         "shocks": rows,
-        "stress": _result_rows(result, rows, book, table),
-        "analogue": _analogue(state, opinion, run, book, betas, table),
+        "stress": _result_rows(result, rows, table),
+        "analogue": _analogue(state, opinion, engine, plan.horizon, table),
         "evidence": table.to_json(),
     }
 
 
-def wanted_shocks(state: State, run: RunContext) -> list[Shock]:
-    """User shocks, then the replayed window's, then those derived from the reading where nobody else spoke.
-
-    A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.
-    """
-    request, market = run.request, run.market
-    scenario = request.scenario
-    shocks = [resolve_user(entry.parsed(), market, request.as_of, scenario.horizon) for entry in scenario.shocks]
-    if scenario.replay is not None:
-        taken = {shock.factor for shock in shocks}
-        replayed = replay_shocks(market, scenario.replay.start, scenario.replay.end, request.as_of)
-        shocks += [shock for shock in replayed.shocks if shock.factor not in taken]
-    reading = reading_of(state)
-    if reading is None or scenario.replay is not None:
-        return shocks
-    taken = {shock.factor for shock in shocks}
-    accepted = ("supported", "contradicted") if state.get("answer") == "accept" else ("supported",)
-    for check in state["checks"]:
-        call = reading["judgement"]["factors"][check["factor"]]
-        if check["support"] in accepted and check["factor"] not in taken and call["direction"] != "none":
-            shocks.append(
-                model_shock(check["factor"], call["direction"], call["size"], market, request.as_of, scenario.horizon)
-            )
-    return shocks
-
-
-def _shock_row(shock: Shock, state: State, table: EvidenceTable, as_of: dt.date) -> Row:
-    label = FACTORS[shock.factor].label
+def _shock_row(shock: Shock | Moved, engine: Engine, table: EvidenceTable) -> Row:
+    label, as_of = engine.view.factors[shock.factor].label, engine.view.as_of
     formula = {
         "user": "given by the user",
         "historical": "realised move over the window",
         "model": "quantile of the factor's own moves, by the size that was read",
         "table": "reviewed size table, by the size that was read",
+        "completed": "mean given the other shocks, by their covariance",
     }[shock.origin]
     move = table.add(
         shock.move,
@@ -170,7 +130,7 @@ def _shown(table: EvidenceTable, id: str) -> str:
     return show(table[id].value, table[id].unit)
 
 
-def _result_rows(result: StressResult, rows: list[Row], book: Book, table: EvidenceTable) -> Row:
+def _result_rows(result: EngineResult, rows: list[Row], table: EvidenceTable) -> Row:
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(row["move"] for row in rows if row["refused"] is None) or "no shock"
     period = f"{result.horizon} trading days"
@@ -223,9 +183,7 @@ def _result_rows(result: StressResult, rows: list[Row], book: Book, table: Evide
     return out
 
 
-def _analogue(
-    state: State, opinion: Opinion, run: RunContext, book: Book, betas: dict[str, Beta], table: EvidenceTable
-) -> Row | None:
+def _analogue(state: State, opinion: Opinion, engine: Engine, horizon: int, table: EvidenceTable) -> Row | None:
     """The past event the agent finds closest (the most similar text if it abstained), replayed where data allow."""
     if not state["precedents"]:
         return None
@@ -234,24 +192,16 @@ def _analogue(
     start, end = dt.date.fromisoformat(chosen["start"]), dt.date.fromisoformat(chosen["end"])
     row: Row = {key: chosen[key] for key in ("id", "title", "start", "end", "evidence")} | {"total": None, "why": None}
     try:
-        result = stress(
-            book,
-            betas,
-            [],
-            replay=(start, end),
-            market=run.market,
-            as_of=run.request.as_of,
-            horizon=run.request.scenario.horizon,
-        )
+        cuts = engine.revalue(engine.plan(horizon, replay=(start, end)))
     except InputError as error:
         return {**row, "why": error.message}
     row["total"] = table.add(
-        float(result.total),
+        float(cuts.total),
         "usd",
         entity="book",
         what="P&L were the past event to repeat",
         period=f"{start} to {end}",
-        as_of=run.request.as_of,
+        as_of=engine.view.as_of,
         formula=f"replay of {chosen['evidence']}",
     )
     return row

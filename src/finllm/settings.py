@@ -107,6 +107,11 @@ class Settings(BaseModel):
         return urls
 
     @property
+    def data_dir(self) -> Path:
+        """Market data that was imported, and series files put there."""
+        return self.home / "data"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 

@@ -36,7 +36,7 @@ def test_json_has_every_cut_summing_to_the_total(cli: Cli) -> None:
         ("OIL_WTI", "user"),
         ("EQUITY_US", "user"),
     ]
-    assert any(row["origin"] == "propagated" for row in found["shocks"])
+    assert any(row["origin"] == "completed" for row in found["shocks"])
     assert found["as_of"] == "2022-06-30"
     assert found["portfolio"] == "default"
 
@@ -135,10 +135,11 @@ def test_a_users_series_can_be_a_factor(cli: Cli, tmp_path: Path) -> None:
     days = [f"2022-{month:02}-{day:02}" for month in range(1, 7) for day in range(1, 28)]
     prices.write_text("date,COPPER\n" + "".join(f"{day},{100 + at % 7}\n" for at, day in enumerate(days)))
     arguments = ("stress", "--prices", prices, "--shock", "COPPER=-10%", "--json")
-    assert cli(*arguments).code == 2
-    found = cli(*arguments, "--factor", "COPPER")
+    found = cli(*arguments)
     assert found.code == 0
     assert found.json["shocks"][0]["factor"] == "COPPER"
+    assert cli(*arguments, "--factor", "COPPER").json == found.json
+    assert "'TIN'" in cli("stress", "--prices", prices, "--shock", "COPPER=-10%", "--factor", "TIN").err
 
 
 BAD = {

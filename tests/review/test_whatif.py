@@ -16,10 +16,11 @@ from finllm.review.replay import replay
 from finllm.review.whatif import STEP, WhatIf, calls_of
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
-from finllm.tools.data.factors import FACTORS
+from finllm.tools.data.factors import factor_table
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.scenario import ShockEntry
-from finllm.tools.pnl.shocks import sigma_of
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.sizes import FactorView
 from tests.conftest import bounded
 from tests.desks import request_for, run
 from tests.graphs.test_flow import DOWN, READS_WELL
@@ -106,10 +107,12 @@ def test_the_smallest_step_flips_and_a_run_with_that_shock_agrees(scripted_desk:
     assert [abs(step.sigmas) for step in steps] == sorted(abs(step.sigmas) for step in steps)
     assert all(found.base.flips(step.verdict) and abs(step.sigmas) >= STEP for step in steps)
     step = steps[0]
-    sigma = sigma_of(step.factor, MarketStore([]), request.as_of, request.scenario.horizon)
+    market = MarketStore()
+    view = FactorView(FactorSet.default(market), market, request.as_of)
+    sigma = view.size(step.factor, request.scenario.horizon).sigma
     assert sigma is not None
-    now = next((shock.move for shock in found.applied if shock.factor == step.factor), 0.0)
-    scale, unit = {"return": (100, "%"), "bp": (1, "bp"), "points": (1, "points")}[FACTORS[step.factor].unit]
+    now = next((shock.move for name, shock in found.applied.shocks.items() if name == step.factor), 0.0)
+    scale, unit = {"return": (100, "%"), "bp": (1, "bp"), "points": (1, "points")}[factor_table()[step.factor].unit]
     entry = ShockEntry(factor=step.factor, move=f"{(now + step.sigmas * sigma.value) * scale:+.10f}{unit}")
     shocks = (*(one for one in request.scenario.shocks if one.factor != step.factor), entry)
     moved = request.scenario.model_copy(update={"shocks": shocks})

@@ -13,9 +13,8 @@ from finllm.tools.data.market import MarketStore, Series, day_of, packaged_serie
 from finllm.tools.data.portfolio import Portfolio, Position, value_portfolio
 from finllm.tools.forecasts.forecast import forecast
 from finllm.tools.forecasts.signals import market_signals
-from finllm.tools.pnl.book_pnl import stress
-from finllm.tools.pnl.exposure import estimate_betas
-from finllm.tools.pnl.shocks import model_shock, replay_shocks, resolve_user
+from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.shocks import Judged, replayed
 
 D = dt.date
 PORTFOLIO = Portfolio(
@@ -60,16 +59,15 @@ def ended(as_of: dt.date) -> MarketStore:
 def everything(market: MarketStore, as_of: dt.date) -> list[object]:
     """What every instrument says at `as_of`, but for the forecasts."""
     book = value_portfolio(PORTFOLIO, market, as_of)
-    betas = estimate_betas(book, market, as_of)
-    user = resolve_user(parse_user_shock("EQUITY_US", "-2sigma"), market, as_of, 20)
-    judged = [model_shock(factor, "down", "large", market, as_of, 20) for factor in FACTOR_IDS]
+    engine = Engine(book, market, as_of)
     window = (as_of - dt.timedelta(days=60), as_of)
-    replayed = replay_shocks(market, *window, as_of)
-    results = [
-        stress(book, betas, shocks, replay=replay, market=market, as_of=as_of, horizon=20)
-        for shocks, replay in (([user], None), (judged, None), ([], window))
+    plans = [
+        engine.plan(20, user=[parse_user_shock("EQUITY_US", "-2sigma")]),
+        engine.plan(20, judged=[Judged(factor, "down", "large") for factor in FACTOR_IDS]),
+        engine.plan(20, replay=window),
     ]
-    return [book, betas, user, judged, replayed.shocks, results, market_signals(market, as_of)]
+    results = [engine.stress(plan, propagate=on) for plan in plans for on in (False, True)]
+    return [book, engine.sens.how, plans, replayed(engine.view, window), results, market_signals(market, as_of)]
 
 
 @settings(max_examples=12, deadline=None)

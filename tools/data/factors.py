@@ -1,11 +1,12 @@
-"""The market drivers: the seven factors that the narrative agent judges, the shock type, and how a shock is written."""
+"""The market drivers: the table of those that come with finllm, the shock type, and how a shock is written."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -13,54 +14,78 @@ from pydantic import BaseModel, ConfigDict
 from finllm.errors import InputError
 
 FactorId = Literal["EQUITY_US", "CREDIT_BAA_AAA", "RATE_US_10Y", "OIL_WTI", "USD_BROAD", "GOLD", "VIX"]
+"""The factors that the narrative agent judges: a type, since its answers are constrained to them as they are made."""
 FACTOR_IDS: tuple[FactorId, ...] = get_args(FactorId)
+FACTOR_TABLE_PATH = Path(__file__).with_name("factors.yaml")
 
 MoveUnit = Literal["return", "bp", "points"]
 Direction = Literal["up", "down", "none"]
 Size = Literal["small", "medium", "large", "extreme"]
-Origin = Literal["user", "historical", "model", "table"]
+Origin = Literal["user", "historical", "model", "table", "completed"]
 
 
-@dataclass(frozen=True)
-class Factor:
-    """A market driver: `unit` is the unit of its moves; `series` its history in the market store, if there is one."""
+class Factor(BaseModel):
+    """A row of the table: `unit` of its moves, `series` its history in the market store, if there is one.
 
-    id: FactorId
+    `imported` takes the place of `series` where it was imported; `liquidity` in trading days.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
     label: str
     unit: MoveUnit
-    series: str | None
+    series: str | None = None
+    imported: str | None = None
+    judged: bool = False
+    liquidity: int = 120
 
 
-FACTORS: dict[FactorId, Factor] = {
-    factor.id: factor
-    for factor in (
-        Factor("EQUITY_US", "US equities (S&P 500)", "return", "SP500"),
-        Factor("CREDIT_BAA_AAA", "credit spread, BAA over AAA", "bp", "BAA_AAA"),
-        Factor("RATE_US_10Y", "US 10-year rate", "bp", None),
-        Factor("OIL_WTI", "crude oil (WTI)", "return", "WTI"),
-        Factor("USD_BROAD", "US dollar, broad index", "return", None),
-        Factor("GOLD", "gold", "return", None),
-        Factor("VIX", "implied volatility (VIX)", "points", "VIX"),
-    )
-}
+@cache
+def factor_table() -> Mapping[str, Factor]:
+    """Every factor that comes with finllm, by id (`factors.yaml`); read once, on first use."""
+    import yaml
+
+    rows = yaml.safe_load(FACTOR_TABLE_PATH.read_text(encoding="utf-8"))
+    return {id: Factor.model_validate({"id": id, **row}) for id, row in rows.items()}
+
+
+class _Judged(Mapping[FactorId, Factor]):
+    """The judged rows of the table, which is read when the first of them is asked for."""
+
+    def __getitem__(self, id: FactorId) -> Factor:
+        row = factor_table()[id]
+        if not row.judged:
+            raise KeyError(id)
+        return row
+
+    def __iter__(self) -> Iterator[FactorId]:
+        return iter(FACTOR_IDS)
+
+    def __len__(self) -> int:
+        return len(FACTOR_IDS)
+
+
+FACTORS: Mapping[FactorId, Factor] = _Judged()
 
 
 class Shock(BaseModel):
-    """A factor's move over the horizon.
+    """A factor's move over the horizon, before any completion.
 
     `move` in the factor's unit (decimal return, bp or points); `sigma` its size in standard deviations of that
-    factor's moves over the same horizon in `window`, or None where no history and no table gives one.
+    factor's moves over the same horizon in `window`, or None where no history and no table gives one. `flags` say what
+    to distrust about it.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    factor: FactorId
+    factor: str
     move: float
     unit: MoveUnit
     sigma: float | None
     origin: Origin
     window: str
-    because: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 class UserShock(BaseModel):
@@ -85,16 +110,27 @@ def parse_user_shock(factor: str, move: str, units: Mapping[str, MoveUnit] | Non
     """
     known = units or {id: one.unit for id, one in FACTORS.items()}
     if factor not in known:
-        raise InputError(f"unknown factor {factor!r}", fix=f"use one of {', '.join(known)}")
+        raise InputError(f"unknown factor {factor!r}",
+                         fix=f"use one of {', '.join(known)}, or a series of your --prices")  # fmt: skip
     example = f"write {_EXAMPLE[known[factor]]} or '-3sigma'"
+    number, unit = _read_move(factor, move, example)
+    if unit in ("sigma", "σ"):
+        return UserShock(factor=factor, amount=number, in_sigmas=True)
+    if _UNIT_OF[unit] != known[factor]:
+        raise InputError(f"{factor!r} does not move in {unit!r}", fix=example)
+    return UserShock(factor=factor, amount=number / 100 if unit == "%" else number, in_sigmas=False)
+
+
+def check_move(factor: str, move: str) -> None:
+    """The move can be read, whatever unit the factor turns out to have. Errors: InputError."""
+    _read_move(factor, move, "write '+40%', '+75bp', '+12points' or '-3sigma'")
+
+
+def _read_move(factor: str, move: str, example: str) -> tuple[float, str]:
     match = _MOVE.match(move)
     if match is None:
         raise InputError(f"cannot read the move {move!r} of {factor!r}", fix=example)
     number, unit = float(match[1]), match[2]
     if not math.isfinite(number) or (unit == "%" and number < -100):
         raise InputError(f"{factor!r} cannot move by {move!r}", fix="give a finite move, of a price not below -100%")
-    if unit in ("sigma", "σ"):
-        return UserShock(factor=factor, amount=number, in_sigmas=True)
-    if _UNIT_OF[unit] != known[factor]:
-        raise InputError(f"{factor!r} does not move in {unit!r}", fix=example)
-    return UserShock(factor=factor, amount=number / 100 if unit == "%" else number, in_sigmas=False)
+    return number, unit

@@ -14,7 +14,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -42,6 +42,10 @@ _PACKAGED: tuple[tuple[str, str, SeriesUnit, Frequency, dict[str, str]], ...] = 
     ("arch", "data/vix/vix.csv.gz", "points", "daily", {"vix": "VIX"}),
     ("arch", "data/default/default.csv.gz", "percent", "monthly", {"AAA": "AAA", "BAA": "BAA"}),
 )  # fmt: skip
+INDEX = "SP500"
+"""The series that betas are taken to."""
+SERIES_DIR = Path(__file__).with_name("series")
+"""Series that ship as files; the README there says how one is written."""
 _BLANKS = ("", "nan", "na", "n/a", "null", "none", "nat", "<na>")
 
 
@@ -60,17 +64,20 @@ class Series:
     uri: str
     sha256: str
 
-    def visible(self, as_of: dt.date) -> pd.Series:
-        """What was known after the close of `as_of`; a month's or quarter's row only once that period is over.
-
-        Both are stamped with the first day of their period.
-        """
+    def known(self, as_of: dt.date) -> int:
+        """How many rows were known after the close of `as_of`; a month's or quarter's once that period is over."""
         if self.frequency == "daily":
-            end = self.values.index.searchsorted(np.datetime64(as_of), side="right")
-        else:
-            month = as_of.month if self.frequency == "monthly" else as_of.month - (as_of.month - 1) % 3
-            end = self.values.index.searchsorted(np.datetime64(as_of.replace(month=month, day=1)), side="left")
-        return self.values.iloc[:end].copy()
+            return self.upto(as_of)
+        month = as_of.month - (as_of.month - 1) % 3 if self.frequency == "quarterly" else as_of.month
+        return self.upto(as_of.replace(month=month, day=1) - dt.timedelta(days=1))
+
+    def upto(self, day: dt.date) -> int:
+        """How many rows are stamped with `day` or an earlier one."""
+        return int(self.values.index.to_numpy().searchsorted(np.datetime64(day), side="right"))
+
+    def visible(self, as_of: dt.date) -> pd.Series:
+        """A copy of the rows that were known after the close of `as_of`."""
+        return self.values.iloc[: self.known(as_of)].copy()
 
 
 @dataclass(frozen=True)
@@ -114,9 +121,13 @@ class MarketStore:
     def names(self) -> list[str]:
         return sorted(self._series)
 
+    def visible(self, name: str, as_of: dt.date) -> bool:
+        """Whether anything of the series was known at `as_of`; False for an unknown one."""
+        return name in self._series and self._series[name].known(as_of) > 0
+
     def stock_names(self) -> list[str]:
         """The packaged stocks in this store, by ticker."""
-        return [name for name in STOCKS if name in self._series]
+        return [name for name in STOCKS if name in self]
 
     def __contains__(self, name: object) -> bool:
         return name in self._series
@@ -151,20 +162,20 @@ class MarketStore:
                 f"the window {start} to {end} does not end after it starts", fix="swap or correct the days"
             )
         series = self._known(name)
-        upto = pd.Series(series.visible(as_of)[: pd.Timestamp(end)])
-        before = series.visible(start)
-        if before.empty or upto.empty:
+        began = series.known(start)
+        if not began:
             raise InputError(
                 f"series {name!r} starts on {day_of(series.values.index[0])}, after {start}",
                 fix="use a later window or another series",
             )
-        for day, found in ((start, day_of(before.index[-1])), (end, day_of(upto.index[-1]))):
+        upto = min(series.known(as_of), series.upto(end))
+        window = series.values.iloc[began - 1 : upto].copy()
+        for day, found in ((start, day_of(window.index[0])), (end, day_of(window.index[-1]))):
             if (day - found).days > STALE_AFTER[series.frequency]:
                 raise InputError(
                     f"series {name!r} has no observation near {day}: the last before it is of {found}",
                     fix="use a window inside its history or add a series that covers it",
                 )
-        window = pd.Series(upto[before.index[-1] :])
         if len(window) < 2:
             raise InputError(
                 f"series {name!r} has fewer than two observations from {start} to {end}", fix="use a longer window"
@@ -187,9 +198,9 @@ class MarketStore:
         return len(self._series[name].visible(as_of).index.intersection(self._series[other].visible(as_of).index))
 
     def _known(self, name: str) -> Series:
-        if name not in self._series:
-            raise InputError(f"no series {name!r}", fix=f"use one of {', '.join(self.names())}, or add a price file")
-        return self._series[name]
+        if name in self._series:
+            return self._series[name]
+        raise InputError(f"no series {name!r}", fix=f"use one of {', '.join(self.names())}, or add a price file")
 
 
 @cache
@@ -213,7 +224,36 @@ def packaged_series() -> Mapping[str, Series]:
     aaa, baa = found["AAA"], found["BAA"]
     spread = ((baa.values - aaa.values) * 100).dropna().round(6).rename("BAA_AAA")
     found["BAA_AAA"] = Series("BAA_AAA", spread, "bp", "monthly", baa.uri, baa.sha256)
-    return found
+    return found | {series.name: series for series in read_series_folder(SERIES_DIR)}
+
+
+def read_series_folder(folder: Path) -> list[Series]:
+    """The series of every CSV file of a folder, as `tools/data/series/README.md` has it. Errors: InputError."""
+    return [series for path in sorted(folder.glob("*.csv")) for series in _read_series_file(path)]
+
+
+def _read_series_file(path: Path) -> list[Series]:
+    data = path.read_bytes()
+    try:
+        lines = data.decode("utf-8").splitlines()
+        about = {
+            name.strip("# "): value.strip()
+            for name, _, value in (line.partition(":") for line in lines if line.startswith("#"))
+        }
+        unit, frequency = about["unit"], about.get("frequency", "daily")
+        if unit not in get_args(SeriesUnit) or frequency not in STALE_AFTER or not about["source"]:
+            raise ValueError(f"unit {unit!r}, frequency {frequency!r}, source {about['source']!r}")
+        table = pd.read_csv(io.StringIO("\n".join(one for one in lines if not one.startswith("#"))), index_col=0)
+        table.index = pd.to_datetime(table.index, format="ISO8601")
+        found = {str(name): pd.Series(table[name], dtype="float64", name=str(name)).dropna() for name in table}
+        if not table.index.is_monotonic_increasing or not table.index.is_unique or any(v.empty for v in found.values()):
+            raise ValueError("dates are not ascending, or a column is empty")
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a series file: {error}",
+                         fix="write it as tools/data/series/README.md shows: unit, frequency, source, then dates"
+                         ) from error  # fmt: skip
+    return [Series(name, values, cast(SeriesUnit, unit), cast(Frequency, frequency), f"series/{path.name}",
+                   sha256_of(data)) for name, values in found.items()]  # fmt: skip
 
 
 def read_price_file(path: Path) -> list[Series]:
@@ -348,3 +388,8 @@ def _prices(name: str, cells: list[object], labels: list[object]) -> tuple[list[
 def day_of(stamp: object) -> dt.date:
     """The day of an index entry."""
     return dt.date.fromisoformat(str(stamp)[:10])
+
+
+def span(index: pd.Index) -> str:
+    """A window in words: `2020-07-01 to 2022-06-30, 504 observations`."""
+    return f"{day_of(index[0])} to {day_of(index[-1])}, {len(index)} observations"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
-from finllm.tools.data.factors import FactorId, UserShock, parse_user_shock
+from finllm.tools.data.factors import FACTOR_IDS, MoveUnit, UserShock, check_move, parse_user_shock
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
@@ -35,22 +36,37 @@ class SourceText(_Strict):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
-class ShockEntry(_Strict):
-    """A shock the user insists on: `{factor: OIL_WTI, move: +40%}`."""
+FactorName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 
-    factor: FactorId
+
+class ShockEntry(_Strict):
+    """A shock the user insists on: `{factor: OIL_WTI, move: +40%}`.
+
+    `factor` is one that comes with finllm, one of the scenario's own `factors`, or any series of the prices that the
+    run is given (`{factor: COPPER, move: -20%}`). Which of these there are is known once the market is open; until then
+    only the move of a judged factor is checked against its unit.
+    """
+
+    factor: FactorName
     move: str
 
     @model_validator(mode="after")
     def _readable(self) -> ShockEntry:
         try:
-            self.parsed()
+            if self.factor in FACTOR_IDS:
+                self.parsed()
+            else:
+                check_move(self.factor, self.move)
         except InputError as error:
             raise ValueError(str(error)) from error
         return self
 
-    def parsed(self) -> UserShock:
-        return parse_user_shock(self.factor, self.move)
+    def parsed(self, units: Mapping[str, MoveUnit] | None = None) -> UserShock:
+        """The move, read in the factor's unit; `units` are those of all known factors, else of the judged ones.
+
+        Errors: InputError for an unknown factor or a move in another unit than its own.
+        """
+        return parse_user_shock(self.factor, self.move, units)
 
 
 class Replay(_Strict):
@@ -89,7 +105,12 @@ class BudgetEntry(_Strict):
 
 
 class Scenario(_Strict):
-    """An event narrative, its sources, a horizon in trading days, and the shocks the user insists on."""
+    """An event narrative, its sources, a horizon in trading days, and the shocks the user insists on.
+
+    `factors` names series of the prices as factors of their own: they can be shocked and limited, a holding of that id
+    loads on its own series, and completion moves them. A series that a shock names is one without being listed.
+    `propagate`: factors without a shock move with those that have one, by their covariance, instead of being held.
+    """
 
     title: str = Field(min_length=1, max_length=200)
     narrative: Text
@@ -98,12 +119,18 @@ class Scenario(_Strict):
     approved_by: str | None = Field(None, min_length=1, max_length=200)
     sources: tuple[SourceText, ...] = Field((), max_length=32)
     shocks: tuple[ShockEntry, ...] = ()
+    factors: tuple[FactorName, ...] = ()
+    propagate: bool = False
     replay: Replay | None = None
     budget: BudgetEntry | None = None
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Scenario:
-        for name, keys in (("source id", [s.id for s in self.sources]), ("shock", [s.factor for s in self.shocks])):
+        for name, keys in (
+            ("source id", [s.id for s in self.sources]),
+            ("shock", [s.factor for s in self.shocks]),
+            ("factor", list(self.factors)),
+        ):
             repeated = sorted({key for key in keys if keys.count(key) > 1})
             if repeated:
                 raise ValueError(f"duplicate {name}: {', '.join(repeated)}")

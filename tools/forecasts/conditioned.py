@@ -24,13 +24,13 @@ LEAST = -0.999
 class ShockJudgement(BaseModel):
     """What the narrative agent judged of a factor, with the move that a tool gave that direction and size.
 
-    `probability` (0 to 1) is the measured probability of the judgement; `move` in `unit`, as `shocks.model_shock`
-    derives it: the model wrote none of it. Direction `none` is a judged move of zero.
+    `probability` (0 to 1) is the measured probability of the judgement; `move` in `unit`, as
+    `shocks.judged_shock` derives it: the model wrote none of it. Direction `none` is a judged move of zero.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    factor: FactorId
+    factor: str
     direction: Direction
     size: Size | None
     probability: float = Field(ge=0, le=1)
@@ -48,7 +48,7 @@ class ShockJudgement(BaseModel):
 
     @classmethod
     def of(cls, shock: Shock, direction: Direction, size: Size | None, probability: float) -> ShockJudgement:
-        """The judgement that `shock` (by `shocks.model_shock`) was derived from, held with this probability."""
+        """The judgement that `shock` (by `shocks.judged_shock`) was derived from, held with this probability."""
         return cls(factor=shock.factor, direction=direction, size=size, probability=probability, move=shock.move,
                    unit=shock.unit)  # fmt: skip
 

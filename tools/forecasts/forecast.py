@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import MoveUnit
-from finllm.tools.data.market import Frequency, Observed, Series, day_of
+from finllm.tools.data.market import Frequency, Observed, Series, day_of, span
 from finllm.tools.forecasts.calibrations import Calibrations
 from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, Calibration, Fitted, MemberName, fit, project
-from finllm.tools.pnl.exposure import span
 
 MIN_OBSERVATIONS = 60
 HALTED = 10

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import FACTORS, Factor, FactorId, MoveUnit
-from finllm.tools.data.market import MarketStore
+from finllm.tools.data.market import INDEX, MarketStore
 from finllm.tools.forecasts.regime import (
     YEAR,
     Regime,
@@ -22,7 +22,6 @@ from finllm.tools.forecasts.regime import (
     volatility_percentile,
 )
 from finllm.tools.forecasts.stress_index import StressIndex, stress_index
-from finllm.tools.pnl.exposure import INDEX
 
 RECENT = {"daily": 20, "monthly": 1, "quarterly": 1}
 """Observations over which a factor's recent change is taken."""
@@ -85,7 +84,7 @@ def market_signals(market: MarketStore, as_of: dt.date) -> MarketSignals:
     A stale series keeps its last values, marked `stale` and named in `notes` with its age, but gives no regime.
     """
     factors: dict[FactorId, FactorSignal | None] = {
-        one.id: _factor_signal(one, market, as_of) for one in FACTORS.values()
+        id: _factor_signal(one, market, as_of) for id, one in FACTORS.items()
     }
     notes = [f"{name}: nothing is visible at {as_of}" for name, signal in factors.items() if signal is None]
     notes += [

@@ -9,8 +9,8 @@ from decimal import Decimal
 import numpy as np
 
 from finllm.tools.data.portfolio import Holding
-from finllm.tools.pnl.book_pnl import IDIOSYNCRATIC, INTERACTION
 from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
+from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION
 
 CENT = Decimal("0.01")
 

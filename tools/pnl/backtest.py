@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,16 +12,18 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
-from finllm.tools.data.market import MarketStore, day_of
+from finllm.tools.data.factors import Shock
+from finllm.tools.data.market import INDEX, MarketStore, day_of
 from finllm.tools.data.portfolio import Book, Holding, Portfolio, value_portfolio
-from finllm.tools.pnl.book_pnl import Cents, stress
+from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES, Episode
-from finllm.tools.pnl.exposure import INDEX, estimate_betas
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.sensitivity import book_sensitivities
-from finllm.tools.pnl.shocks import replay_shocks
+from finllm.tools.pnl.outcome import Cents, usd
+from finllm.tools.pnl.sensitivity import Shrinkage
+from finllm.tools.pnl.shocks import Plan, replayed
+from finllm.tools.pnl.sizes import FactorView
 
-Method = Literal["index", "shrunk", "sectors", "components"]
+Method = Literal["shrunk", "index", "sectors", "components"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 RANK_BAR = 0.5
@@ -100,7 +101,7 @@ def backtest(
     portfolio: Portfolio,
     market: MarketStore,
     *,
-    method: Method = "index",
+    method: Method = "shrunk",
     windows: Sequence[Episode] = tuple(EPISODES.values()),
 ) -> Backtest:
     """Replay each window with sensitivities estimated up to the day before it and only the observed factor moves.
@@ -151,8 +152,9 @@ def _outcome(portfolio: Portfolio, market: MarketStore, window: Episode, predict
     total, outcome = sum(one.predicted for one in rows), sum(one.realised for one in rows)
     index = _move(market, INDEX, window)
     return WindowOutcome(
-        window=window, as_of=market.read(INDEX, before).last, factors=_observed(market, window), positions=rows,
-        predicted=_cents(float(total)), realised=_cents(float(outcome)), book_value=_cents(book.value),
+        window=window, as_of=market.read(INDEX, before).last, positions=rows,
+        factors={shock.factor: shock.move for shock in _observed(market, window)},
+        predicted=usd(float(total)), realised=usd(float(outcome)), book_value=usd(book.value),
         sign_right=(total > 0) == (outcome > 0),
         bias=float((guesses - returns).mean()), mae=float(np.abs(guesses - returns).mean()),
         rank=_spearman(gains, truth), rank_returns=_spearman(guesses, returns),
@@ -176,35 +178,30 @@ def _move(market: MarketStore, name: str, window: Episode) -> float:
     return float(values.iloc[-1] / values.iloc[0] - 1)
 
 
-def _observed(market: MarketStore, window: Episode) -> dict[str, float]:
-    found = replay_shocks(market, window.start, window.end, as_of=window.end)
-    return {shock.factor: shock.move for shock in found.shocks}
+def _observed(market: MarketStore, window: Episode) -> list[Shock]:
+    """The factors' moves over the window, as they were seen at its end."""
+    view = FactorView(FactorSet.default(market), market, window.end)
+    return replayed(view, (window.start, window.end))[0]
 
 
 def _row(holding: Holding, predicted: float, realised: float) -> StockOutcome:
     value = holding.market_value
     return StockOutcome(
-        id=holding.id, sector=holding.sector, market_value=_cents(value), predicted=_cents(predicted),
-        realised=_cents(value * realised), predicted_return=predicted / value if value else 0.0,
+        id=holding.id, sector=holding.sector, market_value=usd(value), predicted=usd(predicted),
+        realised=usd(value * realised), predicted_return=predicted / value if value else 0.0,
         realised_return=realised,
     )  # fmt: skip
 
 
-def _by_index(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
-    """The engine's own P&L: betas of the last 504 days times the observed factor moves."""
-    shocks = replay_shocks(market, window.start, window.end, as_of=window.end).shocks
-    betas = estimate_betas(book, market, before, BETA_DAYS)
-    result = stress(book, betas, shocks, replay=None, market=market, as_of=before, horizon=1)
-    return {name: float(gain) for name, gain in result.by_position.items()}
+def _by_engine(shrinkage: Shrinkage) -> Predict:
+    """The engine's own P&L: betas of the last 504 days times the observed factor moves, no own return of the window."""
 
+    def predict(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
+        plan = Plan({shock.factor: shock for shock in _observed(market, window)}, horizon=1)
+        cuts = Engine(book, market, before, shrinkage=shrinkage).revalue(plan)
+        return {name: float(gain) for name, gain in cuts.by_position.items()}
 
-def _by_shrunk(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
-    """The engine's shrunk betas (Vasicek) times the index, a long stock losing no more than its price."""
-    sens = book_sensitivities(book, FactorSet.default(market), market, before)
-    move = _move(market, INDEX, window)
-    betas = sens.arrays.linear[:, sens.arrays.factors.index("EQUITY_US")]  # USD per unit of the index's return
-    return {name: max(float(load * move), -abs(value)) for name, load, value in
-            zip(sens.arrays.positions, betas, sens.arrays.value, strict=True)}  # fmt: skip
+    return predict
 
 
 def _by_sectors(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
@@ -285,10 +282,6 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _cents(amount: float) -> Decimal:
-    return Decimal(amount).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
-
-
 def _columns(rows: Sequence[StockOutcome], name: str) -> np.ndarray:
     return np.array([float(getattr(row, name)) for row in rows])
 
@@ -299,8 +292,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 _PREDICT: dict[Method, tuple[str, Predict]] = {
-    "index": (f"beta to the S&P 500 by least squares over {BETA_DAYS} days", _by_index),
-    "shrunk": ("betas to the S&P 500 shrunk towards their mean (Vasicek), as the stress engine uses them", _by_shrunk),
+    "shrunk": ("betas to the S&P 500 shrunk towards their mean (Vasicek), as the engine uses them",
+               _by_engine("vasicek")),
+    "index": (f"beta to the S&P 500 by least squares over {BETA_DAYS} days, not shrunk", _by_engine("none")),
     "sectors": (f"least squares over {BETA_DAYS} days on the S&P 500 and the mean of the sector's other stocks",
                 _by_sectors),
     "components": (f"beta to the S&P 500 and up to {COMPONENTS} principal components of the other positions' residuals,"

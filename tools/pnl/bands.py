@@ -10,11 +10,10 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
+from finllm.tools.data.market import span
 from finllm.tools.data.portfolio import Book
-from finllm.tools.pnl.book_pnl import Interval
-from finllm.tools.pnl.exposure import span
 from finllm.tools.pnl.kernel import Sensitivities, totals
-from finllm.tools.pnl.risk import usd
+from finllm.tools.pnl.outcome import Interval, usd
 from finllm.tools.pnl.sensitivity import Regression
 
 DRAWS = 4000

@@ -1,4 +1,8 @@
-"""The stress engine's face: a portfolio and shocks in, P&L with its cuts, bands and plausibility out; no model."""
+"""The P&L engine: a book and shocks in, P&L with its cuts, bands and plausibility out; every command asks it.
+
+Two steps: `plan` settles the direct shocks, one per factor, which an agent or a person may still refuse; `stress`
+revalues the book under them, with bands and tail risk, and `revalue` gives the cuts alone, many times a second.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,185 @@ from decimal import Decimal
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.tools.data.factors import Shock, UserShock
+from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import Book, Portfolio, value_portfolio
-from finllm.tools.pnl.attribution import attribute
+from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.bands import Residual, own_residuals, simulate
-from finllm.tools.pnl.book_pnl import TAYLOR_LIMIT_BP, Interval
-from finllm.tools.pnl.completion import Story, Tails, shock_rows, tell
+from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.history import History, days_between, history
+from finllm.tools.pnl.history import History, history
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.outcome import Analogue, EngineResult, HorizonRow, ReverseResult
+from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow, Interval, usd
 from finllm.tools.pnl.propagate import Covariance
-from finllm.tools.pnl.reverse import reverse_stress
-from finllm.tools.pnl.risk import daily_gains, liquidity, usd
+from finllm.tools.pnl.risk import daily_gains, liquidity
 from finllm.tools.pnl.sensitivity import Shrinkage, book_sensitivities
-from finllm.tools.pnl.sizes import Direct, direct_shocks
+from finllm.tools.pnl.shocks import Judged, Plan, Window, plan_shocks
+from finllm.tools.pnl.sizes import FactorView
 
-Window = tuple[dt.date, dt.date]
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
 """Rows of the table by horizon, trading days: those up to the scenario's, and its own."""
 BY_HORIZON = "by horizon: the same shocks at the same size in σ, each move × √(days/horizon); rows nest and do not add"
+TAYLOR_LIMIT_BP = 300
+"""Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
+
+
+class Engine:
+    """One book at one day, its sensitivities estimated once. Reads nothing past `as_of`.
+
+    Equities load on `regressors` by betas over two years, shrunk towards their mean (see `book_sensitivities`).
+    Errors: InputError for a holding without history and beta, or regressors that do not move apart.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        market: MarketStore,
+        as_of: dt.date,
+        factors: FactorSet | None = None,
+        *,
+        regressors: Sequence[str] = ("EQUITY_US",),
+        shrinkage: Shrinkage = "vasicek",
+    ) -> None:
+        self.book = book
+        self.view = FactorView(factors or FactorSet.default(market), market, as_of)
+        self.sens = book_sensitivities(book, self.view.factors, market, as_of, regressors=regressors,
+                                       shrinkage=shrinkage)  # fmt: skip
+        self._histories: dict[tuple[str, ...], History] = {}
+        self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
+
+    @property
+    def arrays(self) -> Sensitivities:
+        return self.sens.arrays
+
+    def plan(
+        self,
+        horizon: int,
+        *,
+        user: Sequence[UserShock] = (),
+        replay: Window | str | None = None,
+        judged: Sequence[Judged] = (),
+    ) -> Plan:
+        """The direct shocks over `horizon` trading days. `replay` is two dates or the id of an episode.
+
+        Errors: see `plan_shocks`.
+        """
+        window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
+        return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
+
+    def revalue(self, plan: Plan, *, propagate: bool = False) -> Attribution:
+        """The P&L in USD and its cuts, the same as `stress` finds, without bands and tail risk."""
+        moves = {name: one.move for name, one in plan.shocks.items()}
+        if propagate:
+            past = self.history(plan)
+            moves = complete(self.view.factors, plan.shocks, past, plan.days, on=True, draws=0).moves
+        realised, _ = self._own_returns(plan.own_returns)
+        return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
+
+    def stress(
+        self, plan: Plan, *, propagate: bool = False, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0
+    ) -> EngineResult:
+        """Revalue the book under the plan. In a replay holdings with a history take their own returns.
+
+        With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
+        Gaussian, or the median of a vine copula), without it they are held still. `interval` holds the P&L with
+        probability `level`, given the shocks. Errors: InputError for a level outside (0, 1), and with `propagate` for a
+        singular Σ₁₁ or a horizon beyond the data.
+        """
+        if not 0 < level < 1:
+            raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
+        book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
+        past = self.history(plan)
+        completion = complete(known, plan.shocks, past, plan.days, on=propagate, tails=tails, seed=seed)
+        moves = self._vector(completion.moves)
+        realised, said = self._own_returns(plan.own_returns)
+        cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
+        daily, words = own_residuals(book, self.sens.regressions)
+        drawn = _on(arrays, completion.others, completion.draws)
+        residual = Residual(drawn, daily, plan.days, f"{completion.words}; {words}")
+        interval = None
+        if len(daily) or completion.others:
+            interval = simulate(arrays, moves, residual, cuts.total, level=level, seed=seed)
+        gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised)
+        var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
+        given = completion.given
+        return EngineResult(
+            engine=ENGINE, as_of=view.as_of, horizon=plan.horizon, book_value=usd(book.value), total=cuts.total,
+            by_position=cuts.by_position, by_factor=cuts.by_factor, by_sector=cuts.by_sector,
+            by_direction=cuts.by_direction,
+            by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
+            interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
+            es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
+            shocks=shock_rows(known, plan.shocks, completion, past),
+            mahalanobis=given.mahalanobis if given.shocked else None,
+            analogue=self._analogue(plan, completion.covariance), alignment=past.rule, exclusions=book.exclusions,
+            notes=(*book.notes, *self.sens.notes, *plan.notes, *said, *completion.notes,
+                   *_still(arrays, completion, past), *_limits_of_the_model(book, arrays, moves, realised),
+                   *_window_note(plan), BY_HORIZON),
+        )  # fmt: skip
+
+    def history(self, plan: Plan) -> History:
+        """Moves side by side of the factors that are shocked or that the book loads on."""
+        names = tuple(plan.shocks)
+        if names not in self._histories:
+            loaded = set(self.arrays.loaded())
+            spare = [name for name in names if name not in loaded] if loaded & set(names) else []
+            factors = self.view.factors
+            wanted = [factors[name] for name in factors.drivers if name in names or name in loaded]
+            self._histories[names] = history(wanted, self.view.market, self.view.as_of, optional=spare)
+        return self._histories[names]
+
+    def _vector(self, moves: Mapping[str, float]) -> np.ndarray:
+        return np.array([moves.get(name, 0.0) for name in self.arrays.factors])
+
+    def _own_returns(self, window: Window | None) -> tuple[dict[str, float], list[str]]:
+        """What holdings with a history gained over the window, USD; and which have none there."""
+        if window is None:
+            return {}, []
+        if window not in self._realised:
+            found: dict[str, float] = {}
+            notes: list[str] = []
+            for holding in self.book.holdings:
+                if not holding.series or holding.gamma or holding.vega:
+                    continue
+                try:
+                    prices = self.view.market.window(holding.series, *window, self.view.as_of)
+                except InputError as error:
+                    notes.append(f"{holding.id!r} is replayed by beta: {error.message}")
+                    continue
+                found[holding.id] = holding.market_value * float(prices.iloc[-1] / prices.iloc[0] - 1)
+            self._realised[window] = found, notes
+        return self._realised[window]
+
+    def _by_horizon(
+        self, moves: np.ndarray, residual: Residual, total: Decimal, interval: Interval | None, seed: int,
+        realised: Mapping[str, float],
+    ) -> tuple[HorizonRow, ...]:  # fmt: skip
+        """The story of the same size in σ at shorter horizons: every move, residual, own return × √(days/horizon)."""
+        rows: list[HorizonRow] = []
+        for days in (one for one in HORIZONS if one < residual.horizon):
+            scale = math.sqrt(days / residual.horizon)
+            own = {name: gain * scale for name, gain in realised.items()}
+            cuts = attribute(self.arrays, self.book.holdings, moves * scale, (), own)
+            part = Residual(residual.factors * scale, residual.daily, days, residual.words)
+            band = None
+            if interval:
+                band = simulate(self.arrays, moves * scale, part, cuts.total, level=interval.level, seed=seed)
+            rows.append(_row(days, cuts.total, band))
+        return (*rows, _row(residual.horizon, total, interval))
+
+    def _analogue(self, plan: Plan, covariance: Covariance) -> Analogue | None:
+        sizes = {name: one.sigma for name, one in plan.shocks.items() if one.sigma is not None}
+        found = nearest(sizes, covariance, self.view) if sizes else None
+        if found is None:
+            return None
+        past = found.episode
+        cuts = self.revalue(plan_shocks(self.view, plan.horizon, replay=(past.start, past.end)))
+        return Analogue(
+            id=past.id, title=past.title, start=past.start, end=past.end, distance=found.distance, shared=found.shared,
+            moves=found.moves, total=cuts.total, by_factor=cuts.by_factor,
+        )  # fmt: skip
 
 
 def run_engine(
@@ -45,89 +206,21 @@ def run_engine(
     replay: Window | str | None = None,
     seed: int = 0,
     level: float = 0.9,
-    model: Sequence[Shock] = (),
+    judged: Sequence[Judged] = (),
     tails: Tails = "gaussian",
     factors: FactorSet | None = None,
     regressors: Sequence[str] = ("EQUITY_US",),
     shrinkage: Shrinkage = "vasicek",
 ) -> EngineResult:
-    """Stress a portfolio: user, replayed, named and model-derived shocks, freely combined.
-
-    One shock counts per factor: a user's before history before a reading's. `replay` is two dates or the id of an
-    episode; then holdings with a history take their own returns, unless another shock stands for the equity market,
-    and σ and Σ are over its days. With `propagate` the other factors that the book loads on move to their mean given
-    the shocks (`tails`: Gaussian, or the median of a vine copula), without it they are held still. `interval` holds the
-    P&L with probability `level`, given the shocks. Reads nothing past `as_of`.
-    Errors: InputError for bad shocks, a singular Σ₁₁, a horizon below one day or beyond the data, or a level outside
-    (0, 1); LookAheadError for a replay that ends after `as_of`.
-    """
-    _check(horizon, level)
+    """Value a portfolio and stress it, in one go. Errors: those of `value_portfolio`, `plan_shocks` and `stress`."""
     book = value_portfolio(portfolio, market, as_of)
-    known = factors or FactorSet.default(market)
-    window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
-    days = days_between(*window) if window else horizon
-    sens = book_sensitivities(book, known, market, as_of, regressors=regressors, shrinkage=shrinkage)
-    direct, notes = direct_shocks(known, market, as_of, days, user=shocks, replay=window, model=model)
-    loaded = set(sens.arrays.loaded())
-    spare = [name for name in direct if name not in loaded] if loaded & set(direct) else []
-    past = history([known[name] for name in known.drivers if name in direct or name in loaded], market, as_of,
-                   optional=spare)  # fmt: skip
-    story = tell(known, direct, past, days, on=propagate, tails=tails, seed=seed)
-    moves = np.array([story.moves.get(name, 0.0) for name in sens.arrays.factors])
-    realised, said = _own_returns(book, window, direct, market, as_of)
-    cuts = attribute(sens.arrays, book.holdings, moves, tuple(story.moves), realised)
-    daily, words = own_residuals(book, sens.regressions)
-    residual = Residual(_on(sens.arrays, story.others, story.draws), daily, days, f"{story.words}; {words}")
-    interval = simulate(sens.arrays, moves, residual, cuts.total, level=level, seed=seed)
-    gains = daily_gains(book, sens.arrays, moves, known, market, as_of, realised=realised)
-    var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
-    return EngineResult(
-        as_of=as_of, horizon=horizon, book_value=usd(book.value), total=cuts.total,
-        by_position=cuts.by_position, by_factor=cuts.by_factor, by_sector=cuts.by_sector,
-        by_direction=cuts.by_direction,
-        by_horizon=_by_horizon(book, sens.arrays, moves, residual, cuts.total, interval, level, seed, realised),
-        interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
-        es_975_1d_after=shortfall_after, liquidity=liquidity(sens.arrays, past),
-        shocks=shock_rows(known, direct, story, past),
-        mahalanobis=story.given.mahalanobis if story.given.shocked else None,
-        analogue=_analogue(book, sens.arrays, direct, story.covariance, market, as_of), alignment=past.rule,
-        exclusions=book.exclusions,
-        notes=(*book.notes, *sens.notes, *notes, *said, *story.notes, *_still(sens.arrays, story, past),
-               *_limits_of_the_model(book, sens.arrays, moves, realised), *_window_note(window, days, horizon),
-               BY_HORIZON),
-    )  # fmt: skip
+    engine = Engine(book, market, as_of, factors, regressors=regressors, shrinkage=shrinkage)
+    plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
+    return engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
 
 
-def reverse(
-    portfolio: Portfolio,
-    market: MarketStore,
-    as_of: dt.date,
-    horizon: int,
-    loss: float,
-    *,
-    bounds: Mapping[str, tuple[float, float]] | None = None,
-    fixed: Sequence[UserShock] = (),
-    answers: int = 3,
-    seed: int = 0,
-    factors: FactorSet | None = None,
-) -> ReverseResult:
-    """The smallest shocks by Mahalanobis distance that lose `loss`: a share of the net value below 1, else USD.
-
-    `bounds` are on a factor's move, in its own unit; `fixed` are shocks that every answer contains. Errors: see
-    `finllm.tools.pnl.reverse.reverse_stress`.
-    """
-    _check(horizon, 0.5)
-    book = value_portfolio(portfolio, market, as_of)
-    known = factors or FactorSet.default(market)
-    return reverse_stress(book, known, market, as_of, horizon, loss, bounds=bounds or {}, fixed=fixed,
-                          answers=answers, seed=seed)  # fmt: skip
-
-
-def _check(horizon: int, level: float) -> None:
-    if horizon < 1:
-        raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
-    if not 0 < level < 1:
-        raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
+def _row(days: int, total: Decimal, band: Interval | None) -> HorizonRow:
+    return HorizonRow(horizon=days, total=total, lower=band.lower if band else None, upper=band.upper if band else None)
 
 
 def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.ndarray:
@@ -138,80 +231,13 @@ def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.nd
     return full
 
 
-def _own_returns(
-    book: Book, window: Window | None, direct: Mapping[str, Direct], market: MarketStore, as_of: dt.date
-) -> tuple[dict[str, float], list[str]]:
-    """What holdings with a history gained over the replayed window, USD, unless another shock stands for equities."""
-    equity = direct.get("EQUITY_US")
-    if window is None or (equity is not None and equity.origin != "historical"):
-        return {}, []
-    found: dict[str, float] = {}
-    notes: list[str] = []
-    for holding in book.holdings:
-        if not holding.series or holding.gamma or holding.vega:
-            continue
-        try:
-            prices = market.window(holding.series, *window, as_of)
-        except InputError as error:
-            notes.append(f"{holding.id!r} is replayed by beta: {error.message}")
-            continue
-        found[holding.id] = holding.market_value * float(prices.iloc[-1] / prices.iloc[0] - 1)
-    return found, notes
-
-
-def _by_horizon(
-    book: Book,
-    arrays: Sensitivities,
-    moves: np.ndarray,
-    residual: Residual,
-    total: Decimal,
-    interval: Interval,
-    level: float,
-    seed: int,
-    realised: Mapping[str, float],
-) -> tuple[HorizonRow, ...]:
-    """The story of the same size in σ at shorter horizons: every move, residual and own return × √(days/horizon)."""
-    rows: list[HorizonRow] = []
-    for days in (one for one in HORIZONS if one < residual.horizon):
-        scale = math.sqrt(days / residual.horizon)
-        own = {name: gain * scale for name, gain in realised.items()}
-        cuts = attribute(arrays, book.holdings, moves * scale, (), own)
-        part = Residual(residual.factors * scale, residual.daily, days, residual.words)
-        band = simulate(arrays, moves * scale, part, cuts.total, level=level, seed=seed)
-        rows.append(HorizonRow(horizon=days, total=cuts.total, lower=band.lower, upper=band.upper))
-    last = HorizonRow(horizon=residual.horizon, total=total, lower=interval.lower, upper=interval.upper)
-    return (*rows, last)
-
-
-def _analogue(
-    book: Book,
-    arrays: Sensitivities,
-    direct: Mapping[str, Direct],
-    covariance: Covariance,
-    market: MarketStore,
-    as_of: dt.date,
-) -> Analogue | None:
-    sizes = {name: one.sigma for name, one in direct.items() if one.sigma is not None}
-    found = nearest(sizes, covariance, market, as_of) if sizes else None
-    if found is None:
-        return None
-    past = {str(shock.factor): shock.move for shock in found.replayed.shocks}
-    moves = np.array([past.get(name, 0.0) for name in arrays.factors])
-    realised, _ = _own_returns(book, (found.episode.start, found.episode.end), {}, market, as_of)
-    cuts = attribute(arrays, book.holdings, moves, tuple(past), realised)
-    return Analogue(
-        id=found.episode.id, title=found.episode.title, start=found.episode.start, end=found.episode.end,
-        distance=found.distance, shared=found.shared, moves=past, total=cuts.total, by_factor=cuts.by_factor,
-    )  # fmt: skip
-
-
-def _still(arrays: Sensitivities, story: Story, past: History) -> list[str]:
+def _still(arrays: Sensitivities, completion: Completion, past: History) -> list[str]:
     """Factors that the book loads on and nothing moves, and why."""
     return [
         f"{name} is held still: no shock" + (f", and none propagates to it ({past.missing[name]})"
                                              if name in past.missing else "")
         for name in arrays.loaded()
-        if name not in story.moves
+        if name not in completion.moves
     ]  # fmt: skip
 
 
@@ -232,10 +258,7 @@ def _limits_of_the_model(
     ]  # fmt: skip
 
 
-def _window_note(window: Window | None, days: int, horizon: int) -> list[str]:
-    if window is None or days == horizon:
+def _window_note(plan: Plan) -> list[str]:
+    if plan.window is None or plan.days == plan.horizon:
         return []
-    return [f"the replay spans {days} trading days, and σ, Σ and bands are over these, not over {horizon}"]
-
-
-__all__ = ["EngineResult", "ReverseResult", "Tails", "reverse", "run_engine"]
+    return [f"the replay spans {plan.days} trading days, and σ, Σ and bands are over these, not over {plan.horizon}"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.propagate import SINGULAR, Covariance
-from finllm.tools.pnl.shocks import Replayed, replay_shocks
+from finllm.tools.pnl.shocks import replayed
+from finllm.tools.pnl.sizes import FactorView
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ EPISODES: dict[str, Episode] = {
 
 @dataclass(frozen=True)
 class Nearest:
-    """An episode with its replayed moves, and its distance to the shocks over the `shared` factors."""
+    """An episode with the factors' moves over it, and its distance to the shocks over the `shared` factors."""
 
     episode: Episode
-    replayed: Replayed
+    moves: dict[str, float]
     distance: float
     shared: tuple[str, ...]
 
@@ -58,7 +58,7 @@ def episode(id: str) -> Episode:
     return EPISODES[id]
 
 
-def nearest(sizes: Mapping[str, float], covariance: Covariance, market: MarketStore, as_of: dt.date) -> Nearest | None:
+def nearest(sizes: Mapping[str, float], covariance: Covariance, view: FactorView) -> Nearest | None:
     """The episode over by `as_of` whose moves are nearest to `sizes`, both in σ of their own horizon.
 
     Distance √((z − zₑ)ᵀR⁻¹(z − zₑ)) over the shocked factors that the episode has moves of, R their correlation (the
@@ -66,14 +66,15 @@ def nearest(sizes: Mapping[str, float], covariance: Covariance, market: MarketSt
     """
     found: list[Nearest] = []
     for one in EPISODES.values():
-        if one.end > as_of:
+        if one.end > view.as_of:
             continue
-        replayed = replay_shocks(market, one.start, one.end, as_of)
-        past = {shock.factor: shock.sigma for shock in replayed.shocks if shock.sigma is not None}
+        shocks, _missing = replayed(view, (one.start, one.end))
+        past = {shock.factor: shock.sigma for shock in shocks if shock.sigma is not None}
         shared = tuple(name for name in sizes if name in past)
         if shared:
-            gap = np.array([sizes[name] - past[name] for name in shared])  # pyright: ignore[reportArgumentType]
-            found.append(Nearest(one, replayed, _length(gap, shared, covariance), shared))
+            gap = np.array([sizes[name] - past[name] for name in shared])
+            moves = {shock.factor: shock.move for shock in shocks}
+            found.append(Nearest(one, moves, _length(gap, shared, covariance), shared))
     most = max((len(one.shared) for one in found), default=0)
     return min((one for one in found if len(one.shared) == most), key=lambda one: one.distance, default=None)
 

@@ -1,4 +1,4 @@
-"""Factor sets: the judged factors and their histories, the user's series, sector and statistical factors."""
+"""Factor sets: the factors of the table and their histories, series named as factors, sector and statistical ones."""
 
 from __future__ import annotations
 
@@ -6,33 +6,20 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.data.factors import FACTORS, MoveUnit, UserShock, parse_user_shock
-from finllm.tools.data.market import Frequency, MarketStore, SeriesUnit
-from finllm.tools.pnl.exposure import INDEX
+from finllm.tools.data.factors import MoveUnit, UserShock, factor_table, parse_user_shock
+from finllm.tools.data.market import INDEX, Frequency, MarketStore, SeriesUnit
 
 STEP_DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
 """Trading days in one step of a series."""
 MIN_NAMES = 3
 """Names below which a sector or a statistical factor would be one instrument in disguise."""
 
-_FED = {
-    "RATE_US_10Y": "FED_UST_10Y",
-    "USD_BROAD": "FED_USD",
-    "VIX": "FED_VIX",
-}
-"""Series of `finllm.tools.data.fed` that give a judged factor the history it lacks, or a longer one (VIX)."""
-_FED_DRIVERS: tuple[tuple[str, str, MoveUnit, str], ...] = (
-    ("HOUSE_PRICES", "US house prices (Fed scenario variable)", "return", "FED_HPI"),
-    ("COMMERCIAL_PROPERTY", "US commercial property prices (Fed scenario variable)", "return", "FED_CRE"),
-    ("CREDIT_BBB", "BBB corporate yield over the 10-year Treasury", "bp", "FED_BBB_SPREAD"),
-    ("RATE_US_3M", "US 3-month Treasury rate", "bp", "FED_UST_3M"),
-    ("RATE_MORTGAGE", "US mortgage rate", "bp", "FED_MORTGAGE"),
-)
 _MOVE_OF: dict[SeriesUnit, MoveUnit] = {"price": "return", "percent": "bp", "bp": "bp", "points": "points"}
 
 
@@ -40,7 +27,8 @@ _MOVE_OF: dict[SeriesUnit, MoveUnit] = {"price": "return", "percent": "bp", "bp"
 class Driver:
     """A factor with its history: a series of the store by name, or `levels` built from others (daily, by `as_of`).
 
-    `unit` is that of its moves. A driver with neither is shocked directly and cannot be propagated.
+    `unit` is that of its moves; `kind` says whether it comes with finllm, is a series that was named as a factor, or
+    was built from others. A driver with neither series nor levels is shocked directly and is not completed.
     """
 
     id: str
@@ -48,7 +36,10 @@ class Driver:
     unit: MoveUnit
     series: str | None = None
     levels: pd.Series | None = field(default=None, repr=False, compare=False)
+    kind: Literal["known", "named", "built"] = "known"
     how: str = ""
+    liquidity: int = 120
+    """Trading days to leave a position in it (Basel Committee, MAR33.12)."""
 
     @property
     def has_history(self) -> bool:
@@ -81,18 +72,25 @@ class FactorSet:
 
     @classmethod
     def default(cls, market: MarketStore) -> FactorSet:
-        """The seven judged factors, and the Federal Reserve's variables where they were imported into the store."""
+        """The judged factors, and every other of the table that has a series in the store."""
         found: dict[str, Driver] = {}
-        for known in FACTORS.values():
-            series = known.series if known.series in market else None
-            fed = _FED.get(known.id)
-            if fed in market:
-                series = fed
-            found[known.id] = Driver(known.id, known.label, known.unit, series, how="judged factor")
-        for id, label, unit, series in _FED_DRIVERS:
-            if series in market:
-                found[id] = Driver(id, label, unit, series, how="Federal Reserve scenario variable")
+        for row in factor_table().values():
+            series = next((one for one in (row.imported, row.series) if one in market), None)
+            if row.judged or series:
+                found[row.id] = Driver(row.id, row.label, row.unit, series, liquidity=row.liquidity)
         return cls(found)
+
+    @classmethod
+    def of(cls, market: MarketStore, named: Iterable[str] = (), shocked: Iterable[str] = ()) -> FactorSet:
+        """The default set, the series `named` as factors, and those that a shock names: one rule for all commands.
+
+        Errors: see `with_series`.
+        """
+        return cls.default(market).with_series(market, named).with_shocked(market, shocked)
+
+    def with_shocked(self, market: MarketStore, names: Iterable[str]) -> FactorSet:
+        """A series that a shock names is a factor; a name that is no series either is left for `parse` to refuse."""
+        return self.with_series(market, {one: one for one in names if one not in self and one in market})
 
     def with_series(self, market: MarketStore, names: Iterable[str] | Mapping[str, str]) -> FactorSet:
         """Series of the store as factors: by their own names, or `{factor: series}`.
@@ -100,6 +98,8 @@ class FactorSet:
         Errors: InputError for an unknown series, a name that is taken, or one that cannot be a factor's.
         """
         named = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+        if not named:
+            return self
         found = dict(self.drivers)
         for id, series in named.items():
             _check_name(id, found)
@@ -107,7 +107,7 @@ class FactorSet:
                 raise InputError(f"no series {series!r} for factor {id!r}",
                                  fix=f"use one of {', '.join(market.names())}, or add a price file")  # fmt: skip
             unit = _MOVE_OF[market.unit_of(series)]
-            found[id] = Driver(id, f"{series} (user series)", unit, series, how="user series")
+            found[id] = Driver(id, f"{series} (named series)", unit, series, kind="named")
         return FactorSet(found)
 
     def with_drivers(self, drivers: Iterable[Driver]) -> FactorSet:
@@ -150,7 +150,8 @@ def sector_drivers(
         rest = _beyond(returns.to_numpy().mean(axis=1), index)
         id = "SECTOR_" + re.sub(r"[^A-Z0-9]+", "_", sector.upper()).strip("_")
         how = f"equal-weight return of {', '.join(names)} beyond beta, {len(rest)} days"
-        found.append(Driver(id, f"sector {sector}", "return", levels=_levels(rest, returns.index), how=how))
+        levels = _levels(rest, returns.index)
+        found.append(Driver(id, f"sector {sector}", "return", levels=levels, kind="built", how=how))
     return tuple(found)
 
 
@@ -177,7 +178,7 @@ def statistical_drivers(
         share = values[-rank] / values.sum()
         how = f"principal component {rank} of {len(names)} names beyond beta, {share:.0%} of their variance"
         levels = _levels(rest @ weights, returns.index)
-        found.append(Driver(f"PC{rank}", f"statistical factor {rank}", "return", levels=levels, how=how))
+        found.append(Driver(f"PC{rank}", f"statistical factor {rank}", "return", levels=levels, kind="built", how=how))
     return tuple(found)
 
 

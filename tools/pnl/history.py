@@ -11,11 +11,11 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import MoveUnit
-from finllm.tools.data.market import STALE_AFTER, Frequency, MarketStore, day_of
-from finllm.tools.pnl.exposure import span
+from finllm.tools.data.market import STALE_AFTER, Frequency, MarketStore, day_of, span
 from finllm.tools.pnl.factorset import STEP_DAYS, Driver
-from finllm.tools.pnl.shocks import LOOKBACK_YEARS
 
+LOOKBACK_YEARS = 30
+"""Years before `as_of` beyond which no move is looked at."""
 MIN_ROWS = 36
 """Shared moves below which no covariance is estimated; a factor that leaves fewer is left out, on record."""
 _PERIOD: dict[Frequency, str] = {"daily": "D", "monthly": "M", "quarterly": "Q"}

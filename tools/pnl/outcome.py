@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from finllm.tools.data.factors import MoveUnit
+from finllm.tools.data.factors import MoveUnit, Origin
 from finllm.tools.data.portfolio import Exclusion
-from finllm.tools.pnl.book_pnl import Cents, Interval, ValueAtRisk
 
-ShockOrigin = Literal["user", "historical", "model", "table", "propagated"]
+ENGINE = 2
+"""Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
+in a run and shrunk betas in `stress`."""
+INTERACTION = "interaction"
+"""Row for what no single factor explains: the cross term of a bond's two factors, and the floor at a price of zero."""
+IDIOSYNCRATIC = "idiosyncratic"
+"""Row for a replayed instrument's own return beyond beta times the index."""
+
+Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
+"""USD in whole cents: a Decimal in Python, a number in JSON."""
 Method = Literal["convex", "local"]
+
+
+def usd(amount: float) -> Decimal:
+    """An amount in whole cents."""
+    return Decimal(float(amount)).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Interval(Frozen):
+    """Where the P&L lies with probability `level`, given the shocks, in USD."""
+
+    lower: Cents
+    upper: Cents
+    level: float
+    method: str
+
+
+class ValueAtRisk(Frozen):
+    """One-day loss, positive in USD, that current holdings exceed on 2.5 % of the days of `window`.
+
+    `coverage` is the share of the gross value that the window has prices for; `missing` names the others.
+    """
+
+    loss: Cents
+    level: float
+    window: str
+    coverage: float
+    missing: tuple[str, ...]
 
 
 class ShockRow(Frozen):
@@ -24,7 +60,7 @@ class ShockRow(Frozen):
 
     `sigma`: its size in standard deviations of the factor's moves over that horizon in `window`. `mahalanobis`: the
     distance of the whole vector of direct shocks with history, the same on each of their rows. `given_others`: σ of
-    the row about its mean given the other direct shocks. `lower`, `upper`: the band of a propagated move. None where
+    the row about its mean given the other direct shocks. `lower`, `upper`: the band of a completed move. None where
     there is no figure. `flags` say what to distrust: `extrapolated`, `contradictory`, `unpropagated`, ….
     """
 
@@ -32,7 +68,7 @@ class ShockRow(Frozen):
     label: str
     move: float
     unit: MoveUnit
-    origin: ShockOrigin
+    origin: Origin
     sigma: float | None
     mahalanobis: float | None
     given_others: float | None
@@ -105,7 +141,11 @@ class EngineResult(Frozen):
     `by_position`, `by_factor` (with `interaction`, and `idiosyncratic` in a replay), `by_sector` and `by_direction`
     (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
     `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
+    `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
+    the version of the arithmetic.
     """
+
+    engine: int = ENGINE
 
     as_of: dt.date
     horizon: int

@@ -11,31 +11,44 @@ import numpy as np
 from finllm.errors import InputError
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.portfolio import Book, Portfolio, value_portfolio
 from finllm.tools.evidence import show
 from finllm.tools.pnl.attribution import Attribution, attribute
-from finllm.tools.pnl.book_pnl import INTERACTION
+from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities, totals
-from finllm.tools.pnl.outcome import Method, ReverseAnswer, ReverseMove, ReverseResult
+from finllm.tools.pnl.outcome import INTERACTION, Method, ReverseAnswer, ReverseMove, ReverseResult, usd
 from finllm.tools.pnl.propagate import Covariance, covariance_of
-from finllm.tools.pnl.risk import usd
-from finllm.tools.pnl.sensitivity import book_sensitivities
-from finllm.tools.pnl.shocks import BOUNDS, replay_shocks
-from finllm.tools.pnl.sizes import resolve, size_of
+from finllm.tools.pnl.shocks import BOUNDS, replayed, user_shock
+from finllm.tools.pnl.sizes import FactorView
 from finllm.tools.pnl.solve import Gains, Problem, Solution, solve_convex, solve_local, solve_quadratic, starts_for
 
 SHORTFALL = 1e-6
 """Share of the target by which a full revaluation may fall short of it, for rounding."""
 
 
-def reverse_stress(
-    book: Book,
-    factors: FactorSet,
+def reverse(
+    portfolio: Portfolio,
     market: MarketStore,
     as_of: dt.date,
+    horizon: int,
+    loss: float,
+    *,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Sequence[UserShock] = (),
+    answers: int = 3,
+    seed: int = 0,
+    factors: FactorSet | None = None,
+) -> ReverseResult:
+    """Value a portfolio and find what loses `loss` of it. Errors: those of `value_portfolio` and `reverse_stress`."""
+    engine = Engine(value_portfolio(portfolio, market, as_of), market, as_of, factors)
+    return reverse_stress(engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed)
+
+
+def reverse_stress(
+    engine: Engine,
     horizon: int,
     loss: float,
     *,
@@ -44,22 +57,26 @@ def reverse_stress(
     answers: int = 3,
     seed: int = 0,
 ) -> ReverseResult:
-    """The smallest shocks, by Mahalanobis distance over `horizon`, that lose `loss` (a share below 1, else USD).
+    """The smallest shocks by Mahalanobis distance over `horizon` that lose `loss`: a share of the value below 1, else
+    USD.
 
-    Σ is that of the factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed
-    table. A linear or long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise,
-    or where a floor takes part of the loss back, answers are local. All are confirmed by full revaluation. Further
-    answers are other local ones, or hold the largest driver of those before them still. Errors: InputError for a loss
-    that is not positive, bounds that exclude or name nothing, or a loss that no shock within the bounds reaches.
+    `bounds` are on a factor's move, in its own unit; `fixed` are shocks that every answer contains. Σ is that of the
+    factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed table. A linear or
+    long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise, or where a floor
+    takes part of the loss back, answers are local. All are confirmed by full revaluation. Further answers are other
+    local ones, or hold the largest driver of those before them still. Errors: InputError for a horizon below one day, a
+    loss that is not positive, bounds that exclude or name nothing, or a loss that no shock within the bounds reaches.
     """
+    book, view, arrays, factors = engine.book, engine.view, engine.arrays, engine.view.factors
+    if horizon < 1:
+        raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
     target = _target(book, loss)
     if answers < 1:
         raise InputError(f"{answers} answers", fix="ask for one or more")
-    arrays = book_sensitivities(book, factors, market, as_of).arrays
-    insisted = {one.factor: resolve(one, factors, market, as_of, horizon).move for one in fixed}
+    insisted = {one.factor: user_shock(one, view, horizon).move for one in fixed}
     names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
-    past = history([factors[name] for name in names], market, as_of)
-    covariance, notes = _whole(covariance_of(past, horizon), names, factors, market, as_of, horizon)
+    past = history([factors[name] for name in names], view.market, view.as_of)
+    covariance, notes = _whole(covariance_of(past, horizon), names, view, horizon)
     if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
         raise InputError(f"{', '.join(unknown)} cannot be bounded or fixed: no load or no σ",
                          fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
@@ -71,7 +88,7 @@ def reverse_stress(
     while len(found) < answers:
         one = Problem(covariance, problem.gradient, problem.hessian, target, problem.lower, problem.upper,
                       insisted | dict.fromkeys(still, 0.0))  # fmt: skip
-        solved, method = _solve(one, arrays, market, as_of, seed, answers - len(found))
+        solved, method = _solve(one, arrays, view, seed, answers - len(found))
         if not solved:
             break
         for solution in solved:
@@ -90,7 +107,7 @@ def reverse_stress(
     if len(found) < answers:
         notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing loses as much")
     return ReverseResult(
-        as_of=as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
+        as_of=view.as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
         alignment=past.rule, notes=(*book.notes, *notes),
     )  # fmt: skip
 
@@ -107,14 +124,12 @@ def _target(book: Book, loss: float) -> float:
     return loss * book.value
 
 
-def _whole(
-    known: Covariance, names: Sequence[str], factors: FactorSet, market: MarketStore, as_of: dt.date, horizon: int
-) -> tuple[Covariance, list[str]]:
+def _whole(known: Covariance, names: Sequence[str], view: FactorView, horizon: int) -> tuple[Covariance, list[str]]:
     """The covariance with the factors that have no shared history, uncorrelated at their own σ; and notes on these."""
     sigma: dict[str, float] = {}
     notes: list[str] = []
     for name in (one for one in names if one not in known.names):
-        size = size_of(factors[name], market, as_of, horizon).sigma
+        size = view.size(name, horizon).sigma
         if size is None:
             notes.append(f"{name} is held still: it has neither a history nor a reviewed size")
             continue
@@ -147,7 +162,7 @@ def _limits(
 
 
 def _solve(
-    problem: Problem, arrays: Sensitivities, market: MarketStore, as_of: dt.date, seed: int, wanted: int
+    problem: Problem, arrays: Sensitivities, view: FactorView, seed: int, wanted: int
 ) -> tuple[list[Solution], Method]:
     """The convex answer where it holds under full revaluation, else up to `wanted` local ones, the nearest first."""
     gains = _gains(arrays, problem.covariance)
@@ -157,7 +172,7 @@ def _solve(
             return [], "convex"
         if -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
             return [solution], "convex"
-    starts = starts_for(problem, gains, seed, _past(problem.covariance, market, as_of))
+    starts = starts_for(problem, gains, seed, _past(problem.covariance, view))
     quadratic = solve_quadratic(problem)
     if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
         return solve_local(problem, gains, starts)[:wanted], "local"
@@ -186,12 +201,12 @@ def _full(arrays: Sensitivities, covariance: Covariance, moves: np.ndarray) -> n
     return full
 
 
-def _past(covariance: Covariance, market: MarketStore, as_of: dt.date) -> list[np.ndarray]:
+def _past(covariance: Covariance, view: FactorView) -> list[np.ndarray]:
     """The moves of the episodes over by `as_of`, as directions to start from."""
     found: list[np.ndarray] = []
     for one in EPISODES.values():
-        if one.end <= as_of:
-            moves = {str(shock.factor): shock.move for shock in replay_shocks(market, one.start, one.end, as_of).shocks}
+        if one.end <= view.as_of:
+            moves = {shock.factor: shock.move for shock in replayed(view, (one.start, one.end))[0]}
             found.append(np.array([moves.get(name, 0.0) for name in covariance.names]))
     return [one for one in found if one.any()]
 

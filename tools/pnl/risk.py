@@ -6,38 +6,24 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.data.market import MarketStore
+from finllm.tools.data.market import INDEX, MarketStore, span
 from finllm.tools.data.portfolio import Book
-from finllm.tools.pnl.book_pnl import VAR_LEVEL, WINDOW, ValueAtRisk
-from finllm.tools.pnl.exposure import INDEX, daily_returns, span
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
 from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals
-from finllm.tools.pnl.outcome import ExpectedShortfall, Liquidity, LiquidityRow
+from finllm.tools.pnl.outcome import ExpectedShortfall, Liquidity, LiquidityRow, ValueAtRisk, usd
 
+VAR_LEVEL = 0.975
+WINDOW = 504
+"""Daily returns behind VaR and ES: two years."""
 BASE_DAYS = 10
 """Base horizon T of the liquidity cascade, trading days (MAR33.5)."""
 LIQUIDITY_HORIZONS = (10, 20, 40, 60, 120)
-LIQUIDITY_DAYS: dict[str, int] = {
-    "EQUITY_US": 10,  # equity price, large cap
-    "RATE_US_10Y": 10,  # interest rate, specified currency
-    "RATE_US_3M": 10,
-    "RATE_MORTGAGE": 20,  # interest rate, unspecified
-    "USD_BROAD": 10,  # specified currency pairs
-    "OIL_WTI": 20,  # energy price
-    "GOLD": 20,  # precious metals price
-    "VIX": 20,  # equity volatility, large cap
-    "CREDIT_BAA_AAA": 40,  # corporate, investment grade
-    "CREDIT_BBB": 40,
-}
-"""Liquidity horizon of each factor, trading days (Basel Committee, MAR33.12); a factor not named has 120, `other`."""
-OTHER_DAYS = 120
 
 
 def value_at_risk(gains: np.ndarray, level: float = VAR_LEVEL) -> float:
@@ -166,7 +152,13 @@ def daily_gains(
 
 
 def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index) -> np.ndarray:
-    return daily_returns(market, series, as_of, window)["own"].reindex(days).to_numpy()
+    """Simple daily returns on `days`, NaN where it has none: on the last `window` days that it shares with the index.
+
+    A return spans two days that both have observed, so a day missing from one is bridged.
+    """
+    prices = pd.DataFrame({"own": market.read(series, as_of).values, "index": market.read(INDEX, as_of).values})
+    returns = prices.dropna()["own"].pct_change().iloc[1:].tail(window)
+    return returns.reindex(days).to_numpy()
 
 
 def _factor_days(
@@ -190,9 +182,7 @@ def _factor_days(
     return found
 
 
-def liquidity(
-    arrays: Sensitivities, past: History, level: float = VAR_LEVEL, days: Mapping[str, int] = LIQUIDITY_DAYS
-) -> Liquidity | None:
+def liquidity(arrays: Sensitivities, factors: FactorSet, past: History, level: float = VAR_LEVEL) -> Liquidity | None:
     """Expected shortfall adjusted for liquidity horizons, on the moves of `past` scaled to ten days; None without any.
 
     ES = √(Σⱼ (ES₁₀(j)·√((LHⱼ − LHⱼ₋₁)/10))²), LH₀ = 0, where ES₁₀(j) moves only the factors with a liquidity horizon
@@ -206,7 +196,7 @@ def liquidity(
     rows: list[LiquidityRow] = []
     squares, before = 0.0, 0
     for horizon in LIQUIDITY_HORIZONS:
-        kept = tuple(name for name in usable if days.get(name, OTHER_DAYS) >= horizon)
+        kept = tuple(name for name in usable if factors[name].liquidity >= horizon)
         moves = np.zeros((len(scaled), len(arrays.factors)))
         for name in kept:
             moves[:, arrays.factors.index(name)] = scaled[:, past.names.index(name)]
@@ -223,7 +213,3 @@ def liquidity(
             " MAR33.5 cascade; no specific risk"
         ),
     )  # fmt: skip
-
-
-def usd(amount: float) -> Decimal:
-    return Decimal(float(amount)).quantize(Decimal("0.01"))

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.data.market import MarketStore
+from finllm.tools.data.market import MarketStore, span
 from finllm.tools.data.portfolio import MIN_HISTORY, Book, Holding
-from finllm.tools.pnl.exposure import GOVERNMENT, span
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.kernel import Sensitivities
 
+GOVERNMENT = ("government", "sovereign", "treasury")
+"""Sectors of bonds that carry no credit spread."""
 WINDOW = 504
 """Daily returns behind a regression: two years."""
 MIN_CROSS_SECTION = 5
@@ -70,7 +71,7 @@ def book_sensitivities(
     Equities and indices: betas to `regressors` (see `regress`); a beta given in the portfolio is that to EQUITY_US and
     wins; their gamma is on the return of EQUITY_US. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA but for `GOVERNMENT`
     sectors, by duration and convexity. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by delta and gamma,
-    but a holding whose id is a user's factor loads on that. Volatility: VIX. A vega adds VIX to any of them. Errors:
+    but a holding whose id is a named factor loads on that. Volatility: VIX. A vega adds VIX to any of them. Errors:
     see `regress`.
     """
     names = [holding.series for holding in book.holdings if holding.series and holding.beta is None]
@@ -135,7 +136,7 @@ def _loads(
             return {"VIX": 1.0}, delta, gamma, f"delta {delta:g} USD per point, gamma {gamma:g}"
         case "commodity" | "fx" | "gold":
             known = {"commodity": "OIL_WTI", "fx": "USD_BROAD", "gold": "GOLD"}[holding.asset_class]
-            own_factor = holding.id in factors and factors[holding.id].how == "user series"
+            own_factor = holding.id in factors and factors[holding.id].kind == "named"
             delta = 1.0 if holding.delta is None else holding.delta
             loads = {holding.id if own_factor else known: 1.0}
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"

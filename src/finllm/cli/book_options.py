@@ -15,7 +15,11 @@ PricesOption = Annotated[
 ]
 FactorsOption = Annotated[
     list[str] | None,
-    typer.Option("--factor", metavar="SERIES", help="A series of your prices as a factor of its own. May be repeated."),
+    typer.Option("--factor", metavar="SERIES", help="A series of your prices as a factor of its own, also where no "
+                                                    "shock names it. May be repeated."),
+]  # fmt: skip
+PropagateFlag = Annotated[
+    bool, typer.Option("--propagate", help="Let the shocked factors move the others, by their covariance.")
 ]
 HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.batch import Shown, go_on, run_scenarios
+from finllm.cli.book_options import FactorsOption, PricesOption, PropagateFlag
 from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
@@ -109,8 +110,9 @@ def run(
     ] = None,
     limits: Annotated[
         Path | None, typer.Option("--limits", help="YAML.  [default: limits.yaml beside the portfolio]")] = None,
-    prices: Annotated[
-        list[Path] | None, typer.Option("--prices", metavar="FILE", help="Your daily prices. May be repeated.")] = None,
+    prices: PricesOption = None,
+    factor: FactorsOption = None,
+    propagate: PropagateFlag = False,
     as_of: AsOfOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -147,6 +149,7 @@ def run(
         return build_request(
             scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
             seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
+            factors=factor or (), propagate=propagate,
         )  # fmt: skip
 
     if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):

@@ -17,6 +17,7 @@ from finllm.cli.book_options import (
     HorizonOption,
     PortfolioOption,
     PricesOption,
+    PropagateFlag,
     SeedOption,
     dollars,
 )
@@ -28,7 +29,7 @@ from finllm.sessions.stress import StressQuestion, answer_stress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.pnl.book_pnl import Breach
+    from finllm.tools.pnl.limits import Breach
     from finllm.tools.pnl.outcome import EngineResult, ShockRow
 
 
@@ -52,9 +53,7 @@ def add_to(app: typer.Typer) -> None:
 def stress(
     portfolio: PortfolioOption = None,
     shock: Annotated[list[str] | None, typer.Option("--shock", "-s", metavar="FACTOR=MOVE", help=SHOCK_HELP)] = None,
-    propagate: Annotated[
-        bool, typer.Option("--propagate", help="Let the shocked factors move the others, by their covariance.")
-    ] = False,
+    propagate: PropagateFlag = False,
     replay: Annotated[
         str | None,
         typer.Option("--replay", metavar="EPISODE|START:END",

@@ -195,7 +195,7 @@ def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:
 
     Errors: InputError for a budget in a dimension that nothing here is counted in.
     """
-    market = MarketStore([file.unchanged() for file in request.prices])
+    market = request.market(desk.settings.data_dir)
     budget = budget_of(request.budget)
     desk.broker.costing.check(budget, desk.broker.offers)
     account = Account(budget, time.monotonic, carried(desk.ledger, run_id), above=desk.tenant)

@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import Limits, Portfolio
 from finllm.tools.data.scenario import BudgetEntry, Scenario
+from finllm.tools.data.sources import open_market
 from finllm.tools.evidence import sha256_of
 
 OnUnresolved = Literal["withhold", "ask"]
@@ -59,6 +61,13 @@ class RunRequest(BaseModel):
     def inputs(self) -> tuple[PriceFile, ...]:
         """Every file that the run was started from."""
         return (*self.files, *self.prices)
+
+    def market(self, data: Path | None) -> MarketStore:
+        """The run's market data. `data`: the home's folder of imported data, None to do without.
+
+        Errors: InputError for a price file that is not what the run began with.
+        """
+        return open_market(data, [file.unchanged() for file in self.prices])
 
     @property
     def as_of(self) -> dt.date:

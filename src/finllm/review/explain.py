@@ -31,7 +31,6 @@ from finllm.review.story import Chapter
 from finllm.review.whatif import WhatIf
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
-from finllm.tools.data.market import MarketStore
 
 
 async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explanation:
@@ -49,7 +48,7 @@ async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explan
     account = Account(Budget(seconds=bound.seconds), time.monotonic, above=desk.tenant)
     rebuilt = await asyncio.to_thread(lambda: asyncio.run(replay(run_id, desk)))
     state, request = cast(State, rebuilt.state), RunRequest.model_validate(row.request)
-    run = RunContext(desk, run_id, request, MarketStore([file.unchanged() for file in request.prices]), account)
+    run = RunContext(desk, run_id, request, rebuilt.market, account)
     asking, found = await _ask(run, state, bound)
     explanation = await asyncio.to_thread(_told, run, state, asking, found, bound)
     desk.ledger.record(explanation.entry(), run_id=run_id, node=NODE)

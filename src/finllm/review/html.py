@@ -12,7 +12,7 @@ from finllm.review.page import Card, Cell, Page, Part, cited, render, tone_of, u
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.export import Table
-from finllm.tools.pnl.book_pnl import Breach
+from finllm.tools.pnl.limits import Breach
 from finllm.tools.pnl.outcome import EngineResult, LiquidityRow, ShockRow
 
 FOOT = "Money is in USD. A stress test says what the stated shocks would do; it is no forecast that they come."

@@ -22,6 +22,7 @@ from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
 from finllm.scheduler.placement.task import Prompt, Task, canonical
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.outcome import ENGINE
 
 NEAR_TIE = 0.02
 """A choice decided by less than this in probability is a near-tie, told apart from a real change."""
@@ -37,6 +38,8 @@ class Replayed:
     sha256: str
     hashes: tuple[tuple[str, str], ...]
     not_compared: tuple[str, ...]
+    market: MarketStore
+    """What it was rebuilt on: imported data is read only where the run had some."""
 
     @property
     def data(self) -> bytes:
@@ -145,6 +148,13 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
         if row is None:
             raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
         standings = _standings(ledger)
+        for standing in standings:
+            if standing.engine != ENGINE:
+                raise ReplayRefused(
+                    f"run {run_id!r} was made by engine {standing.engine}, and P&L is now computed by engine {ENGINE}",
+                    fix=f"'finllm trace {run_id}' and 'finllm audit verify' still read it; start a new run, and "
+                    "compare the two with 'finllm diff'",
+                )
         states = _States(ledger, at)
         for standing in standings:
             for difference in differences(standing, row.request, desk):
@@ -152,8 +162,9 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
         if (spoilt := ledger.spoilt()) is not None:
             raise ReplayRefused(f"the call {spoilt.key[:12]} at {spoilt.node!r} was altered in the ledger",
                                 fix="restore the ledger from a copy")  # fmt: skip
-        last = standings[-1]
-        await _run(row.request, run_id, desk, ledger, last, states)
+        last, request = standings[-1], RunRequest.model_validate(row.request)
+        market = request.market(desk.settings.data_dir if last.imported else None)
+        await _run(request, market, run_id, desk, ledger, last, states)
         if states.state is None:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
         rebuilt = states.state.get("report")
@@ -161,7 +172,7 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
             raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
                                 fix="restore the ledger from a copy")  # fmt: skip
         return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
-                        tuple(not_compared(last, row.request)))  # fmt: skip
+                        tuple(not_compared(last, row.request)), market)  # fmt: skip
 
 
 def _found(report: Mapping[str, Any]) -> bytes:
@@ -184,18 +195,17 @@ def _refuse(run_id: str, difference: Difference) -> NoReturn:
 
 
 async def _run(
-    stored: Mapping[str, Any], run_id: str, desk: Desk, ledger: RecordedLedger, standing: Standing, states: _States
-) -> None:
+    request: RunRequest, market: MarketStore, run_id: str, desk: Desk, ledger: RecordedLedger, standing: Standing,
+    states: _States,
+) -> None:  # fmt: skip
     from finllm.graphs.flow import build_graph
 
-    request = RunRequest.model_validate(stored)
     quiet = EventBus()
     broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
     settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
     table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
-    market = MarketStore([file.unchanged() for file in request.prices])
     run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
     start: Any = {"opinions": []}
     try:

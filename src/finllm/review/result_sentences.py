@@ -38,6 +38,7 @@ _ORIGINS = {
     "historical": "it is what happened over the window that is replayed",
     "model": "it stands for what was read",
     "table": "it stands for what was read, by the reviewed table of sizes",
+    "completed": "it moves with the others, by their covariance",
 }
 
 

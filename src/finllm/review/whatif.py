@@ -16,16 +16,15 @@ from finllm.desk.desk import RunContext
 from finllm.errors import InputError
 from finllm.graphs.nodes.closing import rule_facts
 from finllm.graphs.nodes.reading import reading_of
-from finllm.graphs.nodes.stress_tester import EXTRAPOLATED, wanted_shocks
 from finllm.graphs.nodes.validation import checked
+from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import Row, State, latest
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
-from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId, Shock
-from finllm.tools.data.portfolio import Book
-from finllm.tools.pnl.book_pnl import StressResult, breaches, stress
-from finllm.tools.pnl.exposure import estimate_betas
-from finllm.tools.pnl.shocks import BOUNDS, sigma_of
+from finllm.tools.data.factors import FACTOR_IDS, FactorId, Shock
+from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.outcome import EngineResult
+from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 STEP = 0.2
 """Sizes of a shock are tried in steps of so many σ."""
@@ -74,7 +73,7 @@ class Otherwise:
 class Step:
     """The smallest change of one factor's move, `sigmas` σ, after which the verdict flips."""
 
-    factor: FactorId
+    factor: str
     sigmas: float
     verdict: Verdict
 
@@ -84,13 +83,12 @@ class WhatIf:
 
     def __init__(self, state: State, run: RunContext) -> None:
         self._state, self._run = state, run
-        self._book = Book.model_validate(state["book"])
-        self._betas = estimate_betas(self._book, run.market, run.request.as_of)
-        self._var = StressResult.model_validate(state["stress"]["result"]).var_975_1d
+        self._engine = engine_of(state, run)
+        self._var = EngineResult.model_validate(state["stress"]["result"]).var_975_1d
         refused = (latest(state, "stress-tester") or {}).get("judgement") or {}
         self._named = {row["factor"] for row in state["shocks"] if row["move"] in refused.get("refuse", ())}
         self.reading: dict[str, Any] | None = reading_of(state)
-        self.applied = self._applied(wanted_shocks(state, run))
+        self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
 
     @property
@@ -98,7 +96,7 @@ class WhatIf:
         """Factors whose reading can bear on the result: no shock of the user's or of a replayed window is on them."""
         if self.reading is None or self._run.request.scenario.replay is not None:
             return frozenset()
-        return frozenset(FACTOR_IDS) - {entry.parsed().factor for entry in self._run.request.scenario.shocks}
+        return frozenset(FACTOR_IDS) - {entry.factor for entry in self._run.request.scenario.shocks}
 
     def read(self, calls: Mapping[str, Mapping[str, str]], *, without: str | None = None) -> Verdict:
         """The verdict had the factors been read as `calls` (direction, size), and without a source's words."""
@@ -108,7 +106,7 @@ class WhatIf:
         sources = [source for source in self._state["sources"] if source["id"] != without]
         state = cast(State, {**self._state, "opinions": [changed], "sources": sources})
         state["checks"] = [check.model_dump(mode="json") for check in checked(state, changed["judgement"])]
-        return self._verdict(state, self._applied(wanted_shocks(state, self._run)))
+        return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
 
     def otherwise(self) -> Iterator[Otherwise]:
         """Every other value of every factor's direction and size, the most probable first within each."""
@@ -144,54 +142,47 @@ class WhatIf:
 
         A factor that a replay moves is left out: it moved as it did.
         """
-        found = [step for factor in FACTOR_IDS if (step := self._smallest(factor)) is not None]
+        found = [step for factor in self._engine.view.factors.drivers if (step := self._smallest(factor)) is not None]
         return sorted(found, key=lambda step: abs(step.sigmas))
 
-    def _smallest(self, factor: FactorId) -> Step | None:
-        request = self._run.request
-        sigma = sigma_of(factor, self._run.market, request.as_of, request.scenario.horizon)
-        now = next((shock for shock in self.applied if shock.factor == factor), None)
+    def _smallest(self, factor: str) -> Step | None:
+        sigma = self._engine.view.size(factor, self.applied.days).sigma
+        now = self.applied.shocks.get(factor)
         if sigma is None or (now is not None and now.origin == "historical"):
             return None
-        others = [shock for shock in self.applied if shock is not now]
-        move, known = now.move if now else 0.0, FACTORS[factor]
-        low, high = BOUNDS[known.unit]
+        move, unit = now.move if now else 0.0, self._engine.view.factors[factor].unit
+        low, high = BOUNDS[unit]
         for n in range(1, round(FARTHEST / STEP) + 1):
             for sigmas in (n * STEP, -n * STEP):
                 there = move + sigmas * sigma.value
                 if not low <= there <= high:
                     continue
-                shock = Shock(factor=factor, move=there, unit=known.unit, sigma=there / sigma.value, origin="user",
+                shock = Shock(factor=factor, move=there, unit=unit, sigma=there / sigma.value, origin="user",
                               window=sigma.window)  # fmt: skip
-                verdict = self._verdict(self._state, [*others, shock])
+                verdict = self._verdict(self._state, self.applied.with_shock(shock))
                 if self.base.flips(verdict):
                     return Step(factor, sigmas, verdict)
         return None
 
-    def _applied(self, wanted: list[Shock]) -> list[Shock]:
+    def _applied(self, plan: Plan) -> Plan:
         """Without those that the agent refused, where the check calls them implausible too."""
-        return [
-            shock
-            for shock in wanted
-            if shock.factor not in self._named
-            or shock.origin not in ("model", "table")
-            or shock.sigma is None
-            or abs(shock.sigma) <= EXTRAPOLATED
-        ]
+        return plan.without({
+            name for name, shock in plan.shocks.items()
+            if name in self._named and shock.origin in ("model", "table") and shock.sigma is not None
+            and abs(shock.sigma) > EXTRAPOLATED
+        })  # fmt: skip
 
-    def _verdict(self, state: State, shocks: list[Shock]) -> Verdict:
-        request, replay = self._run.request, self._run.request.scenario.replay
-        result = stress(
-            self._book, self._betas, [shock for shock in shocks if shock.origin != "historical"],
-            replay=(replay.start, replay.end) if replay else None, market=self._run.market, as_of=request.as_of,
-            horizon=request.scenario.horizon, bands=False,
-        ).model_copy(update={"var_975_1d": self._var})  # fmt: skip
-        found = breaches(result, request.limits)
-        rows: list[Row] = [{"factor": s.factor, "origin": s.origin, "refused": None} for s in shocks]
+    def _verdict(self, state: State, plan: Plan) -> Verdict:
+        request = self._run.request
+        cuts = self._engine.revalue(plan, propagate=request.scenario.propagate)
+        found = breaches(cuts, self._var, request.limits)
+        rows: list[Row] = [
+            {"factor": one.factor, "origin": one.origin, "refused": None} for one in plan.shocks.values()
+        ]
         named: list[Row] = [{"subject": one.subject, "kind": one.kind, "loss": "", "limit": ""} for one in found]
         facts = rule_facts(cast(State, {**state, "shocks": rows}), self._run, named)
         ruled = worst([finding.verdict for finding in check_rules(facts)])
-        return Verdict(result.total, frozenset((one.kind, one.subject) for one in found), ruled)
+        return Verdict(cuts.total, frozenset((one.kind, one.subject) for one in found), ruled)
 
 
 def calls_of(choices: Choices) -> dict[str, dict[str, str]]:

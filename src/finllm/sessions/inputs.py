@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,11 @@ class Inputs:
     market: MarketStore
     factors: FactorSet
     as_of: dt.date
+
+    def shocked_by(self, texts: Sequence[str]) -> Inputs:
+        """The inputs with every series that a FACTOR=MOVE of `texts` names as a factor."""
+        names = [text.partition("=")[0].strip() for text in texts]
+        return replace(self, factors=self.factors.with_shocked(self.market, names))
 
 
 @dataclass(frozen=True)
@@ -51,27 +56,26 @@ def read_inputs(
 
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     market = open_market(prices)
-    known = FactorSet.default(market)
-    return Inputs(held, market, known.with_series(market, factors) if factors else known, as_of or last_day(market))
+    return Inputs(held, market, FactorSet.of(market, factors), as_of or last_day(market))
 
 
 def open_market(prices: Sequence[Path]) -> MarketStore:
     """The packaged series, those imported with 'finllm data import', and the user's."""
-    from finllm.tools.data.fed import HISTORY, load_fed
-    from finllm.tools.data.market import MarketStore
+    from finllm.tools.data import sources
 
-    folder = fed_folder(load_settings().settings)
-    return MarketStore(prices, load_fed(folder) if (folder / HISTORY).is_file() else ())
+    return sources.open_market(load_settings().settings.data_dir, prices)
 
 
 def fed_folder(settings: Settings) -> Path:
     """Where the Federal Reserve's imported variables are."""
-    return settings.home / "data" / "fed"
+    from finllm.tools.data.sources import FED
+
+    return settings.data_dir / FED
 
 
 def last_day(market: MarketStore) -> dt.date:
     """The last day of the equity data that is not in the future."""
-    from finllm.tools.pnl.exposure import INDEX
+    from finllm.tools.data.market import INDEX
 
     return market.read(INDEX, dt.datetime.now(dt.UTC).date()).last
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from finllm.errors import InputError, LookAheadError
 from finllm.files import check_folder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
-from finllm.sessions.inputs import find_limits
+from finllm.sessions.inputs import find_limits, open_market
 
 if TYPE_CHECKING:
     from finllm.desk.request import OnUnresolved, RunRequest
@@ -53,17 +53,23 @@ def find_scenario(name: str) -> Path:
 def build_request(
     scenario: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
     as_of: dt.date | None = None, budget: BudgetEntry | None = None, seed: int = 0,
-    on_unresolved: OnUnresolved = "withhold",
+    on_unresolved: OnUnresolved = "withhold", factors: Sequence[str] = (), propagate: bool = False,
 ) -> Checked:  # fmt: skip
-    """Read and check a run's inputs. Errors: InputError or LookAheadError naming what is wrong, where, and the mend."""
+    """Read and check a run's inputs. `factors` and `propagate` add to what the scenario says.
+
+    Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
+    """
     from finllm.desk.request import PriceFile, RunRequest
-    from finllm.tools.data.market import MarketStore
     from finllm.tools.data.portfolio import load_portfolio, value_portfolio
     from finllm.tools.data.scenario import load_scenario
+    from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 
     path = find_scenario(scenario)
     story = load_scenario(path)
-    story = story.model_copy(update={"as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget)})
+    story = story.model_copy(update={
+        "as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget),
+        "factors": tuple(dict.fromkeys([*story.factors, *factors])), "propagate": story.propagate or propagate,
+    })  # fmt: skip
     if story.replay is not None and story.replay.end > story.as_of:
         end = story.replay.end
         raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
@@ -71,7 +77,12 @@ def build_request(
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     allowed = find_limits(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)
-    value_portfolio(held, MarketStore([file.unchanged() for file in files]), story.as_of)
+    market = open_market([file.unchanged() for file in files])
+    value_portfolio(held, market, story.as_of)
+    try:
+        scenario_shocks(story, scenario_factors(story, market))
+    except InputError as error:
+        raise InputError(f"{path}: field 'shocks': {error.message}", fix=error.fix) from error
     read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *((allowed.file,) if allowed.file else ()))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip

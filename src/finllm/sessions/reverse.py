@@ -57,9 +57,9 @@ class ReverseAnswer:
 
 def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswer:
     """Answer the question. Errors: InputError for a loss, shock or bound that cannot be read, or that nothing meets."""
-    from finllm.tools.pnl.engine import reverse as solve
+    from finllm.tools.pnl.reverse import reverse as solve
 
-    target = parse_loss(question.loss)
+    target, inputs = parse_loss(question.loss), inputs.shocked_by(question.shocks)
     fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors)  # fmt: skip

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from finllm.review.charts import Chart
     from finllm.tools.data.market import MarketStore
     from finllm.tools.export import Format
-    from finllm.tools.pnl.book_pnl import Breach
     from finllm.tools.pnl.completion import Tails
+    from finllm.tools.pnl.limits import Breach
     from finllm.tools.pnl.outcome import EngineResult
 
 
@@ -83,9 +83,10 @@ class StressAnswer:
 
 def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits | None = None) -> StressAnswer:
     """Answer the question. Errors: InputError for one that moves nothing, and those of the P&L engine."""
-    from finllm.tools.pnl.book_pnl import breaches
     from finllm.tools.pnl.engine import run_engine
+    from finllm.tools.pnl.limits import breaches
 
+    inputs = inputs.shocked_by(question.shocks)
     shocks, window = parse_shocks(question.shocks, inputs.factors), parse_replay(question.replay)
     if not shocks and window is None:
         raise InputError("nothing to stress: there is no --shock and no --replay",
@@ -100,7 +101,7 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     if allowed is None:
         return StressAnswer(inputs.portfolio.name, result, (), inputs.market)
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
-    found = tuple(breaches(noted, allowed.limits))
+    found = tuple(breaches(noted, noted.var_975_1d, allowed.limits))
     return StressAnswer(inputs.portfolio.name, noted, found, inputs.market)
 
 

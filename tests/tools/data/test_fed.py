@@ -144,7 +144,7 @@ def test_the_published_files_feed_the_covariance(tmp_path: Path) -> None:
     portfolio = load_portfolio(PORTFOLIOS_DIR / "default.csv")
     result = run_engine(portfolio, market, D(2022, 12, 28), 63, [factors.parse("EQUITY_US", "-20%")], propagate=True)
     moved = {one.factor: one.origin for one in result.shocks}
-    assert moved["RATE_US_10Y"] == "propagated"
+    assert moved["RATE_US_10Y"] == "completed"
     assert "quarterly moves" in result.alignment
 
 
@@ -179,5 +179,5 @@ def test_the_shipped_scenario_runs_without_the_files() -> None:
     rows = {one.factor: one for one in result.shocks}
     assert -0.5 < float(result.total) / float(result.book_value) < -0.2
     assert "unpropagated" in rows["RATE_US_10Y"].flags[0]
-    assert rows["OIL_WTI"].origin == "propagated"
+    assert rows["OIL_WTI"].origin == "completed"
     assert rows["OIL_WTI"].move >= -0.95

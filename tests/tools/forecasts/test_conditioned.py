@@ -20,7 +20,9 @@ from finllm.tools.forecasts.conditioned import (
     narrowing,
 )
 from finllm.tools.forecasts.forecast import Band, Forecast
-from finllm.tools.pnl.shocks import model_shock
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.shocks import Judged, judged_shock
+from finllm.tools.pnl.sizes import FactorView
 
 AS_OF = dt.date(2022, 6, 30)
 
@@ -118,7 +120,9 @@ def test_a_fall_is_not_certainty() -> None:
 
 
 def test_a_judgement_of_a_tool_conditions_the_factors_forecast() -> None:
-    shock = model_shock("EQUITY_US", "down", "large", MarketStore(), AS_OF, 20)
+    market = MarketStore()
+    view = FactorView(FactorSet.default(market), market, AS_OF)
+    shock = judged_shock(Judged("EQUITY_US", "down", "large"), view, 20)
     judgement = ShockJudgement.of(shock, "down", "large", 0.6)
     both = condition_all({"EQUITY_US": made(), "CREDIT_BAA_AAA": made("bp", name="BAA_AAA")}, {"EQUITY_US": judgement})
     equity, credit = both["EQUITY_US"], both["CREDIT_BAA_AAA"]

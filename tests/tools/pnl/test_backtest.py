@@ -30,7 +30,7 @@ def equity(id: str, value: float = 1e6) -> Position:
 
 @pytest.fixture(scope="module")
 def plain() -> Backtest:
-    return backtest(BOOK, MARKET)
+    return backtest(BOOK, MARKET, method="index")
 
 
 def test_each_window_knows_nothing_later_than_the_day_before(plain: Backtest) -> None:

@@ -17,13 +17,13 @@ from finllm.tools.data.factors import FACTORS, UserShock, parse_user_shock
 from finllm.tools.data.market import MarketStore, packaged_series
 from finllm.tools.data.portfolio import Book, Holding, Limits, Portfolio, Position, load_portfolio, value_portfolio
 from finllm.tools.pnl.attribution import attribute
-from finllm.tools.pnl.book_pnl import IDIOSYNCRATIC, breaches, stress
-from finllm.tools.pnl.engine import EngineResult, run_engine
+from finllm.tools.pnl.engine import Engine, run_engine
 from finllm.tools.pnl.episodes import EPISODES
-from finllm.tools.pnl.exposure import estimate_betas
 from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.outcome import IDIOSYNCRATIC, EngineResult
 from finllm.tools.pnl.sensitivity import book_sensitivities
-from finllm.tools.pnl.shocks import model_shock
+from finllm.tools.pnl.shocks import Judged
 
 D = dt.date
 AS_OF = D(2022, 12, 28)
@@ -102,22 +102,36 @@ def test_a_named_episode_replays_the_index_and_the_book_to_the_cent(id: str, per
     assert result.analogue.distance == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_engine_and_the_run_graph_agree_where_nothing_is_shrunk() -> None:
-    result = run("EQUITY_US=-10%", "OIL_WTI=-20%", "CREDIT_BAA_AAA=+100bp", "RATE_US_10Y=+50bp", shrinkage="none")
-    valued = value_portfolio(DEFAULT, MARKET, AS_OF)
-    shocks = [
-        model_shock("EQUITY_US", "none", "small", MARKET, AS_OF, 20).model_copy(
-            update={"factor": row.factor, "move": row.move, "unit": row.unit, "origin": "user"}
-        )
-        for row in result.shocks
-    ]
-    plain = stress(
-        valued, estimate_betas(valued, MARKET, AS_OF), shocks, replay=None, market=MARKET, as_of=AS_OF, horizon=20
-    )
-    assert result.total == plain.total
-    assert result.by_position == plain.by_position
-    assert {k: v for k, v in result.by_factor.items() if v} == {k: v for k, v in plain.by_factor.items() if v}
-    assert result.var_975_1d == plain.var_975_1d
+def test_p_and_l_is_shrunk_betas_durations_and_deltas_times_the_moves() -> None:
+    """Worked out here from the prices alone: least squares over 504 days, then shrinkage by precision."""
+    result = run("EQUITY_US=-10%", "OIL_WTI=-20%", "CREDIT_BAA_AAA=+100bp", "RATE_US_10Y=+50bp")
+    names = [one.id for one in DEFAULT.positions if one.asset_class == "equity"]
+    prices = pd.DataFrame({name: MARKET.read(name, AS_OF).values for name in [*names, "SP500"]})
+    returns = prices.pct_change().tail(504).to_numpy()
+    x = np.column_stack([returns[:, -1], np.ones(504)])
+    slopes, squares, *_ = np.linalg.lstsq(x, returns[:, :-1], rcond=None)
+    error = squares / (504 - 2) / ((returns[:, -1] - returns[:, -1].mean()) ** 2).sum()  # variances of the slopes
+    spread = slopes[0].var(ddof=1) - error.mean()
+    betas = (slopes[0] / error + slopes[0].mean() / spread) / (1 / error + 1 / spread)
+    values = {one.id: one.market_value for one in value_portfolio(DEFAULT, MARKET, AS_OF).holdings}
+    for name, beta in zip(names, betas, strict=True):
+        assert float(result.by_position[name]) == pytest.approx(values[name] * beta * -0.10, abs=0.01)
+    bond = next(one for one in DEFAULT.positions if one.asset_class == "bond")
+    years, convexity = bond.duration or 0.0, bond.convexity or 0.0
+    expected = values[bond.id] * (-years * 0.015 + 0.5 * convexity * 0.015**2)
+    assert float(result.by_position[bond.id]) == pytest.approx(expected, abs=0.01)
+    oil = next(one for one in DEFAULT.positions if one.asset_class == "commodity")
+    assert float(result.by_position[oil.id]) == pytest.approx(values[oil.id] * -0.20, abs=0.01)
+
+
+@pytest.mark.parametrize("propagate", [False, True])
+@pytest.mark.parametrize("replay", [None, "lehman-2008"])
+def test_the_quick_answer_is_the_whole_one(propagate: bool, replay: str | None) -> None:
+    engine = Engine(value_portfolio(DEFAULT, MARKET, AS_OF), MARKET, AS_OF)
+    plan = engine.plan(20, user=[parse_user_shock("OIL_WTI", "+10%")], replay=replay)
+    quick, whole = engine.revalue(plan, propagate=propagate), engine.stress(plan, propagate=propagate)
+    assert quick.total == whole.total
+    assert (quick.by_position, quick.by_factor) == (whole.by_position, whole.by_factor)
 
 
 def test_without_propagation_other_factors_are_held_still_and_named() -> None:
@@ -131,7 +145,7 @@ def test_propagation_moves_the_others_to_their_mean_with_a_band() -> None:
     result = run("EQUITY_US=-20%", propagate=True)
     rows = {row.factor: row for row in result.shocks}
     assert set(rows) == {"EQUITY_US", "OIL_WTI", "CREDIT_BAA_AAA"}
-    assert rows["OIL_WTI"].origin == rows["CREDIT_BAA_AAA"].origin == "propagated"
+    assert rows["OIL_WTI"].origin == rows["CREDIT_BAA_AAA"].origin == "completed"
     assert rows["OIL_WTI"].move < 0 < rows["CREDIT_BAA_AAA"].move
     assert rows["OIL_WTI"].lower < rows["OIL_WTI"].move < rows["OIL_WTI"].upper  # pyright: ignore
     assert rows["EQUITY_US"].mahalanobis == result.mahalanobis
@@ -211,10 +225,10 @@ def test_long_and_short_are_told_apart() -> None:
 
 
 def test_a_judged_shock_joins_and_a_users_wins_over_it() -> None:
-    judged = [model_shock(name, "down", "large", MARKET, AS_OF, 20) for name in ("EQUITY_US", "OIL_WTI")]
-    result = run("EQUITY_US=-3%", model=judged)
+    judged = [Judged(name, "down", "large") for name in ("EQUITY_US", "OIL_WTI")]
+    result = run("EQUITY_US=-3%", judged=judged)
     assert {row.factor: row.origin for row in result.shocks} == {"EQUITY_US": "user", "OIL_WTI": "model"}
-    assert "EQUITY_US: the user shock replaces the model one" in result.notes
+    assert "EQUITY_US: the user shock replaces the judged one" in result.notes
 
 
 def test_a_users_shock_of_equities_replays_by_beta() -> None:
@@ -247,7 +261,7 @@ def test_several_regressors_spread_a_stock_over_factors() -> None:
 
 def test_limits_are_held_against_an_engine_result() -> None:
     result = run("OIL_WTI=-50%")
-    (one,) = breaches(result, Limits(version=1, loss_by_factor={"OIL_WTI": 5e5}))
+    (one,) = breaches(result, result.var_975_1d, Limits(version=1, loss_by_factor={"OIL_WTI": 5e5}))
     assert (one.subject, one.loss) == ("OIL_WTI", Decimal("1000000.00"))
 
 
@@ -270,7 +284,7 @@ def test_what_is_in_another_currency_is_left_out_with_its_reason() -> None:
         ([], {"replay": "tulips-1637"}, "no episode 'tulips-1637'"),
         ([], {"replay": (D(2020, 3, 23), D(2020, 2, 19))}, "does not end after it starts"),
         ([("EQUITY_US", -0.1)], {"horizon": 0}, "a horizon of 0 trading days"),
-        ([("EQUITY_US", -0.1)], {"horizon": 100_000}, "is longer than the history"),
+        ([("EQUITY_US", -0.1)], {"horizon": 100_000, "propagate": True}, "is longer than the history"),
         ([("EQUITY_US", -0.1)], {"level": 1.0}, "an interval of level 1"),
     ],
 )
@@ -286,6 +300,9 @@ def test_two_factors_that_are_one_are_refused() -> None:
     shocks = [factors.parse("EQUITY_US", "-10%"), factors.parse("TWIN", "-10%")]
     with pytest.raises(InputError, match="cannot be told apart"):
         run_engine(DEFAULT, MARKET, AS_OF, 20, shocks, factors=factors, propagate=True)
+    held_still = run_engine(DEFAULT, MARKET, AS_OF, 20, shocks, factors=factors)
+    assert held_still.total == run("EQUITY_US=-10%").total
+    assert any(note.startswith("how plausible the shocks are together is not known") for note in held_still.notes)
 
 
 def test_a_replay_past_as_of_is_refused() -> None:

@@ -10,16 +10,18 @@ import pytest
 
 from finllm.tools.data.factors import UserShock, parse_user_shock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio
+from finllm.tools.data.portfolio import load_portfolio, value_portfolio
+from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 
 AS_OF = dt.date(2018, 6, 29)
 MARKET = MarketStore()
 BOOK = load_portfolio(Path(__file__).resolve().parents[3] / "scenarios" / "portfolios" / "default.csv")
+ENGINE = Engine(value_portfolio(BOOK, MARKET, AS_OF), MARKET, AS_OF)
 
 
 def widths(*judged: dict[str, JudgedMove], user: tuple[UserShock, ...] = ()) -> tuple[float, ...]:
-    return interval_widths(BOOK, MARKET, AS_OF, 20, user, judged)
+    return interval_widths(ENGINE, ENGINE.plan(20, user=user), judged)
 
 
 def test_a_sure_judgement_narrows_and_an_unsure_one_of_a_large_move_widens() -> None:

@@ -15,8 +15,8 @@ from finllm.errors import InputError
 from finllm.tools.data.factors import parse_user_shock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import Portfolio, Position, load_portfolio
-from finllm.tools.pnl.engine import reverse
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
+from finllm.tools.pnl.reverse import reverse
 from finllm.tools.pnl.solve import Problem, closed_form, solve_convex, solve_local, solve_quadratic
 
 AS_OF = dt.date(2022, 6, 30)

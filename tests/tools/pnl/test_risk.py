@@ -56,7 +56,7 @@ def test_the_liquidity_cascade_adds_squares_of_scaled_shortfalls() -> None:
     book = Sensitivities(
         ("A",), names, ("x",), np.zeros(1, int), np.ones(1), slopes, np.zeros((1, 3)), np.zeros(1), np.zeros(1, bool)
     )
-    found = liquidity(book, past)
+    found = liquidity(book, FACTORS, past)
     assert found is not None
     moves = past.moves.to_numpy() * math.sqrt(10 / 21) * slopes[0]
     ten, twenty, forty = (cvar(moves[:, at:].sum(axis=1), beta=0.975) for at in range(3))  # horizons 10, 20 and 40 days

@@ -7,9 +7,22 @@ import pandas as pd
 import pytest
 
 from finllm.errors import InputError, LookAheadError
-from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId, parse_user_shock
+from finllm.tools.data.factors import (
+    FACTOR_IDS,
+    Direction,
+    FactorId,
+    Shock,
+    Size,
+    UserShock,
+    factor_table,
+    parse_user_shock,
+)
 from finllm.tools.data.market import MarketStore
-from finllm.tools.pnl.shocks import QUANTILE, factor_moves, model_shock, replay_shocks, resolve_user, size_table
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.shocks import QUANTILE, Judged, judged_shock, replayed, user_shock
+from finllm.tools.pnl.size_table import size_table
+from finllm.tools.pnl.sizes import FactorView
+from finllm.tools.pnl.sizes import Size as Known
 
 D = dt.date
 AS_OF = D(2022, 6, 30)
@@ -19,6 +32,24 @@ WITHOUT_HISTORY = ("RATE_US_10Y", "USD_BROAD", "GOLD")
 @pytest.fixture(scope="module")
 def market() -> MarketStore:
     return MarketStore()
+
+
+def seen(market: MarketStore, as_of: dt.date) -> FactorView:
+    return FactorView(FactorSet.default(market), market, as_of)
+
+
+def model_shock(
+    factor: str, direction: Direction, size: Size, market: MarketStore, as_of: dt.date, horizon: int
+) -> Shock:
+    return judged_shock(Judged(factor, direction, size), seen(market, as_of), horizon)
+
+
+def resolve_user(user: UserShock, market: MarketStore, as_of: dt.date, horizon: int) -> Shock:
+    return user_shock(user, seen(market, as_of), horizon)
+
+
+def size_of(factor: str, market: MarketStore, as_of: dt.date, horizon: int) -> Known:
+    return seen(market, as_of).size(factor, horizon)
 
 
 @pytest.mark.parametrize("size", list(QUANTILE))
@@ -57,11 +88,20 @@ def test_a_window_that_ends_early_says_how_old_it_is(market: MarketStore) -> Non
 
 def test_monthly_moves_take_whole_months(market: MarketStore) -> None:
     def words(horizon: int) -> str:
-        moves = factor_moves("CREDIT_BAA_AAA", market, AS_OF, horizon)
-        return moves.window if moves else ""
+        sigma = size_of("CREDIT_BAA_AAA", market, AS_OF, horizon).sigma
+        return sigma.window if sigma else ""
 
-    assert words(5).startswith("1-month moves of BAA_AAA")
+    assert words(20).startswith("1-month moves of BAA_AAA")
+    assert "√" not in words(20)
     assert words(63).startswith("3-month moves of BAA_AAA")
+
+
+def test_a_horizon_far_within_one_step_takes_the_root_of_its_part(market: MarketStore) -> None:
+    week, month = (size_of("CREDIT_BAA_AAA", market, AS_OF, horizon).sigma for horizon in (5, 20))
+    assert week is not None
+    assert month is not None
+    assert week.value == pytest.approx(month.value * (5 / 21) ** 0.5)
+    assert "× √(5/21)" in week.window
 
 
 @pytest.mark.parametrize("factor", WITHOUT_HISTORY)
@@ -76,29 +116,29 @@ def test_a_factor_without_history_takes_the_reviewed_size(market: MarketStore, f
 
 
 def test_the_table_is_in_each_factors_unit() -> None:
-    assert all(row.unit == FACTORS[factor].unit for factor, row in size_table().factors.items())
+    assert all(row.unit == factor_table()[factor].unit for factor, row in size_table().factors.items())
 
 
 def test_less_than_three_years_of_moves_are_no_history(market: MarketStore) -> None:
-    assert factor_moves("VIX", market, D(2016, 12, 30), 20) is None
-    assert factor_moves("VIX", market, D(2017, 3, 1), 20) is not None
-    assert factor_moves("VIX", market, D(2008, 11, 20), 20) is None
+    assert size_of("VIX", market, D(2016, 12, 30), 20).moves is None
+    assert size_of("VIX", market, D(2017, 3, 1), 20).moves is not None
+    assert size_of("VIX", market, D(2008, 11, 20), 20).moves is None
     assert model_shock("VIX", "up", "large", market, D(2008, 11, 20), 20).origin == "table"
 
 
 def test_a_users_shock_keeps_its_move_and_gets_its_sigma(market: MarketStore) -> None:
     shock = resolve_user(parse_user_shock("OIL_WTI", "+40%"), market, AS_OF, 20)
-    moves = factor_moves("OIL_WTI", market, AS_OF, 20)
-    assert moves is not None
+    sigma = size_of("OIL_WTI", market, AS_OF, 20).sigma
+    assert sigma is not None
     assert (shock.move, shock.origin, shock.unit) == (0.40, "user", "return")
-    assert shock.sigma == pytest.approx(0.40 / moves.sigma)
+    assert shock.sigma == pytest.approx(0.40 / sigma.value)
 
 
 def test_a_users_sigmas_become_a_move(market: MarketStore) -> None:
     shock = resolve_user(parse_user_shock("EQUITY_US", "-3sigma"), market, AS_OF, 20)
-    moves = factor_moves("EQUITY_US", market, AS_OF, 20)
-    assert moves is not None
-    assert shock.move == pytest.approx(-3 * moves.sigma)
+    sigma = size_of("EQUITY_US", market, AS_OF, 20).sigma
+    assert sigma is not None
+    assert shock.move == pytest.approx(-3 * sigma.value)
     assert shock.sigma == pytest.approx(-3.0)
 
 
@@ -109,21 +149,21 @@ def test_an_impossible_user_shock_is_refused(market: MarketStore, factor: str, m
 
 
 def test_history_is_replayed_where_there_is_some_and_the_others_are_named(market: MarketStore) -> None:
-    replayed = replay_shocks(market, D(2008, 9, 12), D(2008, 11, 20), as_of=AS_OF)
-    moves = {shock.factor: shock.move for shock in replayed.shocks}
+    shocks, missing = replayed(seen(market, AS_OF), (D(2008, 9, 12), D(2008, 11, 20)))
+    moves = {shock.factor: shock.move for shock in shocks}
     assert moves["EQUITY_US"] * 100 == pytest.approx(-39.89, abs=0.01)
     assert moves["CREDIT_BAA_AAA"] == pytest.approx((9.21 - 6.12 - (7.15 - 5.64)) * 100)
     assert moves["OIL_WTI"] < -0.4
-    assert all(shock.origin == "historical" for shock in replayed.shocks)
-    assert set(replayed.missing) == {*WITHOUT_HISTORY, "VIX"}
-    assert "2014-01-03" in replayed.missing["VIX"]
+    assert all(shock.origin == "historical" for shock in shocks)
+    assert set(missing) == {*WITHOUT_HISTORY, "VIX"}
+    assert "2014-01-03" in missing["VIX"]
 
 
 def test_a_replay_past_as_of_is_refused(market: MarketStore) -> None:
     with pytest.raises(LookAheadError, match="set 'as_of' to 2008-11-20 or later"):
-        replay_shocks(market, D(2008, 9, 12), D(2008, 11, 20), as_of=D(2008, 11, 19))
+        replayed(seen(market, D(2008, 11, 19)), (D(2008, 9, 12), D(2008, 11, 20)))
 
 
 def test_a_replay_backwards_is_refused(market: MarketStore) -> None:
     with pytest.raises(InputError, match="does not end after it starts"):
-        replay_shocks(market, D(2008, 11, 20), D(2008, 9, 12), as_of=AS_OF)
+        replayed(seen(market, AS_OF), (D(2008, 11, 20), D(2008, 9, 12)))

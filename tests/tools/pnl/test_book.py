@@ -1,4 +1,4 @@
-"""Profit and loss: history replayed to its own figures, sums exact to the cent, a band, VaR and breaches."""
+"""A valued book on the engine: history replayed to its own figures, sums exact to the cent, a band, VaR, breaches."""
 
 import datetime as dt
 import itertools
@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from skfolio.measures import value_at_risk
 
 from finllm.errors import InputError, LookAheadError
-from finllm.tools.data.factors import FACTORS, FactorId, Origin, Shock
+from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import Book, Holding, Limits
-from finllm.tools.pnl.book_pnl import IDIOSYNCRATIC, INTERACTION, StressResult, breaches, stress
-from finllm.tools.pnl.exposure import Beta, estimate_betas
+from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, EngineResult
+from finllm.tools.pnl.shocks import Judged
 
 D = dt.date
 AS_OF = D(2022, 12, 28)
 MARKET = MarketStore()
-NOTHING = MarketStore.of(())
 
 
 def held(id: str, asset_class: str, value: float, **more: object) -> Holding:
@@ -34,22 +35,21 @@ def book_of(*holdings: Holding) -> Book:
     return Book(name="test", as_of=AS_OF, sha256="0" * 64, holdings=holdings, exclusions=(), notes=())
 
 
-def shock(factor: FactorId, move: float, origin: Origin = "user") -> Shock:
-    return Shock(factor=factor, move=move, unit=FACTORS[factor].unit, sigma=None, origin=origin, window="given")
+def shock(factor: str, move: float) -> UserShock:
+    return UserShock(factor=factor, amount=move, in_sigmas=False)
 
 
 def stressed(
-    book: Book, *shocks: Shock, replay: tuple[dt.date, dt.date] | None = None, as_of: dt.date = AS_OF, horizon: int = 20
-) -> StressResult:
-    betas = estimate_betas(book, MARKET, as_of)
-    return stress(book, betas, shocks, replay=replay, market=MARKET, as_of=as_of, horizon=horizon)
+    book: Book, *shocks: UserShock, replay: tuple[dt.date, dt.date] | None = None, as_of: dt.date = AS_OF,
+    horizon: int = 20, judged: tuple[Judged, ...] = (),
+) -> EngineResult:  # fmt: skip
+    engine = Engine(book, MARKET, as_of)
+    return engine.stress(engine.plan(horizon, user=shocks, replay=replay, judged=judged))
 
 
-def sums_are_exact(result: StressResult) -> bool:
-    return all(
-        sum(cut.values(), Decimal(0)) == result.total
-        for cut in (result.by_position, result.by_factor, result.by_sector)
-    )
+def sums_are_exact(result: EngineResult) -> bool:
+    cuts = (result.by_position, result.by_factor, result.by_sector, result.by_direction)
+    return all(sum(cut.values(), Decimal(0)) == result.total for cut in cuts)
 
 
 INDEX_BOOK = book_of(held("SP500", "index", 1e6, series="SP500"))
@@ -97,8 +97,10 @@ def test_a_users_shock_wins_over_the_replay_and_that_is_said() -> None:
 
 
 def test_history_wins_over_a_judged_shock() -> None:
-    result = stressed(INDEX_BOOK, shock("EQUITY_US", -0.10, "model"), replay=(D(2008, 9, 12), D(2008, 11, 20)))
+    judged = (Judged("EQUITY_US", "down", "small"),)
+    result = stressed(INDEX_BOOK, replay=(D(2008, 9, 12), D(2008, 11, 20)), judged=judged)
     assert float(result.total) == pytest.approx(-398_866, abs=100)
+    assert "EQUITY_US: the historical shock replaces the judged one" in result.notes
 
 
 def test_a_replay_past_as_of_is_refused() -> None:
@@ -136,39 +138,9 @@ def test_volatility_gains_by_points_and_gold_by_delta() -> None:
 def test_a_holding_without_a_shock_is_held_still_and_named() -> None:
     result = stressed(book_of(held("OIL", "commodity", 1000.0)), shock("GOLD", 0.1))
     assert result.by_position == {"OIL": Decimal("0.00")}
-    assert result.notes == ("'OIL' is held still: no shock of OIL_WTI",)
-    assert result.interval is None
-
-
-CLASSES = ("equity", "index", "bond", "commodity", "fx", "gold", "volatility")
-amounts = st.floats(-1e9, 1e9, allow_nan=False)
-rows = st.tuples(
-    st.sampled_from(CLASSES), amounts, st.floats(-3, 3), st.floats(0, 30), st.floats(-100, 1000), st.sampled_from("ABC")
-)
-moves = st.fixed_dictionaries(
-    {},
-    optional={
-        name: st.floats(-0.9, 2.0) if factor.unit == "return" else st.floats(-300, 300)
-        for name, factor in FACTORS.items()
-    },
-)
-
-
-@settings(max_examples=500, deadline=None)
-@given(rows=st.lists(rows, min_size=1, max_size=30), moves=moves)
-def test_every_cut_sums_exactly_to_the_total(rows: list[tuple], moves: dict[FactorId, float]) -> None:
-    book = book_of(
-        *(
-            held(f"P{n}", kind, value, sector=sector, beta=number, delta=number, duration=years, convexity=convexity)
-            for n, (kind, value, number, years, convexity, sector) in enumerate(rows)
-        )
-    )
-    betas = {one.id: Beta(value=one.beta or 0.0, n=0, window="given", origin="user") for one in book.holdings}
-    shocks = [shock(factor, move) for factor, move in moves.items()]
-    result = stress(book, betas, shocks, replay=None, market=NOTHING, as_of=AS_OF, horizon=20)
-    assert sums_are_exact(result)
-    assert set(result.by_position) == {one.id for one in book.holdings}
-    assert StressResult.model_validate_json(result.model_dump_json()) == result
+    assert "OIL_WTI is held still: no shock" in result.notes
+    assert result.interval is None  # nothing is left open: no position has a regression
+    assert {(row.lower, row.upper) for row in result.by_horizon} == {(None, None)}
 
 
 REAL_BOOK = book_of(
@@ -192,8 +164,8 @@ def test_the_band_holds_the_point_and_says_how_it_was_made() -> None:
     assert result.interval is not None
     assert result.interval.lower < result.total < result.interval.upper
     assert result.interval.level == 0.90
-    assert "overlapping 20-day sums" in result.interval.method
-    assert "2 positions without their own history add no residual" in result.interval.method
+    assert "4000 draws, seed 0" in result.interval.method
+    assert "2 positions without a regression add none of their own" in result.interval.method
 
 
 def test_the_band_widens_with_the_horizon() -> None:
@@ -228,11 +200,11 @@ def test_losses_beyond_their_limits_are_breaches() -> None:
         loss_by_position={"each": 1e6, "OIL": 5e4},
         var_975_1d=1.0,
     )
-    found = breaches(result, limits)
+    found = breaches(result, result.var_975_1d, limits)
     assert [(one.kind, one.subject) for one in found] == [
         ("loss_by_factor", "OIL_WTI"),
         ("loss_by_position", "OIL"),
         ("var_975_1d", "book"),
     ]
     assert found[0].loss == Decimal("100000.00")
-    assert breaches(result, Limits(version=1)) == []
+    assert breaches(result, result.var_975_1d, Limits(version=1)) == []
