@@ -1,4 +1,4 @@
-"""Asking an agent many questions outside a run: its own prompt and types, only the fields wanted, side by side."""
+"""Asks an agent many questions outside a run, side by side: its own prompt and types, only the fields wanted."""
 
 from __future__ import annotations
 

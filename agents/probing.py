@@ -1,4 +1,4 @@
-"""How well a backend judges: each agent's probes (`probes/*.yaml`), asked with its own prompt and template."""
+"""Scores a backend on each agent's probes (`agents/probes/*.yaml`), asked with the agent's own prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counterfactual prompts: one that was asked, without a line of its evidence, or with the lines the other way round."""
+"""Makes counterfactual prompts: an asked prompt without a line of its evidence, or with the lines reversed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mean over seeds with its interval."""
+"""The mean of a figure over seeds, with its confidence interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-modal checks: what the narrative agent read, against the sources' words, precedents and second opinion."""
+"""Compares what the narrative agent read with the sources' words, with precedents and with the second opinion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text under the knife: deletions and replacements that remember where each character came from."""
+"""A text with parts removed or replaced, in which every character still knows its place in the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Derived evidence, recomputed: a row whose formula is arithmetic over other rows must hold what that gives."""
+"""Checks derived evidence: a row that states a formula over other rows must hold what the formula gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hearsay: claims of secret knowledge that nobody can check, by the three ways in which they ask to be believed."""
+"""Finds hearsay: claims of secret knowledge that nobody can check, by three kinds of wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provenance checks: what can be said of a source without a model — its company, its contradictions, its cargo."""
+"""Checks a source without a model: who else reports the same, what it contradicts, whether it instructs a machine."""
 
 from __future__ import annotations
 

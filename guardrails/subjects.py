@@ -1,4 +1,4 @@
-"""Who a sentence speaks of, and which way it says that they went."""
+"""Whom a sentence is about, and whether it says that they rose or fell."""
 
 from __future__ import annotations
 

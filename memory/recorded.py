@@ -1,4 +1,4 @@
-"""A ledger as one run saw it: it answers what that run used, and writes nothing."""
+"""A read-only ledger that answers with what one run used; a replay runs the graph over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learned values as one small file: read when a desk opens, replaced whole after a run, each run counted once."""
+"""What answers turned out to be worth, kept in `values.json`: read at the start, replaced after a run."""
 
 from __future__ import annotations
 

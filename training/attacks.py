@@ -1,4 +1,4 @@
-"""How many attacks are found and how many clean texts raise an alarm, by the model, the rules, and both in turn."""
+"""How many attacks are found and how many clean texts raise an alarm: by the model, by the rules, by both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: a temperature and a bias per value for each field, and when to believe one."""
+"""Calibrates an adapter's probabilities: a temperature and a bias per value for each field, and a threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend whose answers are kept in a file: what was asked of the same weights before is not asked again."""
+"""A backend that keeps its answers in a file, so that the same question to the same weights is asked once."""
 
 from __future__ import annotations
 

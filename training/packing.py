@@ -1,4 +1,4 @@
-"""Questions as token trees: one prefix for all of an agent's, each text behind it, each stem behind its text."""
+"""Packs questions into token trees: an agent's shared prefix, each text behind it, each stem behind its text."""
 
 from __future__ import annotations
 

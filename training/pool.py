@@ -1,4 +1,4 @@
-"""Fit how much the second opinion counts beside the language model: one weight per field, on the validation split.
+"""Fits the weight of the second opinion beside the language model, one per field, on the validation split.
 
 `python -m training.pool` asks the default model (with its adapter) about the validation items and writes the weights
 into the second opinion's card, and the probability from which on a text is called injected. Weight 0 means that it is

@@ -1,4 +1,4 @@
-"""Score an adapter through the engine: every question of a split, at any rung, with what each figure is made of."""
+"""Scores an adapter through the engine: every question of a split, at any rung."""
 
 from __future__ import annotations
 

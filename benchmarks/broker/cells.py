@@ -1,4 +1,4 @@
-"""The cells of the comparison: node set × trace × load; policies are tuned on other hours than they are measured on."""
+"""The cases of the broker's comparison: node set × trace × load; policies are tuned on other hours."""
 
 from __future__ import annotations
 

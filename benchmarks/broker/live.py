@@ -1,4 +1,4 @@
-"""Is the simulator right? The same hundred tasks live, through the broker onto real engines, and simulated."""
+"""Checks the simulator: the same hundred tasks live, through the broker onto real engines, and simulated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mechanism earns where its occasion arises, where the measured traces hold few of them."""
+"""What each mechanism of the broker earns in traces made to call for it."""
 
 from __future__ import annotations
 

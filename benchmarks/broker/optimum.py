@@ -1,4 +1,4 @@
-"""The most tasks of a window that could have been in time, had all been known beforehand: a MILP over a time grid."""
+"""The best that any policy could have done in a window, all tasks known beforehand: a MILP over a time grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each mechanism earns: the policy without it on the same cells, and the day with and without foresight."""
+"""What each mechanism of the broker earns: the policy without it, on the same cases."""
 
 from __future__ import annotations
 

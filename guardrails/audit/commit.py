@@ -1,4 +1,4 @@
-"""Group commit: threads that wait for their records share one commit; one of them makes it, then hands the lead on."""
+"""Group commit: threads that append at the same time share one write and one fsync."""
 
 from __future__ import annotations
 

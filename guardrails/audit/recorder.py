@@ -1,4 +1,4 @@
-"""The ledger with an audit record behind each of its rows: what cannot be put into the audit log is not decided on.
+"""A ledger whose writes return only once the audit log has them too; where that fails, nothing is decided.
 
 The ledger's row comes first, so that a call is never made again; the audit record follows before anybody sees the
 answer. Rows whose process died in between get their record when the log is next opened by one process alone. Runs are

@@ -1,4 +1,4 @@
-"""One segment of the log, looked at line by line: what its records hash to, and the first that is not as it must be."""
+"""Checks one segment file of the audit log line by line, and names the first record that is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log's Merkle tree over its segments: full ones keep their hash, the others make theirs when asked."""
+"""The log's Merkle tree over its segment files: the hash of a full one is kept, others are computed when asked."""
 
 from __future__ import annotations
 

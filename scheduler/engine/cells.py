@@ -1,4 +1,4 @@
-"""Who uses which cells of the KV cache: shared prefixes count once."""
+"""Which request or shared prefix holds which cells of the KV cache; shared ones count once."""
 
 from __future__ import annotations
 

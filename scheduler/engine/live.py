@@ -1,4 +1,4 @@
-"""A request that the engine has taken up: where it stands in its program and in the context."""
+"""A request that the engine is working on: how far its program is, and which cells of the context it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that later ones may begin with: kept outside the context, the least recently used making room."""
+"""A cache of prompt beginnings, kept outside the model's context; the least recently used make room."""
 
 from __future__ import annotations
 

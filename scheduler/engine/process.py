@@ -1,4 +1,4 @@
-"""Engines in a process of their own: what aborts there is an error here, and the next request starts it again."""
+"""Runs engines in a child process: if it dies, its calls fail, and the next call starts it again."""
 
 from __future__ import annotations
 

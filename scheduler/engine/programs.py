@@ -1,4 +1,4 @@
-"""What a request does at the model, step by step: a generator that asks for tokens to be fed and is sent logits."""
+"""A request as a generator: it asks for tokens to be fed to the model and is sent the logits."""
 
 from __future__ import annotations
 

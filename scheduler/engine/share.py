@@ -1,4 +1,4 @@
-"""A request's share of one step: tokens of its text, and branches behind it that are taken back at once."""
+"""The part of one decoding step that belongs to a request: tokens of its text, and branches tried and taken back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backends in service: who holds which slot, whose circuit is open, and calls that end when their engine does."""
+"""The backends at work: who holds which slot, whose circuit is open; calls end when their engine dies."""
 
 from __future__ import annotations
 

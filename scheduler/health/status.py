@@ -1,4 +1,4 @@
-"""What every process with an open desk is at: a small file each, written once a second and removed at its end."""
+"""One small status file per process with an open desk, written each second, for `finllm nodes`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A quantity that knows where it comes from: joules, grams or dollars, with provenance and basis through every sum."""
+"""A quantity of joules, grams or dollars that keeps its provenance (measured, modelled, table) through every sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grid intensity by zone and time, a constant or a series as given: what a joule emits, and when least."""
+"""The grid's carbon intensity by zone and time, and the cleanest hour to come."""
 
 from __future__ import annotations
 

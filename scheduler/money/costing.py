@@ -1,4 +1,4 @@
-"""What a call costs: joules as its backend tells or a calibrated rate says, grams by the grid, dollars by a tariff."""
+"""The cost of a call: joules as its backend tells or a calibrated rate says, grams by the grid, dollars by a tariff."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose joules they are: a counter's rise is divided among the work that was under way, so that the parts sum to it."""
+"""Divides the joules of a power counter among the work that was under way, so that the parts sum to the whole."""
 
 from __future__ import annotations
 

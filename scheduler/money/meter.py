@@ -1,4 +1,4 @@
-"""What a call has used while it is under way, as its backend tells: progress is what keeps it alive, and is charged."""
+"""What a call has used so far, as its backend reports it: a sign of life while it runs, and what it is charged."""
 
 from __future__ import annotations
 

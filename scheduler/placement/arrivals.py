@@ -1,4 +1,4 @@
-"""When a burst is coming: a calendar of opens and releases, and a forecast of arrivals from the task log."""
+"""Foresees bursts of tasks: a calendar of market opens and releases, and a forecast from the log of tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as divergence of an answer, and what is asked then: the next precision up, or a vote in another order.
+"""When an answer is too doubtful, and what is asked then: the next precision up, or a vote in another order.
 
 Pure rules over probabilities, thresholds and templates; whoever knows what the fields mean passes these in.
 """

@@ -1,4 +1,4 @@
-"""Tenants take turns by the tokens they were served: a virtual token counter (Sheng et al., OSDI 2024)."""
+"""Lets tenants take turns by the tokens they were served: a virtual token counter (Sheng et al., OSDI 2024)."""
 
 from __future__ import annotations
 

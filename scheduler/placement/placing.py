@@ -1,4 +1,4 @@
-"""What a placement would cost: tasks on backends, in predicted seconds, joules, grams and deadlines missed."""
+"""Predicts the cost of each task on each backend: seconds, joules, grams and missed deadlines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a task will put out, by agent: median and P90 of what its last answers had, learned as they come."""
+"""Predicts how many tokens a task will put out, from the last answers of its agent (median and P90)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a second late, a joule, a gram or a deep token costs: moved by a coordinator, used by each zone on its own."""
+"""The broker's prices of lateness, joules, grams and deep tokens; a coordinator moves them by use of the budget."""
 
 from __future__ import annotations
 

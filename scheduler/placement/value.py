@@ -1,4 +1,4 @@
-"""What an answer is worth, learned: how much runs with it narrowed their forecast, shrunk where little was seen.
+"""Learns what an agent's answer is worth: how much it narrowed the P&L's interval in runs that had it.
 
 Pure arithmetic over names; whoever observes says what was narrowed by how much.
 """

@@ -1,4 +1,4 @@
-"""Whether a simulated answer is right, and how sure the model seemed: what dynamic precision is decided by."""
+"""Draws whether a simulated answer is right and how sure the model seems, for policies that ask again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that batch continuously, as a fluid: prompts one after another, every decoding task a token a step.
+"""Simulated backends: continuous batching as a fluid model, prompts one after another, a token a step per task.
 
 Between two changes every rate is constant, so the time to the next one is exact; all backends move in one array.
 """
