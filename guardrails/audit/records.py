@@ -157,6 +157,7 @@ def _call(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -
             "tier": offer.get("tier"),
             "build": offer.get("build"),
             "context": offer.get("context"),
+            **{name: offer[name] for name in ("kind", "where", "scores", "votes") if name in offer},
             "seed": request.get("seed"),
         },
         "prompt": {"version": request.get("prompt_version"), "sha256": _digest(request.get("prompt"))},

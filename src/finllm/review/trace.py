@@ -144,12 +144,19 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
         asked = use.entry.request
         yield (f"{use.node}: {asked['agent']} by {use.entry.actor} (prompt {asked['prompt_version']}, "
                f"key {use.key[:12]})"
+               + _counted(use)
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
         yield from (f"  {line}" for line in _fields(use))
     for agent in report.agents if report else ():
         yield from (f"{agent.agent}, {one.words}" for one in agent.escalations)
         if agent.status == "abstained":
             yield f"{agent.agent} abstained: {agent.reason}"
+
+
+def _counted(use: Use) -> str:
+    """That probabilities are shares of sampled answers, where the backend gave no log-probabilities."""
+    votes = use.entry.response.get("votes")
+    return f", probabilities are shares of {votes} sampled answers" if votes else ""
 
 
 def _fields(use: Use) -> Iterator[str]:

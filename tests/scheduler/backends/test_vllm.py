@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.errors import BackendError
@@ -21,14 +22,17 @@ from finllm.events import EventBus
 from finllm.models.hf_export import export_hf
 from finllm.models.registry import default_source
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
+from finllm.scheduler.backends.joined import Joined
 from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
+from finllm.scheduler.backends.openai_compatible import connect as connect_chat
 from finllm.scheduler.backends.registry import open_backends
 from finllm.scheduler.backends.vllm import VllmBackend, VllmServer, connect
 from finllm.scheduler.backends.vllm_client import Patience, VllmClient
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.decoding.prose import Prose
 from finllm.scheduler.decoding.template import Choose, Force, Write, compile_template
+from finllm.scheduler.health.question import examined
 from finllm.scheduler.placement.task import Prompt
 from finllm.settings import Settings
 from tests.conftest import bounded
@@ -322,6 +326,26 @@ def test_a_cancelled_call_ends_on_the_server(backend: VllmBackend) -> None:
 
     bounded(cancel())
     bounded(backend.generate(again()))
+
+
+def test_the_same_server_answers_by_the_chat_protocol_as_by_token_ids(backend: VllmBackend, server: Server) -> None:
+    node = Joined(name="chat", kind="openai", url=server.url, model=MODEL)
+    chat = connect_chat(node, SecretStr(KEY))
+    try:
+        assert (chat.offer.scores, chat.offer.counts_tokens, chat.offer.context) == ("logprobs", True, 2048)
+        verdicts = tuple(bounded(backend.generate(again())).choices["verdict"])
+        template = (Force('{"verdict":"'), Choose("verdict", verdicts), Force('"}'))
+        by_chat, by_ids = (
+            bounded(one.generate(again(template=template))).choices["verdict"] for one in (chat, backend)
+        )
+        assert sum(by_chat.values()) == pytest.approx(1.0)
+        assert max(by_chat, key=lambda value: by_chat[value]) == max(by_ids, key=lambda value: by_ids[value])
+        assert by_chat == pytest.approx(by_ids, abs=0.1)
+        judged = bounded(chat.generate(again()))
+        assert SourceCheck.model_validate_json(judged.text).verdict in verdicts
+        assert bounded(examined(chat)).seconds < 60
+    finally:
+        chat.close()
 
 
 def test_the_token_limit_is_exact(backend: VllmBackend) -> None:
