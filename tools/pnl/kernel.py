@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +34,14 @@ class Sensitivities:
     def curved(self) -> np.ndarray:
         """Indices of the positions with a second order."""
         return np.flatnonzero(self.curvature)
+
+    def rows(self, at: Sequence[int] | np.ndarray) -> Sensitivities:
+        """Those of the positions `at`."""
+        return replace(
+            self, positions=tuple(self.positions[row] for row in at), sector=self.sector[at], value=self.value[at],
+            linear=self.linear[at], direction=self.direction[at], curvature=self.curvature[at],
+            floored=self.floored[at],
+        )  # fmt: skip
 
     def loaded(self) -> list[str]:
         """Factors that move the value of some position, in the order of `factors`."""

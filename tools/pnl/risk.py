@@ -5,17 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market import INDEX, MarketStore, span
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.portfolio import Book, Holding
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
-from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals
+from finllm.tools.pnl.kernel import CHUNK_BYTES, Sensitivities, position_gains, totals
 from finllm.tools.pnl.outcome import ExpectedShortfall, Liquidity, LiquidityRow, ValueAtRisk, usd
 
 VAR_LEVEL = 0.975
@@ -115,40 +115,40 @@ def daily_gains(
     table = _factor_days(arrays, factors, market, as_of, pd.DatetimeIndex(days.index))
     known = np.array([name in table for name in arrays.factors])
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
-    gains = position_gains(arrays, daily)  # (P, n)
+    own = {row: _own(one.series, market, as_of, window, days.index)
+           for row, one in enumerate(book.holdings) if one.series}  # fmt: skip
+    second = arrays.direction * arrays.curvature[:, None]
+    blind = (((arrays.linear != 0) | (second != 0)) & ~known).any(axis=1)
+    counted = np.array([row in own or not blind[row] for row in range(len(book.holdings))])
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
-    slope = arrays.curvature * shift
-    later = Sensitivities(
-        arrays.positions, arrays.factors, arrays.sectors, arrays.sector, arrays.value,
-        arrays.linear + slope[:, None] * arrays.direction, arrays.direction, arrays.curvature,
-        np.zeros_like(arrays.floored),
-    )  # fmt: skip
-    gains_after = position_gains(later, daily)
+    later = replace(arrays, linear=arrays.linear + second * shift[:, None], floored=np.zeros_like(arrays.floored))
+    left = np.array([_left(*one, realised or {}) for one in zip(book.holdings, shift, strict=True)])
     before, after = np.zeros(len(days)), np.zeros(len(days))
-    missing: list[str] = []
-    gross = covered = 0.0
-    for row, holding in enumerate(book.holdings):
-        gross += abs(holding.market_value)
-        loads = (arrays.linear[row] != 0) | (arrays.direction[row] * arrays.curvature[row] != 0)
-        own = _own(holding.series, market, as_of, window, days.index) if holding.series else None
-        if own is None and (loads & ~known).any():
-            missing.append(holding.id)
-            continue
-        covered += abs(holding.market_value)
-        by_return = holding.asset_class in ("equity", "index", "commodity", "fx", "gold")
-        moved = max(0.0, 1.0 + float(shift[row])) if by_return else 1.0
-        if realised and holding.id in realised and holding.market_value:
-            moved = max(0.0, 1.0 + realised[holding.id] / holding.market_value)
-        line, line_after = gains[row], gains_after[row]
-        if own is not None and not (holding.gamma or holding.vega):
-            line = np.where(np.isnan(own), line, holding.market_value * own)
-            line_after = line
-        before += line
-        after += line_after * moved
-    if not covered and len(missing) == len(book.holdings):
+    step = max(1, CHUNK_BYTES // (8 * len(days)))
+    for start in range(0, len(book.holdings), step):
+        block = start + np.flatnonzero(counted[start : start + step])
+        lines, lines_after = (position_gains(one.rows(block), daily) for one in (arrays, later))  # (p, n)
+        for line, line_after, row in zip(lines, lines_after, block.tolist(), strict=True):
+            holding = book.holdings[row]
+            if row in own and not (holding.gamma or holding.vega):
+                line[:] = line_after[:] = np.where(np.isnan(own[row]), line, holding.market_value * own[row])
+        before += lines.sum(axis=0)
+        after += left[block] @ lines_after
+    if not counted.any():
         return None
+    gross = math.fsum(abs(one.market_value) for one in book.holdings)
+    missing = tuple(one.id for one, there in zip(book.holdings, counted, strict=True) if not there)
+    absent = math.fsum(abs(one.market_value) for one, there in zip(book.holdings, counted, strict=True) if not there)
     words = f"1-day moves, {span(days.index)}"
-    return DailyGains(before, after, words, covered / gross if gross else 1.0, tuple(missing))
+    return DailyGains(before, after, words, 1.0 - absent / gross if gross else 1.0, missing)
+
+
+def _left(holding: Holding, shift: float, realised: Mapping[str, float]) -> float:
+    """The share of a holding's exposure that is left after the shock; by returns it moves with the price."""
+    if holding.id in realised and holding.market_value:
+        return max(0.0, 1.0 + realised[holding.id] / holding.market_value)
+    by_return = holding.asset_class in ("equity", "index", "commodity", "fx", "gold")
+    return max(0.0, 1.0 + float(shift)) if by_return else 1.0
 
 
 def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index) -> np.ndarray:

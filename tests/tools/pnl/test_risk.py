@@ -11,11 +11,15 @@ from skfolio.measures import cvar, get_drawdowns
 from skfolio.measures import value_at_risk as skfolio_var
 
 from finllm.errors import InputError
+from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.market import MarketStore
+from finllm.tools.data.portfolio import load_portfolio, value_portfolio
+from finllm.tools.pnl import risk
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.risk import expected_shortfall, liquidity, max_drawdown, value_at_risk
+from finllm.tools.pnl.risk import daily_gains, expected_shortfall, liquidity, max_drawdown, value_at_risk
+from finllm.tools.pnl.sensitivity import book_sensitivities
 
 MARKET = MarketStore()
 FACTORS = FactorSet.default(MARKET)
@@ -32,6 +36,21 @@ def test_tail_measures_are_those_of_skfolio(gains: list[float], level: float) ->
     assert value_at_risk(values, level) / size == pytest.approx(skfolio_var(values, beta=level) / size, abs=1e-12)
     assert expected_shortfall(values, level) / size == pytest.approx(cvar(values, beta=level) / size, abs=1e-12)
     assert max_drawdown(values) / size == pytest.approx(-get_drawdowns(values).min() / size, abs=1e-12)
+
+
+def test_daily_gains_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = dt.date(2022, 12, 28)
+    book = value_portfolio(load_portfolio(PORTFOLIOS_DIR / "default.csv"), MARKET, day)
+    arrays = book_sensitivities(book, FACTORS, MARKET, day).arrays
+    moves = np.full(len(arrays.factors), -0.05)
+    whole = daily_gains(book, arrays, moves, FACTORS, MARKET, day)
+    monkeypatch.setattr(risk, "CHUNK_BYTES", 1)
+    single = daily_gains(book, arrays, moves, FACTORS, MARKET, day)
+    assert whole is not None
+    assert single is not None
+    np.testing.assert_allclose(single.before, whole.before, atol=1e-6)
+    np.testing.assert_allclose(single.after, whole.after, atol=1e-6)
+    assert (single.coverage, single.missing) == (whole.coverage, whole.missing)
 
 
 def test_tail_measures_of_the_index_are_those_of_skfolio() -> None:
