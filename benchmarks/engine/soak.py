@@ -73,10 +73,14 @@ class Lead:
 
 
 def main() -> None:
-    model, count = Path(sys.argv[1]), int((sys.argv[2:] or ["1000"])[0])
+    print(json.dumps(play(Path(sys.argv[1]), int((sys.argv[2:] or ["1000"])[0]))))
+
+
+def play(model: Path, count: int, seed: int = 11) -> dict[str, float]:
+    """So many requests drawn from a seed: what became of them, and what is left behind."""
     native = Native(model, threads=THREADS, cells=CELLS, sequences=SEQUENCES)
     started = time.monotonic()
-    asked, parked, free = serve(native, count)
+    asked, parked, free = serve(native, count, seed)
     seconds = time.monotonic() - started
     noise = batch_noise(native, [one.work for one in asked if one.work.template is SAYS][:48])
     outcome = compare(native, asked, noise)
@@ -95,12 +99,12 @@ def main() -> None:
         **outcome,
     }
     native.close()
-    print(json.dumps(report))
+    return report
 
 
-def serve(native: Native, count: int) -> tuple[list[Asked], int, int]:
+def serve(native: Native, count: int, seed: int = 11) -> tuple[list[Asked], int, int]:
     """Ask at random moments, cancelling some; returns the requests, preemptions and free cells at the end."""
-    dice = random.Random(11)
+    dice = random.Random(seed)
     loop = Loop(native, context=512, store=32 << 20, turn=nullcontext())
     parked = _count_parks(loop)
     asked: list[Asked] = []

@@ -14,6 +14,8 @@ import pytest
 from finllm.memory.ledger import Ledger
 from tests.conftest import LONGEST_RUN
 from tests.graphs.test_kill_and_resume import STORY, finish, start
+from tests.soak import Soak
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 CALLS = 14
@@ -55,23 +57,39 @@ def end_after(home: Path, calls: int, how: int, *arguments: str) -> Ended:
     return Ended(events, process.returncode, out)
 
 
-def test_a_killed_batch_is_finished_by_the_same_command_and_no_recorded_call_is_repeated(tmp_path: Path) -> None:
-    home, command = tmp_path / "home", ["run", *stories(tmp_path / "stories"), "--jobs", "3"]
-    killed = end_after(home, CALLS, signal.SIGKILL, *command)
+def test_a_killed_batch_is_finished_by_the_same_command_and_no_recorded_call_is_repeated(
+    warm: Warm, tmp_path: Path
+) -> None:
+    assert_finished(warm, tmp_path, CALLS)
+
+
+@pytest.mark.soak
+def test_a_batch_killed_after_any_answer_is_finished_by_the_same_command(
+    soak: Soak, warm: Warm, tmp_path: Path
+) -> None:
+    for seed in soak.rounds(25):
+        (folder := tmp_path / str(seed)).mkdir()
+        assert_finished(warm, folder, 1 + seed)
+
+
+def assert_finished(warm: Warm, folder: Path, calls: int) -> None:
+    """Kill a batch of three after so many answers, interrupt it, and let it end: nothing on record is asked again."""
+    home, command = warm.home(folder / "home"), ["run", *stories(folder / "stories"), "--jobs", "3"]
+    killed = end_after(home, calls, signal.SIGKILL, *command)
     assert killed.code == -signal.SIGKILL
     (batch,) = [event for event in killed.events if event["kind"] == "batch_started"]
     ledger = Ledger(home / "ledger.sqlite")
     recorded = {use.key for run_id in batch["runs"] for use in ledger.uses(run_id, "call")}
     half_done = {run_id: ledger.run(run_id) for run_id in batch["runs"]}
     ledger.close()
-    assert len(recorded) >= CALLS // 2
+    assert len(recorded) >= calls // 2
     assert any(row is not None and row.result is None for row in half_done.values())
 
     interrupted = end_after(home, 3, signal.SIGINT, *command)
     assert interrupted.code == 130
     assert f"finllm resume {batch['batch_id']}" in json.loads(interrupted.out)["error"]["fix"]
 
-    junit = tmp_path / "junit.xml"
+    junit = folder / "junit.xml"
     summary, after = finish(home, *command, "--junit", str(junit))
     assert summary["batch"] == batch["batch_id"]
     assert {row["run_id"] for row in summary["runs"]} == set(batch["runs"])

@@ -22,7 +22,7 @@ class Installed:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("FINLLM_")}
-        self._environ |= {"FINLLM_HOME": str(home), "FINLLM_THREADS": "2"}
+        self._environ |= {"FINLLM_HOME": str(home), "FINLLM_THREADS": "1"}
 
     def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "finllm.cli.main", *map(str, arguments)]

@@ -20,6 +20,7 @@ from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
 from tests.desks import request_for
 from tests.graphs.test_flow import READS_WELL
+from tests.warm import Warm
 
 from .conftest import Cli
 from .test_replay import EARLY
@@ -30,9 +31,9 @@ def scripted() -> ScriptedBackend:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run that ended and one that only began."""
-    settings = Settings(home=tmp_path_factory.mktemp("kept"))
+    settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
     with closing(Ledger(settings.ledger_path)) as ledger:
         desk = assemble(settings, EventBus(), ledger, [scripted()])
         request = request_for("hormuz-blockade", sources=(), as_of=EARLY)
@@ -42,7 +43,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(cli: Cli, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def told(cli: Cli, kept: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    warm.open_here(monkeypatch)
     monkeypatch.setenv("FINLLM_HOME", str(kept))
     monkeypatch.setattr(desk_module, "open_backends", lambda *_: [scripted()])
     return cli

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from finllm.testing import ScriptedBackend
 from tests.desks import request_for
 from tests.graphs.test_flow import READS_WELL
 from tests.sessions.test_refine import SEES_A_CRISIS
+from tests.warm import Warm
 
 from .conftest import Cli
 from .test_replay import EARLY
@@ -30,15 +32,23 @@ def backends() -> list[ScriptedBackend]:
             ScriptedBackend([READS_WELL, SEES_A_CRISIS], name="deep", tier="deep", precision="F16")]  # fmt: skip
 
 
-@pytest.fixture
-def told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    settings = Settings(home=tmp_path / "home")
+@pytest.fixture(scope="module")
+def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a run that ended and one that only began."""
+    settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
     with closing(Ledger(settings.ledger_path)) as ledger:
         desk = assemble(settings, EventBus(), ledger, backends())
         request = request_for("hormuz-blockade", sources=(), as_of=EARLY)
         asyncio.run(run_stress_test("ended", request, desk))
         ledger.start_run("begun", request.model_dump(mode="json"))
-    monkeypatch.setenv("FINLLM_HOME", str(settings.home))
+    return settings.home
+
+
+@pytest.fixture
+def told(cli: Cli, kept: Path, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The commands in a copy of that home."""
+    warm.open_here(monkeypatch)
+    monkeypatch.setenv("FINLLM_HOME", str(shutil.copytree(kept, tmp_path / "own", symlinks=True)))
     monkeypatch.setattr(desk_module, "open_backends", lambda *_: backends())
     return cli
 
@@ -83,7 +93,7 @@ def test_a_verification_that_fails_leaves_the_result_and_its_exit_code(
     async def fail(*_: Any) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(refining, "refine", fail)
+    monkeypatch.setattr(refining, "refine_run", fail)
     said = told("run", "hormuz-blockade", "--refine", "--json", "--as-of", EARLY)
     assert said.code == 0
     assert said.json["status"] == "finished"

@@ -19,6 +19,7 @@ from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
 from tests.desks import request_for
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
+from tests.warm import Warm
 
 from .conftest import Cli
 
@@ -27,9 +28,9 @@ EARLY = dt.date(1991, 6, 28)
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two runs that read the same story differently."""
-    settings = Settings(home=tmp_path_factory.mktemp("kept"))
+    settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
     with closing(Ledger(settings.ledger_path)) as ledger:
         desk = assemble(settings, EventBus(), ledger, [])
         for name, script in (("first", READS_WELL), ("second", READS_BADLY)):
@@ -40,7 +41,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(cli: Cli, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def told(cli: Cli, kept: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    warm.open_here(monkeypatch)
     monkeypatch.setenv("FINLLM_HOME", str(kept))
     return cli
 

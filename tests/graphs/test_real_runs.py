@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from finllm.desk.desk import Desk
 from finllm.graphs.report import Report
 from finllm.scenarios import SCENARIOS_DIR
 from finllm.tools.data.scenario import Replay
 from tests.desks import request_for, run
+from tests.soak import Soak
+
+pytestmark = pytest.mark.slow
 
 SHIPPED = sorted(path.stem for path in SCENARIOS_DIR.glob("*.yaml"))
+PLANTED = yaml.safe_load((Path(__file__).parent.parent / "data" / "planted.yaml").read_text(encoding="utf-8"))
 
 
 def report_of(outcome_report: Report | None) -> Report:
@@ -24,8 +29,20 @@ def test_at_least_ten_scenarios_are_shipped() -> None:
     assert len(SHIPPED) >= 11
 
 
-@pytest.mark.parametrize("scenario", SHIPPED)
+@pytest.mark.parametrize("scenario", ["hormuz-blockade", "non-event", "fed-severely-adverse-2025"])
 def test_a_shipped_scenario_runs_through_on_real_parts(scenario: str, real_desk: Desk) -> None:
+    """With sources, with nothing that moves, and without sources."""
+    assert_runs_through(scenario, real_desk)
+
+
+@pytest.mark.soak
+def test_every_shipped_scenario_runs_through_on_real_parts(soak: Soak, real_desk: Desk) -> None:
+    for seed in soak.rounds(len(SHIPPED)):
+        assert_runs_through(SHIPPED[seed], real_desk)
+
+
+def assert_runs_through(scenario: str, real_desk: Desk) -> None:
+    """To its report: every agent judged, the user's shocks are in it, and the injections that it carries are found."""
     request = request_for(scenario)
     outcome = run(request, real_desk, f"ship-{scenario}")
     report = report_of(outcome.report)
@@ -36,6 +53,9 @@ def test_a_shipped_scenario_runs_through_on_real_parts(scenario: str, real_desk:
     assert {agent.status for agent in report.agents} == {"judged"}
     for entry in request.scenario.shocks:
         assert entry.factor in {row.factor for row in report.shocks if row.origin == "user"}
+    verdicts = {source.id: source.verdict for source in report.sources}
+    planted = PLANTED.get(scenario, {}).get("injection", [])
+    assert [id for id in planted if verdicts[id] != "injected"] == []
 
 
 def test_the_non_event_moves_nothing(real_desk: Desk) -> None:
@@ -62,20 +82,8 @@ def test_a_replayed_index_book_moves_as_the_index_did(start: str, end: str, move
 
 
 def test_a_second_run_of_the_same_inputs_asks_no_model_and_says_the_same(real_desk: Desk) -> None:
-    first = report_of(run(request_for("ceasefire"), real_desk, "twice-1").report)
-    second = report_of(run(request_for("ceasefire"), real_desk, "twice-2").report)
+    first = report_of(run(request_for("hormuz-blockade"), real_desk, "twice-1").report)
+    second = report_of(run(request_for("hormuz-blockade"), real_desk, "twice-2").report)
     assert all(use.reused for use in real_desk.ledger.uses("twice-2", "call"))
     unlike = {"run_id", "spent"}
     assert first.model_dump(exclude=unlike) == second.model_dump(exclude=unlike)
-
-
-def test_the_injected_sources_are_found(real_desk: Desk) -> None:
-    import yaml
-
-    planted = yaml.safe_load((Path(__file__).parent.parent / "data" / "planted.yaml").read_text(encoding="utf-8"))
-    missed: list[str] = []
-    for scenario in SHIPPED:
-        report = report_of(run(request_for(scenario), real_desk, f"injected-{scenario}").report)
-        verdicts = {source.id: source.verdict for source in report.sources}
-        missed += [id for id in planted.get(scenario, {}).get("injection", []) if verdicts[id] != "injected"]
-    assert missed == []

@@ -87,8 +87,8 @@ def write(path: Path, events: Any = EVENTS) -> Path:
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder()
+def embedder(shared_embedder: Embedder) -> Embedder:
+    return shared_embedder
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A home whose ladder is derived once for all the tests of this folder."""
+"""The embedded model, and a home of the test's own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import pytest
 from finllm.models.registry import ModelSource, default_source
 from finllm.settings import Settings
 
-
-@pytest.fixture(scope="session")
-def ladder_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(home=tmp_path_factory.mktemp("ladder"), threads=2)  # pyright: ignore[reportCallIssue]
+from .tiny import write_tiny_model
 
 
 @pytest.fixture(scope="session")
 def embedded(ladder_home: Settings) -> ModelSource:
     return default_source(ladder_home)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """A model of some kilobytes, whose rungs are derived at once: for what is not about its weights."""
+    path = write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+    return default_source(Settings(home=path.parent, model=path))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +30,11 @@ def small_rung(home: Settings, embedded: ModelSource) -> Rung:
 
 
 @pytest.fixture
-def filled(home: Settings, ladder_home: Settings, embedded: ModelSource) -> Settings:
-    """A home of the test's own that already holds the small rung."""
-    folder = small_rung(ladder_home, embedded).path.parent
-    target = home.models_dir / folder.name
-    target.mkdir(parents=True)
-    for name in ("Q4_0.gguf", "Q4_0.json"):
-        shutil.copy2(folder / name, target / name)
+def filled(home: Settings, tiny: ModelSource) -> Settings:
+    """A home that holds the small rung, derived where the home was before."""
+    before = home.model_copy(update={"home": home.home.with_name("before")})
+    small_rung(before, tiny)
+    before.home.rename(home.home)
     return home
 
 
@@ -70,14 +67,14 @@ def test_a_rung_is_smaller_than_the_one_above(ladder_home: Settings, embedded: M
 
 
 @pytest.mark.usefixtures("no_derivation")
-def test_an_unknown_precision_names_those_known(home: Settings, embedded: ModelSource) -> None:
+def test_an_unknown_precision_names_those_known(home: Settings, tiny: ModelSource) -> None:
     with pytest.raises(InputError, match="unknown precision 'Q3_X'; use one of BF16, F16, Q8_0, Q4_K_M, Q4_0"):
-        ensure_rung(embedded, "Q3_X", home)
+        ensure_rung(tiny, "Q3_X", home)
 
 
 @pytest.mark.usefixtures("no_derivation")
 def test_the_pruned_rung_needs_an_adapter_of_fewer_layers_and_no_other_rung_has_one(
-    home: Settings, embedded: ModelSource
+    home: Settings, tiny: ModelSource
 ) -> None:
     for precision, adapter, why in (
         (PRUNED, None, "no rung 'pruned': there is no adapter of fewer layers"),
@@ -85,7 +82,7 @@ def test_the_pruned_rung_needs_an_adapter_of_fewer_layers_and_no_other_rung_has_
         ("Q4_0", Adapter(Path("a.gguf"), "0" * 64, (0, 1)), "no rung 'Q4_0': 'a.gguf' is an adapter of fewer layers"),
     ):
         with pytest.raises(InputError, match=why):
-            ensure_rung(embedded, precision, home, adapter=adapter)
+            ensure_rung(tiny, precision, home, adapter=adapter)
 
 
 def test_a_rung_is_reused(ladder_home: Settings, embedded: ModelSource, request: pytest.FixtureRequest) -> None:
@@ -95,11 +92,9 @@ def test_a_rung_is_reused(ladder_home: Settings, embedded: ModelSource, request:
     assert ensure_rung(embedded, "Q4_0", ladder_home, verify=True) == first
 
 
-def test_a_home_that_moved_keeps_its_rungs(
-    filled: Settings, embedded: ModelSource, request: pytest.FixtureRequest
-) -> None:
+def test_a_home_that_moved_keeps_its_rungs(filled: Settings, tiny: ModelSource, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("no_derivation")
-    assert small_rung(filled, embedded).path.is_relative_to(filled.home)
+    assert small_rung(filled, tiny).path.is_relative_to(filled.home)
 
 
 def test_progress_counts_the_tensors_and_llama_cpp_prints_nothing(
@@ -112,27 +107,27 @@ def test_progress_counts_the_tensors_and_llama_cpp_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_cancelling_progress_leaves_no_rung_behind(home: Settings, embedded: ModelSource) -> None:
+def test_a_cancelling_progress_leaves_no_rung_behind(home: Settings, tiny: ModelSource) -> None:
     def cancel(_what: str, done: int, _total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure_rung(embedded, "Q4_0", home, cancel)
-    left = [path.name for path in (home.models_dir / embedded.sha256[:16]).iterdir()]
+        ensure_rung(tiny, "Q4_0", home, cancel)
+    left = [path.name for path in (home.models_dir / tiny.sha256[:16]).iterdir()]
     assert left == [".Q4_0.lock"]
 
 
-def test_a_changed_rung_is_derived_again(filled: Settings, embedded: ModelSource) -> None:
-    first = small_rung(filled, embedded)
+def test_a_changed_rung_is_derived_again(filled: Settings, tiny: ModelSource) -> None:
+    first = small_rung(filled, tiny)
     with first.path.open("ab") as file:
         file.write(b"tail")
-    assert small_rung(filled, embedded).sha256 == first.sha256
+    assert small_rung(filled, tiny).sha256 == first.sha256
     assert sha256_of_file(first.path) == first.sha256
 
 
-def test_verify_finds_a_changed_byte_behind_the_same_size_and_time(filled: Settings, embedded: ModelSource) -> None:
-    first = small_rung(filled, embedded)
+def test_verify_finds_a_changed_byte_behind_the_same_size_and_time(filled: Settings, tiny: ModelSource) -> None:
+    first = small_rung(filled, tiny)
     stat = first.path.stat()
     with first.path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -140,16 +135,16 @@ def test_verify_finds_a_changed_byte_behind_the_same_size_and_time(filled: Setti
         file.seek(-1, os.SEEK_END)
         file.write(bytes([last[0] ^ 1]))
     os.utime(first.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert small_rung(filled, embedded) == first
-    ensure_rung(embedded, "Q4_0", filled, verify=True)
+    assert small_rung(filled, tiny) == first
+    ensure_rung(tiny, "Q4_0", filled, verify=True)
     assert sha256_of_file(first.path) == first.sha256
 
 
 @pytest.mark.parametrize("spoilt", ["", "{}", '{"rung": 1, "mtime_ns": 2}'])
 def test_a_rung_without_a_whole_manifest_is_derived_again(
-    filled: Settings, embedded: ModelSource, monkeypatch: pytest.MonkeyPatch, spoilt: str
+    filled: Settings, tiny: ModelSource, monkeypatch: pytest.MonkeyPatch, spoilt: str
 ) -> None:
-    first = small_rung(filled, embedded)
+    first = small_rung(filled, tiny)
     derived: list[str] = []
 
     def derive(_folder: Path, wanted: ladder._Wanted, *_: object) -> Rung:
@@ -158,7 +153,7 @@ def test_a_rung_without_a_whole_manifest_is_derived_again(
 
     monkeypatch.setattr(ladder, "_derive", derive)
     first.path.with_suffix(".json").write_text(spoilt, encoding="utf-8")
-    small_rung(filled, embedded)
+    small_rung(filled, tiny)
     assert derived == ["Q4_0"]
 
 
@@ -190,7 +185,7 @@ def test_a_source_with_a_spoilt_header_is_the_users_to_mend(
 
 
 def test_threads_that_ask_at_once_derive_once(
-    home: Settings, embedded: ModelSource, monkeypatch: pytest.MonkeyPatch
+    home: Settings, tiny: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     derive = ladder._derive
@@ -201,7 +196,7 @@ def test_threads_that_ask_at_once_derive_once(
 
     monkeypatch.setattr(ladder, "_derive", counted)
     with ThreadPoolExecutor(3) as pool:
-        rungs = list(pool.map(lambda _: small_rung(home, embedded), range(3)))
+        rungs = list(pool.map(lambda _: small_rung(home, tiny), range(3)))
     assert calls == ["derived"]
     assert len({rung.sha256 for rung in rungs}) == 1
 
@@ -222,8 +217,8 @@ def test_two_processes_that_ask_at_once_agree(home: Settings, embedded: ModelSou
     assert len({out for out, _ in outcomes}) == 1
 
 
-def test_a_home_that_cannot_be_written_names_the_mend(tmp_path: Path, embedded: ModelSource) -> None:
+def test_a_home_that_cannot_be_written_names_the_mend(tmp_path: Path, tiny: ModelSource) -> None:
     (tmp_path / "home").write_text("a file", encoding="utf-8")
     settings = Settings(home=tmp_path / "home")  # pyright: ignore[reportCallIssue]
     with pytest.raises(InputError, match="FINLLM_HOME"):
-        ensure_rung(embedded, "Q4_0", settings)
+        ensure_rung(tiny, "Q4_0", settings)

@@ -13,7 +13,9 @@ CHATML = (
 WIDTH, HEADS, INNER, CONTEXT = 32, 2, 64, 512
 
 
-def write_tiny_model(path: Path, *, chat_template: str | None = CHATML, licence: str = "mit") -> Path:
+def write_tiny_model(
+    path: Path, *, chat_template: str | None = CHATML, licence: str = "mit", context: int = CONTEXT
+) -> Path:
     """Write the model; random weights, the same each time."""
     import gguf
 
@@ -21,7 +23,7 @@ def write_tiny_model(path: Path, *, chat_template: str | None = CHATML, licence:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_license(licence)
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(INNER)

@@ -33,6 +33,7 @@ from finllm.tools.evidence import EvidenceTable
 from tests.conftest import bounded
 from tests.desks import request_for, run
 from tests.graphs.test_flow import DOWN, READS_BADLY, READS_WELL
+from tests.soak import Soak
 
 MakeDesk = Callable[..., Desk]
 
@@ -293,7 +294,13 @@ def test_only_a_run_with_a_result_is_explained(scripted_desk: MakeDesk) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_real_model_is_explained_and_asked_once(real_desk: Desk) -> None:
+@pytest.mark.soak
+def test_the_real_model_is_explained_and_asked_once(soak: Soak, real_desk: Desk) -> None:
+    for _ in soak.rounds(1):
+        assert_explained_and_asked_once(real_desk)
+
+
+def assert_explained_and_asked_once(real_desk: Desk) -> None:
     run(small(), real_desk, "explained")
     found = bounded(explain("explained", real_desk, Bound(seconds=480)), 500)  # on a busy machine
     assert found.complete, found

@@ -155,8 +155,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 @pytest.fixture(scope="module", params=["F16", PRUNED])
-def adapted_rung(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    settings = Settings(home=tmp_path_factory.mktemp("rungs"))
+def adapted_rung(shared_home: Settings, request: pytest.FixtureRequest) -> Path:
+    settings = shared_home
     source = embedded_source(settings)
     adapter, card = adapter_for(source, settings, request.param)
     assert adapter is not None
@@ -180,6 +180,7 @@ def few(corpus: Corpus) -> list[Question]:
     return list(found.values())
 
 
+@pytest.mark.parametrize("adapted_rung", [PRUNED], indirect=True)
 def test_stems_do_not_see_one_another_on_the_real_weights(adapted_model: Adapted, corpus: Corpus, data: Data) -> None:
     several = [question(i) for i in corpus.items["validation"] if i.task == "reading" and len(question(i).labels) >= 4]
     trees = data.trees(sorted(several, key=lambda q: len(q.prompt.user))[:2])

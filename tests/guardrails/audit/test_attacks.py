@@ -8,29 +8,50 @@ import pytest
 
 from finllm.guardrails.audit import read_witnessed, verify_log
 from tests.guardrails.audit.attacks import ATTACKS, build
+from tests.soak import Soak
 
-SEEDS = 12
-"""The benchmark runs 200 of each; `python -m benchmarks.audit attacks`."""
-CLEAN = 60
-"""The benchmark looks at 2,000."""
+SEEDS, CLEAN = 4, 20
+"""`make soak-full` plays 200 of each and looks at 2,000."""
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_is_caught_and_the_first_bad_record_named(name: str, tmp_path: Path) -> None:
     for seed in range(SEEDS):
-        victim = build(tmp_path / str(seed), seed)
-        expected = ATTACKS[name](victim)
-        verdict = verify_log(victim.folder, read_witnessed(victim.witness))
-        assert verdict.first is not None, (name, seed)
-        assert verdict.first.index == expected.index, (name, seed, verdict.damage)
-        assert verdict.first.kind in expected.kinds, (name, seed, verdict.damage)
-        assert not verdict.complete
+        assert_caught(name, seed, tmp_path / str(seed))
+
+
+@pytest.mark.soak
+def test_every_attack_is_caught_from_any_seed(soak: Soak, tmp_path: Path) -> None:
+    for seed in soak.rounds(200):
+        for name in ATTACKS:
+            assert_caught(name, seed, tmp_path / name / str(seed))
+        soak.figure(attacks=len(ATTACKS))
+
+
+def assert_caught(name: str, seed: int, folder: Path) -> None:
+    victim = build(folder, seed)
+    expected = ATTACKS[name](victim)
+    verdict = verify_log(victim.folder, read_witnessed(victim.witness))
+    assert verdict.first is not None, (name, seed)
+    assert verdict.first.index == expected.index, (name, seed, verdict.damage)
+    assert verdict.first.kind in expected.kinds, (name, seed, verdict.damage)
+    assert not verdict.complete
 
 
 def test_a_log_that_nobody_touched_raises_no_alarm(tmp_path: Path) -> None:
     for seed in range(CLEAN):
-        victim = build(tmp_path / str(seed), seed, fewest=1)
-        verdict = verify_log(victim.folder, read_witnessed(victim.witness))
-        assert verdict.damage == (), seed
-        assert (verdict.complete, verdict.size, verdict.witnessed) == (True, victim.size, victim.seen)
-        assert not verify_log(victim.folder).complete, "without a witness completeness is unproven"
+        assert_no_alarm(seed, tmp_path / str(seed))
+
+
+@pytest.mark.soak
+def test_a_log_that_nobody_touched_raises_no_alarm_from_any_seed(soak: Soak, tmp_path: Path) -> None:
+    for seed in soak.rounds(2000):
+        assert_no_alarm(seed, tmp_path / str(seed))
+
+
+def assert_no_alarm(seed: int, folder: Path) -> None:
+    victim = build(folder, seed, fewest=1)
+    verdict = verify_log(victim.folder, read_witnessed(victim.witness))
+    assert verdict.damage == (), seed
+    assert (verdict.complete, verdict.size, verdict.witnessed) == (True, victim.size, victim.seen)
+    assert not verify_log(victim.folder).complete, "without a witness completeness is unproven"

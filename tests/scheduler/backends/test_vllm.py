@@ -38,7 +38,7 @@ from finllm.settings import Settings
 from tests.conftest import bounded
 from tests.scheduler.vllm_server import ADAPTER, KEY, MISSING, MODEL, SEATS, Server, write_adapter
 
-pytestmark = [pytest.mark.skipif(MISSING is not None, reason=MISSING or ""), pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.skipif(MISSING is not None, reason=MISSING or ""), pytest.mark.vllm]
 
 TEMPLATE = compile_template(SourceCheck, {"because": "AB"}, count=1)
 REQUEST = Request(Prompt("You are a risk analyst.", "A: Hormuz is closed.\nB: Oil rose."), TEMPLATE, None, 0)

@@ -88,8 +88,7 @@ def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
     assert digest(tmp_path) != first
 
 
-@pytest.mark.alone
-@pytest.mark.slow
+@pytest.mark.vllm
 @pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 def test_the_engine_answers_in_process_and_leaves_none_behind(ladder_home: Settings, tmp_path: Path) -> None:
     export_hf(default_source(ladder_home), tmp_path / "model")

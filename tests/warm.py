@@ -1,0 +1,120 @@
+"""What takes seconds to make is made once for all tests of a run, by whichever worker comes first: see `warm`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from finllm.desk import desk
+from finllm.files import exclusive
+from finllm.memory.knowledge import KnowledgeBase
+from finllm.models.embedding import Embedder
+from finllm.models.second_opinion import SecondOpinion
+from finllm.settings import Settings
+from finllm.tools.forecasts.calibrations import Calibrations
+
+
+class RememberingEmbedder(Embedder):
+    """The real embedder, which reads the same texts once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        known = tuple(texts)
+        if known not in self._read:
+            self._read[known] = super().embed(texts)
+        return self._read[known].copy()
+
+
+class RememberingSecond(SecondOpinion):
+    """The real second opinion, which reads the same texts once."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__(embedder)
+        self._read: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
+
+    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        known = tuple(texts)
+        if known not in self._read:
+            self._read[known] = super().logits(texts)
+        return self._read[known].copy()
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Rungs, a filled knowledge base and calibrations of forecasts, in one home that all workers share.
+
+    Rungs and calibrations are written under the product's own locks, so that homes may link to them; a knowledge base
+    is somebody's own, so it is copied.
+    """
+
+    shared: Settings
+    embedder: Embedder
+
+    @cached_property
+    def calibrations(self) -> Calibrations:
+        """Kept on disk: what one test computed, all others read."""
+        return Calibrations(self.shared.calibrations_dir)
+
+    @cached_property
+    def second(self) -> SecondOpinion:
+        return RememberingSecond(self.embedder)
+
+    def open_here(self, patch: pytest.MonkeyPatch) -> None:
+        """Let every desk that this process opens read with the models that are loaded."""
+        patch.setattr(desk, "Embedder", lambda: self.embedder)
+        patch.setattr(desk, "SecondOpinion", lambda _: self.second)
+
+    def home(self, folder: Path) -> Path:
+        """Make `folder` the home of somebody who has run `finllm` before."""
+        settings = Settings(home=folder)
+        for own, shared in (
+            (settings.models_dir, self.shared.models_dir),
+            (settings.calibrations_dir, self.shared.calibrations_dir),
+        ):
+            shared.mkdir(parents=True, exist_ok=True)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.symlink_to(shared)
+        self.knowledge(settings.knowledge_dir)
+        return folder
+
+    def knowledge(self, folder: Path) -> Path:
+        """Make `folder` a store that holds the shipped precedents."""
+        store = self.shared.knowledge_dir
+        with exclusive(self.shared.home / ".knowledge.lock"):
+            if not store.exists():
+                made = self.shared.home / "knowledge.part"
+                base = KnowledgeBase(made, self.embedder)
+                base.open()
+                base.close()
+                made.rename(store)
+        shutil.copytree(store, folder)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The home that the workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return Settings(home=(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared", threads=2)
+
+
+@pytest.fixture(scope="session")
+def shared_embedder() -> Embedder:
+    return RememberingEmbedder()
+
+
+@pytest.fixture(scope="session")
+def warm(shared_home: Settings, shared_embedder: Embedder) -> Warm:
+    """`warm.home(folder)` for a test that is not about a first run; `warm.calibrations` for a desk of its own."""
+    return Warm(shared_home, shared_embedder)
