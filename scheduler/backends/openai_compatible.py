@@ -92,7 +92,7 @@ def _offer(node: Joined) -> Offer:
 
 
 def _open(node: Joined, opening: Opening) -> OpenAIBackend:
-    patience = Patience(call=opening.settings.call_timeout)
+    patience = Patience(connect=5.0, call=opening.settings.call_timeout)
     backend = opening.kept(connect(node, node.key(), patience=patience))
     if backend.offer.votes:
         told = f"{node.name!r} gives no log-probabilities: its probabilities are shares of {node.votes} answers"

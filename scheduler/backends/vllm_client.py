@@ -56,7 +56,7 @@ class VllmClient:
                                 lost=self._unproven, waits=self._waits)  # fmt: skip
         self.url, self.patience = self._http.url, self._http.patience
         self._proven = False
-        self._left_alone = 0.0
+        self._asked_wait, self._asked_until = 0.0, 0.0
         self._pulse = Pulse(self._progress, self._stall_limit, every=self.patience.look)
 
     async def aclose(self) -> None:
@@ -177,8 +177,8 @@ class VllmClient:
         return result
 
     def _stall_limit(self) -> float:
-        asked = max(self._left_alone - time.monotonic(), 0.0)
-        return asked + (self.patience.stall if self._proven else self.patience.first)
+        limit = self.patience.stall if self._proven else self.patience.first
+        return limit + (self._asked_wait if time.monotonic() < self._asked_until + limit else 0.0)
 
     async def _progress(self) -> tuple[int, int, int]:
         return parse_metrics(await self._http.page("/metrics")).progress
@@ -187,8 +187,8 @@ class VllmClient:
         self._proven = False
 
     def _waits(self, seconds: float) -> None:
-        """The server asked to be left alone for so long: it then stands still with a call under way."""
-        self._left_alone = time.monotonic() + seconds
+        """The server asked to be left alone for so long, in which it stands still with a call under way."""
+        self._asked_wait, self._asked_until = seconds, time.monotonic() + seconds
 
 
 async def _next(lines: AsyncIterator[str]) -> str | None:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from finllm.errors import InputError
 
+JOULES_PER_KWH = 3.6e6
+
 Provenance = Literal["measured", "modelled", "table"]
 """`measured`: a counter read it. `modelled`: computed from what was measured. `table`: a published or given figure."""
 

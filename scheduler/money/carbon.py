@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finllm.errors import InputError
-from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, checked
+from finllm.scheduler.money.amount import JOULES_PER_KWH, Amount, Grams, IntensityKind, checked
 
-JOULES_PER_KWH = 3.6e6
 _FIX = "set FINLLM_CARBON to a series that covers it, or to one figure in gCO₂e/kWh"
 
 

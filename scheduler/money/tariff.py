@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finllm.errors import InputError
-from finllm.scheduler.money.amount import Amount
-from finllm.scheduler.money.carbon import JOULES_PER_KWH
+from finllm.scheduler.money.amount import JOULES_PER_KWH, Amount
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from finllm.scheduler.money.amount import JOULES_PER_KWH
 from finllm.scheduler.placement.fleet import ALL, CHUNK, Fleet, Floats, Ints
 from finllm.scheduler.placement.prices import Prices
 from finllm.scheduler.placement.waiting import NO_PREFIX, Tasks
-
-JOULES_PER_KWH = 3.6e6
 
 
 class Standing:

@@ -125,6 +125,15 @@ def test_a_file_that_is_wrong_is_named(text: str, cli: Cli, home: Path) -> None:
     assert "nodes.json" in said.err or "no kind of server is called 'none'" in said.err
 
 
+def test_a_vllm_server_is_added_as_such_beside_those_of_the_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINLLM_VLLM_URLS", "http://127.0.0.1:8")
+    assert cli(*ADD, "http://127.0.0.1:9", "--kind", "vllm", "--name", "gpu", "--no-check").code == 0
+    rows = [one for one in cli("nodes", "--json").json["backends"] if one["kind"] == "vllm"]
+    assert [(row["name"], row["where"]) for row in rows] == [
+        ("deep:as served@127.0.0.1:8", "http://127.0.0.1:8"), ("gpu", "http://127.0.0.1:9"),
+    ]  # fmt: skip
+
+
 def test_removing_what_was_not_added_says_what_was(cli: Cli) -> None:
     said = cli("nodes", "remove", "mine")
     assert said.code == 2

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -94,6 +95,21 @@ def test_a_busy_server_is_asked_again(status: int) -> None:
     client, asked = counting(httpx.Response(status), httpx.Response(status), httpx.Response(200, json=scored()))
     assert score(client).logprobs[0][5] == -1.0
     assert len(asked) == 3
+
+
+def test_an_engine_that_asked_to_be_left_alone_is_not_taken_to_hang() -> None:
+    busy = httpx.Response(429, headers={"retry-after": "0.5"})
+    client, asked = counting(busy, httpx.Response(200, json=scored()))
+    client.patience = client._http.patience = replace(HASTY, call=5.0)
+    assert score(client).logprobs[0][5] == -1.0
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("score_told", ["NaN", '"nan"'])
+def test_a_score_that_is_not_a_number_is_a_backend_error(score_told: str) -> None:
+    client, _ = counting(httpx.Response(200, text=json.dumps(scored(-7.5)).replace("-7.5", score_told)))
+    with pytest.raises(BackendError, match="did not answer as vLLM servers do"):
+        score(client)
 
 
 def test_a_server_that_stays_busy_is_given_up() -> None:
