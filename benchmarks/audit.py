@@ -34,8 +34,8 @@ from finllm.errors import FinllmError
 from finllm.guardrails.audit import AuditLog, LogReader, read_witnessed, verify_log, witness_log
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.records import use_recorded
-from finllm.memory.ledger import Use
-from finllm.scheduler.record import Entry
+from finllm.memory.reading import Use
+from finllm.scheduler.record import CALL, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "audit"
@@ -58,7 +58,7 @@ def call(index: int, *, blob: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
     response = {"text": '{"severity": "high"}', "choices": {"severity": {"high": 0.7}}, "prompt_tokens": 300,
                 "output_tokens": 30, "seconds": 0.8}  # fmt: skip
     use = Use("narrative", sha256(str(index).encode()).hexdigest(), False, Entry(
-        str(index), "call", offer["name"], request, response))  # fmt: skip
+        str(index), CALL, offer["name"], request, response))  # fmt: skip
     body, blobs = use_recorded(use, f"run-{index // 60}", index, time.time_ns(), "session", recovered=False)
     return (body, blobs) if blob else ({**body, "blobs": []}, {})
 
@@ -103,7 +103,7 @@ from pathlib import Path
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.recorder import AuditedRecorder
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import CALL, Entry
 home, first = Path(sys.argv[1]), int(sys.argv[2])
 log = AuditLog(home / "audit", SigningKey(b"k" * 32), segment_records=64)
 ledger = AuditedRecorder(home / "ledger.sqlite", log, home / "audit")
@@ -112,7 +112,7 @@ for n in range(first, first + 100_000):
     key = f"key-{n}"
     if ledger.lookup(key) is None:
         print(n, file=asked, flush=True)
-        entry = Entry(key, "call", "edge", {"prompt": "x" * (n % 900)}, {"text": str(n)})
+        entry = Entry(key, CALL, "edge", {"prompt": "x" * (n % 900)}, {"text": str(n)})
         ledger.record(entry, run_id="run", node="n")
     else:
         ledger.used(key, run_id="run", node="n")
@@ -175,13 +175,13 @@ from finllm.errors import RecordError
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.recorder import AuditedRecorder
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import CALL, Entry
 home, audit = Path(sys.argv[1]), Path(sys.argv[2])
 try:
     log = AuditLog(audit, SigningKey(b"k" * 32))
     ledger = AuditedRecorder(home / "ledger.sqlite", log, audit)
     for n in range(int(sys.argv[3]), 100_000):
-        ledger.record(Entry(f"key-{n}", "call", "e", {"p": "x" * 900}, {"t": n}), run_id="run", node="n")
+        ledger.record(Entry(f"key-{n}", CALL, "e", {"p": "x" * 900}, {"t": n}), run_id="run", node="n")
         print(n, flush=True)
 except RecordError as error:
     print("REFUSED", error.message, file=sys.stderr)

@@ -22,7 +22,7 @@ from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.models.cards import Card
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.data.factors import FACTOR_TABLE_PATH
 from finllm.tools.data.market import packaged_series
 from finllm.tools.data.sources import IMPORTED, imported_digests
@@ -30,6 +30,11 @@ from finllm.tools.evidence import sha256_of
 from finllm.tools.pnl.outcome import ENGINE
 from finllm.tools.pnl.size_table import SIZE_TABLE_PATH
 from finllm.tools.words.lexical import WORDS_PATH
+
+INPUTS = EntryKind("inputs")
+"""Digests of what a run stands on."""
+STATE = EntryKind("state")
+"""The digest of a run's state after a node."""
 
 _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
@@ -141,15 +146,13 @@ def recorded(run: RunContext) -> RunContext:
     stored = row.request if row else run.request.model_dump(mode="json")
     standing = standing_of(run.request, stored, run.desk).model_dump(mode="json")
     about = {"run": run.run_id}
-    entry = Entry(key_of("inputs", about | {"standing": standing}), "inputs", "finllm", about, standing)
+    entry = Entry(key_of("inputs", about | {"standing": standing}), INPUTS, "finllm", about, standing)
     ledger.record(entry, run_id=run.run_id, node="start")
 
     def watch(node: str, before: Row, after: Row) -> None:
         told = {"run": run.run_id, "node": node, "before": state_hash(before)}
         found = {"sha256": state_hash(after)}
-        ledger.record(
-            Entry(key_of("state", told | found), "state", "finllm", told, found), run_id=run.run_id, node=node
-        )
+        ledger.record(Entry(key_of("state", told | found), STATE, "finllm", told, found), run_id=run.run_id, node=node)
 
     return replace(run, watch=watch)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import ormsgpack
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -66,12 +68,43 @@ def _poisoned(why: str) -> RecordError:
                        "copy, or remove it and run again: recorded calls are answered from the ledger")  # fmt: skip
 
 
+def _nothing() -> None:
+    pass
+
+
+class FencedSaver(AsyncSqliteSaver):
+    """A checkpointer that asks `check` before each write: a process that lost its run moves the position no further."""
+
+    def __init__(self, connection: aiosqlite.Connection, check: Callable[[], None]) -> None:
+        super().__init__(connection, serde=PlainSerializer())
+        self._check = check
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        self._check()
+        return await super().aput(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self._check()
+        await super().aput_writes(config, writes, task_id, task_path)
+
+
 @asynccontextmanager
-async def checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """The durable checkpointer: SQLite in WAL mode, every write synced. Several may be open on one file at once."""
+async def checkpointer(path: Path, check: Callable[[], None] = _nothing) -> AsyncIterator[AsyncSqliteSaver]:
+    """The durable checkpointer: SQLite in WAL mode, every write synced. Several may be open on one file at once.
+
+    `check` is asked before each write, and what it raises stops that.
+    """
     lock = path.with_name(f".{path.name}.lock")  # SQLite does not wait where two switch to WAL at once
     with exclusive(lock), closing(sqlite3.connect(path, timeout=LONGEST_WAIT)) as database:
         database.execute("PRAGMA journal_mode=WAL")
     async with aiosqlite.connect(path, timeout=LONGEST_WAIT) as connection:
         await connection.execute("PRAGMA synchronous=FULL")
-        yield AsyncSqliteSaver(connection, serde=PlainSerializer())
+        yield FencedSaver(connection, check)

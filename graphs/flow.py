@@ -22,8 +22,8 @@ from finllm.agents.narrative import NARRATIVE
 from finllm.desk.desk import Desk, RunContext, adhoc_caller, open_run
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import SpentRow
-from finllm.errors import InputError, RecordError
-from finllm.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from finllm.errors import InputError, RecordError, RunHeld
+from finllm.events import NodeFinished, NodeStarted, Noted, RunFinished, RunStarted
 from finllm.graphs.basis import recorded
 from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.learning import learn
@@ -34,6 +34,8 @@ from finllm.graphs.nodes.stress_tester import stress_tester
 from finllm.graphs.nodes.validation import after_validator, human, validator
 from finllm.graphs.report import Report
 from finllm.graphs.state import Row, State, after
+from finllm.memory.leases import Lease
+from finllm.memory.reading import RunRow
 from finllm.tools.data.scenario import BudgetEntry
 
 Node = Callable[[State, RunContext], Awaitable[Row]]
@@ -78,35 +80,53 @@ async def run_stress_test(run_id: str, request: RunRequest, desk: Desk, *, backg
     Errors: BudgetExceeded, GroundingError, RecordError stop the run at a checkpoint that `resume` continues from.
     """
     run = replace(open_run(desk, run_id, request), background=background)
-    desk.ledger.start_run(run_id, request.model_dump(mode="json"))
-    run = recorded(run)
-    desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
-    return await _drive(run, {"opinions": []})
+    with desk.ledger.start_run(run_id, request.model_dump(mode="json")) as lease:
+        run = recorded(run)
+        desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
+        return await _drive(run, {"opinions": []}, lease)
 
 
 async def resume(run_id: str, desk: Desk, *, answer: str | None = None, budget: BudgetEntry | None = None) -> Outcome:
     """Continue a run from its last checkpoint; what the ledger holds is answered from it.
 
     A run that ended gives its report again. `answer` is a person's, `budget` replaces the one the run had.
-    Errors: InputError for an unknown run or an answer that nobody asked for.
+    Errors: InputError for an unknown run or an answer that nobody asked for; RunHeld where another process is at it.
     """
+    if (ended := _ended(run_id, desk, answer)) is not None:
+        return ended
+    with desk.ledger.hold(run_id) as lease:
+        if (ended := _ended(run_id, desk, answer)) is not None:  # who held it has ended it
+            return ended
+        request = RunRequest.model_validate(_row(run_id, desk).request)
+        if budget is not None:
+            scenario = request.scenario.model_copy(update={"budget": budget})
+            request = request.model_copy(update={"scenario": scenario})
+        if lease.taken_from is not None:
+            told = f"run {run_id!r} is taken over from {lease.taken_from.told}: that process has died or stands still"
+            desk.bus.emit(Noted(level="info", message=told))
+        run = recorded(open_run(desk, run_id, request))
+        desk.bus.emit(
+            RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat(), resumed=True)
+        )
+        return await _drive(run, None, lease, answer)
+
+
+def _row(run_id: str, desk: Desk) -> RunRow:
     row = desk.ledger.run(run_id)
     if row is None:
         raise InputError(f"no run {run_id!r}", fix="run 'finllm runs list' for those on record")
-    if row.result is not None:
-        if answer is not None:
-            raise _asks_nothing(run_id)
-        done = Report.model_validate(row.result)
-        return Outcome(run_id, done.status, done)
-    request = RunRequest.model_validate(row.request)
-    if budget is not None:
-        scenario = request.scenario.model_copy(update={"budget": budget})
-        request = request.model_copy(update={"scenario": scenario})
-    run = recorded(open_run(desk, run_id, request))
-    desk.bus.emit(
-        RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat(), resumed=True)
-    )
-    return await _drive(run, None, answer)
+    return row
+
+
+def _ended(run_id: str, desk: Desk, answer: str | None) -> Outcome | None:
+    """The outcome of a run that has its report already."""
+    result = _row(run_id, desk).result
+    if result is None:
+        return None
+    if answer is not None:
+        raise _asks_nothing(run_id)
+    done = Report.model_validate(result)
+    return Outcome(run_id, done.status, done)
 
 
 async def read_event(text: str, desk: Desk) -> Opinion:
@@ -117,9 +137,9 @@ async def read_event(text: str, desk: Desk) -> Opinion:
     return await judge(NARRATIVE, {"narrative": text, "precedents": ""}, {"because": []}, adhoc_caller(desk, "read"))
 
 
-async def _drive(run: RunContext, start: Row | None, answer: str | None = None) -> Outcome:
+async def _drive(run: RunContext, start: Row | None, lease: Lease, answer: str | None = None) -> Outcome:
     desk, run_id = run.desk, run.run_id
-    async with _graph(desk) as graph:
+    async with _graph(desk, lease) as graph:
         config: Any = {"configurable": {"thread_id": run_id}}
         held = await graph.aget_state(config)
         waiting = any(task.interrupts for task in held.tasks)
@@ -136,7 +156,7 @@ async def _drive(run: RunContext, start: Row | None, answer: str | None = None) 
         try:
             await graph.ainvoke(begin, config, context=run, durability="sync")
         except BaseException:  # whatever stopped it, a person's Ctrl-C too, the run can be resumed, and says so
-            with contextlib.suppress(RecordError):
+            with contextlib.suppress(RecordError, RunHeld):
                 desk.ledger.end_run(run_id, "stopped", None)
             desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
             raise
@@ -161,9 +181,9 @@ def _question(held: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _graph(desk: Desk) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
+async def _graph(desk: Desk, lease: Lease) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
     """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
-    async with checkpointer(desk.settings.checkpoints_path) as saver:
+    async with checkpointer(desk.settings.checkpoints_path, lease.check) as saver:
         yield build_graph().compile(checkpointer=saver)
 
 

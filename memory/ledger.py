@@ -1,242 +1,109 @@
 """The ledger: every model call, placement and human answer as a row keyed by its content, durable before it is seen.
 
-SQLite in WAL mode with `synchronous=FULL`. Rows are only ever added. A run is re-run to resume or replay it: what the
-ledger holds is answered from it.
+SQLite in WAL mode with `synchronous=FULL`. Rows are only ever added, but for leases. A run is re-run to resume or
+replay it: what the ledger holds is answered from it. One process at a time drives a run; its report is written once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.files import exclusive
-from finllm.scheduler.record import Entry, EntryKind
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (schema_version INTEGER NOT NULL);
-CREATE TABLE entry (
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, actor TEXT NOT NULL, created_ns INTEGER NOT NULL,
-    request TEXT NOT NULL, response TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE use (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, node TEXT NOT NULL, key TEXT NOT NULL,
-    reused INTEGER NOT NULL, at_ns INTEGER NOT NULL, FOREIGN KEY (key) REFERENCES entry (key)
-);
-CREATE INDEX use_by_run ON use (run_id, id);
-CREATE TABLE run (
-    id TEXT PRIMARY KEY, created_ns INTEGER NOT NULL, request TEXT NOT NULL,
-    status TEXT NOT NULL, result TEXT, finished_ns INTEGER
-) WITHOUT ROWID;
-"""
-
-_USES = (
-    "SELECT u.id, u.run_id, u.at_ns, u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response "
-    "FROM use u JOIN entry e ON e.key = u.key"
-)
+from finllm.memory.database import Mode, Patience
+from finllm.memory.leases import LEASE_SECONDS, Lease, Leases
+from finllm.memory.reading import LedgerReader
+from finllm.scheduler.record import Entry
 
 
-@dataclass(frozen=True)
-class Use:
-    """A run's use of an entry, in order; `reused` is False for the use that wrote the entry."""
+class Ledger(LedgerReader):
+    """The ledger file. Thread-safe; several processes may use one file. Implements `scheduler.record.Recorder`.
 
-    node: str
-    key: str
-    reused: bool
-    entry: Entry
+    `lease_seconds`: how long a run's process may give no sign of life before another may take the run over.
+    """
 
-
-@dataclass(frozen=True)
-class UsedRow:
-    """A use as its row says: the row's number, the run, and when (ns, UTC)."""
-
-    id: int
-    run_id: str
-    at_ns: int
-    use: Use
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run: its inputs, its status (`running`, `finished`, `blocked`, `stopped`) and, once it ended, its report."""
-
-    id: str
-    created_ns: int
-    request: dict[str, Any]
-    status: str
-    result: dict[str, Any] | None
-
-
-class Ledger:
-    """The ledger file. Thread-safe; several processes may use one file. Implements `scheduler.record.Recorder`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            with exclusive(
-                path.with_name(f".{path.name}.lock")
-            ):  # SQLite does not wait where two switch to WAL at once
-                self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-                self._prepare()
-        except (OSError, sqlite3.Error) as error:
-            raise self._failed("open", error) from error
-
-    def _prepare(self) -> None:
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._migrate()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _migrate(self) -> None:
-        with self._transaction() as db:
-            exists = db.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='meta'").fetchone()
-            if exists is None:
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES (?)", (SCHEMA_VERSION,))
-            row = db.execute("SELECT schema_version FROM meta").fetchone()
-        found = None if row is None else row[0]
-        if found != SCHEMA_VERSION:
-            raise RecordError(
-                f"the ledger {str(self._path)!r} has schema {found}, this finllm reads {SCHEMA_VERSION}",
-                fix="use the finllm version that wrote it, or another FINLLM_HOME",
-            )
+    def __init__(
+        self,
+        path: Path,
+        patience: Patience | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        mode: Mode = "write",
+    ) -> None:
+        super().__init__(path, patience, mode=mode)
+        self._leases = Leases(self._database, lease_seconds)
 
     def close(self) -> None:
-        self._db.close()
-
-    def lookup(self, key: str) -> Entry | None:
-        with self._reading() as db:
-            row = db.execute("SELECT key, kind, actor, request, response FROM entry WHERE key=?", (key,)).fetchone()
-            return None if row is None else _entry(row)
+        self._leases.close()
+        super().close()
 
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
-        """Write an entry and its first use. A key that another process wrote meanwhile is kept as it was."""
+        """Write an entry and its first use. A key that another process wrote meanwhile is kept as it was.
+
+        Errors, of every write: RecordError; RunHeld for a run that this process held and another has taken over.
+        """
         self.write(entry, run_id=run_id, node=node)
 
     def write(self, entry: Entry, *, run_id: str, node: str) -> int:
         """What `record` does; the number of the use."""
         now = time.time_ns()
         row = (entry.key, entry.kind, entry.actor, now, dump(entry.request), dump(entry.response))
-        with self._transaction() as db:
+        with self._database.transaction() as db:
+            self._leases.fence(db, run_id)
             written = db.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
-            return self._use(db, entry.key, run_id, node, reused=not written, at_ns=now)
+            return _write_use(db, entry.key, run_id, node, reused=not written, at_ns=now)
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self.write_use(key, run_id=run_id, node=node)
 
     def write_use(self, key: str, *, run_id: str, node: str) -> int:
         """What `used` does; the number of the use."""
-        with self._transaction() as db:
-            return self._use(db, key, run_id, node, reused=True, at_ns=time.time_ns())
+        with self._database.transaction() as db:
+            self._leases.fence(db, run_id)
+            return _write_use(db, key, run_id, node, reused=True, at_ns=time.time_ns())
 
-    @staticmethod
-    def _use(db: sqlite3.Connection, key: str, run_id: str, node: str, *, reused: bool, at_ns: int) -> int:
-        row = db.execute(
-            "INSERT INTO use (run_id, node, key, reused, at_ns) VALUES (?, ?, ?, ?, ?)",
-            (run_id, node, key, int(reused), at_ns),
-        )
-        assert row.lastrowid is not None
-        return row.lastrowid
-
-    def uses(self, run_id: str, kind: EntryKind | None = None) -> list[Use]:
-        """What a run used, in order, each use with its entry."""
-        query = (
-            "SELECT u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response "
-            "FROM use u JOIN entry e ON e.key = u.key WHERE u.run_id=? AND (? IS NULL OR e.kind=?) ORDER BY u.id"
-        )
-        with self._reading() as db:
-            rows = db.execute(query, (run_id, kind, kind)).fetchall()
-            return [Use(row[0], row[2], bool(row[1]), _entry(row[2:])) for row in rows]
-
-    def use(self, id: int) -> UsedRow:
-        """One use by its number, which must be there."""
-        with self._reading() as db:
-            return _used(db.execute(f"{_USES} WHERE u.id=?", (id,)).fetchone())
-
-    def uses_after(self, id: int) -> list[UsedRow]:
-        """The uses of all runs after the one numbered `id`, in order."""
-        with self._reading() as db:
-            return [_used(row) for row in db.execute(f"{_USES} WHERE u.id>? ORDER BY u.id", (id,)).fetchall()]
-
-    def uses_since(self, at_ns: int) -> list[UsedRow]:
-        """What calls of all runs cost since a time (ns, UTC): the uses that wrote a call or a charge, in order."""
-        query = f"{_USES} WHERE u.at_ns>=? AND u.reused=0 AND e.kind IN ('call', 'charge') ORDER BY u.id"
-        with self._reading() as db:
-            return [_used(row) for row in db.execute(query, (at_ns,)).fetchall()]
-
-    def last_use(self) -> int:
-        """The number of the newest use; 0 where there is none."""
-        with self._reading() as db:
-            return db.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()[0]
-
-    def start_run(self, run_id: str, request: dict[str, Any]) -> None:
-        with self._transaction() as db:
+    def start_run(self, run_id: str, request: dict[str, Any]) -> Lease:
+        """Write that a run begins, held by this process until its end or until the lease is given back."""
+        scenario = request.get("scenario")
+        title = scenario.get("title") if isinstance(scenario, dict) else None
+        with self._database.transaction() as db:
             db.execute(
                 "INSERT INTO run VALUES (?, ?, ?, 'running', NULL, NULL)", (run_id, time.time_ns(), dump(request))
             )
+            if title is not None:
+                db.execute("INSERT OR REPLACE INTO title VALUES (?, ?)", (run_id, str(title)))
+            lease = self._leases.take(db, run_id)
+        return self._leases.keep(lease)
+
+    def hold(self, run_id: str) -> Lease:
+        """Take what nobody holds: a run to go on with, or a batch. Errors: RunHeld, naming who has it."""
+        with self._database.transaction() as db:
+            lease = self._leases.take(db, run_id)
+        return self._leases.keep(lease)
+
+    def check_held(self, run_id: str) -> None:
+        """Errors: RunHeld for a run that this process held and another has taken over."""
+        self._leases.check(run_id)
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE run SET status=?, result=?, finished_ns=? WHERE id=?",
-                (status, None if result is None else dump(result), time.time_ns(), run_id),
-            )
+        """Write how a run ended, or that it stopped or waits, and give its lease back, all at once.
 
-    def run(self, run_id: str) -> RunRow | None:
-        with self._reading() as db:
-            row = db.execute("SELECT id, created_ns, request, status, result FROM run WHERE id=?", (run_id,)).fetchone()
-            return None if row is None else _run(row)
-
-    def runs(self) -> list[RunRow]:
-        """All runs, newest first."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT id, created_ns, request, status, result FROM run ORDER BY created_ns DESC, id DESC"
-            ).fetchall()
-            return [_run(row) for row in rows]
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise self._failed("write", error) from error
-            finally:
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled back already
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except (sqlite3.Error, ValueError) as error:
-                raise self._failed("read", error) from error
-
-    def _failed(self, verb: str, error: Exception) -> RecordError:
-        return RecordError(
-            f"cannot {verb} the ledger {str(self._path)!r}: {error}; nothing was decided without it",
-            fix="free disk space or mend its permissions, then resume the run",
-        )
+        Errors: RunHeld where another process has it; RecordError where there is no such run, or it has its report.
+        """
+        text = None if result is None else dump(result)
+        with self._database.transaction() as db:
+            self._leases.end(db, run_id)
+            done = db.execute(
+                "UPDATE run SET status=?, result=?, finished_ns=? WHERE id=? AND result IS NULL",
+                (status, text, time.time_ns(), run_id),
+            ).rowcount
+            if not done:
+                raise RecordError(f"run {run_id!r} has its report already, or is not on record; none was written",
+                                  fix="see it with 'finllm trace'")  # fmt: skip
+        self._leases.forget(run_id)
 
 
 def dump(value: Any) -> str:
@@ -251,15 +118,10 @@ def dump(value: Any) -> str:
     return text
 
 
-def _used(row: Any) -> UsedRow:
-    id, run_id, at_ns, node, reused, *entry = row
-    return UsedRow(id, run_id, at_ns, Use(node, entry[0], bool(reused), _entry(entry)))
-
-
-def _entry(row: Any) -> Entry:
-    key, kind, actor, request, response = row
-    return Entry(key, kind, actor, json.loads(request), json.loads(response))
-
-
-def _run(row: Any) -> RunRow:
-    return RunRow(row[0], row[1], json.loads(row[2]), row[3], None if row[4] is None else json.loads(row[4]))
+def _write_use(db: sqlite3.Connection, key: str, run_id: str, node: str, *, reused: bool, at_ns: int) -> int:
+    row = db.execute(
+        "INSERT INTO use (run_id, node, key, reused, at_ns) VALUES (?, ?, ?, ?, ?)",
+        (run_id, node, key, int(reused), at_ns),
+    )
+    assert row.lastrowid is not None
+    return row.lastrowid

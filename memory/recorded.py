@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import ReplayRefused
-from finllm.memory.ledger import Ledger, Use
+from finllm.memory.ledger import Ledger
+from finllm.memory.reading import Use
 from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import CALL, FAILURE, Entry
 
 _CONTENT = ("prompt", "template", "priors", "seed", "weights_sha256", "precision")
 """The part of a call's request that its key is made of."""
@@ -24,7 +25,7 @@ class RecordedLedger(Ledger):
     """The ledger, read as one run's record. Asking it to write raises NotOnRecord, naming what was new."""
 
     def __init__(self, path: Path, run_id: str) -> None:
-        super().__init__(path)
+        super().__init__(path, mode="read")
         self.run_id = run_id
         self.used_by_run = self.uses(run_id)
         self._entries = {use.key: use.entry for use in self.used_by_run}
@@ -39,7 +40,7 @@ class RecordedLedger(Ledger):
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
         """Nothing for a failure, which is told again. Errors: NotOnRecord for anything else."""
         del run_id
-        if entry.kind != "failure":
+        if entry.kind != FAILURE:
             raise NotOnRecord(
                 f"node {node!r} asks for a {entry.kind} that run {self.run_id!r} has not on record",
                 fix="the code or a setting has changed since, or the ledger was altered; start a new run and compare "
@@ -48,13 +49,13 @@ class RecordedLedger(Ledger):
 
     def failure_of(self, about: Mapping[str, Any]) -> Entry | None:
         """The newest record that a task (as the broker names it: run, node, digest, number) found no answer."""
-        return next((use.entry for use in reversed(self.used_by_run) if use.entry.kind == "failure"
+        return next((use.entry for use in reversed(self.used_by_run) if use.entry.kind == FAILURE
                      and {**about, **use.entry.request} == about), None)  # fmt: skip
 
     def spoilt(self) -> Use | None:
         """The first model call whose key does not follow from what it says it was asked, or None."""
         for use in self.used_by_run:
-            if use.entry.kind == "call":
+            if use.entry.kind == CALL:
                 content = {name: use.entry.request.get(name) for name in _CONTENT}
                 if key_of("call", content) != use.key:
                     return use

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from finllm.memory.ledger import Ledger
+from finllm.memory.reading import LedgerReader
 from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import Entry, EntryKind
 
+VERSION = EntryKind("version")
+"""A run's next version, or what came of a draft of one."""
 NODE = "refine"
 """Under which versions are on record, beside the nodes of the run."""
 
 
-def newest_version(run_id: str, ledger: Ledger) -> tuple[int, str]:
+def newest_version(run_id: str, ledger: LedgerReader) -> tuple[int, str]:
     """The number of a run's newest version, and the run that holds it."""
     version, holder = 1, run_id
     while (entry := ledger.lookup(_key(run_id, version + 1))) is not None:
@@ -24,7 +27,7 @@ def newest_version(run_id: str, ledger: Ledger) -> tuple[int, str]:
 def swap_version(run_id: str, version: int, said: Mapping[str, Any], ledger: Ledger) -> str:
     """Compare-and-swap: `said["run"]` becomes this version where there is none; who holds it, in whatever process."""
     key, about = _key(run_id, version), {"run": run_id, "version": version}
-    ledger.record(Entry(key, "version", "finllm", about, dict(said)), run_id=run_id, node=NODE)
+    ledger.record(Entry(key, VERSION, "finllm", about, dict(said)), run_id=run_id, node=NODE)
     kept = ledger.lookup(key)
     return str((said if kept is None else kept.response)["run"])
 
@@ -32,12 +35,12 @@ def swap_version(run_id: str, version: int, said: Mapping[str, Any], ledger: Led
 def note_draft(run_id: str, version: int, draft: str, said: Mapping[str, Any], ledger: Ledger) -> None:
     """Put on record what came of a draft that is no version."""
     about = {"run": run_id, "version": version, "draft": draft}
-    ledger.record(Entry(key_of("version", about), "version", "finllm", about, dict(said)), run_id=run_id, node=NODE)
+    ledger.record(Entry(key_of("version", about), VERSION, "finllm", about, dict(said)), run_id=run_id, node=NODE)
 
 
-def waiting_drafts(run_id: str, ledger: Ledger) -> list[str]:
+def waiting_drafts(run_id: str, ledger: LedgerReader) -> list[str]:
     """Drafts that waited for a person, in order."""
-    uses = ledger.uses(run_id, "version")
+    uses = ledger.uses(run_id, VERSION)
     return [use.entry.request["draft"] for use in uses if use.entry.response.get("verdict") == "waiting"]
 
 

@@ -25,7 +25,7 @@ from finllm.scheduler.money.meter import Meter, Used
 from finllm.scheduler.placement.dispatch import Dispatch, Seat, spec_of
 from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
 from finllm.scheduler.placement.task import Task, key_of
-from finllm.scheduler.record import Entry, Recorder
+from finllm.scheduler.record import CALL, CHARGE, FAILURE, PLACEMENT, Entry, Recorder
 
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""
@@ -93,10 +93,10 @@ class Broker:
         if task.budget is not None:
             account = account.within(task.budget)
         try:
-            return await self._answered(task, account, about)
+            return await self.answered(task, account, about)
         except BackendError as error:
             said = {"message": error.message, "fix": error.fix}
-            entry = Entry(key_of("failure", about | said), "failure", "broker", about, said)
+            entry = Entry(key_of("failure", about | said), FAILURE, "broker", about, said)
             self._recorder.record(entry, run_id=run_id, node=task.node)
             raise
 
@@ -107,7 +107,11 @@ class Broker:
         begun[task.node, digest] += 1
         return {"run": run_id, "node": task.node, "task": digest, "number": begun[task.node, digest]}
 
-    async def _answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
+    async def answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
+        """Answer a task that `run` has numbered: `about` says which of its run's tasks it is.
+
+        A broker of another kind, such as a replay's, answers otherwise here; `run` puts on record what this raises.
+        """
         run_id = about["run"]
         failed = self._failed_before(task, run_id)
         lost: dict[str, str] = {}
@@ -222,7 +226,7 @@ class Broker:
             "failed": dict(failed),
             "spent": asdict(account.spent()),
         }
-        entry = self._kept(Entry(key, "placement", "broker", request, asdict(placement)), task, run_id)
+        entry = self._kept(Entry(key, PLACEMENT, "broker", request, asdict(placement)), task, run_id)
         kept = Placement(**entry.response)
         self._bus.emit(
             Placed(agent=task.agent, node=task.node, chosen=entry.response["chosen"], refused=dict(kept.refused))
@@ -256,7 +260,7 @@ class Broker:
                 }
                 asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer),
                          "tenant": task.tenant}  # fmt: skip
-                entry = self._kept(Entry(key, "call", offer.name, asked, response), task, run_id)
+                entry = self._kept(Entry(key, CALL, offer.name, asked, response), task, run_id)
                 if entry.response != response:
                     self._charge(key, task, offer, cost, "another process answered first", run_id)
             self._bus.emit(CallFinished(
@@ -335,7 +339,7 @@ class Broker:
         while self._recorder.lookup(charge := key_of("charge", about | {"number": number})) is not None:
             number += 1
         request, response = about | {"number": number, "offer": asdict(offer)}, {"spent": asdict(cost), "why": why}
-        entry = Entry(charge, "charge", offer.name, request, response)
+        entry = Entry(charge, CHARGE, offer.name, request, response)
         self._recorder.record(entry, run_id=run_id, node=task.node)
         self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=cost.tokens))
 

@@ -16,8 +16,7 @@ from finllm.graphs.nodes.reading import reading_of
 from finllm.graphs.state import Row, State, latest
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.guardrails.provenance import REJECTED
-from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import Entry
+from finllm.memory.answers import answer_entry, answer_key
 from finllm.tools.data.factors import FACTOR_IDS, FactorId
 from finllm.tools.evidence import EvidenceTable
 
@@ -84,14 +83,13 @@ async def human(state: State, run: RunContext) -> Row:
         "factors": [c["factor"] for c in state["checks"] if FactorCheck.model_validate(c).diverged],
         "options": list(ANSWERS),
     }
-    key = key_of("human", {"run": run.run_id, "question": question})
+    key = answer_key(run.run_id, question)
     recorded = run.desk.ledger.lookup(key)
     if recorded is not None:
         run.desk.ledger.used(key, run_id=run.run_id, node="human")
         return {"answer": recorded.response["answer"]}
     answer = interrupt(question)
-    entry = Entry(key, "human", "person", question, {"answer": answer})
-    run.desk.ledger.record(entry, run_id=run.run_id, node="human")
+    run.desk.ledger.record(answer_entry(run.run_id, question, {"answer": answer}), run_id=run.run_id, node="human")
     return {"answer": answer}
 
 

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.records import run_ended, run_started, session_opened, use_recorded
 from finllm.guardrails.audit.storage import Layout
+from finllm.memory.database import Patience
+from finllm.memory.leases import LEASE_SECONDS, Lease
 from finllm.memory.ledger import Ledger
 from finllm.scheduler.record import Entry
 from finllm.settings import Settings
@@ -33,8 +35,16 @@ class AuditedRecorder(Ledger):
     Errors, of all writes and of opening: RecordError; the ledger's row is kept then, and nothing is decided on it.
     """
 
-    def __init__(self, path: Path, log: AuditLog, folder: Path) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: Path,
+        log: AuditLog,
+        folder: Path,
+        patience: Patience | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        super().__init__(path, patience, lease_seconds=lease_seconds)
         self._log = log
         self._session = secrets.token_hex(6)
         try:
@@ -62,11 +72,12 @@ class AuditedRecorder(Ledger):
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self._audit(self.write_use(key, run_id=run_id, node=node))
 
-    def start_run(self, run_id: str, request: dict[str, Any]) -> None:
+    def start_run(self, run_id: str, request: dict[str, Any]) -> Lease:
         self._log.append(*run_started(run_id, request, self._session))
-        super().start_run(run_id, request)
+        return super().start_run(run_id, request)
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
+        self.check_held(run_id)
         row = self.run(run_id)
         try:
             self._log.append(*run_ended(run_id, status, {} if row is None else row.request, result, self._session))
@@ -107,8 +118,8 @@ def _closing_on_error(log: AuditLog) -> Iterator[None]:
         raise
 
 
-def open_recorder(settings: Settings) -> AuditedRecorder:
-    """The ledger and the audit log of the home, opened together.
+def open_recorder(settings: Settings, tell: Callable[[str], None] | None = None) -> AuditedRecorder:
+    """The ledger and the audit log of the home, opened together; `tell` is told where another process has it locked.
 
     Errors: RecordError; InputError for a signing key that cannot be read.
     """
@@ -121,7 +132,8 @@ def open_recorder(settings: Settings) -> AuditedRecorder:
         ) from error
     log = AuditLog(settings.audit_dir, key)
     with _closing_on_error(log):
-        return AuditedRecorder(settings.ledger_path, log, settings.audit_dir)
+        patience = Patience.of(settings, tell)
+        return AuditedRecorder(settings.ledger_path, log, settings.audit_dir, patience, lease_seconds=settings.lease)
 
 
 def _audited(folder: Path) -> tuple[int, set[int]]:

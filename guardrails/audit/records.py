@@ -17,8 +17,10 @@ from typing import Any
 
 from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.rules import RULE_BOOK_VERSION
-from finllm.memory.ledger import Use, dump
-from finllm.scheduler.record import EntryKind
+from finllm.memory.answers import HUMAN
+from finllm.memory.ledger import dump
+from finllm.memory.reading import Use
+from finllm.scheduler.record import CALL, PLACEMENT, EntryKind
 
 CLOCK = "CLOCK_REALTIME of this machine"
 SERVICE = {"kind": "service", "name": "finllm"}
@@ -71,9 +73,9 @@ def use_recorded(use: Use, run_id: str, use_id: int, at_ns: int, session: str, *
         "response": sha256(response).hexdigest(),
         "blobs": sorted(blobs),
         "policy": {"rule_book": RULE_BOOK_VERSION},
-        **_SAYS[entry.kind](entry.actor, entry.request, entry.response),
+        **_SAYS.get(entry.kind, _noted)(entry.actor, entry.request, entry.response),
     }
-    if entry.kind == "call":
+    if entry.kind == CALL:
         body["cache"] |= {"ledger": use.reused}
     return body, blobs
 
@@ -197,22 +199,14 @@ def _digest(value: Any) -> str:
 
 
 def _noted(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run stands on, a state's digest, a failed call, its cost, a batch, an explanation, a version: all of it is
-    in the blobs.
-    """
+    """Whatever else a folder puts on record, such as a state's digest or a batch: all of it is in the blobs."""
     del request, response
     return {"actor": {"kind": "service", "name": actor}}
 
 
 _SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
-    "call": _call,
-    "placement": _placement,
-    "human": _human,
-    "failure": _noted,
-    "inputs": _noted,
-    "state": _noted,
-    "batch": _noted,
-    "charge": _noted,
-    "explanation": _noted,
-    "version": _noted,
+    CALL: _call,
+    PLACEMENT: _placement,
+    HUMAN: _human,
 }
+"""Kinds of which a record says more than that they were written; every other one is `_noted`."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finllm.processes import lives, ticks_of
+
 EVERY = 1.0
 """Seconds between two writings."""
 STALE = 5.0
@@ -26,7 +28,7 @@ class StatusFile:
     def __init__(self, folder: Path, tell: Callable[[], dict[str, Any]]) -> None:
         self._path = folder / f"{os.getpid()}.json"
         self._tell = tell
-        self._about = {"pid": os.getpid(), "started": time.time(), "ticks": _ticks(os.getpid())}
+        self._about = {"pid": os.getpid(), "started": time.time(), "ticks": ticks_of(os.getpid())}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._thread.start()
@@ -64,27 +66,9 @@ def live_processes(folder: Path, now: float | None = None) -> list[dict[str, Any
             pid, written, ticks = int(said["pid"]), float(said["written"]), said["ticks"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if not _lives(pid) or (ticks is not None and _ticks(pid) != ticks):
+        if not lives(pid, ticks):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         elif now - written <= STALE:
             found.append(said)
     return sorted(found, key=lambda said: said["started"])
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _ticks(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks since boot: tells it from a later one with the same id."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None

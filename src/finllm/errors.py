@@ -7,6 +7,7 @@ FinllmError                 exit 1   something failed; the message says what men
 ├── BudgetExceeded          exit 1   stop: the run's budget is spent; resume with a larger one
 ├── GroundingError          exit 1   stop: a sentence carries a number that no evidence row carries
 ├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
+├── RunHeld                 exit 1   wait: another process has the run, or took it over from this one
 ├── ReplayRefused           exit 1   stop: what a run stood on, or its record, is not what it was; the cause is named
 ├── HumanNeeded             exit 1   wait: a person has to answer before the run goes on
 ├── Unexpected              exit 1   report it: something failed that nobody foresaw
@@ -60,6 +61,10 @@ class GroundingError(FinllmError):
 
 class RecordError(FinllmError):
     kind = "record_failed"
+
+
+class RunHeld(FinllmError):
+    kind = "run_held"
 
 
 class ReplayRefused(FinllmError):

@@ -85,6 +85,16 @@ class Settings(BaseModel):
         description="send OpenTelemetry spans to this URL (OTLP over HTTP); needs finllm[telemetry]",
     )
 
+    ledger_wait: float = Field(
+        default=10.0, ge=0, le=3600, description="longest wait for a ledger that another process has locked, s"
+    )
+    lease: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="time without a sign of life after which another process may take over a run, s",
+    )
+
     audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
     audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
 

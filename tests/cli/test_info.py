@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.cells import cell_len
 from typer.main import get_group
 
 import finllm
@@ -116,10 +119,51 @@ def test_runs_list_shows_the_newest_first(cli: Cli, home: Path) -> None:
     ledger.end_run("two", "stopped", None)
     ledger.close()
     rows = cli("runs", "list", "--json").json["runs"]
-    assert [(row["id"], row["status"]) for row in rows] == [("two", "stopped"), ("one", "running")]
+    assert [(row["id"], row["status"]) for row in rows] == [("two", "stopped"), ("one", "interrupted")]
     text = cli("runs", "list").out
     assert "Story one" in text
     assert "\x1b" not in text
+
+
+def test_a_list_of_runs_fits_80_columns_and_breaks_neither_ids_nor_dates(cli: Cli, home: Path) -> None:
+    name = "20261129-081500-" + "a" * 40 + "-1f3a07"
+    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        ledger.start_run(name, {"scenario": {"title": "霍尔木兹 " * 20}})
+        lines = cli("runs", "list").out.splitlines()
+        assert lines[0] == f"{name}  running"
+        assert re.fullmatch(r"  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  霍尔木兹 .*…", lines[1])
+        assert lines[2].startswith(f"  held by process {os.getpid()} on ")
+        assert max(cell_len(line) for line in lines) <= 80
+        (row,) = cli("runs", "list", "--json").json["runs"]
+        assert row["holder"]["pid"] == os.getpid()
+        assert row["title"] == "霍尔木兹 " * 20
+
+
+def test_a_page_of_runs_says_how_many_more_there_are(cli: Cli, home: Path) -> None:
+    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        for at in range(30):
+            ledger.start_run(f"run-{at:02}", {"scenario": {"title": f"Story {at}"}})
+            ledger.end_run(f"run-{at:02}", "stopped", None)
+    lines = cli("runs", "list").out.splitlines()
+    assert lines[0].startswith("run-29")
+    assert lines[-1] == "5 older: finllm runs list --limit 30"
+    assert len(cli("runs", "list", "--limit", "30").out.splitlines()) == 60
+    page = cli("runs", "list", "--limit", "2", "--json").json
+    assert ([row["id"] for row in page["runs"]], page["more"]) == (["run-29", "run-28"], 28)
+    assert len(cli("runs", "list", "--json").json["runs"]) == 30
+
+
+def test_a_run_that_another_process_holds_is_refused_before_a_model_is_opened(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finllm.desk.desk.open_desk", lambda *_: pytest.fail("a desk was opened"))
+    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        ledger.start_run("mine", {"scenario": {"title": "Mine"}})
+        said = cli("resume", "mine", "--json")
+    assert said.code == 1
+    assert said.json["error"]["kind"] == "run_held"
+    assert f"process {os.getpid()} on " in said.json["error"]["message"]
+    assert "finllm resume mine" in said.json["error"]["fix"]
 
 
 def test_completion_offers_the_shipped_scenarios(home: Path) -> None:

@@ -13,7 +13,7 @@ from finllm.errors import InputError
 from finllm.events import EventBus
 from finllm.memory.ledger import Ledger
 from finllm.scheduler.money.account import Spent
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import CHARGE, Entry
 from finllm.settings import Settings
 
 
@@ -49,7 +49,7 @@ def test_a_tenants_day_counts_what_every_run_of_it_spent(tmp_path: Path) -> None
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for number, tenant in enumerate(("desk-a", "desk-a", "desk-b")):
         spent = {"spent": asdict(Spent(0.1, 100, 0)), "why": "it failed"}
-        entry = Entry(f"key-{number}", "charge", "edge", {"tenant": tenant}, spent)
+        entry = Entry(f"key-{number}", CHARGE, "edge", {"tenant": tenant}, spent)
         ledger.record(entry, run_id=f"run-{number}", node="narrative")
     mine = Settings(tenant="desk-a", tenant_budget="1000tokens,5kJ")
     assert tenant_account(mine, ledger).tokens_left("edge") == 800

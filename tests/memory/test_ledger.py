@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import RecordError
+from finllm.memory.answers import HUMAN
 from finllm.memory.ledger import Ledger
-from finllm.scheduler.record import Entry, EntryKind
+from finllm.scheduler.record import CALL, PLACEMENT, Entry, EntryKind
 
 READER = """
 import json, sys
@@ -42,6 +43,7 @@ Ledger(Path(sys.argv[1])).close()
 WRITER = """
 import os, signal, sys
 from pathlib import Path
+from finllm.memory.answers import HUMAN
 from finllm.memory.ledger import Ledger
 from finllm.scheduler.record import Entry
 ledger = Ledger(Path(sys.argv[1]))
@@ -53,7 +55,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def entry(key: str, kind: EntryKind = "call", **response: Any) -> Entry:
+def entry(key: str, kind: EntryKind = CALL, **response: Any) -> Entry:
     return Entry(key, kind, "edge", {"prompt": "what?"}, response or {"text": "σ — 10 %"})
 
 
@@ -109,7 +111,7 @@ def test_processes_that_open_a_new_ledger_at_the_same_moment_all_get_it(tmp_path
 
 
 def entry_of(name: str, i: int) -> Entry:
-    return Entry(f"{name}{i}", "call", "edge", {}, {"i": i})
+    return Entry(f"{name}{i}", CALL, "edge", {}, {"i": i})
 
 
 def test_what_was_recorded_first_stays(ledger: Ledger) -> None:
@@ -122,9 +124,9 @@ def test_what_was_recorded_first_stays(ledger: Ledger) -> None:
 
 
 def test_uses_come_in_order_and_by_kind(ledger: Ledger) -> None:
-    ledger.record(entry("p", "placement"), run_id="run", node="narrative")
+    ledger.record(entry("p", PLACEMENT), run_id="run", node="narrative")
     ledger.record(entry("c"), run_id="run", node="narrative")
-    ledger.record(entry("h", "human"), run_id="run", node="human")
+    ledger.record(entry("h", HUMAN), run_id="run", node="human")
     ledger.used("c", run_id="run", node="reread")
     ledger.record(entry("other"), run_id="another", node="n")
     assert [(use.key, use.node, use.reused) for use in ledger.uses("run")] == [
@@ -175,7 +177,7 @@ def test_many_threads_may_use_one_ledger(ledger: Ledger) -> None:
 def test_a_ledger_of_another_schema_is_refused_with_what_to_do(path: Path, ledger: Ledger) -> None:
     ledger.close()
     edit(path, "UPDATE meta SET schema_version = 99")
-    with pytest.raises(RecordError, match="has schema 99, this finllm reads 1") as refusal:
+    with pytest.raises(RecordError, match="has schema 99, this finllm reads 2") as refusal:
         Ledger(path)
     assert refusal.value.fix == "use the finllm version that wrote it, or another FINLLM_HOME"
     edit(path, "DELETE FROM meta")
@@ -266,10 +268,14 @@ def test_a_run_goes_from_running_to_its_end_and_the_newest_comes_first(ledger: L
     assert (row.status, row.result) == ("running", None)
     ledger.end_run("a", "stopped", None)
     ledger.end_run("a", "finished", {"total": -1.5})
-    assert [(run.id, run.status, run.result) for run in ledger.runs()] == [
-        ("b", "running", None),
-        ("a", "finished", {"total": -1.5}),
-    ]
+    assert [(run.id, run.status) for run in ledger.runs()] == [("b", "running"), ("a", "finished")]
+    assert [run.id for run in ledger.runs(limit=1)] == ["b"]
+    ended = ledger.run("a")
+    assert ended is not None
+    assert ended.result == {"total": -1.5}
+    with pytest.raises(RecordError, match="'a' has its report already"):
+        ledger.end_run("a", "finished", {"total": 2.5})
+    assert ledger.run("a") == ended
     assert ledger.run("nobody") is None
     with pytest.raises(RecordError):
         ledger.start_run("a", {})
@@ -299,11 +305,11 @@ def test_runs_and_entries_come_back_as_they_were(
     ledger = Ledger(path)
     ledger.start_run("run", request)
     ledger.end_run("run", "finished", response)
-    ledger.record(Entry("k", "human", "person", request, response), run_id="run", node="human")
+    ledger.record(Entry("k", HUMAN, "person", request, response), run_id="run", node="human")
     ledger.close()
     again = Ledger(path)
     row = again.run("run")
     assert row is not None
     assert (row.request, row.status, row.result) == (request, "finished", response)
-    assert again.lookup("k") == Entry("k", "human", "person", request, response)
+    assert again.lookup("k") == Entry("k", HUMAN, "person", request, response)
     again.close()

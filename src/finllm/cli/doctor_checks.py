@@ -186,15 +186,16 @@ def _second_opinion() -> Check:
 
 
 def _ledger(settings: Settings) -> Check:
-    from finllm.memory.ledger import SCHEMA_VERSION, Ledger
+    from finllm.memory.reading import open_reading
 
     if not settings.ledger_path.exists():
         return Check("ledger", "ok", "made on first use")
     try:
-        Ledger(settings.ledger_path).close()
+        ledger = open_reading(settings)
+        ledger.close()
     except FinllmError as error:
         return Check("ledger", "missing", error.message, error.fix)
-    return Check("ledger", "ok", f"opens, schema {SCHEMA_VERSION}")
+    return Check("ledger", "ok", f"opens, schema {ledger.schema}")
 
 
 def _knowledge(settings: Settings) -> Check:

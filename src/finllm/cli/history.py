@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.display.terminal import print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.errors import InputError
-from finllm.plain_text import clean_lines
+from finllm.plain_text import clean, clean_lines, cut
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.memory.ledger import Ledger, RunRow
+    from finllm.memory.reading import LedgerReader, RunHead, RunRow
     from finllm.sessions.batch import Batch
+
+
+WIDTH = 80
+"""Columns that a list of runs fits."""
+SHOWN = 25
+"""Runs that are listed unless told otherwise."""
 
 
 class Form(StrEnum):
@@ -30,7 +37,9 @@ class Form(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    runs = typer.Typer(help="The runs on record.", epilog=examples("finllm runs list", "finllm runs list --json"))
+    runs = typer.Typer(
+        help="The runs on record.", epilog=examples("finllm runs list", "finllm runs list --limit 100 --json")
+    )
     runs.callback(invoke_without_command=True)(help_if_alone)
     runs.command("list")(list_runs)
     app.add_typer(runs, name="runs")
@@ -40,18 +49,41 @@ def add_to(app: typer.Typer) -> None:
     ))(trace)  # fmt: skip
 
 
-def list_runs(as_json: JsonFlag = False) -> None:
-    """List every run on record: its id, when it began, its title and where it stands; newest first."""
-    with _ledger(load_settings().settings) as ledger:
-        rows = ledger.runs() if ledger else []
-    if as_json:
-        print_json({"runs": [{"id": row.id, "when": _when(row), "title": _title(row), "status": row.status}
-                             for row in rows]})  # fmt: skip
-        return
-    from finllm.cli.display.report import table
+def list_runs(
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="The newest N.  [default: 25; JSON: all]")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the runs on record, newest first: each one's id and where it stands, when it began, and its title.
 
-    shown = [(row.id, _when(row), _title(row), row.status) for row in rows]
-    out_console().print(table(("run", "when", "title", "status"), shown, whole=(0,)))
+    A run is running while a process holds it, and interrupted where that died before the end: `finllm resume` goes on.
+    """
+    most = limit if limit is not None or as_json else SHOWN
+    with reading(load_settings().settings) as ledger:
+        rows = ledger.runs(most) if ledger else []
+        more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
+    if as_json:
+        print_json({"runs": [_as_json(row) for row in rows], **({} if limit is None else {"more": more})})
+        return
+    wide = max((len(row.id) for row in rows), default=0)
+    print("\n".join(line for row in rows for line in _as_lines(row, wide)) or "None.")
+    if more:
+        print(f"{more:,} older: finllm runs list --limit {len(rows) + more}")
+
+
+def _as_json(row: RunHead) -> dict[str, Any]:
+    running = row.holder if row.status == "running" else None
+    return {"id": row.id, "when": _when(row), "title": row.title, "status": row.status,
+            "holder": None if running is None else running.to_json()}  # fmt: skip
+
+
+def _as_lines(row: RunHead, wide: int) -> Iterator[str]:
+    """What a terminal of 80 columns shows in whole lines; ids and dates are for copying, so titles give way."""
+    yield f"{clean(row.id):<{wide}}  {row.status}"
+    yield f"  {_when(row)}  {cut(clean(row.title), WIDTH - 24)}".rstrip()
+    if row.status == "running" and row.holder is not None:
+        yield f"  held by {row.holder}"
 
 
 def trace(
@@ -69,7 +101,7 @@ def trace(
     find_run(run_id, settings)
     from finllm.review.trace import trace_html, trace_markdown, trace_rows, trace_story
 
-    with _ledger(settings) as ledger:
+    with reading(settings) as ledger:
         assert ledger is not None
         if as_json or form is Form.json:
             print_json({"run": run_id, "rows": trace_rows(run_id, ledger)})
@@ -80,7 +112,7 @@ def trace(
 
 def find_run(run_id: str, settings: Settings) -> RunRow:
     """A run on record. Errors: InputError for an unknown one. Loads no model, makes no ledger."""
-    with _ledger(settings) as ledger:
+    with reading(settings) as ledger:
         row = ledger.run(run_id) if ledger else None
     if row is None:
         raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
@@ -91,25 +123,21 @@ def find_batch(batch_id: str, settings: Settings) -> Batch | None:
     """A batch on record, or None. Loads no model, makes no ledger."""
     from finllm.sessions.batch import find_batch as look_up
 
-    with _ledger(settings) as ledger:
+    with reading(settings) as ledger:
         return look_up(batch_id, ledger) if ledger else None
 
 
 @contextlib.contextmanager
-def _ledger(settings: Settings) -> Iterator[Ledger | None]:
-    """The ledger, or None where nothing was recorded yet."""
-    from finllm.memory.ledger import Ledger
+def reading(settings: Settings) -> Iterator[LedgerReader | None]:
+    """The ledger, only to read, or None where nothing was recorded yet. A wait for a lock is told on stderr."""
+    from finllm.memory.reading import open_reading
 
     if not settings.ledger_path.exists():
         yield None
         return
-    with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
+    with contextlib.closing(open_reading(settings, lambda line: print(clean(line), file=sys.stderr))) as ledger:
         yield ledger
 
 
-def _when(row: RunRow) -> str:
+def _when(row: RunHead) -> str:
     return dt.datetime.fromtimestamp(row.created_ns / 1e9, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _title(row: RunRow) -> str:
-    return str(row.request["scenario"]["title"])

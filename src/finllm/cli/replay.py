@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finllm.cli.display.terminal import print_json
-from finllm.cli.history import find_run
+from finllm.cli.history import find_run, reading
 from finllm.cli.options import JsonFlag, examples
 from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
@@ -42,7 +47,7 @@ def replay(
     """Rebuild a run's state from its record, byte for byte; refuse where an input, a prompt or the weights differ."""
     settings = load_settings().settings
     find_run(run_id, settings)
-    with _record_desk(settings) as desk:
+    with _record_desk(run_id, settings) as desk:
         from finllm.review.replay import replay as rebuild
 
         rebuilt = asyncio.run(rebuild(run_id, desk, at=at))
@@ -67,10 +72,10 @@ def diff(
     settings = load_settings().settings
     for run_id in (first, second):
         find_run(run_id, settings)
-    from finllm.memory.ledger import Ledger
     from finllm.review.diff import diff_runs, diff_story
 
-    with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
+    with reading(settings) as ledger:
+        assert ledger is not None
         found = diff_runs(first, second, ledger)
     if as_json:
         print_json(found.to_json())
@@ -79,14 +84,31 @@ def diff(
 
 
 @contextlib.contextmanager
-def _record_desk(settings: Settings) -> Iterator[Desk]:
-    """A desk without a model: a replay answers from the ledger."""
+def _record_desk(run_id: str, settings: Settings) -> Iterator[Desk]:
+    """A desk without a model, on a ledger that is only read: a replay answers from what the run used."""
     from finllm.desk.desk import assemble
     from finllm.events import EventBus
-    from finllm.memory.ledger import Ledger
+    from finllm.memory.knowledge import KnowledgeBase
+    from finllm.memory.recorded import open_recorded
 
-    with contextlib.closing(Ledger(settings.ledger_path)) as ledger:
-        yield assemble(settings, EventBus(), ledger, [])
+    with open_recorded(settings.ledger_path, run_id) as ledger, _writable(settings.knowledge_dir) as knowledge:
+        desk = assemble(settings, EventBus(), ledger, [])
+        yield replace(desk, knowledge=KnowledgeBase(knowledge, desk.embedder))
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[Path]:
+    """The folder, or a copy of it where it may not be written: Chroma opens no store without that."""
+    if os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="finllm-knowledge-") as copies:
+        copy = Path(copies) / folder.name
+        if folder.exists():
+            shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+            for part in (copy, *copy.rglob("*")):
+                part.chmod(0o700)
+        yield copy
 
 
 def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:

@@ -207,6 +207,10 @@ def resume(
         raise InputError(f"{run_id!r} is no batch on record, and --jobs, --junit and --summary are a batch's",
                          fix="leave them out, or give the id that the batch's own output shows")  # fmt: skip
     row = find_run(run_id, settings)
+    if row.status == "running" and row.holder is not None:  # before a model is opened in vain
+        from finllm.memory.leases import held
+
+        raise held(run_id, row.holder)
     _check_places(settings, wanted)
     if limit is not None:
         from finllm.desk.request import RunRequest

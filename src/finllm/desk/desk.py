@@ -130,7 +130,7 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk
     Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
     with contextlib.ExitStack() as closing:
-        ledger = open_recorder(settings)
+        ledger = open_recorder(settings, lambda line: bus.emit(Noted(level="warning", message=line)))
         closing.callback(ledger.close)
         backends = open_backends(Opening(settings, bus, closing, runs))
         offers, cards = [backend.offer for backend in backends], cards_of(settings)

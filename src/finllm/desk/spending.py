@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from finllm.desk.calibrated import calibrated_here
 from finllm.errors import InputError
 from finllm.events import EventBus, Noted
-from finllm.memory.ledger import Ledger, Use
+from finllm.memory.reading import LedgerReader, Use
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.money.account import NOTHING, Account, Spent
 from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, Provenance
@@ -20,6 +20,7 @@ from finllm.scheduler.money.carbon import Source
 from finllm.scheduler.money.carbon_file import open_grid
 from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.tariff import Tariff
+from finllm.scheduler.record import CALL, CHARGE
 from finllm.settings import Settings
 from finllm.tools.data.scenario import BudgetEntry
 
@@ -104,12 +105,12 @@ def open_source(settings: Settings) -> Source | None:
     return source
 
 
-def carried(ledger: Ledger, run_id: str) -> Spent:
+def carried(ledger: LedgerReader, run_id: str) -> Spent:
     """What the calls that this run already made cost, answered or not: model seconds, tokens, J, gCO₂e, USD."""
-    return _sum([*ledger.uses(run_id, "call"), *ledger.uses(run_id, "charge")])
+    return _sum([*ledger.uses(run_id, CALL), *ledger.uses(run_id, CHARGE)])
 
 
-def tenant_account(settings: Settings, ledger: Ledger) -> Account:
+def tenant_account(settings: Settings, ledger: LedgerReader) -> Account:
     """The account of this home's tenant, which all its runs of the day (UTC) spend from, whatever process they are of.
 
     Errors: InputError for a budget that cannot be read.
@@ -137,7 +138,7 @@ def _entry(text: str) -> BudgetEntry:
 def _sum(uses: Iterable[Use]) -> Spent:
     spent = NOTHING
     for use in uses:
-        if not use.reused and use.entry.kind in ("call", "charge"):
+        if not use.reused and use.entry.kind in (CALL, CHARGE):
             spent += spent_of(use)
     return spent
 

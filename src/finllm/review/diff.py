@@ -11,7 +11,7 @@ from typing import Any
 from finllm.errors import InputError
 from finllm.graphs.basis import Standing
 from finllm.graphs.report import Figure, Report
-from finllm.memory.ledger import Ledger, RunRow, Use
+from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.review.influence import NODE
 from finllm.tools.evidence import show
 
@@ -44,7 +44,7 @@ class Diff:
         return asdict(self)
 
 
-def diff_runs(first: str, second: str, ledger: Ledger) -> Diff:
+def diff_runs(first: str, second: str, ledger: LedgerReader) -> Diff:
     """Compare two runs from their records. Errors: InputError for an unknown run."""
     rows = _row(first, ledger), _row(second, ledger)
     uses = tuple([use for use in ledger.uses(run) if use.node != NODE] for run in (first, second))
@@ -76,7 +76,7 @@ def told_change(change: Change) -> str:
     return f"{change.what}: {change.first} → {change.second}{moved}"
 
 
-def _row(run_id: str, ledger: Ledger) -> RunRow:
+def _row(run_id: str, ledger: LedgerReader) -> RunRow:
     row = ledger.run(run_id)
     if row is None:
         raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")

@@ -9,17 +9,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.graphs.report import Report, markdown_text
-from finllm.memory.ledger import Ledger
+from finllm.memory.reading import LedgerReader
 from finllm.review.faithfulness import Faithfulness
 from finllm.review.influence import Influence
 from finllm.review.sign_test import sign_test
 from finllm.review.story import Chapter, Story, markdown_chapter, shown
 from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.evidence import Evidence
 
 _NAMED = re.compile(r"\[(E[1-9][0-9]*)\]")
-KIND: Literal["explanation"] = "explanation"
+EXPLANATION = EntryKind("explanation")
 
 
 class _Frozen(BaseModel):
@@ -87,12 +87,12 @@ class Explanation(_Frozen):
         """The row that puts it on record."""
         about = {"run": self.run_id}
         said = self.model_dump(mode="json")
-        return Entry(key_of(KIND, about | said), KIND, "finllm", about, said)
+        return Entry(key_of("explanation", about | said), EXPLANATION, "finllm", about, said)
 
 
-def explanation_on_record(run_id: str, ledger: Ledger) -> Explanation | None:
+def explanation_on_record(run_id: str, ledger: LedgerReader) -> Explanation | None:
     """The newest explanation of a run, or None."""
-    uses = ledger.uses(run_id, KIND)
+    uses = ledger.uses(run_id, EXPLANATION)
     return Explanation.model_validate(uses[-1].entry.response) if uses else None
 
 
@@ -156,7 +156,7 @@ def tested(pairs: Iterable[Pair], kind: Literal["cited", "mover"]) -> Faithfulne
     )
 
 
-def all_on_record(ledger: Ledger, weights: Iterable[str], *, but: str) -> list[Pair]:
+def all_on_record(ledger: LedgerReader, weights: Iterable[str], *, but: str) -> list[Pair]:
     """The pairs of every other run's newest explanation that these weights answered."""
     known = set(weights)
     told = (explanation_on_record(row.id, ledger) for row in ledger.runs() if row.id != but)

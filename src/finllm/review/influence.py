@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from finllm.agents.removal import EvidenceLines, evidence_lines, matched
 from finllm.graphs.state import State
-from finllm.memory.ledger import Ledger
+from finllm.memory.reading import LedgerReader
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.scheduler.decoding.template import Choose, Pick, Template, part_of, template_from
 from finllm.scheduler.placement.task import Prompt
@@ -100,7 +100,7 @@ def resting_on(found: Influence) -> tuple[str, ...]:
     return tuple(moved[: max(1, len(found.judged.chosen))])
 
 
-def cited_judgements(state: State, ledger: Ledger) -> list[Cited]:
+def cited_judgements(state: State, ledger: LedgerReader) -> list[Cited]:
     """The judgements that the result rests on and that cite: each agent's newest, the sanity-checker's of each source.
 
     One whose texts hide where its lines are is left out.

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from finllm.desk.spending import AmountRow, SpentRow, spent_of
-from finllm.memory.ledger import Ledger, Use
+from finllm.memory.reading import LedgerReader, Use
 from finllm.scheduler.broker import asked_digest
 from finllm.scheduler.money.account import Spent
 from finllm.scheduler.placement.task import key_of
@@ -41,7 +41,7 @@ class PlacementRow(BaseModel):
         return None if self.actual is None else self.actual.joules
 
 
-def placements_of(run_id: str, ledger: Ledger) -> list[PlacementRow]:
+def placements_of(run_id: str, ledger: LedgerReader) -> list[PlacementRow]:
     """Every placement of a run, in order, with what became of the call that it placed."""
     uses = ledger.uses(run_id)
     rows: dict[str, PlacementRow] = {}

@@ -87,9 +87,9 @@ class _RecordBroker(Broker):
         super().__init__(backends, ledger, bus, call_timeout=float("inf"))
         self._ledger = ledger
 
-    async def _answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
+    async def answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
         try:
-            return await super()._answered(task, account, about)
+            return await super().answered(task, account, about)
         except (BackendError, NotOnRecord) as error:
             failure = self._ledger.failure_of(about)
             if failure is not None:

@@ -11,14 +11,14 @@ from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
 from finllm.graphs.report import Figure, Report, where
-from finllm.memory.ledger import Ledger, RunRow, Use
+from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.memory.versions import newest_version
 from finllm.review.explanation import explanation_on_record
 from finllm.review.influence import NODE
 from finllm.review.story import Chapter, Story, as_html, as_markdown, as_text, shown
 
 
-def trace_rows(run_id: str, ledger: Ledger) -> list[dict[str, Any]]:
+def trace_rows(run_id: str, ledger: LedgerReader) -> list[dict[str, Any]]:
     """The run's trace in order: its inputs, each placement, call and human answer, its evidence, and how it ended.
 
     Errors: InputError for an unknown run.
@@ -48,7 +48,7 @@ def trace_rows(run_id: str, ledger: Ledger) -> list[dict[str, Any]]:
     return rows
 
 
-def story_of(run_id: str, ledger: Ledger) -> Story:
+def story_of(run_id: str, ledger: LedgerReader) -> Story:
     """The story of a run on record. Errors: InputError for an unknown run."""
     run = _run(run_id, ledger)
     request = RunRequest.model_validate(run.request)
@@ -76,17 +76,17 @@ def story_of(run_id: str, ledger: Ledger) -> Story:
     )  # fmt: skip
 
 
-def trace_story(run_id: str, ledger: Ledger) -> str:
+def trace_story(run_id: str, ledger: LedgerReader) -> str:
     """The story as plain text."""
     return as_text(story_of(run_id, ledger))
 
 
-def trace_markdown(run_id: str, ledger: Ledger) -> str:
+def trace_markdown(run_id: str, ledger: LedgerReader) -> str:
     """The story as Markdown; what sources wrote can open no link, image, table cell or tag of its own."""
     return as_markdown(story_of(run_id, ledger))
 
 
-def trace_html(run_id: str, ledger: Ledger) -> str:
+def trace_html(run_id: str, ledger: LedgerReader) -> str:
     """The story as one self-contained page: no script, nothing fetched, all text escaped."""
     return as_html(story_of(run_id, ledger))
 
@@ -214,7 +214,7 @@ def _beside(use: Use) -> str:
     return "".join(f", {one.value:.3g} {unit} ({one.provenance})" for one, unit in known if one is not None)
 
 
-def _run(run_id: str, ledger: Ledger) -> RunRow:
+def _run(run_id: str, ledger: LedgerReader) -> RunRow:
     run = ledger.run(run_id)
     if run is None:
         raise InputError(f"no run {run_id!r}", fix="run 'finllm runs list' for those on record")

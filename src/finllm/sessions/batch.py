@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
-from finllm.errors import FinllmError, RecordError
+from finllm.errors import RecordError
 from finllm.events import RUN, BatchStarted
 from finllm.graphs import flow
 from finllm.graphs.basis import standing_of
 from finllm.graphs.flow import Outcome, new_run_id
 from finllm.memory.ledger import Ledger
+from finllm.memory.reading import LedgerReader
 from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import Entry
+from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.data.scenario import BudgetEntry
+
+BATCH = EntryKind("batch")
+"""The runs of a batch, and that they have ended."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,15 @@ def open_batch(wanted: Sequence[tuple[str, RunRequest]], desk: Desk, now: dt.dat
          "request": request.model_dump(mode="json")}
         for at, (name, request) in enumerate(wanted)
     ]  # fmt: skip
-    entry = Entry(_key(inputs, number), "batch", "finllm", {"inputs": inputs}, {"id": id, "runs": runs})
+    entry = Entry(_key(inputs, number), BATCH, "finllm", {"inputs": inputs}, {"id": id, "runs": runs})
     desk.ledger.record(entry, run_id=id, node="start")
     kept = desk.ledger.lookup(entry.key) or entry  # another process may have been first
     return _read(kept, resumed=kept.response["id"] != id)
 
 
-def find_batch(batch_id: str, ledger: Ledger) -> Batch | None:
+def find_batch(batch_id: str, ledger: LedgerReader) -> Batch | None:
     """A batch on record, whether it has ended or not."""
-    uses = ledger.uses(batch_id, "batch")
+    uses = ledger.uses(batch_id, BATCH)
     return _read(uses[0].entry) if uses else None
 
 
@@ -97,9 +100,9 @@ async def run_batch(
 
     What stops one run stops no other. `on_end` is told of each as it ends; `budget` replaces that of the runs that are
     gone on with. Cancelled, it stops the runs under way at their checkpoints. Answers in the order of the members.
-    Errors: FinllmError where another process is at it.
+    Errors: RunHeld where another process is at it.
     """
-    with _alone(batch, desk):
+    with desk.ledger.hold(batch.id):
         return await _run_all(batch, desk, jobs, finish, on_end, budget)
 
 
@@ -144,28 +147,12 @@ def _record_end(batch: Batch, ledger: Ledger) -> None:
     """A batch that has ended is not gone on with by the same command: that begins a new one."""
     key = _end_key(batch.id)
     if ledger.lookup(key) is None:
-        ledger.record(Entry(key, "batch", "finllm", {"batch": batch.id}, {}), run_id=batch.id, node="end")
+        ledger.record(Entry(key, BATCH, "finllm", {"batch": batch.id}, {}), run_id=batch.id, node="end")
 
 
-def _has_ended(member: Member, ledger: Ledger) -> bool:
+def _has_ended(member: Member, ledger: LedgerReader) -> bool:
     row = ledger.run(member.run_id)
     return row is not None and row.result is not None
-
-
-@contextlib.contextmanager
-def _alone(batch: Batch, desk: Desk) -> Iterator[None]:
-    """Two processes at one run would both write its checkpoints. A process that dies lets go."""
-    path = desk.settings.home / f".{batch.id}.lock"
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            fix = "wait until it has ended, or end it and run the command again"
-            raise FinllmError(f"another process is running the batch {batch.id!r}", fix=fix) from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _read(entry: Entry, *, resumed: bool = True) -> Batch:

@@ -20,12 +20,12 @@ from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
 from finllm.graphs.flow import run_stress_test
+from finllm.memory.answers import HUMAN, answer_entry
 from finllm.memory.ledger import Ledger
 from finllm.memory.versions import newest_version, note_draft, swap_version, waiting_drafts
 from finllm.review.diff import flat
 from finllm.review.replay import replay
-from finllm.scheduler.placement.task import key_of, meets_floor
-from finllm.scheduler.record import Entry
+from finllm.scheduler.placement.task import meets_floor
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ async def refine_run(run_id: str, desk: Desk, draft_id: str) -> Refined:
 
 def _same_answers(answered: str, draft: str, ledger: Ledger) -> None:
     """What a person answered to one run is answered to the draft, where it asks the same."""
-    for use in ledger.uses(answered, "human"):
+    for use in ledger.uses(answered, HUMAN):
         question = use.entry.request
-        key = key_of("human", {"run": draft, "question": question})
-        ledger.record(Entry(key, "human", use.entry.actor, question, use.entry.response), run_id=draft, node=use.node)
+        entry = answer_entry(draft, question, use.entry.response, use.entry.actor)
+        ledger.record(entry, run_id=draft, node=use.node)
 
 
 def _revisions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> Iterable[Revision]:

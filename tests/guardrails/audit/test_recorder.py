@@ -7,14 +7,15 @@ import errno
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from finllm.errors import InputError, RecordError
 from finllm.guardrails.audit import AuditedRecorder, AuditLog, LogReader, open_recorder, verify_log
+from finllm.memory.answers import HUMAN, answer_entry
 from finllm.memory.ledger import Ledger
-from finllm.scheduler.record import Entry, EntryKind
+from finllm.scheduler.record import CALL, PLACEMENT, Entry, EntryKind
 from finllm.settings import Settings
 from tests.guardrails.audit.attacks import KEY
 from tests.guardrails.audit.test_log import Failing
@@ -24,12 +25,12 @@ def call(n: int) -> Entry:
     offer = {"tier": "edge", "build": "b1", "context": 4096, "name": "edge"}
     request = {"prompt": {"user": f"event {n}"}, "template": [], "weights_sha256": "ab", "precision": "Q4_0", "seed": 3,
                "agent": "narrative", "prompt_version": "v1", "offer": offer}  # fmt: skip
-    return Entry(f"call-{n}", "call", "edge", request, {"text": f"answer {n}", "choices": {"a": {"b": 0.25}}})
+    return Entry(f"call-{n}", CALL, "edge", request, {"text": f"answer {n}", "choices": {"a": {"b": 0.25}}})
 
 
 def placement(n: int) -> Entry:
     response = {"chosen": "edge", "refused": {"deep": "finer than needed"}, "rule": "v1"}
-    return Entry(f"placement-{n}", "placement", "broker", {"agent": "narrative", "spent": {"seconds": 0.5}}, response)
+    return Entry(f"placement-{n}", PLACEMENT, "broker", {"agent": "narrative", "spent": {"seconds": 0.5}}, response)
 
 
 def bodies(settings: Settings) -> list[dict[str, Any]]:
@@ -49,7 +50,7 @@ def test_every_row_has_its_record_with_what_changed_the_answer(home: Settings) -
         ledger.record(placement(1), run_id="run-1", node="narrative")
         ledger.record(call(1), run_id="run-1", node="narrative")
         ledger.used("call-1", run_id="run-1", node="validator")
-        human = Entry("h", "human", "person", {"options": ["withhold", "accept"]}, {"answer": "accept"})
+        human = answer_entry("run-1", {"options": ["withhold", "accept"]}, {"answer": "accept"})
         ledger.record(human, run_id="run-1", node="human")
         finding = {"rule": "limits", "version": "1", "verdict": "flag", "what": "limits breached"}
         result = {"verdict": "aligned", "compliance": "flag", "findings": [finding],
@@ -168,7 +169,7 @@ def test_a_wrong_key_stops_before_anything_is_decided(home: Settings, tmp_path: 
     open_recorder(home).close()
 
 
-@pytest.mark.parametrize("kind", get_args(EntryKind))
+@pytest.mark.parametrize("kind", [CALL, PLACEMENT, HUMAN, EntryKind("of-another-folder")])
 def test_every_kind_of_row_has_a_record(kind: EntryKind, home: Settings) -> None:
     with contextlib.closing(open_recorder(home)) as recorder:
         recorder.record(Entry(f"key of {kind}", kind, "someone", {}, {}), run_id="run", node="node")
