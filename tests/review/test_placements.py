@@ -11,12 +11,13 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.validator import VALIDATOR
 from finllm.cli.display.placements import short_names
 from finllm.desk.desk import Desk
-from finllm.desk.spending import carried, prices
+from finllm.desk.spending import carried
 from finllm.errors import BudgetExceeded, InputError
 from finllm.graphs.report import to_markdown
 from finllm.models.cards import Card, FieldCalibration
 from finllm.review.placements import placements_of
 from finllm.review.trace import trace_story
+from finllm.scheduler.money.tariff import token_prices
 from finllm.tools.data.scenario import BudgetEntry
 from tests.desks import go_on, request_for, run
 from tests.graphs.test_flow import READS_WELL
@@ -101,7 +102,7 @@ def test_a_budget_in_grams_needs_a_grid(scripted_desk: MakeDesk) -> None:
 @pytest.mark.parametrize("text", ["0.1", "a,b", "-1,2", "nan,1", "1,2,3", "inf,1"])
 def test_a_price_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="FINLLM_VLLM_USD_PER_MTOK"):
-        prices(text)
+        token_prices(text, "FINLLM_VLLM_USD_PER_MTOK")
 
 
 def test_backends_are_shown_by_what_tells_them_apart() -> None:
