@@ -1,9 +1,10 @@
 """Run the examples of README.md and docs/, and compare what they print with what the pages show, or write it there.
 
-A fenced block whose info string has `title="my-book.csv"` is a file of that name. A block of language `console` holds
-commands, each behind `$ `, with what they print to stdout below them. All pages share one folder and one home, README
-first, so that a page may use the files and runs of the pages before it. Run ids on a page stand for the latest run of
-that title. What two honest runs may differ in is left out of the comparison: see `comparable`.
+A fenced block whose info string has `title="my-book.csv"` is a file of that name, there before the page's commands run.
+A block of language `console` holds commands, each behind `$ `, with what they print to stdout below them. All pages
+share one folder and one home, README first, so that a page may use the files and runs of the pages before it. Run ids
+on a page stand for the latest run of that title. What two honest runs may differ in is left out of the comparison: see
+`comparable`.
 
     python -m docs.examples --check      # exit 1 and the differences, if a page shows what its commands do not print
     python -m docs.examples --write      # put what the commands print into the pages
@@ -35,7 +36,8 @@ VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(Z|\+00:00)?"), "WHEN"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "DIGEST"),
     (re.compile(r"\d[\d.,]* +(ms|s|J|kJ|Wh|gCO₂e|tok/s|GiB|MiB|GB|MB)\b"), r"# \1"),  # measured here, now
-    (re.compile(r"\(\d+ %\)"), "(# %)"),  # a model's probability: moves with the CPU's arithmetic
+    (re.compile(r"\(\d+ %\)"), "(# %)"),  # a model's probabilities: they move with the CPU's arithmetic
+    (re.compile(r"\b\d{1,3}%(?=\)$| \(next|$)", re.MULTILINE), "#%"),
     (re.compile(r"[─━]+"), "─"),
     (re.compile(r" +"), " "),
 )
@@ -113,10 +115,11 @@ def play(page: Path, session: Session, tell: Callable[[Difference], None]) -> st
     """Run a page's examples in order, tell each difference, and return the page's text with what was printed."""
     text = page.read_text(encoding="utf-8")
     ids = {found[1]: found[0] for found in RUN_ID.finditer(text)}
-
-    def played(block: re.Match[str]) -> str:
+    for block in BLOCK.finditer(text):
         if title := TITLE.search(block["info"]):
             (session.folder / title[1]).write_text(block["body"], encoding="utf-8")
+
+    def played(block: re.Match[str]) -> str:
         if block["language"] != "console":
             return block[0]
         body: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs import examples
+from tests.warm import Warm
 
 PAGE = """
 ```csv title="numbers.csv"
@@ -24,9 +25,10 @@ old words
 
 
 @pytest.mark.slow
-def test_every_example_prints_what_its_page_shows(tmp_path: Path) -> None:
+def test_every_example_prints_what_its_page_shows(tmp_path: Path, warm: Warm) -> None:
     found: list[examples.Difference] = []
     session = examples.Session(tmp_path)
+    warm.home(session.home)
     for page in examples.pages():
         examples.play(page, session, found.append)
     assert not found, "\n\n".join(map(str, found)) + f"\n\n{examples.MEND}"
