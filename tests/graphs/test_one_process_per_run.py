@@ -33,6 +33,7 @@ from finllm.tools.data.scenario import BudgetEntry
 from tests.conftest import LONGEST_WAIT
 from tests.desks import request_for
 from tests.graphs.racer import ENOUGH, scripted
+from tests.soak import Soak
 
 ROOT = Path(__file__).parents[2]
 EARLY = dt.date(1991, 6, 28)
@@ -174,11 +175,14 @@ def test_of_two_resumes_at_once_one_drives_the_run_and_the_other_is_told_who(
         race(desk, two, f"race-{number}")
 
 
-@pytest.mark.skipif("FINLLM_SOAK" not in os.environ, reason=f"all {SOAK} races: FINLLM_SOAK=1")
-def test_fifty_times_two_resumes_at_once_leave_one_report_each(desk: Desk, racers: Callable[..., list[Racer]]) -> None:
+@pytest.mark.soak
+def test_however_often_two_resume_at_once_each_run_has_one_report(
+    soak: Soak, desk: Desk, racers: Callable[..., list[Racer]]
+) -> None:
     two = racers()
-    for number in range(SOAK):
+    for number in soak.rounds(SOAK):
         race(desk, two, f"race-{number}")
+        soak.figure(races=1, refused=1, replayed=1)
 
 
 def test_a_killed_process_s_run_is_interrupted_and_another_goes_on_with_it_to_the_same_report(
