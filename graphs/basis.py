@@ -1,4 +1,4 @@
-"""What a run stands on, by digest, and its state after each node: written to the ledger, and compared by a replay."""
+"""Digests (sha256) of a run's inputs, prompts, data, weights and states: kept in the ledger, compared by a replay."""
 
 from __future__ import annotations
 

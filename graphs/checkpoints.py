@@ -1,4 +1,4 @@
-"""Checkpoints as plain data: positions and interrupts, read back only if nothing in them would build an object."""
+"""LangGraph's checkpoints as plain data: positions and interrupts; one that would build an object is refused."""
 
 from __future__ import annotations
 

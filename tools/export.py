@@ -1,4 +1,4 @@
-"""Results as tables: the engine's answer in CSV, Parquet or Excel, exact to the cent, its text never a formula."""
+"""Writes results as CSV, Parquet or Excel tables: exact to the cent, and no text is taken for a formula."""
 
 from __future__ import annotations
 

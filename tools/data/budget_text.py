@@ -1,4 +1,4 @@
-"""A budget in one line, such as `20s,500deep,2kJ`: what the option, the scenario and the settings understand."""
+"""Reads a budget written in one line, such as `20s,500deep,2kJ`."""
 
 from __future__ import annotations
 

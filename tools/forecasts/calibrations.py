@@ -1,4 +1,4 @@
-"""Calibrations on disk: what a month's forecasts of a series share, kept as JSON under a folder and used again."""
+"""Keeps forecasts' calibrations as JSON files, one per series and month, so that they are computed once."""
 
 from __future__ import annotations
 

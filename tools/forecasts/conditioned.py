@@ -1,4 +1,4 @@
-"""The forecast given the narrative: a judged shock shifts and widens the numeric distribution by a stated rule."""
+"""A forecast given the narrative: a judged shock shifts and widens the numeric distribution by a stated rule."""
 
 from __future__ import annotations
 

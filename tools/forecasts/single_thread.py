@@ -1,4 +1,4 @@
-"""One answer on every machine: optimisers run on one BLAS thread, without their chatter."""
+"""Makes optimisers answer the same on every machine: one BLAS thread, and their chatter silenced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories side by side: the moves of several factors at one frequency, over one window, by one stated rule."""
+"""Aligns the histories of several factors: their moves at one frequency over one window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's arithmetic: many positions under many scenarios at once, by total, factor, sector and the tail."""
+"""The arithmetic of P&L: many positions under many scenarios at once, by total, factor, sector and tail."""
 
 from __future__ import annotations
 

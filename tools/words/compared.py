@@ -1,4 +1,4 @@
-"""Two texts held against each other: on how many factors they state the same move, and on how many another."""
+"""Compares two texts: on how many factors they state the same move, and on how many another."""
 
 from __future__ import annotations
 

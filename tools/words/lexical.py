@@ -1,4 +1,4 @@
-"""A lexical reading of a text: which factors it says moved, and which way. Evidence beside a model, and a baseline."""
+"""Reads a text by word lists, without a model: which factors it says moved, and which way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several scenarios in one command: run side by side at one desk, and shown as a table of runs."""
+"""`finllm run` with several scenarios: they run side by side, and are shown as a table of runs."""
 
 from __future__ import annotations
 

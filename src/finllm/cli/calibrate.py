@@ -1,4 +1,4 @@
-"""`finllm calibrate`: what each rung of the model does on this machine: a table, and a file that placing reads."""
+"""`finllm calibrate`: measures each precision of the model on this machine; the broker places by what it finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From whatever a command raised to what a person reads, or `--json` prints, and the exit code."""
+"""Turns whatever a command raised into the message that a person reads, or `--json` prints, and the exit code."""
 
 from __future__ import annotations
 

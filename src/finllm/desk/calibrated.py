@@ -1,4 +1,4 @@
-"""What was calibrated of a backend on this machine, and whether it still holds."""
+"""The calibration of a backend on this machine, and whether it still holds."""
 
 from __future__ import annotations
 

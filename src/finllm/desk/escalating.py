@@ -1,4 +1,4 @@
-"""For which agents a doubtful answer is asked again on a finer backend: where that was measured to be better."""
+"""For which agents a doubtful answer is asked again on a finer backend: where finer was measured to be better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backends that a desk here would open, as they are known without opening one, and their calibration."""
+"""The backends that a desk on this machine would open, with their calibration, listed without opening one."""
 
 from __future__ import annotations
 

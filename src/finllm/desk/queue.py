@@ -1,4 +1,4 @@
-"""The desk's queue: each backend with what was calibrated of it here, and the grid that it draws from."""
+"""Opens the queue of a desk: each backend with its calibration on this machine, and the grid it draws power from."""
 
 from __future__ import annotations
 

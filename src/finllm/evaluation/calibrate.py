@@ -1,4 +1,4 @@
-"""Calibrating the ladder: speed, memory, energy and each agent's quality by rung, taken once and kept."""
+"""Measures every precision of the model on this machine: speed, memory, energy and each agent's quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explaining a run, beside the accurate path: its state rebuilt from the record, then asked what it rests on.
+"""Explains a finished run: rebuilds its state from the record and asks again without single lines of evidence.
 
 The run's result is not touched: the calls are in the background, under a node of their own, on a budget of their own.
 """

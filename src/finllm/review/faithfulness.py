@@ -1,4 +1,4 @@
-"""Whether citations are faithful: the paired test of removals, of the agents' own and of the measured ones."""
+"""Tests whether citations are faithful: does removing a cited line change a judgement more often than another?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evidence moves a judgement: the judgements that a run rests on, what they cited, and what a removal did."""
+"""Measures which evidence moves a judgement, by asking again without it, beside what the agent cited."""
 
 from __future__ import annotations
 

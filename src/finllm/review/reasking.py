@@ -1,4 +1,4 @@
-"""Asking judgements again without a line of their evidence: in the background, through the broker, on record.
+"""Asks judgements again without a line of their evidence: in the background, through the broker, on record.
 
 Every call stands under node `explain` of the run that is explained, and nothing that is on record is asked again.
 """

@@ -1,4 +1,4 @@
-"""An explanation's sentences about evidence: what its removal changes, what was cited, and whether that is faithful."""
+"""The sentences of an explanation about evidence: what removing it changes, and whether it was cited."""
 
 from __future__ import annotations
 

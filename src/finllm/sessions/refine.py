@@ -1,4 +1,4 @@
-"""Speculative reasoning: the deep tier verifies a report that is out; what it judges otherwise forks the run.
+"""Verifies a finished report at the deep tier; where a judgement differs, makes a new version of the run.
 
 Version 1 of a run is the run. A draft asks the same at the precision of the deep tier, as background work; whatever
 was asked before is answered from the ledger. Where its judgements are the same, the newest version is confirmed; where
