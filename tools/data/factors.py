@@ -46,7 +46,7 @@ def factor_table() -> Mapping[str, Factor]:
     """Every factor that comes with finllm, by id (`factors.yaml`); read once, on first use."""
     import yaml
 
-    rows = yaml.safe_load(FACTOR_TABLE_PATH.read_text(encoding="utf-8"))
+    rows = yaml.load(FACTOR_TABLE_PATH.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     return {id: Factor.model_validate({"id": id, **row}) for id, row in rows.items()}
 
 

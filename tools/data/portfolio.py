@@ -172,7 +172,7 @@ def load_limits(path: Path) -> Limits:
     """Read a YAML file of limits. Errors: InputError naming file, line and field."""
     try:
         text = path.read_text(encoding="utf-8")
-        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+        node, data = yaml.compose(text, Loader=yaml.CSafeLoader), yaml.load(text, Loader=yaml.CSafeLoader)
     except FileNotFoundError as error:
         raise InputError(f"no limits at {str(path)!r}", fix="correct the path") from error
     except (OSError, UnicodeDecodeError) as error:

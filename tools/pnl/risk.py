@@ -156,8 +156,8 @@ def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd
 
     A return spans two days that both have observed, so a day missing from one is bridged.
     """
-    prices = pd.DataFrame({"own": market.read(series, as_of).values, "index": market.read(INDEX, as_of).values})
-    returns = prices.dropna()["own"].pct_change().iloc[1:].tail(window)
+    prices, index = market.read(series, as_of).values, market.read(INDEX, as_of).values
+    returns = prices.loc[prices.index.intersection(index.index)].pct_change().iloc[1:].tail(window)
     return returns.reindex(days).to_numpy()
 
 

@@ -213,7 +213,8 @@ def _fit(
     window: int,
 ) -> _Fit:
     seen = market.read(name, as_of)
-    table = pd.DataFrame({"own": seen.values} | {f"factor {id}": values for id, values in levels.items()}).dropna()
+    columns = {"own": seen.values} | {f"factor {id}": values for id, values in levels.items()}
+    table = pd.concat(columns, axis="columns", join="inner")
     halted = _halted(table["own"].to_numpy())
     moves = {"own": one_step(table["own"].to_numpy(), "return")}
     moves |= {id: one_step(table[f"factor {id}"].to_numpy(), drivers[id].unit) for id in levels}

@@ -71,7 +71,7 @@ class Reviewed:
 def size_table() -> SizeTable:
     """The reviewed table that ships with the package (`size_table.yaml`)."""
     text = SIZE_TABLE_PATH.read_text(encoding="utf-8")
-    return SizeTable.model_validate(yaml.load(text, Loader=yaml.BaseLoader))  # strings only: the key `on` is not a bool
+    return SizeTable.model_validate(yaml.load(text, Loader=yaml.CBaseLoader))  # strings only: the key `on` is no bool
 
 
 def reviewed(factor: str, horizon: int) -> Reviewed | None:
