@@ -67,6 +67,7 @@ class Server:
                     return
             except httpx.HTTPError:
                 time.sleep(0.2)
+        self.kill()
         raise AssertionError(f"vLLM did not start: {self._log.read_text(errors='replace')[-3000:]}")
 
     def kill(self) -> None:
