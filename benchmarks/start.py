@@ -62,9 +62,9 @@ def commands_on(book: Path) -> tuple[Command, ...]:
     return (
         Command("`--help`", ("--help",), 0.45, bar=0.4),
         Command("`runs list`, empty home", ("runs", "list"), 0.55),
-        Command("`stress`, shipped book", stress, 2.0, bar=1.3),
-        Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.0),
-        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.0,
+        Command("`stress`, shipped book", stress, 2.2, bar=1.3),
+        Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.3),
+        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.6,
                 bar=5.0, mib=400, rounds=2),
     )  # fmt: skip
 
