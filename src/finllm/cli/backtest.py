@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    index_ = "index"  # a string has a method of the plain name
     shrunk = "shrunk"
+    index_ = "index"  # a string has a method of the plain name
     sectors = "sectors"
     components = "components"
 
@@ -42,9 +42,10 @@ def add_to(app: typer.Typer) -> None:
 def backtest(
     portfolio: PortfolioOption = None,
     method: Annotated[
-        Method, typer.Option("--method", help="What the prediction knows beside the day before: the index's move, its "
-                                              "move with shrunk betas, or also those of the other stocks.")
-    ] = Method.index_,
+        Method, typer.Option("--method", help="What the prediction knows beside the day before: the index's move, with "
+                                              "betas shrunk as all commands use them or plain ones, or also the moves "
+                                              "of the other stocks.")
+    ] = Method.shrunk,
     prices: PricesOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
