@@ -1,4 +1,4 @@
-"""`finllm data import fed`: the Federal Reserve's own files become series that the stress engine can use."""
+"""`finllm data import fed`: the Federal Reserve's own files become series that every command uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fed(
 ) -> None:
     """Import the supervisory scenario tables: 28 quarterly variables since 1976, and the severely adverse path.
 
-    From then on 'finllm stress' and 'finllm reverse' use them for rates, spreads, house prices and the dollar.
+    From then on every command and new run of this home uses them for rates, spreads, house prices and the dollar.
     """
     from finllm.tools.data.fed import import_fed
 
