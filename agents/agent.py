@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import jinja2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+from typing_extensions import TypeVar
 
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
@@ -27,6 +28,8 @@ from finllm.scheduler.money.budget import Budget
 from finllm.scheduler.placement.divergence import permuted, turned
 from finllm.scheduler.placement.task import PRECISIONS, Prompt, Task
 
+J_co = TypeVar("J_co", bound=BaseModel, default=BaseModel, covariant=True)
+"""The type of an agent's judgement."""
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 LABELS = string.ascii_uppercase
 """What stands before a line of evidence in a prompt; lines beyond the last letter are not offered."""
@@ -37,7 +40,7 @@ NEUTRAL = "N/A"
 
 
 @dataclass(frozen=True)
-class Agent:
+class Agent(Generic[J_co]):
     """A reasoning role. `floor`: coarsest precision that may answer; `value`: what its answer is expected to be worth.
 
     `picks` names the judgement's fields that choose among the offered evidence, with how many each may choose. `votes`:
@@ -45,7 +48,7 @@ class Agent:
     """
 
     role: str
-    judgement: type[BaseModel]
+    judgement: type[J_co]
     floor: str
     value: float
     picks: int = 2
@@ -106,6 +109,8 @@ class Escalation(BaseModel):
     that stands; `split`: fields on which no majority agreed, with what was said.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     cause: Literal["threshold", "beforehand", "checks", "second opinion", "validator"]
     before: str | None
     to: str | None
@@ -140,7 +145,7 @@ class Escalation(BaseModel):
                 return f"the validator did not find text and measurements aligned ({self.field})"
 
 
-class Opinion(BaseModel):
+class Opinion(BaseModel, Generic[J_co]):
     """What came of asking an agent. Abstained: `judgement` is None and `reason` says why.
 
     `choices` holds the probability of each allowed value by dotted field; citations in `judgement` and `choices` are
@@ -148,9 +153,11 @@ class Opinion(BaseModel):
     order.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     agent: str
     status: Literal["judged", "abstained"]
-    judgement: dict[str, Any] | None
+    judgement: SerializeAsAny[J_co] | None
     choices: Choices
     calls: list[str]
     backend: str | None
@@ -165,14 +172,14 @@ class Opinion(BaseModel):
 
 
 async def judge(
-    agent: Agent,
+    agent: Agent[J_co],
     inputs: Mapping[str, str],
     offered: Mapping[str, Sequence[Offered]],
     caller: Caller,
     *,
     floor: str | None = None,
     turn: int = 0,
-) -> Opinion:
+) -> Opinion[J_co]:
     """Ask an agent: decode its judgement, validate it, retry once with the error, else abstain.
 
     `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. `turn` puts
@@ -211,7 +218,7 @@ async def judge(
             card = caller.card_of(answer.offer.precision)
             known = {} if card is None else card.fields_of(agent.role, version)
             opinion = _opinion(agent, judged, answer, by_label, calls, version, known)
-            caller.bus.emit(Judged(agent=agent.role, judgement=opinion.judgement or {}))
+            caller.bus.emit(Judged(agent=agent.role, judgement=_json_of(opinion)))
             return opinion
         reason = f"invalid twice: {problem}"
     except BackendError as error:
@@ -297,6 +304,10 @@ def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str
     return {value: weight / total for value, weight in weights.items()}
 
 
+def _json_of(opinion: Opinion) -> dict[str, Any]:
+    return {} if opinion.judgement is None else opinion.judgement.model_dump(mode="json")
+
+
 def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
     """What is wrong with a judgement's citations: a letter that its field was not offered."""
     for field, letters in labels.items():
@@ -307,27 +318,26 @@ def _miscited(judged: BaseModel, labels: Mapping[str, str]) -> str | None:
 
 
 def _opinion(
-    agent: Agent,
-    judged: BaseModel,
+    agent: Agent[J_co],
+    judged: J_co,
     answer: Answer,
     by_label: Mapping[str, Offered],
     calls: list[str],
     version: str,
     calibration: Mapping[str, FieldCalibration],
-) -> Opinion:
+) -> Opinion[J_co]:
     """The validated judgement with letters replaced by evidence ids, and its probabilities calibrated."""
-    value = judged.model_dump(mode="json")
+    cites = {field: tuple(by_label[label].id for label in getattr(judged, field)) for field in pick_fields(agent)}
     choices = {
         field: tempered(found, calibration[field].temperature) if field in calibration else dict(found)
         for field, found in answer.choices.items()
     }
-    for field in pick_fields(agent):
-        value[field] = [by_label[label].id for label in value[field]]
+    for field in cites:
         choices[field] = {by_label[label].id: p for label, p in choices[field].items()}
     return Opinion(
         agent=agent.role,
         status="judged",
-        judgement=value,
+        judgement=judged.model_copy(update=cites),
         choices=choices,
         calls=calls,
         backend=answer.offer.name,

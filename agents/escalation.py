@@ -6,15 +6,13 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-from pydantic import BaseModel
 
 from finllm.agents.agent import (
     LABELS,
     Agent,
     Caller,
     Escalation,
+    J_co,
     Offered,
     Opinion,
     judge,
@@ -36,15 +34,15 @@ SHARE = 0.5
 
 
 async def judge_escalating(
-    agent: Agent,
+    agent: Agent[J_co],
     inputs: Mapping[str, str],
     offered: Mapping[str, Sequence[Offered]],
     caller: Caller,
     *,
     floor: str | None = None,
     because: Escalation | None = None,
-    before: Iterable[Mapping[str, Any]] = (),
-) -> Opinion:
+    before: Iterable[Opinion] = (),
+) -> Opinion[J_co]:
     """Ask an agent, and again at the next precision up where a field is under the card's threshold for it.
 
     Where the pruned rung is known to be under them on average, it is passed over. The finer answer stands. At the
@@ -58,7 +56,7 @@ async def judge_escalating(
     if because is not None or caller.card is None or agent.role not in caller.escalate or _had_its_round(agent, before):
         return first
 
-    def diverged(opinion: Opinion) -> Divergence | None:
+    def diverged(opinion: Opinion[J_co]) -> Divergence | None:
         card = caller.card_of(opinion.precision)
         return _diverged(agent, inputs, offered, opinion.choices, card, opinion.prompt_version)
 
@@ -72,16 +70,16 @@ async def judge_escalating(
     return await _voted(agent, inputs, offered, caller, opinion, still)
 
 
-def _had_its_round(agent: Agent, before: Iterable[Mapping[str, Any]]) -> bool:
+def _had_its_round(agent: Agent, before: Iterable[Opinion]) -> bool:
     """Whether an answer of the agent in this run was already asked again for its probabilities."""
-    told = (one for opinion in before if opinion["agent"] == agent.role for one in opinion.get("escalations", ()))
-    return any(one["cause"] == "threshold" for one in told)
+    told = (one for opinion in before if opinion.agent == agent.role for one in opinion.escalations)
+    return any(one.cause == "threshold" for one in told)
 
 
 async def _first(
-    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller,
+    agent: Agent[J_co], inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller,
     floor: str | None, because: Escalation | None,
-) -> Opinion:  # fmt: skip
+) -> Opinion[J_co]:  # fmt: skip
     """The judgement that all else follows from: above the pruned rung where that is too often wrong to be asked."""
     if because is not None:
         opinion = await judge(agent, inputs, offered, replace(caller, why=because.words), floor=floor)
@@ -119,9 +117,9 @@ def _diverged(
 
 
 async def _next_up(
-    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller, first: Opinion,
-    found: Divergence,
-) -> Opinion:  # fmt: skip
+    agent: Agent[J_co], inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller,
+    first: Opinion[J_co], found: Divergence,
+) -> Opinion[J_co]:  # fmt: skip
     """The judgement at the next precision that answers; the first where there is none."""
     for precision in finer(first.precision or agent.floor, {offer.precision for offer in caller.broker.offers}):
         cause = Escalation(cause="threshold", before=first.precision, to=precision, field=found.field,
@@ -145,9 +143,9 @@ def _votes(agent: Agent, offered: Mapping[str, Sequence[Offered]], caller: Calle
 
 
 async def _voted(
-    agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller, first: Opinion,
-    found: Divergence,
-) -> Opinion:  # fmt: skip
+    agent: Agent[J_co], inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], caller: Caller,
+    first: Opinion[J_co], found: Divergence,
+) -> Opinion[J_co]:  # fmt: skip
     """The judgement that the votes' mean probability decides; the first where nobody else votes."""
     turns = range(1, min(VOTES, len(_lines(agent, offered))))
     cause = Escalation(cause="threshold", before=first.precision, to=first.precision, field=found.field,
@@ -161,15 +159,14 @@ async def _voted(
     ids = {field: [line.id for line in offered[field]] for field in pick_fields(agent)}
     template = compile_template(agent.judgement, ids, count=agent.picks)
     counted = tally(template, [vote.choices for vote in votes])
-    judged: BaseModel = agent.judgement.model_validate_json(counted.text)
+    judged = agent.judgement.model_validate_json(counted.text)
     split = {field: list(values) for field, values in counted.split.items()}
     cause = cause.model_copy(update={"votes": len(votes), "split": split})
-    value = judged.model_dump(mode="json")
     caller.bus.emit(Noted(level="info", message=f"{agent.role}, {cause.words}"))
-    caller.bus.emit(Judged(agent=agent.role, judgement=value))
+    caller.bus.emit(Judged(agent=agent.role, judgement=judged.model_dump(mode="json")))
     calls = [key for opinion in others for key in opinion.calls]
     return first.model_copy(update={
-        "judgement": value, "choices": counted.choices, "calls": [*first.calls[:-1], *calls, first.calls[-1]],
+        "judgement": judged, "choices": counted.choices, "calls": [*first.calls[:-1], *calls, first.calls[-1]],
         "escalations": [*first.escalations, cause],
     })  # fmt: skip
 

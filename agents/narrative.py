@@ -43,5 +43,10 @@ class Reading(BaseModel):
     factors: dict[FactorId, FactorCall]
     because: tuple[str, ...]
 
+    def event_fields(self) -> dict[str, str]:
+        """What is read of the event as a whole, by field."""
+        return {"event": self.event, "region": self.region, "stance": self.stance, "severity": self.severity,
+                "horizon": self.horizon}  # fmt: skip
+
 
 NARRATIVE = Agent("narrative", Reading, floor="pruned", value=3.0, votes=True)

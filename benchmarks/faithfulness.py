@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import cast
 
 from benchmarks.page import write_section
 from benchmarks.replay import SHIPPED, request_of
 from finllm.desk.desk import Desk, adhoc_caller, open_desk
 from finllm.events import EventBus
 from finllm.graphs.flow import resume, run_stress_test
-from finllm.graphs.state import State
+from finllm.graphs.state import AfterIntake
 from finllm.review.faithfulness import Faithfulness, finding, of_citations, of_movers
 from finllm.review.influence import Influence, cited_judgements
 from finllm.review.reasking import Asking
@@ -48,7 +47,7 @@ async def measured(desk: Desk, path: Path, seconds: float) -> list[Influence] | 
         await run_stress_test(run_id, request_of(path, 0), desk)
     elif row.result is None:
         await resume(run_id, desk)
-    state = cast(State, (await replay(run_id, desk)).state)
+    state = AfterIntake.model_validate((await replay(run_id, desk)).state)
     caller = replace(adhoc_caller(desk, run_id), account=Account(Budget(seconds), time.monotonic))
     asking = Asking(caller, calls=CALLS)
     found = await asyncio.gather(*(asking.influence(one) for one in cited_judgements(state, desk.ledger)))

@@ -15,7 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from finllm.graphs.nodes.closing import summary_lines
+from finllm.graphs.nodes.report import summary_lines
+from finllm.graphs.rows import StressRow
 from finllm.tools.data.factors import FACTORS, FactorId
 from finllm.tools.evidence import EvidenceTable, Unit, show
 
@@ -268,11 +269,11 @@ _REFERENCE = re.compile(r"\[\[(\w+?)(\.entity)?\]\]|\b(the book)\b")
 def report_narrative(draw: random.Random) -> Narrative:
     """The summary that a run's report would give of a made-up table, as the report words it."""
     table, roles = made_up_table(draw)
-    stress = {
-        "total": roles["total"], "total_share": roles["share"], "horizon": roles["horizon"],
-        "interval": [roles["low"], roles["high"]], "interval_level": roles["level"],
-        "by_factor": {row.entity: row.id for row in table if row.what == "P&L by factor"},
-    }  # fmt: skip
+    stress = StressRow.model_construct(
+        total=roles["total"], total_share=roles["share"], horizon=roles["horizon"],
+        interval=(roles["low"], roles["high"]), interval_level=roles["level"],
+        by_factor={row.entity: row.id for row in table if row.what == "P&L by factor"},
+    )  # fmt: skip
     sentences: list[tuple[Piece, ...]] = []
     for line in summary_lines(stress, table):
         pieces: list[Piece] = []

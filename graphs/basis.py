@@ -16,7 +16,8 @@ from finllm.desk.desk import Desk, RunContext
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError
 from finllm.files import sha256_of_file
-from finllm.graphs.state import Row, state_hash
+from finllm.graphs.rows import Json
+from finllm.graphs.state import state_hash
 from finllm.guardrails.injection import RULES_PATH
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.models.cards import Card
@@ -149,7 +150,7 @@ def recorded(run: RunContext) -> RunContext:
     entry = Entry(key_of("inputs", about | {"standing": standing}), INPUTS, "finllm", about, standing)
     ledger.record(entry, run_id=run.run_id, node="start")
 
-    def watch(node: str, before: Row, after: Row) -> None:
+    def watch(node: str, before: Json, after: Json) -> None:
         told = {"run": run.run_id, "node": node, "before": state_hash(before)}
         found = {"sha256": state_hash(after)}
         ledger.record(Entry(key_of("state", told | found), STATE, "finllm", told, found), run_id=run.run_id, node=node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class PlainSerializer(JsonPlusSerializer):
         return super().loads_typed(data)
 
 
-def _scan(content: bytes) -> Any:
+def _scan(content: bytes) -> Mapping[object, object] | list[object] | str | bytes | float | None:
     try:
         return ormsgpack.unpackb(content, ext_hook=_refuse_unknown, option=ormsgpack.OPT_NON_STR_KEYS)
     except ormsgpack.MsgpackDecodeError as error:
@@ -57,9 +57,9 @@ def _refuse_unknown(code: int, content: bytes) -> None:
     inside = _scan(content)
     if code == EXT_DELTA_SNAPSHOT:
         return
-    named = tuple(inside[:2]) if isinstance(inside, list) and len(inside) >= 2 else ("?", "?")
-    if named not in BUILT:
-        raise _poisoned(f"it would build {'.'.join(map(str, named))}")
+    module, name = inside[:2] if isinstance(inside, list) and len(inside) >= 2 else ("?", "?")
+    if (module, name) not in BUILT:
+        raise _poisoned(f"it would build {module}.{name}")
 
 
 def _poisoned(why: str) -> RecordError:
@@ -97,7 +97,7 @@ class FencedSaver(AsyncSqliteSaver):
 
 
 @asynccontextmanager
-async def checkpointer(path: Path, check: Callable[[], None] = _nothing) -> AsyncIterator[AsyncSqliteSaver]:
+async def checkpointer(path: Path, check: Callable[[], None] = _nothing) -> AsyncGenerator[AsyncSqliteSaver]:
     """The durable checkpointer: SQLite in WAL mode, every write synced. Several may be open on one file at once.
 
     `check` is asked before each write, and what it raises stops that.

@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+# LangGraph's own signatures are partly unknown; nothing else here is.
 """The stress-test graph: six agents, one deep re-reading, one person asked; run, resume, and a reading on its own."""
 
 from __future__ import annotations
@@ -7,18 +9,19 @@ import contextlib
 import datetime as dt
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from pydantic import ValidationError
 
 from finllm.agents.agent import Opinion, judge
-from finllm.agents.narrative import NARRATIVE
+from finllm.agents.narrative import NARRATIVE, Reading
 from finllm.desk.desk import Desk, RunContext, adhoc_caller, open_run
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import SpentRow
@@ -27,34 +30,64 @@ from finllm.events import NodeFinished, NodeStarted, Noted, RunFinished, RunStar
 from finllm.graphs.basis import recorded
 from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.learning import learn
-from finllm.graphs.nodes.closing import compliance, report
+from finllm.graphs.nodes.compliance import compliance
 from finllm.graphs.nodes.intake import intake
 from finllm.graphs.nodes.reading import market_signal, narrative, reread, sanity_checker
+from finllm.graphs.nodes.report import report
 from finllm.graphs.nodes.stress_tester import stress_tester
 from finllm.graphs.nodes.validation import after_validator, human, validator
 from finllm.graphs.report import Report
-from finllm.graphs.state import Row, State, after
+from finllm.graphs.rows import Json, StateRow
+from finllm.graphs.state import (
+    AfterCompliance,
+    AfterIntake,
+    AfterStress,
+    AfterValidator,
+    Channels,
+    Finished,
+    Start,
+    Update,
+    after,
+)
 from finllm.memory.leases import Lease
 from finllm.memory.reading import RunRow
 from finllm.tools.data.scenario import BudgetEntry
 
-Node = Callable[[State, RunContext], Awaitable[Row]]
+Node = Callable[[Json, RunContext], Coroutine[Any, Any, Json]]
+Read = TypeVar("Read", bound=StateRow)
 
-NODES: dict[str, Node] = {
-    node.__name__: node
-    for node in (
-        intake,
-        market_signal,
-        narrative,
-        sanity_checker,
-        validator,
-        reread,
-        human,
-        stress_tester,
-        compliance,
-        report,
-    )
-}
+
+def _node(name: str, reads: type[Read], work: Callable[[Read, RunContext], Awaitable[Update]]) -> tuple[str, Node]:
+    """A node over the channels: what it reads is parsed, what it found is dumped.
+
+    Errors: RecordError where a checkpoint does not hold what the node reads.
+    """
+
+    async def over_json(channels: Json, run: RunContext) -> Json:
+        try:
+            state = reads.model_validate(channels)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RecordError(f"the checkpoint of run {run.run_id!r} does not hold the {where!r} that {name!r} reads",
+                              fix="run it again: recorded calls are answered from the ledger") from error  # fmt: skip
+        return (await work(state, run)).to_json()
+
+    return name, over_json
+
+
+NODES: dict[str, Node] = dict((
+    _node("intake", Start, intake),
+    _node("market_signal", AfterIntake, market_signal),
+    _node("narrative", AfterIntake, narrative),
+    _node("sanity_checker", AfterIntake, sanity_checker),
+    _node("validator", AfterIntake, validator),
+    _node("reread", AfterValidator, reread),
+    _node("human", AfterValidator, human),
+    _node("stress_tester", AfterValidator, stress_tester),
+    _node("compliance", AfterStress, compliance),
+    _node("report", AfterCompliance, report),
+))  # fmt: skip
+"""Each node with the state that it reads, which is what the nodes before it have found."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +162,7 @@ def _ended(run_id: str, desk: Desk, answer: str | None) -> Outcome | None:
     return Outcome(run_id, done.status, done)
 
 
-async def read_event(text: str, desk: Desk) -> Opinion:
+async def read_event(text: str, desk: Desk) -> Opinion[Reading]:
     """How the narrative agent reads an event in the user's own words; nothing is retrieved.
 
     The call is on record under the run id `read`.
@@ -137,7 +170,13 @@ async def read_event(text: str, desk: Desk) -> Opinion:
     return await judge(NARRATIVE, {"narrative": text, "precedents": ""}, {"because": []}, adhoc_caller(desk, "read"))
 
 
-async def _drive(run: RunContext, start: Row | None, lease: Lease, answer: str | None = None) -> Outcome:
+async def walk(run: RunContext) -> None:
+    """Run every node from the start, without a checkpoint: for a replay, which is answered from the record."""
+    start: Any = {"opinions": []}
+    await build_graph().compile().ainvoke(start, context=run)
+
+
+async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str | None = None) -> Outcome:
     desk, run_id = run.desk, run.run_id
     async with _graph(desk, lease) as graph:
         config: Any = {"configurable": {"thread_id": run_id}}
@@ -167,7 +206,7 @@ async def _drive(run: RunContext, start: Row | None, lease: Lease, answer: str |
         done = Report.model_validate(held.values["report"])
     done = done.model_copy(update={"spent": SpentRow.of(run.account.spent())})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
-    await asyncio.to_thread(learn, cast(State, held.values), run)
+    await asyncio.to_thread(learn, Finished.model_validate(held.values), run)
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
     return Outcome(run_id, done.status, done)
 
@@ -181,15 +220,17 @@ def _question(held: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _graph(desk: Desk, lease: Lease) -> AsyncIterator[CompiledStateGraph[State, RunContext, State, State]]:
+async def _graph(
+    desk: Desk, lease: Lease
+) -> AsyncGenerator[CompiledStateGraph[Channels, RunContext, Channels, Channels]]:
     """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
     async with checkpointer(desk.settings.checkpoints_path, lease.check) as saver:
         yield build_graph().compile(checkpointer=saver)
 
 
-def build_graph() -> StateGraph[State, RunContext, State, State]:
+def build_graph() -> StateGraph[Channels, RunContext, Channels, Channels]:
     """The nodes and who follows whom. `human` stands alone: a node that asked runs again from its top."""
-    graph: StateGraph[State, RunContext, State, State] = StateGraph(State, context_schema=RunContext)
+    graph: StateGraph[Channels, RunContext, Channels, Channels] = StateGraph(Channels, context_schema=RunContext)
     for name, node in NODES.items():
         graph.add_node(name, cast(Any, _timed(name, node)))
     graph.add_edge(START, "intake")
@@ -206,20 +247,20 @@ def build_graph() -> StateGraph[State, RunContext, State, State]:
     return graph
 
 
-def _routed(state: State, runtime: Runtime[RunContext]) -> str:
-    return after_validator(state, runtime.context)
+def _routed(channels: Json, runtime: Runtime[RunContext]) -> str:
+    return after_validator(AfterValidator.model_validate(channels), runtime.context)
 
 
-def _timed(name: str, node: Node) -> Callable[[State, Runtime[RunContext]], Awaitable[Row]]:
+def _timed(name: str, node: Node) -> Callable[[Json, Runtime[RunContext]], Awaitable[Json]]:
     """The node with its events around it."""
 
-    async def wrapped(state: State, runtime: Runtime[RunContext]) -> Row:
+    async def wrapped(channels: Json, runtime: Runtime[RunContext]) -> Json:
         bus = runtime.context.desk.bus
         bus.emit(NodeStarted(node=name))
         started = time.monotonic()
-        out = await node(state, runtime.context)
+        out = await node(channels, runtime.context)
         if runtime.context.watch is not None:
-            runtime.context.watch(name, dict(state), after(state, out))
+            runtime.context.watch(name, channels, after(channels, out))
         bus.emit(NodeFinished(node=name, seconds=time.monotonic() - started))
         return out
 

@@ -11,18 +11,14 @@ from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
 from finllm.errors import FinllmError
 from finllm.events import Noted
-from finllm.graphs.nodes.reading import reading_of
+from finllm.graphs.rows import OpinionRow
 from finllm.graphs.shocks import engine_of
-from finllm.graphs.state import Row, State, opinions_of
-from finllm.tools.evidence import EvidenceTable
+from finllm.graphs.state import Finished
 from finllm.tools.pnl.asked import scenario_shocks
 from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 
-UNREAD = "unread"
-"""The kind of a run whose event nobody could read."""
 
-
-def learn(state: State, run: RunContext) -> None:
+def learn(state: Finished, run: RunContext) -> None:
     """Take in what a finished run showed, once. What hinders that is noted, and changes nothing else.
 
     Where the desk keeps no values, as in a replay, nothing is taken in.
@@ -31,25 +27,19 @@ def learn(state: State, run: RunContext) -> None:
     if values is None:
         return
     try:
-        values.count(run.run_id, kind_of(state), narrowings(state, run))
+        values.count(run.run_id, state.kind, narrowings(state, run))
     except (FinllmError, ArithmeticError) as error:
         run.desk.bus.emit(Noted(level="warning", message=f"nothing was learned from this run: {error}"))
 
 
-def kind_of(state: State) -> str:
-    """The kind of run that values are kept by: the event as read."""
-    reading = reading_of(state)
-    return reading["judgement"]["event"] if reading else UNREAD
-
-
-def narrowings(state: State, run: RunContext) -> dict[str, float]:
+def narrowings(state: Finished, run: RunContext) -> dict[str, float]:
     """By agent that judged, what leaving its judgement out does: ln of the interval's width without over with.
 
     The narrative agent gives the model's shocks, the stress-tester refuses some. No other judgement moves the interval.
     The validator's counts as 1 where it alone sent a reading back that then changed, so that its mean is the share of
     such runs; the others' change no figure, only dissent, and count as 0.
     """
-    judged = {opinion["agent"] for opinion in state["opinions"] if opinion["judgement"] is not None}
+    judged = {opinion.agent for opinion in state.opinions if opinion.judgement is not None}
     found = {agent.role: 0.0 for agent in AGENTS if agent.role in judged}
     if VALIDATOR.role in found:
         found[VALIDATOR.role] = float(_turned_by_validator(state))
@@ -67,27 +57,25 @@ def narrowings(state: State, run: RunContext) -> dict[str, float]:
     return found
 
 
-def _moves(state: State, *, refused: bool) -> dict[str, JudgedMove]:
+def _moves(state: Finished, *, refused: bool) -> dict[str, JudgedMove]:
     """The moves that follow from the reading, with the probability of direction and size; with the `refused` too."""
-    table, reading = EvidenceTable.from_json(state["evidence"]), reading_of(state)
+    table, reading = state.table(), state.reading
     if reading is None:
         return {}
     return {
-        row["factor"]: JudgedMove(float(table[row["move"]].value), _probability(reading, row["factor"]))
-        for row in state["shocks"]
-        if row["origin"] in ("model", "table") and (refused or row["refused"] is None)
+        shock.factor: JudgedMove(float(table[shock.move].value), _probability(reading.opinion, shock.factor))
+        for shock in state.shocks
+        if shock.origin in ("model", "table") and (refused or shock.refused is None)
     }
 
 
-def _probability(reading: Row, factor: str) -> float:
-    fields = (f"factors.{factor}.direction", f"factors.{factor}.size")
-    direction, size = (max(reading["choices"][field].values()) for field in fields)
-    return direction * size
+def _probability(reading: OpinionRow, factor: str) -> float:
+    return reading.probability(f"factors.{factor}.direction") * reading.probability(f"factors.{factor}.size")
 
 
-def _turned_by_validator(state: State) -> bool:
-    readings = [one for one in opinions_of(state, NARRATIVE.role) if one["judgement"] is not None]
+def _turned_by_validator(state: Finished) -> bool:
+    readings = state.judged(NARRATIVE)
     if len(readings) < 2:
         return False
-    causes = {one["cause"] for one in readings[-1].get("escalations", ())}
-    return "validator" in causes and readings[0]["judgement"]["factors"] != readings[-1]["judgement"]["factors"]
+    causes = {one.cause for one in readings[-1].opinion.escalations}
+    return "validator" in causes and readings[0].judgement.factors != readings[-1].judgement.factors

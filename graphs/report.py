@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -149,78 +150,50 @@ def to_markdown(report: Report) -> str:
         f"Run `{report.run_id}`, as of {report.as_of}, over {report.horizon} trading days. "
         f"Compliance: **{report.compliance}**. Text and measurements: **{report.verdict}**.",
         *(markdown_text(sentence) for sentence in report.summary),
-        _section("The event as read", _event_lines(report)),
-        _section(
-            "Second opinion",
-            _table(
-                SECOND_HEADER,
-                [
-                    (row.field, row.read, row.second, _cite(row.probability), "yes" if row.diverged else "no")
-                    for row in report.second
-                ],
-            ),
-        ),
-        _section(
-            "Shocks",
-            _table(
-                ("factor", "move", "size", "origin", "window", "applied"),
-                [
-                    (row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
-                    for row in report.shocks
-                ],
-            ),
-        ),
-        _section("P&L by factor", _money(report.by_factor)),
-        _section("P&L by sector", _money(report.by_sector)),
-        _section("P&L by position", _money(report.by_position)),
-        _section("Interval", _interval_lines(report)),
-        _section("Closest past event", _analogue_lines(report)),
-        _section("Limit breaches", [f"- {line}" for line in report.breaches] or ["None."]),
-        _section(
-            "Compliance", _table(("rule", "verdict", "finding"), [(f.rule, f.verdict, f.what) for f in report.findings])
-        ),
-        _section(
-            "Who dissented",
-            [f"- {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent] or ["Nobody."],
-        ),
-        _section("What was blocked", [f"- {markdown_text(line)}" for line in report.blocked] or ["Nothing."]),
-        _section(
-            "Sources",
-            _table(
-                ("source", "publisher", "published", "verdict", "removed", "left out"),
-                [
-                    (s.id, s.publisher, s.published_at, s.verdict, "; ".join(s.removed) or "-", s.left_out or "-")
-                    for s in report.sources
-                ],
-            ),
-        ),
-        _section(
-            "Agents",
-            _table(
-                ("agent", "status", "backend", "prompt", "reason"),
-                [
-                    (
-                        a.agent,
-                        a.status,
-                        a.backend or "-",
-                        a.prompt_version,
-                        a.reason or "; ".join(one.words for one in a.escalations) or "-",
-                    )
-                    for a in report.agents
-                ],
-            ),
-        ),
-        _section("What it cost", _table(COST_HEADER, cost_rows(report.spent))),
-        _section("Notes", [f"- {markdown_text(line)}" for line in (*report.exclusions, *report.notes)] or ["None."]),
-        _section(
-            "Evidence",
-            _table(
-                ("id", "value", "what", "entity", "period", "source or formula"),
-                [(e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence],
-            ),
-        ),
+        *(_section(title, lines) for title, lines in (*_found(report), *_behind(report))),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _found(report: Report) -> list[tuple[str, list[str]]]:
+    """The sections of the result: what was read and shocked, what the book does, and what speaks against it."""
+    seconds = [(row.field, row.read, row.second, _cite(row.probability), "yes" if row.diverged else "no")
+               for row in report.second]  # fmt: skip
+    shocks = [(row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
+              for row in report.shocks]  # fmt: skip
+    findings = [(finding.rule, finding.verdict, finding.what) for finding in report.findings]
+    dissent = [f"- {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent]
+    return [
+        ("The event as read", _event_lines(report)),
+        ("Second opinion", _table(SECOND_HEADER, seconds)),
+        ("Shocks", _table(("factor", "move", "size", "origin", "window", "applied"), shocks)),
+        ("P&L by factor", _money(report.by_factor)),
+        ("P&L by sector", _money(report.by_sector)),
+        ("P&L by position", _money(report.by_position)),
+        ("Interval", _interval_lines(report)),
+        ("Closest past event", _analogue_lines(report)),
+        ("Limit breaches", [f"- {line}" for line in report.breaches] or ["None."]),
+        ("Compliance", _table(("rule", "verdict", "finding"), findings)),
+        ("Who dissented", dissent or ["Nobody."]),
+        ("What was blocked", [f"- {markdown_text(line)}" for line in report.blocked] or ["Nothing."]),
+    ]
+
+
+def _behind(report: Report) -> list[tuple[str, list[str]]]:
+    """The sections of what the result stands on: sources, agents, cost, notes and the evidence."""
+    sources = [(s.id, s.publisher, s.published_at, s.verdict, "; ".join(s.removed) or "-", s.left_out or "-")
+               for s in report.sources]  # fmt: skip
+    agents = [(a.agent, a.status, a.backend or "-", a.prompt_version,
+               a.reason or "; ".join(one.words for one in a.escalations) or "-") for a in report.agents]  # fmt: skip
+    notes = [f"- {markdown_text(line)}" for line in (*report.exclusions, *report.notes)]
+    evidence = [(e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence]
+    return [
+        ("Sources", _table(("source", "publisher", "published", "verdict", "removed", "left out"), sources)),
+        ("Agents", _table(("agent", "status", "backend", "prompt", "reason"), agents)),
+        ("What it cost", _table(COST_HEADER, cost_rows(report.spent))),
+        ("Notes", notes or ["None."]),
+        ("Evidence", _table(("id", "value", "what", "entity", "period", "source or formula"), evidence)),
+    ]
 
 
 def cost_rows(spent: SpentRow | None) -> list[tuple[str, ...]]:
@@ -279,7 +252,7 @@ def _section(title: str, lines: list[str]) -> str:
     return f"## {title}\n\n" + "\n".join(lines)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         return ["None."]
     lines = [header, tuple("---" for _ in header), *rows]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from finllm.desk.desk import RunContext
-from finllm.graphs.nodes.reading import reading_of
-from finllm.graphs.state import State
-from finllm.tools.data.portfolio import Book
+from finllm.graphs.state import AfterIntake, AfterValidator
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.shocks import Judged, Plan
@@ -14,13 +12,13 @@ EXTRAPOLATED = 5.0
 """A shock beyond this many sigmas is outside what its factor's history shows; the check calls it implausible."""
 
 
-def engine_of(state: State, run: RunContext) -> Engine:
+def engine_of(state: AfterIntake, run: RunContext) -> Engine:
     """The engine on the book that intake valued. Takes a moment: betas are estimated anew."""
     factors = scenario_factors(run.request.scenario, run.market)
-    return Engine(Book.model_validate(state["book"]), run.market, run.request.as_of, factors)
+    return Engine(state.book, run.market, run.request.as_of, factors)
 
 
-def plan_of(state: State, run: RunContext, engine: Engine) -> Plan:
+def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
     """User shocks, then the replayed window's, then those derived from the reading where nobody else spoke.
 
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.
@@ -34,16 +32,14 @@ def plan_of(state: State, run: RunContext, engine: Engine) -> Plan:
     )
 
 
-def _judged(state: State, taken: set[str]) -> list[Judged]:
-    reading = reading_of(state)
+def _judged(state: AfterValidator, taken: set[str]) -> list[Judged]:
+    reading = state.reading
     if reading is None:
         return []
-    accepted = ("supported", "contradicted") if state.get("answer") == "accept" else ("supported",)
-    calls = reading["judgement"]["factors"]
-    return [
-        Judged(check["factor"], calls[check["factor"]]["direction"], calls[check["factor"]]["size"])
-        for check in state["checks"]
-        if check["support"] in accepted
-        and check["factor"] not in taken
-        and calls[check["factor"]]["direction"] != "none"
-    ]
+    accepted = ("supported", "contradicted") if state.answer == "accept" else ("supported",)
+    found: list[Judged] = []
+    for check in state.checks:
+        call = reading.judgement.factors[check.factor]
+        if check.support in accepted and check.factor not in taken and call.size != "none":
+            found.append(Judged(check.factor, call.direction, call.size))
+    return found

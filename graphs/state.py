@@ -1,64 +1,208 @@
-"""The state of a stress-test run: JSON only, so that a checkpoint can hold nothing but data."""
+"""The state of a stress-test run: typed for whoever reads it, JSON for the checkpoint, so that it holds only data.
+
+LangGraph keeps `Channels`. Before a node they are read as the state that the node asks for (`AfterIntake`, …), and
+the `Update` that it returns is written back as JSON.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Generic, Literal, TypedDict
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from finllm.agents.agent import Agent, J_co
+from finllm.agents.narrative import NARRATIVE, Reading
+from finllm.graphs.report import Report
+from finllm.graphs.rows import (
+    BreachRow,
+    ClosestEvent,
+    HeardSource,
+    Json,
+    Measured,
+    OpinionRow,
+    PastEvent,
+    SecondAnswer,
+    StateRow,
+    StressRow,
+    WantedShock,
+)
+from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
+from finllm.guardrails.rules import Finding
 from finllm.scheduler.placement.task import canonical
+from finllm.tools.data.portfolio import Book
+from finllm.tools.evidence import Evidence, EvidenceTable
 
-Row = dict[str, Any]
+Verdict = Literal["aligned", "diverged", "unresolved"]
+Answer = Literal["withhold", "accept"]
+"""What a person says of the factors in dispute."""
 
 
-class State(TypedDict):
-    """Keys and who writes them. Opinions are appended, so that nodes side by side do not overwrite each other.
+UNREAD = "unread"
+"""The kind of a run whose event nobody could read."""
 
-    evidence: rows of the evidence table (intake, validator, stress-tester). sources: sanitised texts with their
-    evidence ids and what the words say per factor (intake), with a verdict (sanity-checker). precedents, market, second
-    (the second opinion, field by field): intake. verdict, checks, second_checks, passes: validator. withheld: factors
-    that get no model shock. answer: human. shocks, stress, analogue: stress-tester.
-    breaches, findings: compliance. report: report.
+
+class Channels(TypedDict):
+    """What LangGraph carries from node to node, as JSON. Opinions are appended, so that nodes side by side do not
+    overwrite each other; every other key is replaced."""
+
+    evidence: list[Json]
+    sources: list[Json]
+    precedents: list[Json]
+    second: list[Json]
+    market: list[Json]
+    book: Json
+    passes: int
+    opinions: Annotated[list[JsonValue], operator.add]
+    checks: list[Json]
+    second_checks: list[Json]
+    verdict: str
+    answer: str
+    shocks: list[Json]
+    stress: Json
+    analogue: Json | None
+    breaches: list[Json]
+    findings: list[Json]
+    report: Json
+
+
+@dataclass(frozen=True)
+class Judged(Generic[J_co]):
+    """An opinion that did not abstain, with its judgement."""
+
+    opinion: OpinionRow
+    judgement: J_co
+
+
+class Start(StateRow):
+    """Before intake: nothing but the request is known."""
+
+
+class AfterIntake(StateRow):
+    """The rows of the evidence table; the sources; what the market, the book and the past say; the opinions so far.
+
+    `second`: the second opinion, field by field. `passes`: how often the validator has looked. A source's verdict is
+    the checks'; the sanity-checker adds its own beside it.
     """
 
-    evidence: list[Row]
-    sources: list[Row]
-    precedents: list[Row]
-    second: list[Row]
-    market: list[Row]
-    book: Row
-    opinions: Annotated[list[Row], operator.add]
-    checks: list[Row]
-    second_checks: list[Row]
-    verdict: Literal["aligned", "diverged", "unresolved"]
-    passes: int
-    answer: str
-    shocks: list[Row]
-    stress: Row
-    analogue: Row | None
-    breaches: list[Row]
-    findings: list[Row]
-    report: Row
+    evidence: tuple[Evidence, ...]
+    sources: tuple[HeardSource, ...]
+    precedents: tuple[PastEvent, ...]
+    second: tuple[SecondAnswer, ...] = ()
+    market: tuple[Measured, ...]
+    book: Book
+    passes: int = 0
+    opinions: tuple[OpinionRow, ...] = ()
+
+    def table(self) -> EvidenceTable:
+        """The evidence as a table of its own, to which rows may be added."""
+        return EvidenceTable(self.evidence)
+
+    def latest(self, agent: Agent) -> OpinionRow | None:
+        """The newest opinion of an agent, abstained or not. The sanity-checker has one per source."""
+        return next((one for one in reversed(self.opinions) if one.agent == agent.role), None)
+
+    def said(self, agent: Agent[J_co]) -> J_co | None:
+        """What an agent judged last; None where it was not asked, or abstained then."""
+        opinion = self.latest(agent)
+        judgement = opinion.judgement if opinion else None
+        return judgement if isinstance(judgement, agent.judgement) else None
+
+    def judged(self, agent: Agent[J_co]) -> list[Judged[J_co]]:
+        """Every opinion of an agent that did not abstain, oldest first."""
+        return [
+            Judged(one, one.judgement)
+            for one in self.opinions
+            if one.agent == agent.role and isinstance(one.judgement, agent.judgement)
+        ]
+
+    @property
+    def kind(self) -> str:
+        """The kind of run that the agents' values are kept by: the event as read."""
+        return self.reading.judgement.event if self.reading else UNREAD
+
+    @property
+    def reading(self) -> Judged[Reading] | None:
+        """The event as read: by the deep re-reading where there was one that did not abstain."""
+        readings = self.judged(NARRATIVE)
+        return readings[-1] if readings else None
 
 
-def after(state: Mapping[str, Any], out: Row) -> Row:
-    """The state once a node has returned `out`: opinions appended, every other key replaced."""
+class AfterValidator(AfterIntake):
+    """`checks`: the reading against words and precedents; `second_checks`: against the second opinion.
+
+    `answer`: a person's, where one was asked.
+    """
+
+    LATER = frozenset({"answer"})
+
+    checks: tuple[FactorCheck, ...]
+    second_checks: tuple[SecondCheck, ...] = ()
+    verdict: Verdict
+    answer: Answer | None = None
+
+
+class AfterStress(AfterValidator):
+    """`shocks`: those that were wanted, with what was refused; `analogue`: the closest past event."""
+
+    shocks: tuple[WantedShock, ...]
+    stress: StressRow
+    analogue: ClosestEvent | None = None
+
+
+class AfterCompliance(AfterStress):
+    breaches: tuple[BreachRow, ...]
+    findings: tuple[Finding, ...]
+
+
+class Finished(AfterCompliance):
+    report: Report
+
+
+class Update(BaseModel):
+    """What a node found: the fields that it gives are written, and no others. `opinions` are added to those before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    evidence: tuple[Evidence, ...] = ()
+    sources: tuple[HeardSource, ...] = ()
+    precedents: tuple[PastEvent, ...] = ()
+    second: tuple[SecondAnswer, ...] = ()
+    market: tuple[Measured, ...] = ()
+    book: Book | None = None
+    passes: int = 0
+    opinions: tuple[OpinionRow, ...] = ()
+    checks: tuple[FactorCheck, ...] = ()
+    second_checks: tuple[SecondCheck, ...] = ()
+    verdict: Verdict = "aligned"
+    answer: Answer = "withhold"
+    shocks: tuple[WantedShock, ...] = ()
+    stress: StressRow | None = None
+    analogue: ClosestEvent | None = None
+    breaches: tuple[BreachRow, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    report: Report | None = None
+
+    def to_json(self) -> Json:
+        """The fields that were given. What a run spent is no part of its state, which is the same computed again."""
+        return self.model_dump(mode="json", include=self.model_fields_set, exclude={"report": {"spent"}})
+
+
+def after(state: Mapping[str, JsonValue], out: Json) -> Json:
+    """The channels once a node has returned `out`: opinions appended, every other key replaced."""
     merged = {**state, **out}
     if "opinions" in out:
-        merged["opinions"] = [*state.get("opinions", []), *out["opinions"]]
+        merged["opinions"] = [*_rows(state.get("opinions")), *_rows(out["opinions"])]
     return merged
 
 
-def state_hash(state: Mapping[str, Any]) -> str:
+def _rows(value: JsonValue) -> Sequence[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def state_hash(state: Mapping[str, JsonValue]) -> str:
     """Hex sha256 of a state as canonical JSON."""
     return hashlib.sha256(canonical(dict(state))).hexdigest()
-
-
-def latest(state: State, agent: str) -> Row | None:
-    """The newest opinion of an agent, or None. The sanity-checker has one per source: see `opinions_of`."""
-    return next((o for o in reversed(state.get("opinions", [])) if o["agent"] == agent), None)
-
-
-def opinions_of(state: State, agent: str) -> list[Row]:
-    return [o for o in state.get("opinions", []) if o["agent"] == agent]

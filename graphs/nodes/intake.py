@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Mapping
 
 from finllm.agents.sanity_checker import COUNTED
 from finllm.desk.desk import RunContext
 from finllm.errors import BackendError, InputError
 from finllm.events import Noted
 from finllm.graphs.nodes.second_opinion import second_opinion
-from finllm.graphs.state import Row, State
+from finllm.graphs.rows import HeardSource, Measured, PastEvent
+from finllm.graphs.state import Start, Update
+from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
-from finllm.guardrails.provenance import HEARSAY, check_provenance
+from finllm.guardrails.provenance import HEARSAY, Provenance, check_provenance
 from finllm.guardrails.sanitise import sanitise
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
@@ -30,11 +33,11 @@ LEFT_OUT = "weight of a position left out"
 """What the evidence row of an excluded position's share of the book says."""
 
 
-async def intake(_state: State, run: RunContext) -> Row:
+async def intake(_state: Start, run: RunContext) -> Update:
     return await asyncio.to_thread(_intake, run)
 
 
-def _intake(run: RunContext) -> Row:
+def _intake(run: RunContext) -> Update:
     request, table = run.request, EvidenceTable()
     book = value_portfolio(request.portfolio, run.market, request.as_of)
     sources = _sources(run, table)
@@ -54,90 +57,98 @@ def _intake(run: RunContext) -> Row:
                 formula="its value over the gross value of all valued positions",
             )
         run.desk.bus.emit(Noted(level="warning", message=f"excluded {exclusion.id!r} ({weight}): {exclusion.reason}"))
-    return {
-        "sources": sources,
-        "precedents": precedents,
-        "market": market,
-        "second": second,
-        "book": book.model_dump(mode="json"),
-        "evidence": table.to_json(),
-        "passes": 0,
-    }
+    return Update(
+        sources=tuple(sources),
+        precedents=tuple(precedents),
+        market=tuple(market),
+        second=tuple(second),
+        book=book,
+        evidence=tuple(table),
+        passes=0,
+    )
 
 
-def _sources(run: RunContext, table: EvidenceTable) -> list[Row]:
+def _sources(run: RunContext, table: EvidenceTable) -> list[HeardSource]:
     """The narrative's sources, sanitised, each with its evidence row, its words per factor and the checks' verdict."""
-    as_of = run.request.as_of
     rows = [_source(source, run, table) for source in run.request.scenario.sources]
-    kept = [row for row in rows if row["left_out"] is None]
-    heard = [hearsay(row["text"]) for row in kept]
+    kept = [row for row in rows if row.left_out is None]
+    heard = [hearsay(row.text) for row in kept]
     found = check_provenance(
-        [row["id"] for row in kept],
-        [row["publisher"] for row in kept],
-        [row["says"] for row in kept],
-        run.desk.embedder.embed([row["text"] for row in kept]),
-        [sum(removed.startswith("injection:") for removed in row["removed"]) for row in kept],
+        [row.id for row in kept],
+        [row.publisher for row in kept],
+        [row.says for row in kept],
+        run.desk.embedder.embed([row.text for row in kept]),
+        [sum(removed.startswith("injection:") for removed in row.removed) for row in kept],
         [len(claims) >= ENOUGH for claims in heard],
     )
-    for row, claims in zip(kept, heard, strict=True):
-        check = found[row["id"]]
-        row["verdict"] = check.verdict
-        if check.verdict == HEARSAY:
-            row["hearsay"] = [f"{way} ({said!r})" for way, said in claims.items()]
-        row["provenance"] = [
-            table.add(
-                float(count),
-                "count",
-                entity=f"source {row['id']}",
-                what=what,
-                period="this event",
-                as_of=as_of,
-                formula=f"provenance check of {row['evidence']}",
-            )
-            for what, count in zip(
-                COUNTED, (check.agreeing, check.opposing, len(check.twins), check.injections), strict=True
-            )
-        ]
-    return rows
+    checked = {
+        row.id: _checked(row, found[row.id], claims, run.request.as_of, table)
+        for row, claims in zip(kept, heard, strict=True)
+    }
+    return [checked.get(row.id, row) for row in rows]
 
 
-def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> Row:
+def _checked(
+    row: HeardSource, check: Provenance, claims: Mapping[str, str], as_of: dt.date, table: EvidenceTable
+) -> HeardSource:
+    """The source with the checks' verdict, and what they counted as evidence."""
+    counts = (check.agreeing, check.opposing, len(check.twins), check.injections)
+    cites = tuple(
+        table.add(
+            float(count),
+            "count",
+            entity=f"source {row.id}",
+            what=what,
+            period="this event",
+            as_of=as_of,
+            formula=f"provenance check of {row.evidence}",
+        )
+        for what, count in zip(COUNTED, counts, strict=True)
+    )
+    told = row.model_copy(update={"verdict": check.verdict, "provenance": cites})
+    if check.verdict != HEARSAY:
+        return told
+    return told.model_copy(update={"hearsay": tuple(f"{way} ({said!r})" for way, said in claims.items())})
+
+
+def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:
     clean = sanitise(source, run.request.as_of)
     text, steering = clean.text, _instructions(clean.text, run)
     for part in steering:
         text = text.replace(part, " ", 1)
     text = text.strip()
-    row: Row = {
-        "id": source.id,
-        "publisher": source.publisher,
-        "published_at": source.published_at.isoformat(),
-        "text": text,
-        "removed": [
+    left_out = clean.refused or (None if text else "nothing is left of its text")
+    says: dict[FactorId, Heard] = {}
+    evidence = None
+    if left_out is None:
+        mentions = read_factors(text)
+        says = {
+            factor: "unmoved" if stands_still(found) else balance(found) for factor, found in mentions.items() if found
+        }
+        evidence = table.add(
+            text[:EXCERPT],
+            "text",
+            entity=f"source {source.id}",
+            what=f"published by {source.publisher}",
+            period=source.published_at.date().isoformat(),
+            as_of=run.request.as_of,
+            source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
+        )
+    return HeardSource(
+        id=source.id,
+        publisher=source.publisher,
+        published_at=source.published_at.isoformat(),
+        text=text,
+        removed=(
             *(f"{cut.kind}: {cut.excerpt}" for cut in clean.removed),
             *(f"suspected: {part[:EXCERPT]}" for part in steering),
-        ],
-        "left_out": clean.refused or (None if text else "nothing is left of its text"),
-        "says": {},
-        "verdict": "refused" if clean.refused else "credible",
-        "provenance": [],
-        "evidence": None,
-    }
-    if row["left_out"] is not None:
-        return row
-    mentions = read_factors(text)
-    row["says"] = {
-        factor: "unmoved" if stands_still(found) else balance(found) for factor, found in mentions.items() if found
-    }
-    row["evidence"] = table.add(
-        text[:EXCERPT],
-        "text",
-        entity=f"source {source.id}",
-        what=f"published by {source.publisher}",
-        period=source.published_at.date().isoformat(),
-        as_of=run.request.as_of,
-        source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
+        ),
+        left_out=left_out,
+        says=says,
+        verdict="refused" if clean.refused else "credible",
+        provenance=(),
+        evidence=evidence,
     )
-    return row
 
 
 def _instructions(text: str, run: RunContext) -> list[str]:
@@ -153,7 +164,7 @@ def _instructions(text: str, run: RunContext) -> list[str]:
         return []  # `second_opinion` says so, once
 
 
-def _precedents(run: RunContext, table: EvidenceTable) -> list[Row]:
+def _precedents(run: RunContext, table: EvidenceTable) -> list[PastEvent]:
     scenario = run.request.scenario
     found = run.desk.knowledge.retrieve(f"{scenario.title}. {scenario.narrative}", scenario.as_of)
     for note in run.desk.knowledge.notes:
@@ -162,7 +173,7 @@ def _precedents(run: RunContext, table: EvidenceTable) -> list[Row]:
     return [_precedent(item, scenario.as_of, file, table) for item in found]
 
 
-def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: EvidenceTable) -> Row:
+def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: EvidenceTable) -> PastEvent:
     past = found.precedent
     moves = ", ".join(f"{factor} {direction}" for factor, direction in past.factors.items())
     evidence = table.add(
@@ -174,19 +185,19 @@ def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: Eviden
         as_of=as_of,
         source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file_sha256, pointer=past.id),
     )
-    return {
-        "id": past.id,
-        "title": past.title,
-        "start": past.start.isoformat(),
-        "end": past.end.isoformat(),
-        "factors": dict(past.factors),
-        "similarity": found.similarity,
-        "evidence": evidence,
-        "line": f"{past.title}: {moves}",
-    }
+    return PastEvent(
+        id=past.id,
+        title=past.title,
+        start=past.start,
+        end=past.end,
+        factors=past.factors,
+        similarity=found.similarity,
+        evidence=evidence,
+        line=f"{past.title}: {moves}",
+    )
 
 
-def _market(run: RunContext, table: EvidenceTable) -> list[Row]:
+def _market(run: RunContext, table: EvidenceTable) -> list[Measured]:
     """Measurements that market-signal reads: regime inputs, each visible factor's state, forecasts with intervals."""
     signals = market_signals(run.market, run.request.as_of)
     for note in signals.notes:
@@ -207,13 +218,13 @@ def _market(run: RunContext, table: EvidenceTable) -> list[Row]:
             as_of=run.request.as_of,
             source=source,
         )
-        rows.append({"factor": factor, "cites": [change, *_forecast(factor, run, table)]})
-    return [row for row in rows if row["cites"]]
+        rows.append(Measured(factor=factor, cites=(change, *_forecast(factor, run, table))))
+    return [row for row in rows if row.cites]
 
 
-def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Row:
+def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Measured:
     if signals.regime is None or signals.volatility is None or signals.percentile is None or signals.drawdown is None:
-        return {"factor": "EQUITY_US", "cites": []}
+        return Measured(factor="EQUITY_US", cites=())
     entity, as_of = FACTORS["EQUITY_US"].label, run.request.as_of
     source = run.market.source("SP500", f"to {as_of}")
     measured: tuple[tuple[float | str, Unit, str, str, str], ...] = (
@@ -222,11 +233,11 @@ def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Ro
         (signals.drawdown, "return", "fall from the year's peak", "last 252 days", "last / max − 1"),
         (signals.regime, "text", "regime by rule", f"at {as_of}", "volatility, drawdown and Markov switching"),
     )
-    cites = [
+    cites = tuple(
         table.add(value, unit, entity=entity, what=what, period=period, as_of=as_of, source=source, formula=formula)
         for value, unit, what, period, formula in measured
-    ]
-    return {"factor": "EQUITY_US", "cites": cites}
+    )
+    return Measured(factor="EQUITY_US", cites=cites)
 
 
 def _forecast(factor: FactorId, run: RunContext, table: EvidenceTable) -> list[str]:

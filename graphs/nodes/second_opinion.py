@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finllm.desk.desk import RunContext
 from finllm.errors import BackendError
 from finllm.events import Noted
-from finllm.graphs.state import Row
+from finllm.graphs.rows import HeardSource, SecondAnswer
 from finllm.guardrails.provenance import REJECTED
 from finllm.models.second_opinion import Probabilities
 from finllm.scheduler.decoding.filling import best
@@ -19,7 +21,7 @@ DIGITS = 3
 """Decimals of a probability that are kept: the rest differs from one machine to another."""
 
 
-def second_opinion(run: RunContext, sources: list[Row], table: EvidenceTable) -> list[Row]:
+def second_opinion(run: RunContext, sources: Sequence[HeardSource], table: EvidenceTable) -> list[SecondAnswer]:
     """A row per field with its value, its probability and the evidence row that holds it; none where it cannot judge.
 
     The narrative and each source that the checks let through are judged apart, and their probabilities averaged.
@@ -27,17 +29,17 @@ def second_opinion(run: RunContext, sources: list[Row], table: EvidenceTable) ->
     second = run.desk.second
     if second is None:
         return []
-    kept = [s for s in sources if s["left_out"] is None and s["verdict"] not in REJECTED]
-    texts = [run.request.scenario.narrative, *(s["text"] for s in kept)]
+    kept = [(s.text, s.evidence) for s in sources if s.evidence is not None and s.verdict not in REJECTED]
+    texts = [run.request.scenario.narrative, *(text for text, _evidence in kept)]
     try:
         told = [second.judge([text[:LONGEST]])[0] for text in texts]  # one by one: a batch would change the last digits
         digest = second.digest
     except BackendError as error:
         run.desk.bus.emit(Noted(level="warning", message=f"without a second opinion: {error.message}; {error.fix}"))
         return []
-    read = ", ".join(s["evidence"] for s in kept)
+    read = ", ".join(evidence for _text, evidence in kept)
     formula = f"classifier {digest[:12]} over the narrative" + (f" and {read}" if read else "")
-    rows: list[Row] = []
+    rows: list[SecondAnswer] = []
     for field in told[0]:
         if field in ASIDE:
             continue
@@ -52,7 +54,7 @@ def second_opinion(run: RunContext, sources: list[Row], table: EvidenceTable) ->
             as_of=run.request.as_of,
             formula=formula,
         )
-        rows.append({"field": field, "value": value, "evidence": evidence})
+        rows.append(SecondAnswer(field=field, value=value, evidence=evidence))
     return rows
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from decimal import Decimal
 
 from finllm.agents.agent import Offered, Opinion
 from finllm.agents.escalation import judge_escalating
-from finllm.agents.stress_tester import STRESS_TESTER
+from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
 from finllm.desk.desk import RunContext
 from finllm.errors import InputError
-from finllm.graphs.learning import kind_of
-from finllm.graphs.nodes.reading import reading_of
+from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
-from finllm.graphs.state import Row, State
+from finllm.graphs.state import AfterValidator, Update
 from finllm.tools.data.factors import Shock
 from finllm.tools.evidence import EvidenceTable, Unit, show
 from finllm.tools.pnl.engine import Engine
@@ -23,9 +21,9 @@ from finllm.tools.pnl.outcome import ShockRow as Moved
 from finllm.tools.pnl.shocks import Plan
 
 
-async def stress_tester(state: State, run: RunContext) -> Row:
+async def stress_tester(state: AfterValidator, run: RunContext) -> Update:
     """The arithmetic is done on a thread: meanwhile the loop serves the other runs of a batch."""
-    table = EvidenceTable.from_json(state["evidence"])
+    table = state.table()
 
     def planned() -> tuple[Engine, Plan]:
         engine = engine_of(state, run)
@@ -38,24 +36,28 @@ async def stress_tester(state: State, run: RunContext) -> Row:
 
 
 def _stressed(
-    state: State, run: RunContext, engine: Engine, plan: Plan, rows: list[Row], opinion: Opinion, table: EvidenceTable
-) -> Row:
-    refused = _refused(rows, opinion)
-    for row in rows:
-        row["refused"] = refused.get(row["move"])
-    applied = plan.without({row["factor"] for row in rows if row["refused"]})
+    state: AfterValidator,
+    run: RunContext,
+    engine: Engine,
+    plan: Plan,
+    wanted: list[WantedShock],
+    opinion: Opinion[StressChoice],
+    table: EvidenceTable,
+) -> Update:
+    rows = [_refused(shock, opinion.judgement) for shock in wanted]
+    applied = plan.without({shock.factor for shock in rows if shock.refused})
     result = engine.stress(applied, propagate=run.request.scenario.propagate, seed=run.request.seed)
     rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
-    return {
-        "opinions": [opinion.model_dump(mode="json")],
-        "shocks": rows,
-        "stress": _result_rows(result, rows, table),
-        "analogue": _analogue(state, opinion, engine, plan.horizon, table),
-        "evidence": table.to_json(),
-    }
+    return Update(
+        opinions=(OpinionRow.of(opinion),),
+        shocks=tuple(rows),
+        stress=_result_rows(result, rows, table),
+        analogue=_analogue(state, opinion.judgement, engine, plan.horizon, table),
+        evidence=tuple(table),
+    )
 
 
-def _shock_row(shock: Shock | Moved, engine: Engine, table: EvidenceTable) -> Row:
+def _shock_row(shock: Shock | Moved, engine: Engine, table: EvidenceTable) -> WantedShock:
     label, as_of = engine.view.factors[shock.factor].label, engine.view.as_of
     formula = {
         "user": "given by the user",
@@ -84,20 +86,20 @@ def _shock_row(shock: Shock | Moved, engine: Engine, table: EvidenceTable) -> Ro
             as_of=as_of,
             formula=f"{move} / standard deviation of the factor's moves",
         )
-    return {
-        "factor": shock.factor,
-        "move": move,
-        "sigma": sigma,
-        "origin": shock.origin,
-        "window": shock.window,
-        "extrapolated": shock.sigma is not None and abs(shock.sigma) > EXTRAPOLATED,
-        "refused": None,
-    }
+    return WantedShock(
+        factor=shock.factor,
+        move=move,
+        sigma=sigma,
+        origin=shock.origin,
+        window=shock.window,
+        extrapolated=shock.sigma is not None and abs(shock.sigma) > EXTRAPOLATED,
+    )
 
 
-async def _choose(state: State, run: RunContext, rows: list[Row], table: EvidenceTable) -> Opinion:
-    reading = reading_of(state)
-    event = f"{reading['judgement']['event']} in {reading['judgement']['region']}" if reading else "not read"
+async def _choose(
+    state: AfterValidator, run: RunContext, wanted: list[WantedShock], table: EvidenceTable
+) -> Opinion[StressChoice]:
+    event = f"{state.reading.judgement.event} in {state.reading.judgement.region}" if state.reading else "not read"
     nothing = table.add(
         "no shock",
         "text",
@@ -107,32 +109,29 @@ async def _choose(state: State, run: RunContext, rows: list[Row], table: Evidenc
         as_of=run.request.as_of,
         formula="stated choice",
     )
-    shocks = [Offered(row["move"], f"shock {row['factor']} {_shown(table, row['move'])}") for row in rows]
+    shocks = [Offered(shock.move, f"shock {shock.factor} {_shown(table, shock.move)}") for shock in wanted]
     offered = {
-        "closest": [Offered(p["evidence"], f"past event {p['title']}") for p in state["precedents"]],
+        "closest": [Offered(past.evidence, f"past event {past.title}") for past in state.precedents],
         "refuse": [Offered(nothing, "no shock"), *shocks],
     }
-    caller = run.caller("stress_tester", kind_of(state))
-    return await judge_escalating(STRESS_TESTER, {"reading": event}, offered, caller, before=state["opinions"])
+    caller = run.caller("stress_tester", state.kind)
+    return await judge_escalating(STRESS_TESTER, {"reading": event}, offered, caller, before=state.opinions)
 
 
-def _refused(rows: list[Row], opinion: Opinion) -> dict[str, str]:
-    """Shocks to leave out: those of a model or table that the check calls implausible and the agent refuses."""
-    named = opinion.judgement["refuse"] if opinion.judgement else []
-    return {
-        row["move"]: "refused by the agent, and outside what its history shows"
-        for row in rows
-        if row["move"] in named and row["origin"] in ("model", "table") and row["extrapolated"]
-    }
+def _refused(shock: WantedShock, choice: StressChoice | None) -> WantedShock:
+    """The shock; left out where it is of a model or table, the check calls it implausible and the agent refuses it."""
+    if choice and shock.move in choice.refuse and shock.origin in ("model", "table") and shock.extrapolated:
+        return shock.model_copy(update={"refused": "refused by the agent, and outside what its history shows"})
+    return shock
 
 
 def _shown(table: EvidenceTable, id: str) -> str:
     return show(table[id].value, table[id].unit)
 
 
-def _result_rows(result: EngineResult, rows: list[Row], table: EvidenceTable) -> Row:
+def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceTable) -> StressRow:
     """Every number of the result as an evidence row; what comes back holds their ids."""
-    shocked = ", ".join(row["move"] for row in rows if row["refused"] is None) or "no shock"
+    shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
     period = f"{result.horizon} trading days"
 
     def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = "usd") -> str:
@@ -144,14 +143,14 @@ def _result_rows(result: EngineResult, rows: list[Row], table: EvidenceTable) ->
     positions = {name: add(pnl, "P&L", name, f"exposure × ({shocked})") for name, pnl in result.by_position.items()}
     total = add(result.total, "P&L", "book", f"sum({', '.join(positions.values())})")
     share = float(result.total) / float(result.book_value) if result.book_value else 0.0
-    out: Row = {
-        "book_value": value,
-        "by_position": positions,
-        "total": total,
-        "total_share": add(share, "P&L over market value", "book", f"{total} / {value}", "return"),
-        "by_factor": {n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
-        "by_sector": {n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
-        "horizon": table.add(
+    row = StressRow(
+        book_value=value,
+        by_position=positions,
+        total=total,
+        total_share=add(share, "P&L over market value", "book", f"{total} / {value}", "return"),
+        by_factor={n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
+        by_sector={n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
+        horizon=table.add(
             result.horizon,
             "days",
             entity="scenario",
@@ -160,48 +159,46 @@ def _result_rows(result: EngineResult, rows: list[Row], table: EvidenceTable) ->
             as_of=result.as_of,
             formula="given by the scenario",
         ),
-        "interval": None,
-        "var_975_1d": None,
-        "notes": list(result.notes),
-        "result": result.model_dump(mode="json"),
-    }
+        interval=None,
+        var_975_1d=None,
+        notes=result.notes,
+        result=result,
+    )
     if result.interval is not None:
         method = result.interval.method
-        out["interval"] = [
-            add(result.interval.lower, "interval, lower end", "book", f"{total} and {method}"),
-            add(result.interval.upper, "interval, upper end", "book", f"{total} and {method}"),
-        ]
-        out["interval_level"] = add(result.interval.level, "level of the interval", "book", "stated", "probability")
-        out["interval_method"] = method
-    if result.var_975_1d is not None:
-        out["var_975_1d"] = add(
-            result.var_975_1d.loss,
-            "one-day value at risk, before the event",
-            "book",
-            f"historical simulation, {result.var_975_1d.window}",
-        )
-    return out
+        row = row.model_copy(update={
+            "interval": (add(result.interval.lower, "interval, lower end", "book", f"{total} and {method}"),
+                         add(result.interval.upper, "interval, upper end", "book", f"{total} and {method}")),
+            "interval_level": add(result.interval.level, "level of the interval", "book", "stated", "probability"),
+            "interval_method": method,
+        })  # fmt: skip
+    if result.var_975_1d is None:
+        return row
+    how = f"historical simulation, {result.var_975_1d.window}"
+    loss = add(result.var_975_1d.loss, "one-day value at risk, before the event", "book", how)
+    return row.model_copy(update={"var_975_1d": loss})
 
 
-def _analogue(state: State, opinion: Opinion, engine: Engine, horizon: int, table: EvidenceTable) -> Row | None:
+def _analogue(
+    state: AfterValidator, choice: StressChoice | None, engine: Engine, horizon: int, table: EvidenceTable
+) -> ClosestEvent | None:
     """The past event the agent finds closest (the most similar text if it abstained), replayed where data allow."""
-    if not state["precedents"]:
+    if not state.precedents:
         return None
-    named = opinion.judgement["closest"] if opinion.judgement else []
-    chosen = next((p for p in state["precedents"] if p["evidence"] in named), state["precedents"][0])
-    start, end = dt.date.fromisoformat(chosen["start"]), dt.date.fromisoformat(chosen["end"])
-    row: Row = {key: chosen[key] for key in ("id", "title", "start", "end", "evidence")} | {"total": None, "why": None}
+    named = choice.closest if choice else ()
+    chosen = next((past for past in state.precedents if past.evidence in named), state.precedents[0])
+    found = ClosestEvent(id=chosen.id, title=chosen.title, start=chosen.start, end=chosen.end, evidence=chosen.evidence)
     try:
-        cuts = engine.revalue(engine.plan(horizon, replay=(start, end)))
+        cuts = engine.revalue(engine.plan(horizon, replay=(chosen.start, chosen.end)))
     except InputError as error:
-        return {**row, "why": error.message}
-    row["total"] = table.add(
+        return found.model_copy(update={"why": error.message})
+    total = table.add(
         float(cuts.total),
         "usd",
         entity="book",
         what="P&L were the past event to repeat",
-        period=f"{start} to {end}",
+        period=f"{chosen.start} to {chosen.end}",
         as_of=engine.view.as_of,
-        formula=f"replay of {chosen['evidence']}",
+        formula=f"replay of {chosen.evidence}",
     )
-    return row
+    return found.model_copy(update={"total": total})

@@ -19,8 +19,8 @@ from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, 
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
-from finllm.agents.sanity_checker import SANITY_CHECKER
-from finllm.agents.stress_tester import STRESS_TESTER
+from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
+from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
 from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
@@ -100,19 +100,19 @@ def test_every_agent_gives_a_valid_judgement_that_cites_evidence_and_is_on_recor
     assert opinion.status == "judged"
     assert opinion.judgement is not None
     for field in offered:
-        assert set(opinion.judgement[field]) <= {"E4", "E9"}
+        assert set(getattr(opinion.judgement, field)) <= {"E4", "E9"}
         assert set(opinion.choices[field]) == {"E4", "E9"}
     assert all(desk.recorder.lookup(key) is not None for key in opinion.calls)
     assert (opinion.backend, opinion.precision) == ("scripted", "Q4_0")
     assert opinion.prompt_version == prompt_version(agent)
-    assert [event.judgement for event in desk.happened(Judged)] == [opinion.judgement]
+    assert [event.judgement for event in desk.happened(Judged)] == [opinion.judgement.model_dump(mode="json")]
 
 
 def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:
     backend = Says('{"verdict": "sure", "because": []}', '{"verdict": "doubtful", "because": ["B"]}')
     desk = Desk(backend)
     opinion = desk.ask()
-    assert opinion.judgement == {"verdict": "doubtful", "because": ["E9"]}
+    assert opinion.judgement == SourceCheck(verdict="doubtful", because=("E9",))
     first, second = [request.prompt.user for request in backend.requests[1:]]
     assert "Your last answer was invalid" not in first
     assert second.startswith(first)
@@ -187,7 +187,7 @@ def test_letters_are_mapped_to_the_evidence_of_their_own_field_in_whatever_order
     for offered in ({"closest": closest, "refuse": refuse}, {"refuse": refuse, "closest": closest}):
         opinion = Desk(backend).ask(STRESS_TESTER, INPUTS[STRESS_TESTER], offered)
         assert opinion.judgement is not None
-        assert (opinion.judgement["closest"], opinion.judgement["refuse"]) == (["E2"], ["E8"])
+        assert opinion.judgement == StressChoice(plausibility="plausible", closest=("E2",), refuse=("E8",))
         assert set(opinion.choices["closest"]) == {"E1", "E2"}
         assert set(opinion.choices["refuse"]) == {"E7", "E8"}
         user = backend.requests[-1].prompt.user
@@ -210,7 +210,7 @@ def test_lines_beyond_the_last_letter_are_neither_shown_nor_offered() -> None:
 
 def test_an_agent_that_is_offered_nothing_cites_nothing() -> None:
     opinion = Desk(ScriptedBackend([{}])).ask(offered={"because": []})
-    assert opinion.judgement == {"verdict": "credible", "because": []}
+    assert opinion.judgement == SourceCheck(verdict="credible", because=())
     assert opinion.choices["because"] == {}
 
 

@@ -97,7 +97,7 @@ def test_an_answer_under_its_threshold_is_asked_again_one_precision_up_and_the_f
     desk = table(card(0.95, SANITY_CHECKER), edge("credible"), deep("doubtful", "Q8_0"), deep("injected", "F16"))
     opinion = desk.ask(SANITY_CHECKER)
     assert opinion.judgement is not None
-    assert (opinion.judgement["verdict"], opinion.precision) == ("doubtful", "Q8_0")
+    assert (opinion.judgement.model_dump()["verdict"], opinion.precision) == ("doubtful", "Q8_0")
     (told,) = opinion.escalations
     assert (told.before, told.to, told.field, told.threshold) == ("Q4_0", "Q8_0", "verdict", 0.95)
     assert told.probability == pytest.approx(SURE)
@@ -130,7 +130,7 @@ def test_a_pruned_edge_that_is_short_on_average_is_passed_over() -> None:
     desk = passed_over(0.6, pruned_edge(), deep("doubtful"))
     opinion = desk.ask(SANITY_CHECKER)
     assert opinion.judgement is not None
-    assert (opinion.judgement["verdict"], opinion.precision) == ("doubtful", "F16")
+    assert (opinion.judgement.model_dump()["verdict"], opinion.precision) == ("doubtful", "F16")
     assert [desk.asked(at) for at in range(2)] == [0, 1]
     (told,) = opinion.escalations
     assert (told.cause, told.before, told.to) == ("beforehand", PRUNED, "F16")
@@ -181,7 +181,7 @@ def test_at_the_finest_precision_an_agent_worth_it_votes_in_other_orders() -> No
     assert (up.votes, vote.votes, vote.before, vote.to) == (0, 3, "F16", "F16")
     assert vote.split == {}
     assert opinion.judgement is not None
-    assert opinion.judgement["verdict"] == "diverged"
+    assert opinion.judgement.model_dump()["verdict"] == "diverged"
     asked = [request for request in desk.backends[1].requests if request.priors is not None]
     firsts = [request.prompt.user.split("<data>")[1].split("\n")[3][0] for request in asked]
     assert firsts == ["A", "B", "C"]
@@ -218,15 +218,15 @@ def test_an_agent_whose_lines_have_an_order_does_not_vote() -> None:
 
 def test_nobody_votes_where_a_server_is_deeper() -> None:
     served = deep("diverged", "BF16")
-    served._offer = replace(served.offer, build="vllm 0.32")
+    served._offer = replace(served.offer, stronger=True)
     assert [one.votes for one in table(card(0.95), edge(), served).ask().escalations] == [0]
 
 
 def test_an_agent_has_one_round_in_a_run() -> None:
     desk = table(card(0.95), edge(), deep())
-    first = desk.ask().model_dump(mode="json")
+    first = desk.ask()
     assert desk.ask(before=[first]).escalations == []
-    other = {**first, "agent": "narrative"}
+    other = first.model_copy(update={"agent": "narrative"})
     assert len(desk.ask(before=[other]).escalations) == 2
 
 
@@ -243,7 +243,7 @@ def test_an_escalation_that_the_budget_does_not_reach_for_leaves_the_answer(budg
     opinion = table(card(0.95), edge("aligned"), deep(), budget=budget).ask()
     assert opinion.status == "judged"
     assert opinion.judgement is not None
-    assert opinion.judgement["verdict"] == "aligned"
+    assert opinion.judgement.model_dump()["verdict"] == "aligned"
     assert opinion.escalations == []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finllm.agents.agent import Opinion
+from finllm.agents.narrative import Reading
 from finllm.desk import desk as desk_module
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
@@ -251,7 +252,7 @@ def test_library_warnings_stay_off_stderr(acted: Flow, cli: Cli) -> None:
     assert cli("run", "hormuz-blockade", "--quiet").err == ""
 
 
-def opinion(**changes: Any) -> Opinion:
+def opinion(**changes: Any) -> Opinion[Reading]:
     call = {"direction": "up", "size": "large"}
     values: dict[str, Any] = {
         "agent": "narrative", "status": "judged", "calls": ["k1", "k2"], "backend": "edge:SmolLM2", "precision": "Q4_0",
@@ -262,7 +263,7 @@ def opinion(**changes: Any) -> Opinion:
                     "severity": {"high": 0.7}, "horizon": {"weeks": 0.8},
                     "factors.OIL_WTI.direction": {"up": 0.9, "down": 0.1}, "factors.OIL_WTI.size": {"large": 0.4}},
     }  # fmt: skip
-    return Opinion.model_validate({**values, **changes})
+    return Opinion[Reading].model_validate({**values, **changes})
 
 
 @pytest.fixture
@@ -271,7 +272,7 @@ def heard(acted: Flow, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     del acted
     found: dict[str, Any] = {"says": opinion()}
 
-    async def read_event(text: str, desk: Desk) -> Opinion:
+    async def read_event(text: str, desk: Desk) -> Opinion[Reading]:
         del desk
         found.update(text=text)
         return found["says"]

@@ -11,12 +11,15 @@ import pytest
 
 from finllm.desk.desk import Desk, open_run
 from finllm.errors import BudgetExceeded, InputError
-from finllm.graphs.nodes.closing import rule_facts
+from finllm.graphs.nodes.compliance import rule_facts
+from finllm.graphs.rows import HeardSource, WantedShock
+from finllm.graphs.state import AfterStress
 from finllm.guardrails.grounding import cited
+from finllm.tools.data.portfolio import Book
 from finllm.tools.data.scenario import BudgetEntry
 from tests.desks import Seen, go_on, request_for, run
 
-EMPTY_BOOK = {"name": "b", "as_of": "2022-06-30", "sha256": "0", "holdings": [], "exclusions": [], "notes": []}
+EMPTY_BOOK = Book(name="b", as_of=dt.date(2022, 6, 30), sha256="0", holdings=(), exclusions=(), notes=())
 
 MakeDesk = Callable[..., Desk]
 
@@ -199,10 +202,13 @@ def test_late_sources_that_were_used_and_shocks_without_support_would_block(scri
     later = request.scenario.sources[0].model_copy(update={"published_at": dt.datetime(2022, 7, 1, tzinfo=dt.UTC)})
     scenario = request.scenario.model_copy(update={"sources": (later,)})
     context = replace(context, request=request.model_copy(update={"scenario": scenario}))
-    shock = {"factor": "GOLD", "origin": "model", "refused": None}
-    source = {"id": later.id, "left_out": None}
-    state: Any = {"book": EMPTY_BOOK, "sources": [source], "checks": [], "shocks": [shock]}
-    accepted: Any = {**state, "answer": "accept"}
+    state = AfterStress.model_construct(
+        book=EMPTY_BOOK,
+        sources=(HeardSource.model_construct(id=later.id, left_out=None),),
+        checks=(),
+        shocks=(WantedShock.model_construct(factor="GOLD", origin="model"),),
+    )
+    accepted = state.model_copy(update={"answer": "accept"})
     facts = rule_facts(state, context, [])
     assert list(facts.sources_used_late) == [later.id]
     assert list(facts.claims_unsupported) == ["GOLD"]

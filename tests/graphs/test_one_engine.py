@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from finllm.desk.desk import Desk, open_run
 from finllm.desk.request import RunRequest
 from finllm.graphs.nodes.stress_tester import stress_tester
-from finllm.graphs.state import State
+from finllm.graphs.state import AfterValidator
 from finllm.sessions.inputs import Inputs, read_inputs
 from finllm.sessions.stress import StressQuestion, answer_stress
 from finllm.tools.data.factors import factor_table
@@ -119,8 +119,7 @@ def node_result(scenario: Scenario, file: Path, seed: int, desk: Desk) -> tuple[
     request = RunRequest(scenario=scenario, portfolio=load_portfolio(file), limits=Limits(version=1), seed=seed)
     run = replace(open_run(desk, "any", request), market=MARKET)
     book = value_portfolio(request.portfolio, run.market, AS_OF)
-    state: dict[str, Any] = {"opinions": [], "checks": [], "precedents": [], "evidence": [],
-                             "book": book.model_dump(mode="json")}  # fmt: skip
-    out = bounded(stress_tester(cast(State, state), run))
-    table = EvidenceTable.from_json(out["evidence"])
-    return EngineResult.model_validate(out["stress"]["result"]), float(table[out["stress"]["total"]].value)
+    state = AfterValidator(evidence=(), sources=(), precedents=(), market=(), book=book, checks=(), verdict="aligned")
+    out = bounded(stress_tester(state, run))
+    assert out.stress is not None
+    return out.stress.result, float(EvidenceTable(out.evidence)[out.stress.total].value)

@@ -158,8 +158,8 @@ def test_one_byte_of_the_weights_off_is_refused_by_name(scripted_desk: MakeDesk,
     weights.write_bytes(bytes(range(256)) * 64)
     plain = scripted_desk([])
     backend = ScriptedBackend([READS_WELL], name="edge", weights=sha256_of_file(weights))
-    broker = Broker([backend], plain.ledger, plain.bus, call_timeout=60)
-    desk = replace(plain, broker=broker, weights={"edge": weights})
+    backend._offer = replace(backend.offer, weights_file=str(weights))
+    desk = replace(plain, broker=Broker([backend], plain.ledger, plain.bus, call_timeout=60))
     run(small(), desk)
     assert again(desk).node == "report"
     one_byte_off(weights)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from finllm.desk.desk import Desk, RunContext
 from finllm.desk.request import RunRequest
 from finllm.graphs.report import Report
-from finllm.graphs.state import State
+from finllm.graphs.state import Finished
 from finllm.review.replay import replay
-from finllm.review.whatif import STEP, WhatIf, calls_of
+from finllm.review.whatif import STEP, WhatIf, call_of, calls_of
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
 from finllm.tools.data.factors import factor_table
@@ -33,7 +33,7 @@ def what_if_of(desk: Desk, run_id: str = "run-1") -> WhatIf:
     assert row is not None
     request = RunRequest.model_validate(row.request)
     context = RunContext(desk, run_id, request, MarketStore([]), Account(Budget(), time.monotonic))
-    return WhatIf(cast(State, bounded(replay(run_id, desk)).state), context)
+    return WhatIf(Finished.model_validate(bounded(replay(run_id, desk)).state), context)
 
 
 def report_of(request: RunRequest, desk: Desk, run_id: str = "run-1") -> Report:
@@ -54,7 +54,7 @@ def test_nothing_changed_is_the_run_s_own_result(scenario: str, scripted_desk: M
     assert float(found.base.total) == report.total.value
     assert (found.base.compliance, len(found.base.breached)) == (report.compliance, len(report.breaches))
     assert found.reading is not None
-    assert found.read(calls_of(found.reading["choices"])) == found.base
+    assert found.read(calls_of(found.reading.opinion.choices)) == found.base
 
 
 def test_a_factor_read_otherwise_gives_what_a_run_that_reads_so_finds(scripted_desk: MakeDesk) -> None:
@@ -66,7 +66,7 @@ def test_a_factor_read_otherwise_gives_what_a_run_that_reads_so_finds(scripted_d
         say = {"factors.EQUITY_US.direction": direction} | ({"factors.EQUITY_US.size": size} if size != "none" else {})
         asked_anew = request.model_copy(update={"seed": n + 1})
         other = report_of(asked_anew, scripted_desk([reads(**say)]), f"other-{n}")
-        verdict = found.read({"EQUITY_US": {"direction": direction, "size": size}})
+        verdict = found.read({"EQUITY_US": call_of(direction, size)})
         assert float(verdict.total) == other.total.value
         assert (len(verdict.breached), verdict.compliance) == (len(other.breaches), other.compliance)
 
@@ -82,7 +82,7 @@ def test_without_a_source_is_what_a_run_without_it_finds(scripted_desk: MakeDesk
     bare = report_of(request_for("hormuz-blockade", sources=()), scripted_desk([READS_WELL]), "bare")
     found = what_if_of(desk)
     assert found.reading is not None
-    verdict = found.read(calls_of(found.reading["choices"]), without=only.id)
+    verdict = found.read(calls_of(found.reading.opinion.choices), without=only.id)
     assert float(verdict.total) == bare.total.value
     assert verdict != found.base
 

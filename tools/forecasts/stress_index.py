@@ -48,6 +48,12 @@ class StressIndex(BaseModel):
     notes: tuple[str, ...] = ()
 
 
+def index_by_day(prices: pd.DataFrame) -> dict[dt.date, float]:
+    """The index where it has a value, by day; as `stress_history`, and with its errors."""
+    values = stress_history(prices)["index"].dropna()
+    return {day_of(day): float(value) for day, value in values.items()}
+
+
 def stress_history(prices: pd.DataFrame) -> pd.DataFrame:
     """Columns `absorption`, `dispersion`, their scores and `index`, every fifth day and on the last one.
 

@@ -16,6 +16,7 @@ from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from finllm.agents.agent import Opinion
+    from finllm.agents.narrative import Reading
 
 MAX_CHARACTERS = 20_000
 FIELDS = ("event", "region", "stance", "severity", "horizon")
@@ -44,17 +45,17 @@ def read(
         _show(opinion)
 
 
-def reading_json(opinion: Opinion) -> dict[str, Any]:
+def reading_json(opinion: Opinion[Reading]) -> dict[str, Any]:
     """The reading as `--json` prints it; the fields are null and `factors` is empty where the agent abstained."""
     judged = opinion.judgement
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
     factors: dict[str, Any] = {}
     if judged is not None:
-        fields = {name: {"value": judged[name], "probability": opinion.probability(name)} for name in FIELDS}
+        fields = {name: {"value": getattr(judged, name), "probability": opinion.probability(name)} for name in FIELDS}
         factors = {
-            factor: {"direction": call["direction"], "size": call["size"],
+            factor: {"direction": call.direction, "size": call.size,
                      "probability": opinion.probability(f"factors.{factor}.direction")}
-            for factor, call in judged["factors"].items()
+            for factor, call in judged.factors.items()
         }  # fmt: skip
     return {**fields, "factors": factors, "status": opinion.status, "reason": opinion.reason,
             "backend": opinion.backend, "precision": opinion.precision, "calls": opinion.calls}  # fmt: skip
@@ -78,7 +79,7 @@ def _story(text: str) -> str:
     return text
 
 
-def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opinion:
+def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opinion[Reading]:
     import asyncio
 
     from finllm.cli.display.events import open_display
@@ -94,7 +95,7 @@ def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opini
             return asyncio.run(read_event(story, desk))
 
 
-def _show(opinion: Opinion) -> None:
+def _show(opinion: Opinion[Reading]) -> None:
     from rich.console import Group
 
     from finllm.cli.display.report import table, text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from pydantic import JsonValue
 
 from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
@@ -85,7 +87,7 @@ class Desk:
 class StateWatch(Protocol):
     """Sees the state before and after each node, as JSON-able data."""
 
-    def __call__(self, node: str, before: dict[str, Any], after: dict[str, Any]) -> None: ...
+    def __call__(self, node: str, before: dict[str, JsonValue], after: dict[str, JsonValue]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class RunContext:
 
 
 @contextlib.contextmanager
-def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Iterator[Desk]:
+def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Generator[Desk]:
     """Open the desk on the default models: the ladder's edge and deep rungs are derived if they are not there.
 
     `runs`: how many will go on side by side, for which engines then have several workers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ Prices = Callable[[], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def watched(settings: Settings, bus: EventBus, broker: Broker, prices: Prices = dict) -> Iterator[None]:
+def watched(settings: Settings, bus: EventBus, broker: Broker, prices: Prices = dict) -> Generator[None]:
     """Let others look, until the end of the block. No socket is opened unless a setting asks for it.
 
     `prices`: the broker's prices now, by name. What cannot be served is noted, and the desk goes on without it.

@@ -120,11 +120,13 @@ def positions(by_position: Mapping[str, float]) -> Chart:
     import altair as alt
 
     by_size = sorted(by_position.items(), key=lambda item: -abs(item[1]))
-    rows = [{"name": plain(name), "usd": gain} for name, gain in sorted(by_size[:LARGEST], key=lambda item: item[1])]
+    gains = [(plain(name), gain) for name, gain in sorted(by_size[:LARGEST], key=lambda item: item[1])]
     if rest := by_size[LARGEST:]:
-        rows.append({"name": f"{len(rest)} others", "usd": sum(gain for _name, gain in rest)})
-    for at, row in enumerate(rows):
-        row |= {"label": compact(row["usd"]), "kind": "loss" if row["usd"] < 0 else "gain", "at": at}
+        gains.append((f"{len(rest)} others", sum(gain for _name, gain in rest)))
+    rows = [
+        {"name": name, "usd": gain, "label": compact(gain), "kind": "loss" if gain < 0 else "gain", "at": at}
+        for at, (name, gain) in enumerate(gains)
+    ]
     y = alt.Y("at:O", title=None, axis=alt.Axis(
         labelExpr=_names(rows), labelLimit=180, ticks=False, domain=False, grid=False))  # fmt: skip
     base = alt.Chart(alt.Data(values=rows))
@@ -196,19 +198,17 @@ def stress_index(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit
 
 def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
     """The stress index up to `as_of`, the episodes shaded; None where it has no value yet."""
-    from finllm.tools.data.market import day_of
-    from finllm.tools.forecasts.stress_index import shared_prices, stress_history
+    from finllm.tools.forecasts.stress_index import index_by_day, shared_prices
     from finllm.tools.pnl.episodes import EPISODES
 
     try:
         prices, _notes = shared_prices(market, market.stock_names(), as_of)
-        values = stress_history(prices)["index"].dropna()
+        known = index_by_day(prices)
     except InputError:
         return None
-    if values.empty:
+    if not known:
         return None
     shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
-    known = {day_of(day): float(value) for day, value in values.items()}
     return stress_index(known, shaded, "standard deviations from its past mean")
 
 

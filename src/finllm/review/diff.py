@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from finllm.errors import InputError
 from finllm.graphs.basis import Standing
 from finllm.graphs.report import Figure, Report
+from finllm.memory.entries import PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.review.influence import NODE
 from finllm.tools.evidence import show
@@ -100,13 +103,13 @@ def _standing(uses: Iterable[Use]) -> dict[str, dict[str, str]]:
     return {"prompts": stood.prompts, "data": stood.data, "weights": weights}
 
 
-def flat(value: Any, path: str = "") -> dict[str, str]:
+def flat(value: JsonValue, path: str = "") -> dict[str, str]:
     """A JSON value as dotted paths. Lists of named things go by their name, so that an insertion shifts nothing."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: v for name, part in value.items() for k, v in flat(part, f"{path}.{name}" if path else name).items()}
     if isinstance(value, list):
-        named = [one.get("id", one.get("factor")) if isinstance(one, Mapping) else None for one in value]
-        labels = named if all(named) and len(set(named)) == len(named) else range(len(value))
+        named = [one.get("id", one.get("factor")) if isinstance(one, dict) else None for one in value]
+        labels = named if all(named) and len(set(map(str, named))) == len(named) else range(len(value))
         return {
             k: v for label, part in zip(labels, value, strict=True) for k, v in flat(part, f"{path}[{label}]").items()
         }
@@ -119,11 +122,11 @@ def _placements(uses: Iterable[Use]) -> dict[str, str]:
     for use in uses:
         if use.entry.kind != "placement":
             continue
-        agent = use.entry.request["agent"]
-        what = f"{use.node}, {agent}"
+        placed = RecordedPlacement.of(use.entry)
+        what = f"{use.node}, {placed.agent}"
         seen[what] += 1
-        refused = "; ".join(f"{name} refused: {why}" for name, why in sorted(use.entry.response["refused"].items()))
-        found[f"{what} #{seen[what]}"] = use.entry.response["chosen"] + (f" ({refused})" if refused else "")
+        refused = f" ({placed.refused_words})" if placed.refused else ""
+        found[f"{what} #{seen[what]}"] = f"{placed.chosen}{refused}"
     return found
 
 
@@ -133,14 +136,13 @@ def _judgements(uses: Iterable[Use]) -> dict[str, str]:
     seen: Counter[str] = Counter()
     for use in uses:
         if use.entry.kind == "human":
-            found["a person answered"] = str(use.entry.response["answer"])
-        if use.entry.kind != "call" or use.entry.request["priors"] is None:
+            found["a person answered"] = PersonsAnswer.of(use.entry).answer
+        if use.entry.kind != "call" or not (call := RecordedCall.of(use.entry)).judges:
             continue
-        what = f"{use.node}, {use.entry.request['agent']}"
+        what = f"{use.node}, {call.agent}"
         seen[what] += 1
-        choices = use.entry.response["choices"]
-        for field, value in flat(json.loads(use.entry.response["text"])).items():
-            chance = max(choices[field].values()) if field in choices else None
+        for field, value in flat(json.loads(call.text)).items():
+            chance = max(call.choices[field].values()) if field in call.choices else None
             found[f"{what} #{seen[what]} {field}"] = value + (f" ({chance:.0%})" if chance is not None else "")
     return found
 

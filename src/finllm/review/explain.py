@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
 
 from finllm.desk.desk import Desk, RunContext
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
 from finllm.events import Progress
-from finllm.graphs.state import State
+from finllm.graphs.state import Finished
 from finllm.review.explanation import (
     Bound,
     Explanation,
@@ -47,7 +46,7 @@ async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explan
         raise InputError(f"run {run_id!r} is {row.status}: it has no result to explain", fix=f"finllm resume {run_id}")
     account = Account(Budget(seconds=bound.seconds), time.monotonic, above=desk.tenant)
     rebuilt = await asyncio.to_thread(lambda: asyncio.run(replay(run_id, desk)))
-    state, request = cast(State, rebuilt.state), RunRequest.model_validate(row.request)
+    state, request = Finished.model_validate(rebuilt.state), RunRequest.model_validate(row.request)
     run = RunContext(desk, run_id, request, rebuilt.market, account)
     asking, found = await _ask(run, state, bound)
     explanation = await asyncio.to_thread(_told, run, state, asking, found, bound)
@@ -55,7 +54,7 @@ async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explan
     return explanation
 
 
-async def _ask(run: RunContext, state: State, bound: Bound) -> tuple[Asking, list[Influence]]:
+async def _ask(run: RunContext, state: Finished, bound: Bound) -> tuple[Asking, list[Influence]]:
     judged = cited_judgements(state, run.desk.ledger)
     total, settled = questions(judged), 0
 
@@ -68,7 +67,7 @@ async def _ask(run: RunContext, state: State, bound: Bound) -> tuple[Asking, lis
     return asking, list(await asyncio.gather(*(asking.influence(one) for one in judged)))
 
 
-def _told(run: RunContext, state: State, asking: Asking, found: list[Influence], bound: Bound) -> Explanation:
+def _told(run: RunContext, state: Finished, asking: Asking, found: list[Influence], bound: Bound) -> Explanation:
     title = run.request.scenario.title
     what_if, teller, pairs = WhatIf(state, run), Teller(state), pairs_of(found)
     tests = {"measured citations": tested(pairs, "mover"), "the agents' own citations": tested(pairs, "cited")}
@@ -85,7 +84,7 @@ def _told(run: RunContext, state: State, asking: Asking, found: list[Influence],
         Chapter("What would change without a line of evidence", tuple(by_evidence(teller, found, what_if)),
                 "no chosen value"),
         Chapter("What each judgement rests on, as measured", tuple(cited(teller, found)), "no judgement cites"),
-        Chapter("Who dissented from the result", tuple(dissented(teller, state["report"])), "nobody"),
+        Chapter("Who dissented from the result", tuple(dissented(teller)), "nobody"),
         Chapter("Whether the citations are faithful", (MEASURED, *faithful(teller, tests))),
         Chapter("What was asked for this explanation", tuple(asked(teller, asking, found, bound))),
     )  # fmt: skip

@@ -133,14 +133,14 @@ def pairs_of(found: Iterable[Influence]) -> tuple[Pair, ...]:
     """Every pair that was answered, of the agents' own citations and of the measured ones."""
     pairs: list[Pair] = []
     for one in found:
-        asked = one.judged.call.request
+        asked = one.judged.call
         kinds = (("cited", one.judged.pairs, one.alone), ("mover", one.movers, one.again))
         for kind, labels, removed in kinds:
             for first, second in labels:
                 if {first, second} <= removed.keys():
                     a, b = removed[first], removed[second]
                     pairs.append(Pair.model_validate(
-                        {"kind": kind, "call": one.judged.call.key, "weights": asked["weights_sha256"],
+                        {"kind": kind, "call": asked.key, "weights": asked.weights_sha256,
                          "agent": one.judged.agent, "evidence": (one.judged.ids[first], one.judged.ids[second]),
                          "changed": (bool(a.changed), bool(b.changed)), "distance": (a.distance, b.distance)}
                     ))  # fmt: skip

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from finllm.agents.removal import EvidenceLines, evidence_lines, matched
-from finllm.graphs.state import State
+from finllm.graphs.state import AfterIntake
+from finllm.memory.entries import RecordedCall
 from finllm.memory.reading import LedgerReader
 from finllm.scheduler.decoding.filling import Choices, best
-from finllm.scheduler.decoding.template import Choose, Pick, Template, part_of, template_from
-from finllm.scheduler.placement.task import Prompt
-from finllm.scheduler.record import Entry
+from finllm.scheduler.decoding.template import Choose, Pick, Template, part_of
 
 NODE = "explain"
 """The node under which an explanation's calls are on record."""
@@ -30,8 +29,8 @@ class Cited:
 
     agent: str
     about: str | None
-    call: Entry
-    neutral: Entry
+    call: RecordedCall
+    neutral: RecordedCall
     lines: EvidenceLines
     neutral_lines: EvidenceLines
     ids: Mapping[str, str]
@@ -72,10 +71,10 @@ class Influence:
     judged: Cited
     noise: float | None = None
     base: Choices | None = None
-    alone: dict[str, Moved] = field(default_factory=dict)
+    alone: dict[str, Moved] = field(default_factory=dict[str, Moved])
     measured: tuple[str, ...] = ()
     movers: tuple[tuple[str, str], ...] = ()
-    again: dict[str, Moved] = field(default_factory=dict)
+    again: dict[str, Moved] = field(default_factory=dict[str, Moved])
     again_on: str | None = None
     unanswered: int = 0
 
@@ -100,31 +99,32 @@ def resting_on(found: Influence) -> tuple[str, ...]:
     return tuple(moved[: max(1, len(found.judged.chosen))])
 
 
-def cited_judgements(state: State, ledger: LedgerReader) -> list[Cited]:
+def cited_judgements(state: AfterIntake, ledger: LedgerReader) -> list[Cited]:
     """The judgements that the result rests on and that cite: each agent's newest, the sanity-checker's of each source.
 
     One whose texts hide where its lines are is left out.
     """
-    newest = {(opinion["agent"], opinion.get("about")): opinion for opinion in state.get("opinions", [])
-              if opinion["judgement"] is not None and CITES in opinion["judgement"]}  # fmt: skip
+    newest = {(opinion.agent, opinion.about): (opinion, cited) for opinion in state.opinions
+              if (cited := opinion.cited(CITES)) is not None}  # fmt: skip
     found: dict[str, Cited] = {}
-    for (agent, about), opinion in newest.items():
-        call, neutral = ledger.lookup(opinion["calls"][-1]), ledger.lookup(opinion["calls"][0])
-        if call is None or neutral is None:
+    for (agent, about), (opinion, cited) in newest.items():
+        entries = ledger.lookup(opinion.calls[-1]), ledger.lookup(opinion.calls[0])
+        if entries[0] is None or entries[1] is None:
             continue
-        template = template_from(call.request["template"])
+        call, neutral = RecordedCall.of(entries[0]), RecordedCall.of(entries[1])
+        template = call.steps()
         labels = "".join(next((s.labels for s in template if isinstance(s, Pick) and s.field == CITES), ()))
-        lines = evidence_lines(Prompt(**call.request["prompt"]), labels)
-        blank = evidence_lines(Prompt(**neutral.request["prompt"]), labels)
-        ids = dict(zip(labels, opinion["choices"][CITES], strict=False))
+        lines = evidence_lines(call.prompt, labels)
+        blank = evidence_lines(neutral.prompt, labels)
+        ids = dict(zip(labels, opinion.choices[CITES], strict=False))
         if lines is None or blank is None or len(ids) != len(labels):
             continue
         fields = [step for step in template if isinstance(step, Choose)]
         asked = part_of(template, [step.field for step in fields])
         plain = part_of(template, [step.field for step in fields if step.unless is None])
-        own = [field for field in _fields(plain) if field in neutral.response["choices"]]
+        own = [field for field in _fields(plain) if field in neutral.choices]
         priors = part_of(template, own) if own else ()
-        chosen = tuple(label for label, id in ids.items() if id in opinion["judgement"][CITES])
+        chosen = tuple(label for label, id in ids.items() if id in cited)
         found.setdefault(
             call.key, Cited(agent, about, call, neutral, lines, blank, ids, chosen, asked, plain, priors)
         )  # two sources with the same text are one question

@@ -65,9 +65,12 @@ def render(page: Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    def finished(value: object) -> object:
+        return value if isinstance(value, Markup) else plain_spaces(value)
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else plain_spaces(value),
+        finalize=finished,
     )  # fmt: skip
     drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg())} for chart in page.charts]
     shown: dict[str, Any] = {name: getattr(page, name) for name in page.__dataclass_fields__} | {"charts": drawn}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
 
 from finllm.desk.spending import AmountRow, SpentRow, spent_of
+from finllm.memory.entries import Charge, RecordedPlacement
 from finllm.memory.reading import LedgerReader, Use
 from finllm.scheduler.broker import asked_digest
 from finllm.scheduler.money.account import Spent
@@ -52,41 +50,41 @@ def placements_of(run_id: str, ledger: LedgerReader) -> list[PlacementRow]:
 
 
 def _row(use: Use, later: list[Use]) -> PlacementRow:
-    asked, said = use.entry.request, use.entry.response
-    predicted: Mapping[str, Any] = said.get("predicted") or {}
+    placed = RecordedPlacement.of(use.entry)
+    predicted = placed.predicted or {}
     ended, actual = "no answer is on record", None
     for other in later:
         entry = other.entry
-        if other.node != use.node or not _same(asked, other):
+        if other.node != use.node or not _same(placed, other):
             continue
         if entry.kind == "placement" and other.key != use.key:
             break
-        if entry.kind == "charge" and entry.actor == said["chosen"]:
-            ended, actual = str(entry.response["why"]), spent_of(other)
-        if entry.kind == "call" and entry.actor == said["chosen"]:
+        if entry.kind == "charge" and entry.actor == placed.chosen:
+            ended, actual = Charge.of(entry).why, spent_of(other)
+        if entry.kind == "call" and entry.actor == placed.chosen:
             ended = "from the ledger" if other.reused else "answered"
             actual = None if other.reused else (actual or Spent(0.0, 0, 0)) + spent_of(other)
             break
     return PlacementRow(
-        task=str(asked.get("task", use.key))[:8],
+        task=(placed.task or use.key)[:8],
         node=use.node,
-        agent=asked["agent"],
-        rule=said["rule"],
-        chosen=said["chosen"],
-        refused=said["refused"],
+        agent=placed.agent,
+        rule=placed.rule,
+        chosen=placed.chosen,
+        refused=placed.refused,
         predicted_seconds=predicted.get("seconds"),
         predicted_joules=predicted.get("joules"),
         actual=None if actual is None else SpentRow.of(actual),
         ended=ended,
-        why=asked.get("why"),
+        why=placed.why,
     )
 
 
-def _same(placed: Mapping[str, Any], other: Use) -> bool:
+def _same(placed: RecordedPlacement, other: Use) -> bool:
     """Whether an entry is about the task that was placed. A call knows only the priors of its own precision."""
     asked = other.entry.request
     if other.entry.kind != "call":
-        return asked.get("task") == placed.get("task")
-    if "asked" in placed:
-        return asked_digest(asked) == placed["asked"]
-    return key_of("task", {name: asked[name] for name in _CONTENT}) == placed.get("task")
+        return asked.get("task") == placed.task
+    if placed.asked is not None:
+        return asked_digest(asked) == placed.asked
+    return key_of("task", {name: asked[name] for name in _CONTENT}) == placed.task

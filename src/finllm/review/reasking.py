@@ -58,8 +58,8 @@ class Asking:
 
     async def _alone(self, found: Influence) -> None:
         judged, template = found.judged, found.judged.template
-        asked = judged.call.request
-        how = (asked["priors"], asked["precision"], asked["weights_sha256"])
+        asked = judged.call
+        how = (asked.priors, asked.precision, asked.weights_sha256)
         paired = [label for pair in judged.pairs for label in pair]
         order = list(dict.fromkeys([*paired, *judged.ids]))
         base, *removed = await asyncio.gather(
@@ -70,7 +70,7 @@ class Asking:
         if base is None:
             return
         found.base = base
-        found.noise = distance(judged.plain, judged.call.response["choices"], base)
+        found.noise = distance(judged.plain, judged.call.choices, base)
         found.alone = _all_moved(judged.plain, base, order, removed)
 
     async def _again(self, found: Influence) -> None:
@@ -81,7 +81,7 @@ class Asking:
         found.movers = matched(judged.lines, found.measured)
         if not found.movers:
             return
-        found.again_on = self._other(judged.call.request["precision"])
+        found.again_on = self._other(judged.call.precision)
         labels = [label for pair in found.movers for label in pair]
         lines, plain = judged.lines.reversed(), judged.plain
         priors = await self._priors(judged, found.again_on)
@@ -98,9 +98,8 @@ class Asking:
 
     async def _priors(self, judged: Cited, precision: str) -> Choices | None:
         """The priors of the plain fields, with the evidence reversed: the card's, else this precision's own."""
-        asked = judged.call.request
-        priors: Choices = asked["priors"]
-        known = priors_by(self._caller.card_of(precision), judged.agent, asked["prompt_version"])
+        priors = judged.call.priors or {}
+        known = priors_by(self._caller.card_of(precision), judged.agent, judged.call.prompt_version)
         if not judged.open:
             return {**priors, **known}
         own = await self._ask(judged, judged.open, judged.neutral_lines.reversed().prompt, None, precision)
@@ -123,10 +122,10 @@ class Asking:
 
         `weights`: no other ones may answer.
         """
-        asked, caller = judged.call.request, self._caller
+        asked, caller = judged.call, self._caller
         task = Task(
-            agent=judged.agent, node=NODE, prompt=prompt, prompt_version=asked["prompt_version"], template=template,
-            floor=precision, deadline=caller.timeout, seed=asked["seed"], value=0.0, priors=priors,
+            agent=judged.agent, node=NODE, prompt=prompt, prompt_version=asked.prompt_version, template=template,
+            floor=precision, deadline=caller.timeout, seed=asked.seed, value=0.0, priors=priors,
             tenant=caller.tenant, background=True,
         )  # fmt: skip
         async with self._room:

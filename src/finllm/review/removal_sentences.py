@@ -57,7 +57,7 @@ def _follows(teller: Teller, one: Influence, label: str, moved: Moved, what_if: 
     if one.judged.agent != "narrative" or what_if.reading is None:
         return ""
     row = one.judged.ids[label]
-    source = next((source["id"] for source in teller.state["sources"] if source["evidence"] == row), None)
+    source = next((source.id for source in teller.state.sources if source.evidence == row), None)
     try:
         verdict = what_if.read(calls_of(moved.choices), without=source)
     except InputError:

@@ -12,15 +12,16 @@ from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError, ReplayRefused
 from finllm.events import EventBus
 from finllm.graphs.basis import Difference, Standing, differences, not_compared
-from finllm.graphs.state import Row, state_hash
+from finllm.graphs.rows import Json
+from finllm.graphs.state import state_hash
+from finllm.memory.entries import Failure, RecordedCall
 from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
 from finllm.review.influence import NODE
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Answer, Broker
-from finllm.scheduler.decoding.template import template_from
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.placement.task import Prompt, Task, canonical
+from finllm.scheduler.placement.task import Task, canonical
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.outcome import ENGINE
 
@@ -34,7 +35,7 @@ class Replayed:
 
     run_id: str
     node: str
-    state: Row
+    state: Json
     sha256: str
     hashes: tuple[tuple[str, str], ...]
     not_compared: tuple[str, ...]
@@ -93,7 +94,8 @@ class _RecordBroker(Broker):
         except (BackendError, NotOnRecord) as error:
             failure = self._ledger.failure_of(about)
             if failure is not None:
-                raise BackendError(failure.response["message"], fix=failure.response["fix"]) from None
+                told = Failure.of(failure)
+                raise BackendError(told.message, fix=told.fix) from None
             if isinstance(error, NotOnRecord):
                 raise
             raise NotOnRecord(f"node {task.node!r}: the answer to {task.agent!r} is not on record",
@@ -117,13 +119,13 @@ class _States:
                              "NODE:2 for a node's second pass")  # fmt: skip
         self._target = passes[int(count or len(passes)) - 1]
         self.hashes: list[tuple[str, str]] = []
-        self.state: Row | None = None
+        self.state: Json | None = None
 
     @property
     def target(self) -> str:
         return self._target[0]
 
-    def watch(self, node: str, before: Row, after: Row) -> None:
+    def watch(self, node: str, before: Json, after: Json) -> None:
         started, ended = state_hash(before), state_hash(after)
         recorded = self._recorded.get((node, started))
         if recorded != ended:
@@ -168,7 +170,7 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
         if states.state is None:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
         rebuilt = states.state.get("report")
-        if rebuilt is not None and row.result is not None and _found(rebuilt) != _found(row.result):
+        if isinstance(rebuilt, dict) and row.result is not None and _found(rebuilt) != _found(row.result):
             raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
                                 fix="restore the ledger from a copy")  # fmt: skip
         return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
@@ -198,7 +200,7 @@ async def _run(
     request: RunRequest, market: MarketStore, run_id: str, desk: Desk, ledger: RecordedLedger, standing: Standing,
     states: _States,
 ) -> None:  # fmt: skip
-    from finllm.graphs.flow import build_graph
+    from finllm.graphs.flow import walk
 
     quiet = EventBus()
     broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
@@ -207,9 +209,8 @@ async def _run(
     table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
     run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
-    start: Any = {"opinions": []}
     try:
-        await build_graph().compile().ainvoke(start, context=run)
+        await walk(run)
     except _ReachedError:
         return
 
@@ -223,30 +224,29 @@ async def regenerate(run_id: str, ledger: RecordedLedger, backends: Iterable[Bac
     found: list[Regenerated] = []
     calls = {use.key: use for use in ledger.used_by_run if use.entry.kind == "call" and use.node != NODE}
     for key, use in calls.items():
-        asked = use.entry.request
-        backend = by_weights.get((asked["weights_sha256"], asked["precision"]))
+        asked = RecordedCall.of(use.entry)
+        backend = by_weights.get((asked.weights_sha256, asked.precision))
         if backend is None:
             raise ReplayRefused(
-                f"run {run_id!r} is not regenerated: the weights {asked['weights_sha256'][:12]} of "
+                f"run {run_id!r} is not regenerated: the weights {asked.weights_sha256[:12]} of "
                 f"{use.entry.actor!r} are not here",
                 fix="set the model and precisions that the run had",
             )
-        request = Request(Prompt(**asked["prompt"]), template_from(asked["template"]), asked["priors"], asked["seed"])
+        request = Request(asked.prompt, asked.steps(), asked.priors, asked.seed)
         try:
             said = await backend.generate(request)
         except BackendError as error:
-            found.append(Regenerated(key, asked["agent"], use.node, use.entry.actor, False, False, 1.0, error.message))
+            found.append(Regenerated(key, asked.agent, use.node, use.entry.actor, False, False, 1.0, error.message))
             continue
-        then = use.entry.response["choices"]
         gaps = [
             abs(said.choices.get(field, {}).get(value, 0.0) - p)
-            for field, row in then.items()
+            for field, row in asked.choices.items()
             for value, p in row.items()
         ]
         found.append(
             Regenerated(
-                key, asked["agent"], use.node, use.entry.actor, said.text == use.entry.response["text"],
-                _near_tie(then), max(gaps, default=0.0),
+                key, asked.agent, use.node, use.entry.actor, said.text == asked.text, _near_tie(asked.choices),
+                max(gaps, default=0.0),
             )
         )  # fmt: skip
     return found
@@ -257,7 +257,7 @@ def _near_tie(choices: Mapping[str, Mapping[str, float]]) -> bool:
     return any(first - second < NEAR_TIE for first, second, *_rest in ranked)
 
 
-def regenerated_json(found: Sequence[Regenerated]) -> Row:
+def regenerated_json(found: Sequence[Regenerated]) -> dict[str, Any]:
     """The share that matched, with every call."""
     matched = sum(one.matched for one in found)
     return {

@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 
+from finllm.agents.narrative import Reading
 from finllm.errors import GroundingError
-from finllm.graphs.nodes.closing import summary_lines
-from finllm.graphs.report import Dissent
-from finllm.graphs.state import Row, State
+from finllm.graphs.nodes.report import summary_lines
+from finllm.graphs.state import Finished, Judged
 from finllm.guardrails.grounding import ground
 from finllm.review.whatif import Flip, Otherwise, Verdict, WhatIf
-from finllm.tools.evidence import Evidence, EvidenceTable, Unit
+from finllm.tools.evidence import Evidence, Unit
 
 NO_BEARING = (
     "No reading bears on the result: its shocks are the user's, or of the window that is replayed, or nothing was read."
@@ -45,11 +45,11 @@ _ORIGINS = {
 class Teller:
     """Tells of a finished run. Rows for what it counts and computes are added to `table`, behind the run's own."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: Finished) -> None:
         self.state = state
-        self.table = EvidenceTable.from_json(state["evidence"])
+        self.table = state.table()
         self._own = len(self.table)
-        horizon = self.table[state["stress"]["horizon"]]
+        horizon = self.table[state.stress.horizon]
         self._as_of: dt.date = horizon.as_of
         self._period = horizon.period
 
@@ -83,32 +83,33 @@ class Teller:
 def drove(teller: Teller, what_if: WhatIf, title: str) -> list[str]:
     """The P&L by factor, the shock behind each part, and the judgement that it rests on."""
     state, table = teller.state, teller.table
-    shocks = {row["factor"]: row for row in state["shocks"] if row["refused"] is None}
-    parts = {name: id for name, id in state["stress"]["by_factor"].items() if table[id].value}
-    whole = summary_lines(state["stress"], table)[0].replace("«[[title]]»", "[[title]]")
+    shocks = [shock for shock in state.shocks if shock.refused is None]
+    parts = {name: id for name, id in state.stress.by_factor.items() if table[id].value}
+    whole = summary_lines(state.stress, table)[0].replace("«[[title]]»", "[[title]]")
     lines = [teller.say(whole, {"title": title})]
     for name, id in sorted(parts.items(), key=lambda part: -abs(float(table[part[1]].value))):
-        row = shocks.get(name)
-        behind = f", by a shock of [[{row['move']}]]: {_ORIGINS[row['origin']]}" if row else ""
+        shock = next((one for one in shocks if one.factor == name), None)
+        behind = f", by a shock of [[{shock.move}]]: {_ORIGINS[shock.origin]}" if shock else ""
         lines.append(teller.say(f"Through [[{id}.entity]] it moves by [[{id}]]{behind}."))
-        if row and row["origin"] in ("model", "table") and what_if.reading is not None:
+        if shock and shock.origin in ("model", "table") and what_if.reading is not None:
             lines.append(_read(teller, name, what_if.reading))
     return lines if parts else [*lines, NO_SHOCK]
 
 
-def _read(teller: Teller, factor: str, reading: Row) -> str:
-    call = reading["judgement"]["factors"][factor]
-    chance = {
-        name: teller.add(reading["choices"][f"factors.{factor}.{name}"][call[name]], "probability", factor,
-                         f"probability of {name} {call[name]}", f"call {reading['calls'][-1][:12]}")
-        for name in ("direction", "size")
-    }  # fmt: skip
-    check = next(check for check in teller.state["checks"] if check["factor"] == factor)
+def _read(teller: Teller, factor: str, reading: Judged[Reading]) -> str:
+    check = next(check for check in teller.state.checks if check.factor == factor)
+    call = reading.judgement.factors[check.factor]
+    direction, size = (
+        teller.add(reading.opinion.choices[f"factors.{factor}.{field}"][value], "probability", factor,
+                   f"probability of {field} {value}", f"call {reading.opinion.calls[-1][:12]}")
+        for field, value in (("direction", call.direction), ("size", call.size))
+    )  # fmt: skip
     return teller.say(
-        f"{factor} was read [[direction]] with a probability of [[{chance['direction']}]] and [[size]] with "
-        f"[[{chance['size']}]]; the words of the sources say [[words]], past events [[past]]: [[support]].",
-        {**call, "words": check["words"], "past": check["precedents"], "support": check["support"]},
-    )
+        f"{factor} was read [[direction]] with a probability of [[{direction}]] and [[size]] with [[{size}]]; the "
+        "words of the sources say [[words]], past events [[past]]: [[support]].",
+        {"direction": call.direction, "size": call.size, "words": check.words, "past": check.precedents,
+         "support": check.support},
+    )  # fmt: skip
 
 
 def by_reading(teller: Teller, what_if: WhatIf) -> list[str]:
@@ -152,15 +153,16 @@ def changes(base: Verdict, verdict: Verdict) -> str:
     return " and ".join(_CHANGES[flip, now[flip]] for flip in base.flips(verdict))
 
 
-def dissented(teller: Teller, report: Row) -> list[str]:
+def dissented(teller: Teller) -> list[str]:
     """Who disagreed with what counted, who abstained, and which sources the checks do not call credible."""
-    dissent = [Dissent.model_validate(one) for one in report["dissent"]]
-    abstained = {agent["agent"]: agent["reason"] for agent in report["agents"] if agent["status"] == "abstained"}
-    doubted = [source for source in teller.state["sources"] if source["verdict"] != "credible"]
+    report = teller.state.report
+    abstained = {agent.agent: agent.reason for agent in report.agents if agent.status == "abstained"}
+    doubted = [source for source in teller.state.sources if source.verdict != "credible"]
     return [*_spoken(teller, (
-        *(("[[a]] on [[b]] said [[c]]; what counted: [[d]].", (d.who, d.about, d.said, d.instead_of)) for d in dissent),
+        *(("[[a]] on [[b]] said [[c]]; what counted: [[d]].", (d.who, d.about, d.said, d.instead_of))
+          for d in report.dissent),
         *(("[[a]] abstained: [[b]].", (who, why or "no reason given")) for who, why in abstained.items()),
-        *(("The checks call [[a]]: [[b]].", (s["id"], s["left_out"] or s["verdict"])) for s in doubted),
+        *(("The checks call [[a]]: [[b]].", (s.id, s.left_out or s.verdict)) for s in doubted),
     ))]  # fmt: skip
 
 

@@ -1,3 +1,6 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# scipy comes without types.
 """The exact sign test of pairs: in what share does the first beat the second, with its Clopper–Pearson interval."""
 
 from __future__ import annotations

@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import JsonValue
+
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
 from finllm.graphs.report import Figure, Report, where
+from finllm.memory.entries import Charge, Failure, PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.memory.versions import newest_version
 from finllm.review.explanation import explanation_on_record
@@ -138,32 +141,28 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
     """Each judgement with the probability of every field's value and of the next likely one; then who abstained."""
     for use in uses:
         if use.entry.kind == "human":
-            yield f"{use.node}: a person answered {use.entry.response['answer']!r}"
-        if use.entry.kind != "call" or use.entry.request["priors"] is None:
+            yield f"{use.node}: a person answered {PersonsAnswer.of(use.entry).answer!r}"
+        if use.entry.kind != "call" or not (call := RecordedCall.of(use.entry)).judges:
             continue
-        asked = use.entry.request
-        yield (f"{use.node}: {asked['agent']} by {use.entry.actor} (prompt {asked['prompt_version']}, "
-               f"key {use.key[:12]})"
-               + _counted(use)
+        yield (f"{use.node}: {call.agent} by {use.entry.actor} (prompt {call.prompt_version}, key {use.key[:12]})"
+               + _counted(call)
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
-        yield from (f"  {line}" for line in _fields(use))
+        yield from (f"  {line}" for line in _fields(call))
     for agent in report.agents if report else ():
         yield from (f"{agent.agent}, {one.words}" for one in agent.escalations)
         if agent.status == "abstained":
             yield f"{agent.agent} abstained: {agent.reason}"
 
 
-def _counted(use: Use) -> str:
+def _counted(call: RecordedCall) -> str:
     """That probabilities are shares of sampled answers, where the backend gave no log-probabilities."""
-    votes = use.entry.response.get("votes")
-    return f", probabilities are shares of {votes} sampled answers" if votes else ""
+    return f", probabilities are shares of {call.votes} sampled answers" if call.votes else ""
 
 
-def _fields(use: Use) -> Iterator[str]:
-    choices: dict[str, dict[str, float]] = use.entry.response["choices"]
-    chosen = json.loads(use.entry.response["text"])
-    for field, odds in choices.items():
-        value: Any = chosen
+def _fields(call: RecordedCall) -> Iterator[str]:
+    chosen: JsonValue = json.loads(call.text)
+    for field, odds in call.choices.items():
+        value = chosen
         for name in field.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         said = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
@@ -186,25 +185,24 @@ def _placements(uses: Sequence[Use]) -> Iterator[str]:
     for use in uses:
         entry, waiting = use.entry, placed.get(use.node, use.node)
         if entry.kind == "placement":
-            refused = "; ".join(f"{name} refused: {why}" for name, why in sorted(entry.response["refused"].items()))
-            chosen = f"{use.node}: {entry.request['agent']} placed on {entry.response['chosen']}"
-            why = entry.request.get("why")
-            placed[use.node] = chosen + (f", {why}" if why else "") + (f" ({refused})" if refused else "")
+            where_to = RecordedPlacement.of(entry)
+            refused = where_to.refused_words
+            chosen = f"{use.node}: {where_to.agent} placed on {where_to.chosen}"
+            why = f", {where_to.why}" if where_to.why else ""
+            placed[use.node] = chosen + why + (f" ({refused})" if refused else "")
         elif entry.kind == "call":
-            said = entry.response
-            tokens = f"{said['prompt_tokens']} tokens in, {said['output_tokens']} out"
+            call = RecordedCall.of(entry)
+            tokens = f"{call.prompt_tokens} tokens in, {call.output_tokens} out"
             cost = (
                 f"nothing, from the ledger ({tokens} when it was asked)"
                 if use.reused
-                else f"{said['seconds']:.2f} s, {tokens}" + _beside(use)
+                else f"{call.seconds:.2f} s, {tokens}" + _beside(use)
             )
-            purpose = "its prior" if entry.request["priors"] is None else "its judgement"
-            yield f"{waiting}: {purpose} cost {cost}"
+            yield f"{waiting}: {'its judgement' if call.judges else 'its prior'} cost {cost}"
         elif entry.kind == "charge":
-            spent = spent_of(use)
-            yield f"{waiting}: no answer ({entry.response['why']}), which cost {spent.words}"
+            yield f"{waiting}: no answer ({Charge.of(entry).why}), which cost {spent_of(use).words}"
         elif entry.kind == "failure":
-            yield f"{waiting}: nobody answered: {entry.response['message']}"
+            yield f"{waiting}: nobody answered: {Failure.of(entry).message}"
 
 
 def _beside(use: Use) -> str:

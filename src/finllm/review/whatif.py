@@ -6,24 +6,24 @@ Everything from the reading on is computed again by the tools; what the agents s
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, cast
+from typing import Literal
 
+from finllm.agents.narrative import FactorCall, Reading
+from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.desk.desk import RunContext
 from finllm.errors import InputError
-from finllm.graphs.nodes.closing import rule_facts
-from finllm.graphs.nodes.reading import reading_of
+from finllm.graphs.nodes.compliance import rule_facts
 from finllm.graphs.nodes.validation import checked
+from finllm.graphs.rows import BreachRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
-from finllm.graphs.state import Row, State, latest
+from finllm.graphs.state import Finished, Judged
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.tools.data.factors import FACTOR_IDS, FactorId, Shock
 from finllm.tools.pnl.limits import breaches
-from finllm.tools.pnl.outcome import EngineResult
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 STEP = 0.2
@@ -81,13 +81,13 @@ class Step:
 class WhatIf:
     """A finished run's result, to be computed again under other readings. `base` is the run's own."""
 
-    def __init__(self, state: State, run: RunContext) -> None:
+    def __init__(self, state: Finished, run: RunContext) -> None:
         self._state, self._run = state, run
         self._engine = engine_of(state, run)
-        self._var = EngineResult.model_validate(state["stress"]["result"]).var_975_1d
-        refused = (latest(state, "stress-tester") or {}).get("judgement") or {}
-        self._named = {row["factor"] for row in state["shocks"] if row["move"] in refused.get("refuse", ())}
-        self.reading: dict[str, Any] | None = reading_of(state)
+        self._var = state.stress.result.var_975_1d
+        choice = state.said(STRESS_TESTER)
+        self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
+        self.reading: Judged[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
 
@@ -98,41 +98,43 @@ class WhatIf:
             return frozenset()
         return frozenset(FACTOR_IDS) - {entry.factor for entry in self._run.request.scenario.shocks}
 
-    def read(self, calls: Mapping[str, Mapping[str, str]], *, without: str | None = None) -> Verdict:
-        """The verdict had the factors been read as `calls` (direction, size), and without a source's words."""
+    def read(self, calls: Mapping[FactorId, FactorCall], *, without: str | None = None) -> Verdict:
+        """The verdict had the factors been read as `calls`, and without a source's words."""
         assert self.reading is not None
-        changed = copy.deepcopy(self.reading)
-        changed["judgement"]["factors"] |= {factor: dict(call) for factor, call in calls.items()}
-        sources = [source for source in self._state["sources"] if source["id"] != without]
-        state = cast(State, {**self._state, "opinions": [changed], "sources": sources})
-        state["checks"] = [check.model_dump(mode="json") for check in checked(state, changed["judgement"])]
+        read = self.reading.judgement
+        read = read.model_copy(update={"factors": {**read.factors, **calls}})
+        sources = tuple(source for source in self._state.sources if source.id != without)
+        state = self._state.model_copy(update={
+            "opinions": (self.reading.opinion.model_copy(update={"judgement": read}),),
+            "sources": sources,
+            "checks": tuple(checked(read, sources, self._state.precedents)),
+        })  # fmt: skip
         return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
 
     def otherwise(self) -> Iterator[Otherwise]:
         """Every other value of every factor's direction and size, the most probable first within each."""
         if self.reading is None:
             return
-        choices: Choices = self.reading["choices"]
+        choices = self.reading.opinion.choices
         for factor in FACTOR_IDS:
             if factor not in self.bears:
                 continue
-            call = self.reading["judgement"]["factors"][factor]
+            call = self.reading.judgement.factors[factor]
             was = told(call)
-            turns = _others(choices[f"factors.{factor}.direction"], call["direction"])
+            turns = _others(choices[f"factors.{factor}.direction"], call.direction)
             for at, (direction, chance) in enumerate(turns):
-                sizes = ("none",) if direction == "none" else _SIZES if call["size"] == "none" else (call["size"],)
+                sizes = ("none",) if direction == "none" else _SIZES if call.size == "none" else (call.size,)
                 for size in sizes:
-                    would = {"direction": direction, "size": size}
+                    would = call_of(direction, size)
                     asked = None if len(sizes) > 1 else chance
                     yield from self._one(factor, was, would, asked, at == 0)
-            if call["size"] == "none":
+            if call.size == "none":
                 continue
-            for at, (size, chance) in enumerate(_others(choices[f"factors.{factor}.size"], call["size"])):
-                would = {"direction": call["direction"], "size": size}
-                yield from self._one(factor, was, would, chance, at == 0)
+            for at, (size, chance) in enumerate(_others(choices[f"factors.{factor}.size"], call.size)):
+                yield from self._one(factor, was, call_of(call.direction, size), chance, at == 0)
 
     def _one(
-        self, factor: FactorId, was: str, would: dict[str, str], chance: float | None, next: bool
+        self, factor: FactorId, was: str, would: FactorCall, chance: float | None, next: bool
     ) -> Iterator[Otherwise]:
         with contextlib.suppress(InputError):  # too little history for a move of that size: there is no such result
             yield Otherwise(factor, was, told(would), chance, next, self.read({factor: would}))
@@ -172,30 +174,36 @@ class WhatIf:
             and abs(shock.sigma) > EXTRAPOLATED
         })  # fmt: skip
 
-    def _verdict(self, state: State, plan: Plan) -> Verdict:
+    def _verdict(self, state: Finished, plan: Plan) -> Verdict:
         request = self._run.request
         cuts = self._engine.revalue(plan, propagate=request.scenario.propagate)
         found = breaches(cuts, self._var, request.limits)
-        rows: list[Row] = [
-            {"factor": one.factor, "origin": one.origin, "refused": None} for one in plan.shocks.values()
-        ]
-        named: list[Row] = [{"subject": one.subject, "kind": one.kind, "loss": "", "limit": ""} for one in found]
-        facts = rule_facts(cast(State, {**state, "shocks": rows}), self._run, named)
+        shocks = tuple(WantedShock(factor=one.factor, move="", sigma=None, origin=one.origin, window=one.window,
+                                   extrapolated=False) for one in plan.shocks.values())  # fmt: skip
+        named = [BreachRow(subject=one.subject, kind=one.kind, loss=None, limit="") for one in found]
+        facts = rule_facts(state.model_copy(update={"shocks": shocks}), self._run, named)
         ruled = worst([finding.verdict for finding in check_rules(facts)])
         return Verdict(cuts.total, frozenset((one.kind, one.subject) for one in found), ruled)
 
 
-def calls_of(choices: Choices) -> dict[str, dict[str, str]]:
+def calls_of(choices: Choices) -> dict[FactorId, FactorCall]:
     """Direction and size of each factor, as these probabilities choose them."""
     return {
-        factor: {name: best(choices[f"factors.{factor}.{name}"]) for name in ("direction", "size")}
+        factor: call_of(best(choices[f"factors.{factor}.direction"]), best(choices[f"factors.{factor}.size"]))
         for factor in FACTOR_IDS
     }
 
 
-def told(call: Mapping[str, str]) -> str:
+def call_of(direction: str, size: str) -> FactorCall:
+    """A factor read so; one without a direction, or without a size, does not move."""
+    if "none" in (direction, size):
+        return FactorCall(direction="none", size="none")
+    return FactorCall.model_validate({"direction": direction, "size": size})
+
+
+def told(call: FactorCall) -> str:
     """A direction and a size in words."""
-    return "unmoved" if call["direction"] == "none" else f"{call['direction']}, {call['size']}"
+    return "unmoved" if call.direction == "none" else f"{call.direction}, {call.size}"
 
 
 def _others(odds: Mapping[str, float], chosen: str) -> list[tuple[str, float]]:

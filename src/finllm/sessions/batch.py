@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import RecordError
@@ -44,6 +46,27 @@ class Batch:
     resumed: bool = False
 
 
+class _BegunRun(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    name: str
+    request: RunRequest
+
+
+class _Begun(BaseModel):
+    """What the record says of a batch that was begun."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    runs: tuple[_BegunRun, ...]
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Begun:
+        return cls.model_validate(entry.response)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run of a batch stands when nothing more is done about it: with an outcome, or with what stopped it.
@@ -72,18 +95,18 @@ def open_batch(wanted: Sequence[tuple[str, RunRequest]], desk: Desk, now: dt.dat
     number, newest = 0, None
     while (entry := desk.ledger.lookup(_key(inputs, number))) is not None:
         newest, number = entry, number + 1
-    if newest is not None and desk.ledger.lookup(_end_key(newest.response["id"])) is None:
+    if newest is not None and desk.ledger.lookup(_end_key(_Begun.of(newest).id)) is None:
         return _read(newest)
     id = new_run_id(f"batch of {len(wanted)}", now, salt)
     runs = [
-        {"run": new_run_id(request.scenario.title, now, f"{salt}{at:02}"), "name": name,
-         "request": request.model_dump(mode="json")}
+        _BegunRun(run=new_run_id(request.scenario.title, now, f"{salt}{at:02}"), name=name, request=request)
         for at, (name, request) in enumerate(wanted)
-    ]  # fmt: skip
-    entry = Entry(_key(inputs, number), BATCH, "finllm", {"inputs": inputs}, {"id": id, "runs": runs})
+    ]
+    begun = _Begun(id=id, runs=tuple(runs)).model_dump(mode="json")
+    entry = Entry(_key(inputs, number), BATCH, "finllm", {"inputs": inputs}, begun)
     desk.ledger.record(entry, run_id=id, node="start")
     kept = desk.ledger.lookup(entry.key) or entry  # another process may have been first
-    return _read(kept, resumed=kept.response["id"] != id)
+    return _read(kept, resumed=_Begun.of(kept).id != id)
 
 
 def find_batch(batch_id: str, ledger: LedgerReader) -> Batch | None:
@@ -156,9 +179,8 @@ def _has_ended(member: Member, ledger: LedgerReader) -> bool:
 
 
 def _read(entry: Entry, *, resumed: bool = True) -> Batch:
-    runs = entry.response["runs"]
-    members = (Member(run["run"], run["name"], RunRequest.model_validate(run["request"])) for run in runs)
-    return Batch(entry.response["id"], tuple(members), resumed)
+    begun = _Begun.of(entry)
+    return Batch(begun.id, tuple(Member(run.run, run.name, run.request) for run in begun.runs), resumed)
 
 
 def _key(inputs: Sequence[str], number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ def _told(one: Ended, number: int, total: int) -> MemberEnded:
 
 
 @contextlib.contextmanager
-def _interruptible(batch: Callable[[], Batch | None], ended: Sequence[Ended]) -> Iterator[None]:
+def _interruptible(batch: Callable[[], Batch | None], ended: Sequence[Ended]) -> Generator[None]:
     """Make a Ctrl-C say what is kept, and how to go on."""
     try:
         yield

@@ -1,3 +1,6 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyarrow comes without types.
 """What came of a batch: a row per run, written as JSON, CSV, Parquet and JUnit XML."""
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ and the draft that finds another there is stale, dropped, on record.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,11 +20,13 @@ from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
 from finllm.graphs.flow import run_stress_test
+from finllm.graphs.rows import OpinionRow
+from finllm.graphs.state import AfterIntake
 from finllm.memory.answers import HUMAN, answer_entry
 from finllm.memory.ledger import Ledger
 from finllm.memory.versions import newest_version, note_draft, swap_version, waiting_drafts
 from finllm.review.diff import flat
-from finllm.review.replay import replay
+from finllm.review.replay import Replayed, replay
 from finllm.scheduler.placement.task import meets_floor
 
 
@@ -90,7 +92,7 @@ async def refine_run(run_id: str, desk: Desk, draft_id: str) -> Refined:
         note_draft(run_id, version, draft_id, {"verdict": "waiting"}, ledger)
         return Refined(*told, "waiting", base, ())
     after = await replay(draft_id, desk)
-    revisions = tuple(_revisions(before.state["opinions"], after.state["opinions"]))
+    revisions = tuple(_revisions(_opinions(before), _opinions(after)))
     if not revisions:
         note_draft(run_id, version, draft_id, {"verdict": "confirmed"}, ledger)
         return Refined(*told, "confirmed", base, ())
@@ -110,7 +112,11 @@ def _same_answers(answered: str, draft: str, ledger: Ledger) -> None:
         ledger.record(entry, run_id=draft, node=use.node)
 
 
-def _revisions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> Iterable[Revision]:
+def _opinions(replayed: Replayed) -> tuple[OpinionRow, ...]:
+    return AfterIntake.model_validate(replayed.state).opinions
+
+
+def _revisions(before: Iterable[OpinionRow], after: Iterable[OpinionRow]) -> Iterable[Revision]:
     """The fields that differ, in the order in which the agents judged; what they cite is no judgement."""
     was, now = _judged(before), _judged(after)
     for agent, number in dict.fromkeys((*was, *now)):
@@ -121,14 +127,14 @@ def _revisions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str,
                 yield Revision(name, field, one.get(field, "not judged"), other.get(field, "not judged"))
 
 
-def _judged(opinions: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, str]]:
+def _judged(opinions: Iterable[OpinionRow]) -> dict[tuple[str, int], dict[str, str]]:
     """What each agent judged in the end, by dotted field; the sanity-checker about each source."""
     cites = {agent.role: set(pick_fields(agent)) for agent in AGENTS}
     seen = Counter[str]()
     found: dict[tuple[str, int], dict[str, str]] = {}
     for opinion in opinions:
-        agent = opinion["agent"]
+        agent = opinion.agent
         seen[agent] = seen[agent] + 1 if agent == SANITY_CHECKER.role else 1
-        judgement = {name: value for name, value in (opinion["judgement"] or {}).items() if name not in cites[agent]}
-        found[agent, seen[agent]] = flat(judgement)
+        judgement = opinion.judgement
+        found[agent, seen[agent]] = flat(judgement.model_dump(mode="json", exclude=cites[agent])) if judgement else {}
     return found

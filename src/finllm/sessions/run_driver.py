@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def write_run(report: Report, desk: Desk, folder: Path, explanation: Explanation
 
 
 @contextlib.contextmanager
-def resumable(bus: EventBus) -> Iterator[None]:
+def resumable(bus: EventBus) -> Generator[None]:
     """Make whatever stops a recorded run say how to go on with it."""
     recorded: list[str] = []
 

@@ -1,0 +1,120 @@
+"""The compliance node: the rule book over the finished numbers, and the agent that reads what it found."""
+
+from __future__ import annotations
+
+from finllm.agents.agent import Offered
+from finllm.agents.compliance import COMPLIANCE
+from finllm.agents.escalation import judge_escalating
+from finllm.desk.desk import RunContext
+from finllm.graphs.rows import BreachRow, OpinionRow, StressRow
+from finllm.graphs.state import AfterStress, Update
+from finllm.guardrails.crossmodal import FactorCheck
+from finllm.guardrails.rules import RuleFacts, check_rules
+from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl.limits import Breach, breaches
+
+
+async def compliance(state: AfterStress, run: RunContext) -> Update:
+    """Check the rules; the agent reads the findings, and where it differs that is dissent."""
+    table = state.table()
+    breached = _breached(state.stress, run, table)
+    findings = check_rules(rule_facts(state, run, breached))
+    cites = [
+        table.add(
+            f"{finding.rule}: {finding.what}",
+            "text",
+            entity="rule book",
+            what=f"finding, {finding.verdict}",
+            period="this run",
+            as_of=run.request.as_of,
+            formula=f"rule {finding.rule} of version {finding.version}",
+        )
+        for finding in findings
+    ]
+    offered = [Offered(id, str(table[id].value)) for id in cites]
+    opinion = await judge_escalating(
+        COMPLIANCE, {}, {"because": offered}, run.caller("compliance", state.kind), before=state.opinions
+    )
+    return Update(
+        evidence=tuple(table),
+        breaches=tuple(breached),
+        findings=tuple(findings),
+        opinions=(OpinionRow.of(opinion),),
+    )
+
+
+def _breached(stress: StressRow, run: RunContext, table: EvidenceTable) -> list[BreachRow]:
+    """Every breach, with the evidence rows of the loss and of the limit."""
+    return [
+        BreachRow(
+            subject=breach.subject,
+            kind=breach.kind,
+            loss=_loss(breach, stress),
+            limit=table.add(
+                float(breach.limit),
+                "usd",
+                entity=breach.subject,
+                what=f"limit, {breach.kind}",
+                period="this run",
+                as_of=run.request.as_of,
+                formula="given by the limits file",
+            ),
+        )
+        for breach in breaches(stress.result, stress.result.var_975_1d, run.request.limits)
+    ]
+
+
+def _loss(breach: Breach, stress: StressRow) -> str | None:
+    """The evidence id of a breach's loss."""
+    match breach.kind:
+        case "loss_by_factor":
+            return stress.by_factor[breach.subject]
+        case "loss_by_sector":
+            return stress.by_sector[breach.subject]
+        case "loss_by_position":
+            return stress.by_position[breach.subject]
+        case "var_975_1d":
+            return stress.var_975_1d
+
+
+def rule_facts(state: AfterStress, run: RunContext, breached: list[BreachRow]) -> RuleFacts:
+    """What the rule book looks at, from the finished state and the request."""
+    held = {holding.id for holding in state.book.holdings}
+    late = {s.id for s in run.request.scenario.sources if s.published_at.date() > run.request.as_of}
+    left_out = {source.id for source in state.sources if source.left_out is not None}
+    return RuleFacts(
+        breaches=[(f"{breach.subject} ({breach.kind})", breach.cites) for breach in breached],
+        restricted_held=[name for name in run.request.limits.restricted if name in held],
+        sources_refused=sorted(late & left_out),
+        sources_used_late=sorted(late - left_out),
+        approved_by=run.request.scenario.approved_by,
+        claims_withheld=[f"{check.factor} {check.read}" for check in withheld(state)],
+        claims_unsupported=_unsupported(state),
+    )
+
+
+def _unsupported(state: AfterStress) -> list[str]:
+    """Factors shocked by the reading without support, which only a person's acceptance allows."""
+    if state.answer == "accept":
+        return []
+    supported = {check.factor for check in state.checks if check.support == "supported"}
+    return [
+        shock.factor
+        for shock in state.shocks
+        if shock.origin in ("model", "table") and shock.refused is None and shock.factor not in supported
+    ]
+
+
+def withheld(state: AfterStress) -> list[FactorCheck]:
+    """Checks of factors that were read as moving and got no shock of any origin."""
+    moved = shocked(state)
+    return [
+        check
+        for check in state.checks
+        if check.factor not in moved and check.support in ("contradicted", "unsupported")
+    ]
+
+
+def shocked(state: AfterStress) -> set[str]:
+    """Factors with a shock of their own: one that only moves with the others was withheld all the same."""
+    return {shock.factor for shock in state.shocks if shock.origin != "completed"}

@@ -1,0 +1,227 @@
+"""The report node: the typed report of a finished state, whose sentences pass the grounding guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from finllm.agents.compliance import COMPLIANCE
+from finllm.agents.narrative import Reading
+from finllm.agents.validator import VALIDATOR
+from finllm.desk.desk import RunContext
+from finllm.graphs.nodes.compliance import shocked, withheld
+from finllm.graphs.nodes.intake import LEFT_OUT
+from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, SecondRow, ShockRow, SourceRow
+from finllm.graphs.rows import HeardSource, StressRow, WantedShock
+from finllm.graphs.state import AfterCompliance, Judged, Update
+from finllm.guardrails.grounding import ground
+from finllm.guardrails.rules import worst
+from finllm.tools.data.portfolio import Book
+from finllm.tools.evidence import EvidenceTable
+
+
+async def report(state: AfterCompliance, run: RunContext) -> Update:
+    return Update(report=build_report(state, run))
+
+
+def build_report(state: AfterCompliance, run: RunContext) -> Report:
+    """The typed report of a finished state. Errors: GroundingError for a sentence whose number has no evidence."""
+    stress, scenario, figures = state.stress, run.request.scenario, _Figures(state.table())
+    verdict = worst([finding.verdict for finding in state.findings])
+    return Report(
+        run_id=run.run_id,
+        status="blocked" if verdict == "block" else "finished",
+        title=scenario.title,
+        as_of=run.request.as_of.isoformat(),
+        horizon=scenario.horizon,
+        engine=stress.result.engine,
+        summary=tuple(ground(line, figures.table, {"title": scenario.title})
+                      for line in summary_lines(stress, figures.table)),
+        event=state.reading.judgement.event_fields() if state.reading else None,
+        event_probability=_event_probability(state.reading),
+        factors=state.checks,
+        shocks=tuple(_shock(shock, figures) for shock in state.shocks),
+        book_value=figures.of(stress.book_value),
+        total=figures.of(stress.total),
+        total_share=figures.of(stress.total_share),
+        interval=(figures.of(stress.interval[0]), figures.of(stress.interval[1])) if stress.interval else None,
+        interval_level=figures.optional(stress.interval_level),
+        interval_method=stress.interval_method,
+        var_975_1d=figures.optional(stress.var_975_1d),
+        by_position=figures.by_name(stress.by_position),
+        by_factor=figures.by_name(stress.by_factor),
+        by_sector=figures.by_name(stress.by_sector),
+        breaches=tuple(_breach_lines(state, figures.table)),
+        analogue=_analogue(state, figures),
+        verdict=state.verdict,
+        compliance=verdict,
+        findings=state.findings,
+        dissent=tuple(_dissent(state)),
+        blocked=tuple(_blocked(state)),
+        sources=tuple(_source(source) for source in state.sources),
+        exclusions=tuple(_exclusions(state.book, figures.table)),
+        agents=tuple(AgentRow.model_validate({name: getattr(opinion, name) for name in AgentRow.model_fields})
+                     for opinion in state.opinions),
+        notes=("Money is in USD.", *stress.notes),
+        evidence=state.evidence,
+        second=tuple(_second(state)),
+    )  # fmt: skip
+
+
+class _Figures:
+    """The evidence as figures of the report."""
+
+    def __init__(self, table: EvidenceTable) -> None:
+        self.table = table
+
+    def of(self, id: str) -> Figure:
+        return Figure(value=float(self.table[id].value), unit=self.table[id].unit, evidence=id)
+
+    def optional(self, id: str | None) -> Figure | None:
+        return self.of(id) if id else None
+
+    def by_name(self, ids: Mapping[str, str]) -> dict[str, Figure]:
+        return {name: self.of(id) for name, id in ids.items()}
+
+
+def summary_lines(stress: StressRow, table: EvidenceTable) -> list[str]:
+    """The summary as the grounding guard takes it: every number a reference, the scenario's title `[[title]]`."""
+    lines = [
+        f"«[[title]]» moves the book by [[{stress.total}]], [[{stress.total_share}]] of its value, "
+        f"over [[{stress.horizon}]]."
+    ]
+    if stress.interval:
+        low, high = stress.interval
+        lines.append(
+            f"What the shocks leave open puts the book between [[{low}]] and [[{high}]] at [[{stress.interval_level}]]."
+        )
+    moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
+    if not moved:
+        return [*lines, "No shock was applied: nothing in the scenario, supported by its sources, moves the book."]
+    worst = min(moved, key=lambda name: float(table[moved[name]].value))
+    if float(table[moved[worst]].value) < 0:
+        return [*lines, f"The largest loss comes through [[{moved[worst]}.entity]]: [[{moved[worst]}]]."]
+    return [*lines, f"No factor costs the book anything; least is gained through [[{moved[worst]}.entity]]: "
+                    f"[[{moved[worst]}]]."]  # fmt: skip
+
+
+def _event_probability(reading: Judged[Reading] | None) -> dict[str, float]:
+    if reading is None:
+        return {}
+    return {name: reading.opinion.probability(name) for name in reading.judgement.event_fields()}
+
+
+def _shock(shock: WantedShock, figures: _Figures) -> ShockRow:
+    return ShockRow(
+        factor=shock.factor,
+        move=figures.of(shock.move),
+        sigma=figures.optional(shock.sigma),
+        origin=shock.origin,
+        window=shock.window,
+        refused=shock.refused,
+    )
+
+
+def _source(source: HeardSource) -> SourceRow:
+    return SourceRow(
+        id=source.id,
+        publisher=source.publisher,
+        published_at=source.published_at,
+        verdict=source.verdict,
+        removed=source.removed,
+        left_out=source.left_out,
+    )
+
+
+def _exclusions(book: Book, table: EvidenceTable) -> list[str]:
+    weights = {row.entity: row.id for row in table if row.what == LEFT_OUT}
+    return [
+        ground(
+            "excluded [[id]]: [[reason]]" + (f" (weight [[{weights[e.id]}]])" if e.id in weights else ""),
+            table,
+            {"id": e.id, "reason": e.reason},
+        )
+        for e in book.exclusions
+    ]
+
+
+def _breach_lines(state: AfterCompliance, table: EvidenceTable) -> list[str]:
+    return [
+        ground(
+            f"[[subject]] ([[kind]]): [[{breach.loss}]] against a limit of [[{breach.limit}]]",
+            table,
+            {"subject": breach.subject, "kind": breach.kind},
+        )
+        for breach in state.breaches
+    ]
+
+
+def _analogue(state: AfterCompliance, figures: _Figures) -> AnalogueRow | None:
+    past = state.analogue
+    if past is None:
+        return None
+    return AnalogueRow(
+        id=past.id,
+        title=past.title,
+        start=past.start.isoformat(),
+        end=past.end.isoformat(),
+        total=figures.optional(past.total),
+        why_no_total=past.why,
+    )
+
+
+def _second(state: AfterCompliance) -> Iterator[SecondRow]:
+    cites = {row.field: row.evidence for row in state.second}
+    for check in state.second_checks:
+        yield SecondRow(
+            field=check.field,
+            read=check.read,
+            second=check.second,
+            probability=Figure(value=check.probability, unit="probability", evidence=cites[check.field]),
+            diverged=check.diverged,
+        )
+
+
+def _dissent(state: AfterCompliance) -> Iterator[Dissent]:
+    """Where an agent's judgement differs from what the checks decided."""
+    for source in state.sources:
+        said = source.agent_verdict
+        if said is not None and said != source.verdict:
+            yield Dissent(who="sanity-checker", about=f"source {source.id}", said=said, instead_of=source.verdict)
+    validation = state.said(VALIDATOR)
+    if validation is not None and validation.verdict != state.verdict:
+        yield Dissent(who="validator", about="text and measurements", said=validation.verdict,
+                      instead_of=state.verdict)  # fmt: skip
+    for opinion in state.opinions:
+        for one in opinion.escalations:
+            for field, values in one.split.items():
+                yield Dissent(who=f"{opinion.agent}, votes", about=field, said=" / ".join(values),
+                              instead_of="a majority")  # fmt: skip
+    for check in state.checks:
+        if check.diverged:
+            against = check.words if check.words in ("up", "down") else check.precedents
+            yield Dissent(who="narrative", about=check.factor, said=check.read, instead_of=against)
+    for second in state.second_checks:
+        if second.diverged:
+            yield Dissent(who="second opinion", about=second.field, said=second.second, instead_of=second.read)
+    review = state.said(COMPLIANCE)
+    for finding in state.findings:
+        call = review.rules[finding.rule].verdict if review else finding.verdict
+        if call != finding.verdict:
+            yield Dissent(who="compliance", about=f"rule {finding.rule}", said=call, instead_of=finding.verdict)
+
+
+def _blocked(state: AfterCompliance) -> list[str]:
+    """What was kept from the conclusion: refused sources, cut text, withheld and refused shocks, blocking rules."""
+    lines = [f"source {s.id}: {s.left_out}" for s in state.sources if s.left_out]
+    lines += [f"source {s.id}: cut {removed}" for s in state.sources for removed in s.removed]
+    lines += [f"source {s.id}: hearsay, not read: {'; '.join(s.hearsay)}" for s in state.sources if s.hearsay]
+    lines += [f"{check.factor} {check.read}: withheld, {check.support}" for check in withheld(state)]
+    moved = shocked(state)
+    lines += [
+        f"{check.factor}: the sources' words say {check.words}, the agent read no move; nothing was applied"
+        for check in state.checks
+        if check.support == "missed" and check.factor not in moved
+    ]
+    lines += [f"shock on {shock.factor}: {shock.refused}" for shock in state.shocks if shock.refused]
+    lines += [f"rule {finding.rule}: {finding.what}" for finding in state.findings if finding.verdict == "block"]
+    return lines

@@ -1,0 +1,182 @@
+"""The rows of a run's state: one frozen model per kind of thing that a node finds, read by attribute.
+
+A field that ends in an evidence id holds `E7`, a row of the evidence table, which has the number itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
+
+from finllm.agents.agent import Opinion
+from finllm.agents.roles import AGENTS
+from finllm.guardrails.crossmodal import Heard
+from finllm.guardrails.provenance import SourceVerdict
+from finllm.tools.data.factors import Direction, FactorId, Origin
+from finllm.tools.pnl.outcome import EngineResult
+
+Json = dict[str, JsonValue]
+_JUDGEMENTS: dict[str, type[BaseModel]] = {agent.role: agent.judgement for agent in AGENTS}
+
+
+class StateRow(BaseModel):
+    """A frozen row. Fields named in `LATER` are in its JSON only once somebody has set them, be it to None."""
+
+    model_config = ConfigDict(frozen=True)
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_to_come(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        to_come = self.LATER - self.model_fields_set
+        return {name: value for name, value in dump(self).items() if name not in to_come}
+
+
+class HeardSource(StateRow):
+    """A source as the agents may read it, and what the checks say of it.
+
+    `published_at`: ISO 8601. `removed`: what was cut from its text, and by which rule. `left_out`: why it is not read;
+    then it has no `evidence`. `says`: what its own words say per factor. `provenance`: evidence ids of what was counted
+    about it. `hearsay`: its claims that nobody is named for. `agent_verdict`: the sanity-checker's, None where that
+    abstained.
+    """
+
+    LATER = frozenset({"hearsay", "agent_verdict"})
+
+    id: str
+    publisher: str
+    published_at: str
+    text: str
+    removed: tuple[str, ...]
+    left_out: str | None
+    says: dict[FactorId, Heard]
+    verdict: SourceVerdict | Literal["refused"]
+    provenance: tuple[str, ...]
+    evidence: str | None
+    hearsay: tuple[str, ...] = ()
+    agent_verdict: SourceVerdict | None = None
+
+
+class PastEvent(StateRow):
+    """A precedent from the knowledge base. `similarity`: cosine, to the scenario; `line`: as an agent reads it."""
+
+    id: str
+    title: str
+    start: dt.date
+    end: dt.date
+    factors: dict[FactorId, Direction]
+    similarity: float
+    evidence: str
+    line: str
+
+
+class Measured(StateRow):
+    """What was measured of a factor's market: `cites` are the evidence ids."""
+
+    factor: FactorId
+    cites: tuple[str, ...]
+
+
+class SecondAnswer(StateRow):
+    """The second opinion's value of a field of the reading; its probability is the evidence row."""
+
+    field: str
+    value: str
+    evidence: str
+
+
+class OpinionRow(Opinion, StateRow):
+    """An agent's opinion, whose judgement is of the type of its role. `about`: the source, where it is of one."""
+
+    LATER = frozenset({"about"})
+
+    judgement: SerializeAsAny[BaseModel] | None
+    about: str | None = None
+
+    @field_validator("judgement", mode="before")
+    @classmethod
+    def _typed(cls, value: object, info: ValidationInfo) -> object:
+        if value is None or isinstance(value, BaseModel):
+            return value
+        role = info.data.get("agent")
+        if role not in _JUDGEMENTS:
+            raise ValueError(f"no agent {role!r}: one of {', '.join(_JUDGEMENTS)}")
+        return _JUDGEMENTS[role].model_validate(value)
+
+    def cited(self, field: str) -> tuple[str, ...] | None:
+        """The evidence ids in a field of the judgement that cites; None where there is no such field."""
+        return getattr(self.judgement, field, None)
+
+    @classmethod
+    def of(cls, opinion: Opinion, **about: str) -> OpinionRow:
+        return cls.model_validate({**dict(opinion), **about})
+
+
+class WantedShock(StateRow):
+    """A shock and whether it is applied: `refused` says why not. `move`, `sigma`: evidence ids.
+
+    `extrapolated`: it is larger than anything its factor's history shows.
+    """
+
+    factor: str
+    move: str
+    sigma: str | None
+    origin: Origin
+    window: str
+    extrapolated: bool
+    refused: str | None = None
+
+
+class StressRow(StateRow):
+    """The stress test's `result`, and the evidence id of each of its numbers. `interval`: its lower and upper end."""
+
+    LATER = frozenset({"interval_level", "interval_method"})
+
+    book_value: str
+    by_position: dict[str, str]
+    total: str
+    total_share: str
+    by_factor: dict[str, str]
+    by_sector: dict[str, str]
+    horizon: str
+    interval: tuple[str, str] | None
+    interval_level: str | None = None
+    interval_method: str | None = None
+    var_975_1d: str | None
+    notes: tuple[str, ...]
+    result: EngineResult
+
+
+class ClosestEvent(StateRow):
+    """The closest past event; `total` is the evidence id of the P&L were it to repeat, or `why` there is none."""
+
+    id: str
+    title: str
+    start: dt.date
+    end: dt.date
+    evidence: str
+    total: str | None = None
+    why: str | None = None
+
+
+class BreachRow(StateRow):
+    """A limit that is breached, by kind and subject; `loss` and `limit` are evidence ids."""
+
+    subject: str
+    kind: str
+    loss: str | None
+    limit: str
+
+    @property
+    def cites(self) -> tuple[str, ...]:
+        return (self.limit,) if self.loss is None else (self.loss, self.limit)
