@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finllm.errors import InputError
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.scenario import Scenario
@@ -17,5 +18,12 @@ def scenario_factors(scenario: Scenario, market: MarketStore) -> FactorSet:
 
 
 def scenario_shocks(scenario: Scenario, factors: FactorSet) -> tuple[UserShock, ...]:
-    """The scenario's shocks. Errors: InputError for an unknown factor, or a move in another unit than its own."""
-    return tuple(factors.parse(entry.factor, entry.move) for entry in scenario.shocks)
+    """The scenario's shocks. Errors: InputError naming the field of an unknown factor, or of a move in another unit."""
+    found: list[UserShock] = []
+    for at, entry in enumerate(scenario.shocks):
+        try:
+            found.append(factors.parse(entry.factor, entry.move))
+        except InputError as error:
+            field = "move" if entry.factor in factors else "factor"
+            raise InputError(f"field 'shocks.{at}.{field}': {error.message}", fix=error.fix) from error
+    return tuple(found)

@@ -82,7 +82,7 @@ def build_request(
     try:
         scenario_shocks(story, scenario_factors(story, market))
     except InputError as error:
-        raise InputError(f"{path}: field 'shocks': {error.message}", fix=error.fix) from error
+        raise InputError(f"{path}: {error.message}", fix=error.fix) from error
     read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *((allowed.file,) if allowed.file else ()))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip
