@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 
 from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import PRUNED
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.decoding.filling import Choices
@@ -85,7 +85,7 @@ class Caller:
     node: str
     seed: int
     timeout: float
-    card: Card | None = None
+    card: AdapterCard | None = None
     tenant: str = "default"
     escalate: frozenset[str] = frozenset()
     why: str | None = None
@@ -93,9 +93,9 @@ class Caller:
     values: Mapping[str, float] | None = None
     floor: str | None = None
     background: bool = False
-    pruned: Card | None = None
+    pruned: AdapterCard | None = None
 
-    def card_of(self, precision: str | None) -> Card | None:
+    def card_of(self, precision: str | None) -> AdapterCard | None:
         """The card that tells how to read an answer at this precision."""
         return self.pruned if precision == PRUNED else self.card
 
@@ -291,7 +291,7 @@ def prior_of(calibration: FieldCalibration) -> dict[str, float]:
     return {value: math.exp(calibration.temperature * (bias - top)) for value, bias in calibration.bias.items()}
 
 
-def priors_by(card: Card | None, role: str, version: str) -> dict[str, dict[str, float]]:
+def priors_by(card: AdapterCard | None, role: str, version: str) -> dict[str, dict[str, float]]:
     """By field the prior of a card that calibrates a role's prompt of this version; none without one."""
     known = {} if card is None else card.fields_of(role, version)
     return {field: prior_of(calibrated) for field, calibrated in known.items()}

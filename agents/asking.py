@@ -20,7 +20,7 @@ from finllm.agents.agent import (
     tempered,
 )
 from finllm.errors import BackendError
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Request
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import Template, compile_template, part_of
@@ -90,7 +90,7 @@ async def ask_all(
     questions: Sequence[Question],
     done: Callable[[int], None] = lambda _count: None,
     *,
-    card: Card | None = None,
+    card: AdapterCard | None = None,
 ) -> list[Told]:
     """Ask every question, in order of the answers as of the questions; `done` hears how many are answered.
 

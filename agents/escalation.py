@@ -21,7 +21,7 @@ from finllm.agents.agent import (
     render,
 )
 from finllm.events import EventBus, Judged, Noted
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.models.ladder import PRUNED
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import compile_template
@@ -104,7 +104,7 @@ async def _first(
 
 def _diverged(
     agent: Agent, inputs: Mapping[str, str], offered: Mapping[str, Sequence[Offered]], choices: Choices,
-    card: Card | None, version: str,
+    card: AdapterCard | None, version: str,
 ) -> Divergence | None:  # fmt: skip
     """The field of an answer that is farthest under its threshold, if all of them are far enough for the prompt."""
     if card is None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from finllm.agents.agent import Agent, prompt_version
 from finllm.agents.asking import Question, ask_all
 from finllm.agents.roles import AGENTS
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.calibration.measured import Quality, wilson_lower
 from finllm.scheduler.decoding.filling import Choices, best
@@ -53,13 +53,13 @@ def probes_digest(agents: Sequence[Agent] = AGENTS) -> str:
     return digest.hexdigest()[:12]
 
 
-async def measure_quality(backend: Backend, agent: Agent, card: Card | None = None) -> Quality:
+async def measure_quality(backend: Backend, agent: Agent, card: AdapterCard | None = None) -> Quality:
     """Ask a backend every probe of an agent, side by side where the backend can; scores as `ask_all` calibrates them.
 
     Errors: BackendError.
     """
     items = probe_set(agent.role).items
-    told = await ask_all(backend, [asked(agent, probe) for probe in items], card=card)
+    told = await ask_all(backend, [asked_alone(agent, probe) for probe in items], card=card)
     for one in told:
         if one.failure is not None:
             raise one.failure
@@ -68,7 +68,7 @@ async def measure_quality(backend: Backend, agent: Agent, card: Card | None = No
     return Quality(score=score, lower=wilson_lower(score, len(items)), chance=chance, items=len(items))
 
 
-def asked(agent: Agent, probe: Probe) -> Question:
+def asked_alone(agent: Agent, probe: Probe) -> Question:
     """A probe as a question that asks its labelled fields alone."""
     return Question(agent, probe.inputs, tuple(probe.expected), probe.cites)
 
@@ -81,7 +81,7 @@ def _right(probe: Probe, choices: Choices) -> float:
 def _chance(agent: Agent, probe: Probe) -> float:
     """Expected score of a uniform guess among the values of each labelled field."""
     sizes: dict[str, int] = {}
-    for step in asked(agent, probe).template:
+    for step in asked_alone(agent, probe).template:
         if isinstance(step, Choose):
             sizes[step.field] = len(step.values)
         elif isinstance(step, Pick):

@@ -21,7 +21,7 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market import STOCKS, MarketStore, packaged_series
-from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, HeldOut, calibrate, combine, fit, project
+from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, HeldOut, calibrate_ensemble, combine, fit, project
 from finllm.tools.forecasts.forecast import to_levels
 from finllm.tools.forecasts.regime import regime_state
 from finllm.tools.forecasts.stress_index import shared_prices, stress_history, stress_index
@@ -76,7 +76,7 @@ def coverage_records(name: str) -> pd.DataFrame:
     for now in np.unique(month[(index.year >= FIRST) & (index.year <= LAST)]):
         first, end = int(np.searchsorted(month, now)), int(np.searchsorted(month, now + 1))
         known = levels.iloc[:first]
-        kept = calibrate(known, "daily", HORIZONS, blocks)
+        kept = calibrate_ensemble(known, "daily", HORIZONS, blocks)
         fitted = fit(known.to_numpy(), kept[1].order, "daily")
         for at in range(first, end):
             for steps in (one for one in HORIZONS if at % one == 0 and at + one < len(values)):

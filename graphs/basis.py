@@ -20,7 +20,7 @@ from finllm.graphs.rows import Json
 from finllm.graphs.state import state_hash
 from finllm.guardrails.injection import RULES_PATH
 from finllm.memory.precedents import PRECEDENTS_PATH
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry, EntryKind
@@ -78,8 +78,8 @@ class Standing(BaseModel):
     weights: tuple[Weights, ...]
     precision: str
     escalate: tuple[str, ...] = ()
-    card: Card | None = None
-    pruned: Card | None = None
+    card: AdapterCard | None = None
+    pruned: AdapterCard | None = None
     engine: int = 1
 
     @property

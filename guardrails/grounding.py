@@ -17,8 +17,8 @@ from finllm.guardrails.periods import Period, find_periods
 from finllm.guardrails.quantities import Quantity, find_quantities
 from finllm.guardrails.subjects import (
     BOOK,
-    Direction,
-    Mention,
+    DirectionWord,
+    NameMention,
     clause_bounds,
     entity_key,
     find_directions,
@@ -31,7 +31,7 @@ from finllm.tools.evidence import Evidence, EvidenceTable, show
 NAMES = ("S&P 500", "10-year", "US 10-year", "RATE_US_10Y", "as_of")
 """Names with digits that a sentence may carry."""
 
-Fault = Literal["value", "unit", "sign", "entity", "period", "formula"]
+GroundingFault = Literal["value", "unit", "sign", "entity", "period", "formula"]
 
 _REFERENCE = re.compile(r"\[\[([A-Za-z][A-Za-z0-9_]*)(\.entity)?\]\]")
 _CITED = re.compile(r" ?\[(E[1-9][0-9]*)\]")
@@ -56,7 +56,7 @@ class Ungrounded:
     """A number that did not pass, the first thing that did not fit, and why, in words."""
 
     number: str
-    fault: Fault
+    fault: GroundingFault
     why: str
 
 
@@ -177,7 +177,7 @@ class _Sentence:
     def _misfit(self, number: Quantity, row: Evidence) -> tuple[int, Ungrounded] | None:
         """How far the row fits, and the first thing that does not."""
 
-        def no(rank: int, fault: Fault, why: str) -> tuple[int, Ungrounded]:
+        def no(rank: int, fault: GroundingFault, why: str) -> tuple[int, Ungrounded]:
             return rank, Ungrounded(number.text, fault, why)
 
         if isinstance(row.value, str) or row.unit not in number.units:
@@ -220,7 +220,7 @@ class _Sentence:
             return f"{says}, and the sentence does not say which way"
         return None if said == sign else says
 
-    def _direction(self, number: Quantity) -> tuple[int, Direction | None]:
+    def _direction(self, number: Quantity) -> tuple[int, DirectionWord | None]:
         """What the words say of a number (+1, −1, 0: nothing), and the word right beside it, if there is one."""
         start, end = self._clause(number.start)
         inside = [one for one in self.directions if start <= one.start < end]
@@ -291,7 +291,7 @@ class _Sentence:
         return Ungrounded(period.text, "period", "no row is for that period")
 
 
-def _masked(text: str, spans: Sequence[Mention | Period | Quantity]) -> str:
+def _masked(text: str, spans: Sequence[NameMention | Period | Quantity]) -> str:
     for one in spans:
         text = text[: one.start] + " " * (one.end - one.start) + text[one.end :]
     return text

@@ -21,7 +21,7 @@ HEARSAY: SourceVerdict = "doubtful"
 REJECTED: tuple[SourceVerdict, ...] = ("injected", "contradicted", HEARSAY)
 
 
-class Provenance(BaseModel):
+class SourceChecks(BaseModel):
     """What the checks found of one source. `agreeing` and `opposing` count factors shared with other sources."""
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +40,7 @@ def check_provenance(
     embeddings: npt.NDArray[np.float32],  # (n_sources, n_dimensions), unit norm
     injections: Sequence[int],
     unchecked: Sequence[bool],
-) -> dict[str, Provenance]:
+) -> dict[str, SourceChecks]:
     """Check every source against the others.
 
     `injected`: instructions were cut from its text. `coordinated`: other publishers carry nearly the same text.
@@ -48,7 +48,7 @@ def check_provenance(
     which no other source bears out on any factor. Otherwise `credible`.
     """
     similar = embeddings @ embeddings.T if len(ids) else np.zeros((0, 0), dtype=np.float32)
-    found: dict[str, Provenance] = {}
+    found: dict[str, SourceChecks] = {}
     for i, id in enumerate(ids):
         twins = tuple(
             ids[j]
@@ -65,7 +65,7 @@ def check_provenance(
             verdict = "contradicted"
         elif unchecked[i] and not agreeing:
             verdict = HEARSAY
-        found[id] = Provenance(
+        found[id] = SourceChecks(
             verdict=verdict, agreeing=agreeing, opposing=opposing, twins=twins, injections=injections[i]
         )
     return found

@@ -10,18 +10,18 @@ from typing import Literal
 
 from finllm.tools.evidence import Unit
 
-Kind = Literal[
+UnitKind = Literal[
     "percent", "percentage points", "bp", "points", "usd", "sigma", "days", "years", "times", "bare", "other"
 ]
 """How a sentence gives a number. `bare`: without a unit; `other`: in a unit that no evidence row has."""
 
-UNITS: dict[Kind, tuple[Unit, ...]] = {
+UNITS: dict[UnitKind, tuple[Unit, ...]] = {
     "percent": ("return", "probability"), "percentage points": ("bp",), "bp": ("bp",), "points": ("points",),
     "usd": ("usd",), "sigma": ("sigma",), "days": ("days",), "years": ("years",), "times": ("ratio",),
     "bare": ("count", "ratio"), "other": (),
 }  # fmt: skip
 """The units of the rows that a number of that kind may stand for."""
-_FACTOR: dict[Kind, float] = {"percent": 100.0, "percentage points": 0.01}
+_FACTOR: dict[UnitKind, float] = {"percent": 100.0, "percentage points": 0.01}
 """What a row's value is multiplied with to stand in that kind."""
 
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "mn": 1e6, "mm": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
@@ -58,7 +58,7 @@ _SCALE = r"(?:thousand|million|billion|trillion|mn|mm|bn|tn|[kmb])(?![A-Za-z])"
 _MONEY = r"(?:US\s?\$|\$|USD(?![A-Za-z_]))"
 _FOREIGN = r"(?:€|£|¥|EUR|GBP|JPY|CHF|CNY)(?![A-Za-z])"
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
-_AFTER: tuple[tuple[Kind, str], ...] = (
+_AFTER: tuple[tuple[UnitKind, str], ...] = (
     ("percentage points", r"percentage[ -]points?|pp(?![A-Za-z])"),
     ("percent", r"%|per ?cents?(?![A-Za-z])"),
     ("bp", r"bps?(?![A-Za-z])|basis[ -]points?"),
@@ -109,7 +109,7 @@ class Quantity:
     size: float
     step: float
     factor: float
-    kind: Kind
+    kind: UnitKind
     sign: int
     scaled: bool
     bound: int = 0
@@ -214,7 +214,7 @@ def _from_share(match: re.Match[str], text: str) -> Quantity | None:
 
 
 def _quantity(
-    match: re.Match[str], text: str, start: int, number: float, step: float, scale: float, kind: Kind, sign: int,
+    match: re.Match[str], text: str, start: int, number: float, step: float, scale: float, kind: UnitKind, sign: int,
     scaled: bool,
 ) -> Quantity:  # fmt: skip
     before = text[:start]
@@ -227,7 +227,7 @@ def _quantity(
                     sign, scaled, bound)  # fmt: skip
 
 
-def _kind(match: re.Match[str]) -> Kind:
+def _kind(match: re.Match[str]) -> UnitKind:
     for at, (kind, _pattern) in enumerate(_AFTER):
         if match[f"u{at}"]:
             return kind

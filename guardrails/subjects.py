@@ -201,7 +201,7 @@ _CLAUSE = re.compile(
 
 
 @dataclass(frozen=True)
-class Mention:
+class NameMention:
     """A name in a sentence and the entities that it may mean; none of them for a name that no row is about."""
 
     start: int
@@ -211,7 +211,7 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Direction:
+class DirectionWord:
     """A word that says which way: `sign` is +1, −1, or 0 where it is negated; `weak` words yield to a written sign."""
 
     start: int
@@ -233,24 +233,24 @@ def is_name(entity: str) -> bool:
     return re.match(r"[^\W\d_]", entity) is not None
 
 
-def find_mentions(text: str, entities: Iterable[str]) -> list[Mention]:
+def find_mentions(text: str, entities: Iterable[str]) -> list[NameMention]:
     """Every name of a table's entities, of the book and of a factor, and every other name; longest first."""
     pattern, meant = _names(frozenset(entities))
-    found: list[Mention] = []
+    found: list[NameMention] = []
     for match in pattern.finditer(text):
         keys = meant.get(match[0]) or meant.get(match[0].lower(), frozenset())
-        found.append(Mention(match.start(), match.end(), match[0], keys))
+        found.append(NameMention(match.start(), match.end(), match[0], keys))
     return found
 
 
-def find_strangers(text: str) -> list[Mention]:
+def find_strangers(text: str) -> list[NameMention]:
     """Names in a text whose known names are masked: capitalised words, and what finance talks of besides."""
-    found = [Mention(m.start(), m.end(), m[0], frozenset()) for m in _OTHER.finditer(text)]
+    found = [NameMention(m.start(), m.end(), m[0], frozenset()) for m in _OTHER.finditer(text)]
     for match in _CAPITAL.finditer(text):
         first = not text[: match.start()].strip(" «\"'")
         subject = match[0].isupper() or _FINITE.match(text, match.end())
         if match[0] not in _NO_NAMES and (not first or subject):
-            found.append(Mention(match.start(), match.end(), match[0], frozenset()))
+            found.append(NameMention(match.start(), match.end(), match[0], frozenset()))
     return found
 
 
@@ -286,12 +286,12 @@ def _names(entities: frozenset[str]) -> tuple[re.Pattern[str], dict[str, frozens
     return pattern, {name: frozenset(keys) for name, keys in meant.items()}
 
 
-def find_directions(text: str) -> list[Direction]:
-    found: list[Direction] = []
+def find_directions(text: str) -> list[DirectionWord]:
+    found: list[DirectionWord] = []
     for match in _DIRECTION.finditer(text):
         before = " ".join(text[: match.start()].split()[-3:])
         sign = 0 if _NEGATED.search(before) else 1 if match["up"] else -1
-        found.append(Direction(match.start(), match.end(), sign, match[0].lower() in _WEAK))
+        found.append(DirectionWord(match.start(), match.end(), sign, match[0].lower() in _WEAK))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finllm.models.embedding import EMBEDDING_DIM, EMBEDDING_NAME, Embedder
 from finllm.models.ladder import PRECISIONS, Rung, derived_rungs, ensure_rung
 from finllm.models.lora import Adapter, open_adapter
-from finllm.models.registry import Entry, default_source, read_entries
+from finllm.models.registry import ModelEntry, default_source, read_entries
 from finllm.models.source import ModelSource
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "PRECISIONS",
     "Adapter",
     "Embedder",
-    "Entry",
+    "ModelEntry",
     "ModelSource",
     "Rung",
     "default_source",

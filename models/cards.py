@@ -31,7 +31,7 @@ class FieldCalibration(BaseModel):
     bias: dict[str, float]
 
 
-class Card(BaseModel):
+class AdapterCard(BaseModel):
     """What a card says that a run needs; the rest of it is for people.
 
     `prompts`: the version of each role's prompt that the adapter was trained on. `calibration` and `thresholds` (of a
@@ -78,7 +78,7 @@ class Card(BaseModel):
         return {name.removeprefix(begins): of for name, of in table.items() if name.startswith(begins)}
 
 
-def adapter_for(source: ModelSource, settings: Settings, precision: str) -> tuple[Adapter | None, Card | None]:
+def adapter_for(source: ModelSource, settings: Settings, precision: str) -> tuple[Adapter | None, AdapterCard | None]:
     """The adapter that the settings merge into a model at a precision, if any, with its card if it has one.
 
     `auto` takes the shipped one that was trained for these weights, if any: that of fewer layers for the pruned rung,
@@ -96,7 +96,7 @@ def adapter_for(source: ModelSource, settings: Settings, precision: str) -> tupl
     return _opened(Path(settings.adapter), source, settings)
 
 
-def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapter, Card | None]:
+def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapter, AdapterCard | None]:
     if not path.expanduser().is_file():
         raise InputError(f"no adapter at {str(path)!r}", fix="set FINLLM_ADAPTER to auto, none, or a GGUF LoRA file")
     adapter = open_adapter(path, settings)
@@ -122,9 +122,9 @@ def _opened(path: Path, source: ModelSource, settings: Settings) -> tuple[Adapte
     return adapter, card
 
 
-def _read(path: Path) -> Card:
+def _read(path: Path) -> AdapterCard:
     try:
-        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+        return AdapterCard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"cannot read the adapter's card {str(path)!r}: {error}", fix="set FINLLM_ADAPTER=none, or mend the card"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from finllm.errors import FinllmError, InputError
 from finllm.files import exclusive, sha256_of_file, sync
 from finllm.models import licence
-from finllm.models.registry import Origin
+from finllm.models.registry import PulledFrom
 from finllm.settings import Settings
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -29,7 +29,7 @@ _STEP = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 BY_HAND = "fetch the GGUF file some other way and run 'finllm models add NAME FILE'"
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """`progress(done, total)` in bytes; `total` is 0 where the hub does not say."""
 
 
@@ -41,7 +41,7 @@ class DigestMismatch(InputError):
 class Remote:
     """A file on a hub at one commit. `sha256`: as the hub states it, None where it does not."""
 
-    origin: Origin
+    origin: PulledFrom
     licence: str
     location: str
     etag: str
@@ -71,7 +71,7 @@ def find_file(repository: str, file: str | None, revision: str | None = None, at
     etag = meta.etag or ""
     card: Any = info.card_data
     return Remote(
-        origin=Origin(endpoint=at, repository=repository, file=chosen, revision=commit),
+        origin=PulledFrom(endpoint=at, repository=repository, file=chosen, revision=commit),
         licence=licence.stated(str(card.get("license") or "") if card is not None else ""),
         location=meta.location,
         etag=etag,
@@ -80,7 +80,7 @@ def find_file(repository: str, file: str | None, revision: str | None = None, at
     )
 
 
-def fetch(remote: Remote, settings: Settings, progress: Progress | None = None, *, sha256: str | None = None) -> Path:
+def fetch(remote: Remote, settings: Settings, progress: OnProgress | None = None, *, sha256: str | None = None) -> Path:
     """Bring the file under `models_dir`; what an earlier attempt left is continued. Returns its path.
 
     `sha256`: what it has to be, beside what the hub states. Errors: DigestMismatch; FinllmError where the connection
@@ -121,7 +121,7 @@ def _check(partial: Path, expected: set[str], remote: Remote) -> None:
         )
 
 
-def _download(remote: Remote, partial: Path, progress: Progress | None) -> None:
+def _download(remote: Remote, partial: Path, progress: OnProgress | None) -> None:
     import httpx
 
     failures = 0
@@ -147,7 +147,7 @@ def _download(remote: Remote, partial: Path, progress: Progress | None) -> None:
                 time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
-def _continue(client: Any, remote: Remote, file: Any, progress: Progress | None) -> None:
+def _continue(client: Any, remote: Remote, file: Any, progress: OnProgress | None) -> None:
     """One request for what is missing, written as it comes. Errors: httpx.TransportError; InputError on a refusal."""
     headers = _headers(remote) | {"Accept-Encoding": "identity"}
     if file.tell():

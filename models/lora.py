@@ -38,7 +38,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """W becomes W + scale·B·A. `a`: ndarray of shape (rank, n_in); `b`: (n_out, rank); both float32."""
 
     a: npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ def layers_of(reader: Any) -> tuple[int, ...] | None:
     return None if kept is None else tuple(int(layer) for layer in kept)
 
 
-def read_changes(path: Path) -> dict[str, Change]:
+def read_changes(path: Path) -> dict[str, WeightChange]:
     """The changes by name of the tensor that they change. The scale is alpha/rank (Hu et al. 2021, section 4.1).
 
     Errors: InputError for a file that is corrupt, no LoRA adapter, or has half of a pair.
@@ -143,7 +143,7 @@ def _kept(reader: Any, adapter: Adapter, weights: Path) -> dict[str, Any]:
     return kept
 
 
-def _check_fit(kept: Mapping[str, Any], changes: Mapping[str, Change], weights: Path, adapter: Adapter) -> None:
+def _check_fit(kept: Mapping[str, Any], changes: Mapping[str, WeightChange], weights: Path, adapter: Adapter) -> None:
     shapes = {name: tuple(int(n) for n in reversed(tensor.shape.tolist())) for name, tensor in kept.items()}
     for name, change in changes.items():
         wanted = (change.b.shape[0], change.a.shape[1])
@@ -161,11 +161,11 @@ def _check_fit(kept: Mapping[str, Any], changes: Mapping[str, Change], weights: 
             )
 
 
-def _change(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], alpha: float) -> Change:
+def _change(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], alpha: float) -> WeightChange:
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         raise InputError(f"an adapter's pair has shapes {a.shape} and {b.shape}", fix="convert it again")
     rank = a.shape[0]
-    return Change(a, b, alpha / rank if alpha else 1.0)  # llama.cpp: without an alpha, the scale is 1
+    return WeightChange(a, b, alpha / rank if alpha else 1.0)  # llama.cpp: without an alpha, the scale is 1
 
 
 def _copy_metadata(reader: Any, writer: Any, layers: tuple[int, ...] | None) -> None:

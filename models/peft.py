@@ -63,7 +63,7 @@ def convert_peft(folder: Path, weights: Path, out: Path) -> Path:
                 )
             rows = b * np.float32(_extra_scale(module, a.shape[0], config))
             if architecture in _PERMUTED and name.endswith(("attn_q", "attn_k")):
-                rows = permuted(rows, heads if name.endswith("attn_q") else kv_heads)
+                rows = permuted_rows(rows, heads if name.endswith("attn_q") else kv_heads)
             writer.add_tensor(f"{name}.weight.lora_a", a)
             writer.add_tensor(f"{name}.weight.lora_b", rows)
         writer.write_header_to_file()
@@ -77,7 +77,7 @@ def convert_peft(folder: Path, weights: Path, out: Path) -> Path:
     return out
 
 
-def permuted(rows: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+def permuted_rows(rows: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """Rows of a q or k projection from Hugging Face's order (halves) to llama.cpp's (pairs), head by head.
 
     ndarray of shape (n_out, …) in and out. Hugging Face rotates dimension i with i + d/2, llama.cpp 2i with 2i + 1.

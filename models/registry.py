@@ -16,7 +16,7 @@ from finllm.models.source import EMBEDDED_NAME, ModelSource, cached_digest, chec
 from finllm.settings import Settings
 
 __all__ = [
-    "Entry",
+    "ModelEntry",
     "ModelSource",
     "add_entry",
     "check_name",
@@ -31,7 +31,7 @@ UNKNOWN_LICENCE = "unknown"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Origin(BaseModel):
+class PulledFrom(BaseModel):
     """Where a pulled file comes from: a file of a hub's repository at one commit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class Origin(BaseModel):
         return f"{self.endpoint}/{self.repository}/resolve/{self.revision}/{self.file}"
 
 
-class Entry(BaseModel):
+class ModelEntry(BaseModel):
     """A registered model. `licence`: an SPDX expression, or `unknown`; `origin`: None for a file added by hand.
 
     `found` is what the file said when it was added: chat template, context, tokenizer, and the judgement fields whose
@@ -57,7 +57,7 @@ class Entry(BaseModel):
 
     name: str
     path: Path
-    origin: Origin | None = None
+    origin: PulledFrom | None = None
     licence: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int
@@ -68,7 +68,7 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = 1
-    models: tuple[Entry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
 
 
 def default_source(settings: Settings) -> ModelSource:
@@ -91,7 +91,7 @@ def default_source(settings: Settings) -> ModelSource:
     return ModelSource(name=path.stem, path=path, licence=UNKNOWN_LICENCE, sha256=digest)
 
 
-def entry_source(entry: Entry, settings: Settings) -> ModelSource:
+def entry_source(entry: ModelEntry, settings: Settings) -> ModelSource:
     """The file of an entry. Errors: InputError where it is missing or its digest is not the registered one."""
     if not entry.path.is_file():
         raise InputError(f"the file of model {entry.name!r} is missing: {str(entry.path)!r}", fix=mend(entry))
@@ -105,7 +105,7 @@ def entry_source(entry: Entry, settings: Settings) -> ModelSource:
     return ModelSource(name=entry.name, path=entry.path, licence=entry.licence, sha256=entry.sha256)
 
 
-def mend(entry: Entry) -> str:
+def mend(entry: ModelEntry) -> str:
     """What to do about a file that is missing or is another."""
     if entry.origin is not None:
         return f"fetch it again with 'finllm models pull {entry.name}'"
@@ -115,7 +115,7 @@ def mend(entry: Entry) -> str:
     )
 
 
-def read_entries(settings: Settings) -> tuple[Entry, ...]:
+def read_entries(settings: Settings) -> tuple[ModelEntry, ...]:
     """The registered models, by name; the embedded one is not among them. Errors: InputError for a spoilt registry."""
     path = _path(settings)
     try:
@@ -137,7 +137,7 @@ def read_entries(settings: Settings) -> tuple[Entry, ...]:
         ) from error
 
 
-def find_entry(name: str, settings: Settings) -> Entry:
+def find_entry(name: str, settings: Settings) -> ModelEntry:
     """Errors: InputError for a name that is not registered."""
     entries = read_entries(settings)
     for entry in entries:
@@ -155,11 +155,11 @@ def check_name(name: str) -> None:
         raise InputError(f"{name!r} is the embedded model's name", fix="choose another name")
 
 
-def add_entry(entry: Entry, settings: Settings, *, replace: bool = False) -> None:
+def add_entry(entry: ModelEntry, settings: Settings, *, replace: bool = False) -> None:
     """Register a model, atomically. Errors: InputError for a name in use (unless `replace`) or an unwritable home."""
     check_name(entry.name)
 
-    def change(entries: dict[str, Entry]) -> None:
+    def change(entries: dict[str, ModelEntry]) -> None:
         if entry.name in entries and not replace:
             raise InputError(
                 f"a model is already registered as {entry.name!r}",
@@ -170,7 +170,7 @@ def add_entry(entry: Entry, settings: Settings, *, replace: bool = False) -> Non
     _change(settings, change)
 
 
-def remove_entry(name: str, settings: Settings) -> Entry:
+def remove_entry(name: str, settings: Settings) -> ModelEntry:
     """Forget a model, with the rungs derived from it and, if it was pulled, its file; one added by hand stays.
 
     Errors: InputError for a name that is not registered.
@@ -185,7 +185,7 @@ def remove_entry(name: str, settings: Settings) -> Entry:
     return removed
 
 
-def _change(settings: Settings, change: Callable[[dict[str, Entry]], object]) -> None:
+def _change(settings: Settings, change: Callable[[dict[str, ModelEntry]], object]) -> None:
     path = _path(settings)
     try:
         with exclusive(path.with_name(".registry.lock")):

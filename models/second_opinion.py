@@ -46,7 +46,7 @@ Probabilities = dict[str, dict[str, float]]
 """Probability of each value, by field; the values of one field sum to 1."""
 
 
-class Card(BaseModel):
+class HeadCard(BaseModel):
     """What the head is: `fields` with their values in order, and `temperatures` that their logits are divided by.
 
     `alarm`: the probability of an instruction in a text, pooled with the language model's, from which on the text is
@@ -88,10 +88,10 @@ class SecondOpinion:
         self._lock = threading.Lock()
 
     @cached_property
-    def card(self) -> Card:
+    def card(self) -> HeadCard:
         """Errors: BackendError where the card is missing or spoilt, or is not of these weights and this embedding."""
         try:
-            card = Card.model_validate_json((self._folder / f"{NAME}.json").read_bytes())
+            card = HeadCard.model_validate_json((self._folder / f"{NAME}.json").read_bytes())
             found = sha256_of_file(self.weights)
         except (OSError, ValidationError) as error:
             raise BackendError(

@@ -16,7 +16,7 @@ import torch
 from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
 from finllm.files import sha256_of_file, write_atomically
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import open_adapter
 from finllm.settings import load_settings
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("not all is scored yet: call again to go on")
     told = card(data, path, config, steps, scored, sets) | {"scored_by": args.by}
     written = json.dumps(_rounded(told), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    Card.model_validate_json(written)
+    AdapterCard.model_validate_json(written)
     write_atomically(path.with_suffix(".json"), written)
 
 

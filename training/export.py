@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finllm.models.lora import LAYERS_KEY, layers_of, open_gguf, read_changes
-from finllm.models.peft import permuted
+from finllm.models.peft import permuted_rows
 from training.model import GROUPS, Shape, halved
 
 
@@ -24,7 +24,7 @@ def pairs(
         for name in (name for group in GROUPS.values() for name in group):
             a, b = (changes[f"{half}.{i}_{name}"].float().numpy() for half in "ab")
             if name in ("attn_q", "attn_k"):
-                b = permuted(b, shape.heads if name == "attn_q" else shape.kv_heads)
+                b = permuted_rows(b, shape.heads if name == "attn_q" else shape.kv_heads)
             found[f"blk.{i}.{name}.weight"] = (a, b)
     return found
 

@@ -29,7 +29,7 @@ from finllm.models.second_opinion import (
     LORA_SCALE,
     NAME,
     SHORTEST,
-    Card,
+    HeadCard,
     load_encoder,
     pooled,
     sentences,
@@ -359,7 +359,7 @@ def scores_of(
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def save(network: Network, folder: Path, card: Card) -> Card:
+def save(network: Network, folder: Path, card: HeadCard) -> HeadCard:
     """Write weights and card; gives the card with the weights' digest."""
     from safetensors.torch import save_file
 
@@ -374,7 +374,7 @@ def save(network: Network, folder: Path, card: Card) -> Card:
     return card
 
 
-def write_card(folder: Path, card: Card) -> None:
+def write_card(folder: Path, card: HeadCard) -> None:
     (folder / f"{NAME}.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
@@ -386,7 +386,7 @@ LIMITS = (
 )
 
 
-def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
+def fit(corpus: Corpus, plan: Plan, folder: Path) -> HeadCard:
     """Train, calibrate on validation, measure on test, write. The test split is looked at last."""
     embedder = Embedder()
     split = {name: examples_of(corpus.items[name], plan) for name in ("train", "validation", "test")}
@@ -418,7 +418,7 @@ def fit(corpus: Corpus, plan: Plan, folder: Path) -> Card:
     scores |= {f"test.{name}": value for name, value in on_test.items()}
     kept.unlink()
     sizes = ", ".join(f"{name} {len(examples)}" for name, examples in split.items())
-    return save(network, folder, Card(
+    return save(network, folder, HeadCard(
         name=NAME, sha256="", embedding_sha256=embedder.digest, corpus_sha256=corpus.digest(), seed=plan.seed,
         fields=FIELDS, temperatures=temperatures, scores=scores, limits=LIMITS,
         data=f"the project's corpus, tasks stance, reading and injection: {sizes} texts",

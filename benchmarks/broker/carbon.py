@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from benchmarks.broker.cells import DAY, ROOT, SEEDS, bare, specs
-from finllm.scheduler.money.carbon import Series, Source
+from finllm.scheduler.money.carbon import CarbonSeries, ZoneIntensity
 from finllm.scheduler.money.carbon_file import read_grid
 from finllm.scheduler.placement.fleet import Floats
 from finllm.scheduler.placement.policies.weighted import Weighted
@@ -46,13 +46,13 @@ def carbon() -> list[Saved]:
 
 
 @lru_cache
-def _source(zone: str) -> Source:
+def _source(zone: str) -> ZoneIntensity:
     return read_grid(FOLDER / ZONES[zone], zone, "average").zone(zone)
 
 
 def _zone(zone: str) -> Saved:
     source = _source(zone)
-    assert isinstance(source, Series)
+    assert isinstance(source, CarbonSeries)
     at_once, waiting, kept = [], [], []
     for seed in SEEDS:
         day = int(np.random.default_rng([seed, 11]).integers(0, 360))
@@ -66,7 +66,7 @@ def _zone(zone: str) -> Saved:
     return Saved(zone, float(np.sum(at_once)), float(np.sum(waiting)), float(np.mean(kept)))
 
 
-def _grams(tasks: Sequence[Arrival], source: Series, start: dt.datetime, *, defers: bool) -> tuple[float, float]:
+def _grams(tasks: Sequence[Arrival], source: CarbonSeries, start: dt.datetime, *, defers: bool) -> tuple[float, float]:
     backends = specs("edge-deep")
 
     def at(time: float) -> dt.datetime:

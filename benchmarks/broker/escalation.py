@@ -17,7 +17,7 @@ from benchmarks.broker.quality import Gap
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import ask_all
 from finllm.evaluation.calibrate import open_llama
-from finllm.models.cards import Card, adapter_for
+from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.registry import default_source
@@ -171,7 +171,9 @@ def ask(questions: Sequence[Question], settings: Settings, precision: str, turn:
         return Tier([one.choices for one in told], seconds, took.value, took.basis)
 
 
-def beforehand(questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: Card) -> Floats:
+def beforehand(
+    questions: Sequence[Question], known: Sequence[Question], settings: Settings, card: AdapterCard
+) -> Floats:
     """What a router expects to gain by the text alone: how far the edge was short on the nearest validation items."""
     gained = _short(known, ask(known, settings, PRUNED), card)
     embedder = Embedder()
@@ -179,7 +181,7 @@ def beforehand(questions: Sequence[Question], known: Sequence[Question], setting
     return gained[np.argsort(-near, axis=1)[:, :NEIGHBOURS]].mean(axis=1)
 
 
-def _short(questions: Sequence[Question], tier: Tier, card: Card) -> Floats:
+def _short(questions: Sequence[Question], tier: Tier, card: AdapterCard) -> Floats:
     return np.array([short(q, said, card.thresholds) for q, said in zip(questions, tier.told, strict=True)])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from finllm.scheduler.decoding.filling import Filled
 from finllm.scheduler.decoding.template import Choose, Force, Template, Write
 from finllm.scheduler.engine.job import Finished, Job, Work
-from finllm.scheduler.engine.live import Live
+from finllm.scheduler.engine.live import LiveJob
 from finllm.scheduler.engine.loop import Loop
 from finllm.scheduler.engine.native import BATCH, Logits, Native, Run
 from finllm.scheduler.engine.programs import typed
@@ -140,7 +140,7 @@ def _count_parks(loop: Loop) -> Counter[str]:
     counted: Counter[str] = Counter()
     park = loop._park
 
-    def counting(live: Live) -> None:
+    def counting(live: LiveJob) -> None:
         counted["parks"] += 1
         park(live)
 

@@ -29,7 +29,7 @@ from benchmarks.scorecard.outside import (
 from benchmarks.scorecard.rivals import Remembering
 from benchmarks.scorecard.tables import calibration, costs, markdown, slices, table
 from finllm.errors import BackendError
-from finllm.models.cards import Card, adapter_for
+from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import Adapter
 from finllm.models.registry import default_source
@@ -54,7 +54,7 @@ class Contender:
     name: str
     precision: str
     adapter: Adapter | None
-    card: Card | None
+    card: AdapterCard | None
 
 
 def contenders(settings: Settings, missing: Missing) -> list[Contender]:
@@ -154,7 +154,7 @@ def _first(
     second: SecondOpinion | None,
     say: Callable[[str], None],
     *,
-    card: Card | None,
+    card: AdapterCard | None,
 ) -> None:  # fmt: skip
     """The model that runs use, on every case; and its answers to the few on which the others are compared."""
     told = ask(name, page.cases, backend, say, card=card)

@@ -11,8 +11,8 @@ from benchmarks.scorecard.rivals import Centroids, Majority, by_keywords, text_o
 from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import Told, ask_all
 from finllm.evaluation.evaluate import STEERED as OF_INJECTED
-from finllm.evaluation.evaluate import THRESHOLD, pooled, sanitised
-from finllm.models.cards import Card
+from finllm.evaluation.evaluate import THRESHOLD, pooled_odds, sanitised
+from finllm.models.cards import AdapterCard
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, two
 from finllm.scheduler.backends import Backend
@@ -71,7 +71,12 @@ def pairs(cases: Sequence[Case], column: Column) -> Iterator[tuple[Case, str, st
 
 
 def ask(
-    name: str, cases: Sequence[Case], backend: Backend, progress: Callable[[str], None], *, card: Card | None = None
+    name: str,
+    cases: Sequence[Case],
+    backend: Backend,
+    progress: Callable[[str], None],
+    *,
+    card: AdapterCard | None = None,
 ) -> Column:
     """What a model says; a text on which an injection rule fires is injected without asking."""
     questions = [
@@ -122,7 +127,7 @@ def with_second(
     odds: list[Probabilities] = []
     for case, row, other in zip(cases, column.odds, second.odds, strict=True):
         steered = isinstance(case.item, InjectionItem)
-        mixed = {f: pooled(p, other.get(f), weigh(STEERED if steered else f)) for f, p in row.items()}
+        mixed = {f: pooled_odds(p, other.get(f), weigh(STEERED if steered else f)) for f, p in row.items()}
         odds.append(mixed)
         told = {field: decided(case, p, alarm) for field, p in mixed.items()}
         said.append(told or dict.fromkeys(case.asked.labels, ABSTAINED))

@@ -13,10 +13,10 @@ from pathlib import Path
 from benchmarks.scorecard.columns import Case, fires
 from benchmarks.scorecard.rivals import Centroids, stance_by_words
 from benchmarks.scorecard.tables import figures
-from finllm.evaluation.evaluate import TaskName, evaluate_rows, pooled
+from finllm.evaluation.evaluate import TaskName, evaluate_rows, pooled_odds
 from finllm.evaluation.labelled import Labelled
 from finllm.events import EventBus
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import INJECTION, SecondOpinion, two
 from finllm.scheduler.backends import Backend
@@ -77,7 +77,7 @@ def fomc_rivals(
 
 
 def fomc_of(
-    name: str, rows: Sequence[Labelled], backend: Backend, second: SecondOpinion | None, *, card: Card | None
+    name: str, rows: Sequence[Labelled], backend: Backend, second: SecondOpinion | None, *, card: AdapterCard | None
 ) -> dict[str, list[str]]:
     """A model on the Fed sentences, and pooled with the second opinion where that is heard."""
     judged = evaluate_rows(TaskName.stance, iter(rows), backend, EventBus(), total=len(rows), card=card).judged
@@ -86,7 +86,7 @@ def fomc_of(
     if second is not None:
         weight = second.card.weight_of("stance")
         told = second.judge([row.text for row in rows])
-        said = [best(pooled(one.odds, other["stance"], weight)) if one.odds else one.said
+        said = [best(pooled_odds(one.odds, other["stance"], weight)) if one.odds else one.said
                 for one, other in zip(judged, told, strict=True)]  # fmt: skip
         found[f"{name} + second (weight {weight:.2f})"] = figures(expected, said)
     return found
@@ -119,7 +119,7 @@ def injection_row(name: str, alarms: Mapping[str, Sequence[bool]]) -> list[str]:
 
 def injections_of(
     name: str, backend: Backend, second: SecondOpinion | None, sets: Mapping[str, Sequence[str]], most: int,
-    say: Callable[[str], None], *, card: Card | None,
+    say: Callable[[str], None], *, card: AdapterCard | None,
 ) -> list[list[str]]:  # fmt: skip
     """The rules with the sanity-checker's probability, and the second opinion beside and alone."""
     asked = {key: list(texts[:: math.ceil(len(texts) / most)]) if texts else [] for key, texts in sets.items()}
@@ -136,7 +136,9 @@ def injections_of(
             weight, told = second.card.weight_of(INJECTION), second.suspicions(texts)
             ruled = [fires(text) for text in texts]
             alone[key] = [rule or one >= second.card.alarm_alone for rule, one in zip(ruled, told, strict=True)]
-            mixed = [pooled(one.odds or CLEAN, two(other), weight) for one, other in zip(judged, told, strict=True)]
+            mixed = [
+                pooled_odds(one.odds or CLEAN, two(other), weight) for one, other in zip(judged, told, strict=True)
+            ]
             both[key] = [rule or odds["injected"] >= second.card.alarm for rule, odds in zip(ruled, mixed, strict=True)]
     found = [injection_row(f"rules, {name}", model)]
     if second is not None:

@@ -3,10 +3,10 @@
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.recorder import AuditedRecorder, open_recorder
-from finllm.guardrails.audit.verify import Verdict, verify_log
+from finllm.guardrails.audit.verify import Verification, verify_log
 from finllm.guardrails.audit.witness import Witnessed, read_witnessed, witness_log
 
 __all__ = [
-    "AuditLog", "AuditedRecorder", "LogReader", "Verdict", "Witnessed", "open_recorder", "read_witnessed", "verify_log",
-    "witness_log",
+    "AuditLog", "AuditedRecorder", "LogReader", "Verification", "Witnessed", "open_recorder", "read_witnessed",
+    "verify_log", "witness_log",
 ]  # fmt: skip

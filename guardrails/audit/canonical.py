@@ -17,7 +17,7 @@ LARGEST = 2**53 - 1
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
-def canonical(value: Any) -> bytes:
+def canonical_bytes(value: Any) -> bytes:
     """The bytes of a value. Errors: RecordError for what this subset of JSON cannot say."""
     _check(value, "record")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.guardrails.audit.canonical import canonical
+from finllm.guardrails.audit.canonical import canonical_bytes
 
 BATCH = 256
 """Most that one commit takes, so that none waits long for the others."""
@@ -20,7 +20,7 @@ class Waiting:
     """Records on their way, and the thread that waits for them. The commit sets `first`, the index of the first one."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self.items = [(canonical(body), blobs) for body, blobs in items]
+        self.items = [(canonical_bytes(body), blobs) for body, blobs in items]
         self.first = -1
         self.error: RecordError | None = None
         self.leads = False

@@ -29,10 +29,10 @@ from finllm.guardrails.audit.storage import (
     Meta,
     frame,
     leaf_of,
-    line_of,
     read_meta,
     read_pack,
     record_json,
+    record_line,
     whole_lines,
 )
 from finllm.guardrails.audit.tree import HASH, Frontier, LogTree, packed, unpacked
@@ -145,7 +145,7 @@ class AuditLog:
             self._held |= fresh.keys()
         records = [record_json(self._meta.log, seq, body) for seq, (body, _) in enumerate(items, self.size)]
         leaves = [leaf_hash(record) for record in records]
-        data = b"".join(map(line_of, records, leaves))
+        data = b"".join(map(record_line, records, leaves))
         self._through(self._records, data, self._records_end)
         self._records_end += len(data)
         self._grow(leaves)

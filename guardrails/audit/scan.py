@@ -10,7 +10,7 @@ from finllm.guardrails.audit.canonical import parse_canonical
 from finllm.guardrails.audit.storage import SCHEMA, read_pack, whole_lines
 from finllm.guardrails.audit.tree import packed
 
-Kind = Literal[
+DamageKind = Literal[
     "edited", "deleted", "inserted", "duplicated", "reordered", "foreign", "torn", "missing", "blob",
     "truncated", "rolled back", "rewritten", "forked", "key", "checkpoint", "format", "unreadable",
 ]  # fmt: skip
@@ -21,7 +21,7 @@ class Damage:
     """The first bad record of a place that was looked at, and what was done to it as far as that can be told."""
 
     index: int
-    kind: Kind
+    kind: DamageKind
     what: str
 
 

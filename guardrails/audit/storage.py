@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import InputError, RecordError
-from finllm.guardrails.audit.canonical import canonical, parse_canonical
+from finllm.guardrails.audit.canonical import canonical_bytes, parse_canonical
 from finllm.guardrails.audit.merkle import leaf_hash
 from finllm.guardrails.audit.note import VerifierKey
 
@@ -47,7 +47,7 @@ class Meta:
         return cls(SCHEMA, origin, log, segment_records, VerifierKey(origin, 1, public))
 
     def to_bytes(self) -> bytes:
-        return canonical({**vars(self), "vkey": str(self.vkey)})
+        return canonical_bytes({**vars(self), "vkey": str(self.vkey)})
 
     @classmethod
     def parse(cls, data: bytes) -> Meta:
@@ -143,7 +143,7 @@ def record_json(log: str, seq: int, body: bytes) -> bytes:
     return b'{"body":%b,"log":"%b","seq":%d,"v":%d}' % (body, log.encode(), seq, SCHEMA)
 
 
-def line_of(record: bytes, leaf: bytes) -> bytes:
+def record_line(record: bytes, leaf: bytes) -> bytes:
     return leaf.hex().encode() + b" " + record + b"\n"
 
 

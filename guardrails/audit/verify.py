@@ -31,7 +31,7 @@ Scanner = Callable[[int], Scan | Damage]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What verification found. `damage` is in the records' order; `witnessed`: records that a witness saw."""
 
     size: int
@@ -66,15 +66,15 @@ class _Findings:
     def add(self, index: int, kind: str, what: str) -> None:
         self.damage.append(Damage(index, kind, what))  # type: ignore[arg-type]
 
-    def verdict(self, size: int, signed: int, witnessed: int | None, origin: str | None = None) -> Verdict:
+    def verdict(self, size: int, signed: int, witnessed: int | None, origin: str | None = None) -> Verification:
         """The damage in order; of one record, what was found first, which is the closest look at it."""
         ordered = sorted(self.damage, key=lambda one: one.index)
-        return Verdict(size, signed, witnessed, tuple(ordered), tuple(self.notes), origin)
+        return Verification(size, signed, witnessed, tuple(ordered), tuple(self.notes), origin)
 
 
 def verify_log(
     folder: Path, witnessed: Witnessed | None = None, vkey: VerifierKey | None = None, *, processes: int | None = None
-) -> Verdict:
+) -> Verification:
     """Verify the log in `folder`. `vkey`: the log's key, where it is known from elsewhere.
 
     Errors: InputError where there is nothing at all; everything else is damage.

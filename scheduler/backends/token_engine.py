@@ -14,7 +14,7 @@ from typing import Protocol
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
 from finllm.scheduler.decoding.filling import Ask, Round, walk
-from finllm.scheduler.decoding.scoring import Tokens, beginnings, candidates, scores
+from finllm.scheduler.decoding.scoring import Tokens, beginnings, candidates, value_scores
 from finllm.scheduler.decoding.template import Write
 from finllm.scheduler.money.meter import Used
 from finllm.scheduler.placement.task import Prompt
@@ -146,4 +146,4 @@ async def _scores(engine: TokenEngine, position: _Position, asks: Sequence[Ask])
     found: list[dict[Tokens, Mapping[int, float]]] = [{} for _ in asks]
     for (at, beginning), logprobs in zip(probes, read, strict=True):
         found[at][beginning] = logprobs
-    return [scores(*pair) for pair in zip(values, found, strict=True)]
+    return [value_scores(*pair) for pair in zip(values, found, strict=True)]

@@ -60,9 +60,9 @@ def measure_speed(probe: Measured, memory: Callable[[], int], batches: Sequence[
     probe.decode(max(batches), 1)
 
     def timed(work: Callable[[], float]) -> tuple[float, Amount]:
-        before = energy.read()
+        before = energy.read_counters()
         seconds = work()
-        return seconds, energy.between(before, energy.read(), cpu)
+        return seconds, energy.between(before, energy.read_counters(), cpu)
 
     seconds, used = timed(lambda: probe.prefill(PREFILL))
     rates: list[DecodeRate] = []

@@ -18,11 +18,11 @@ from finllm.scheduler.decoding.template import Choose, Force, Pick, Template, Wr
 LEAST_PRIOR = 0.02
 """Priors below this count as this much, so that a value the model never says unasked cannot win by that alone."""
 
+Priors = Mapping[str, Mapping[str, float]]
+"""By field the probability of each value that a prompt without content gives."""
+
 Choices = dict[str, dict[str, float]]
 """Probability of each allowed value, by field; the values of one field sum to 1."""
-
-Priors = Mapping[str, Mapping[str, float]]
-"""Probabilities that the content-free prompt gives, by field."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def candidates(values: Sequence[Tokens], beginning: Tokens) -> list[int]:
     return sorted({value[at] for value in values if len(value) > at and value[:at] == beginning})
 
 
-def scores(values: Sequence[Tokens], found: Mapping[Tokens, Mapping[int, float]]) -> list[float]:
+def value_scores(values: Sequence[Tokens], found: Mapping[Tokens, Mapping[int, float]]) -> list[float]:
     """The log-probability of each value, from those of the tokens behind each beginning.
 
     By first token the offset may be any; whole values need log-probabilities that are normalised.

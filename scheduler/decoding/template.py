@@ -30,7 +30,7 @@ class Unless:
 
 
 @dataclass(frozen=True)
-class Written:
+class FreeText:
     """Field metadata of a `str`: prose of at most `tokens` tokens that may hold `names` with digits in them."""
 
     tokens: int
@@ -82,8 +82,8 @@ class Write:
     temperature: float = 0.0
 
 
-Step = Force | Choose | Pick | Write
-Template = tuple[Step, ...]
+TemplateStep = Force | Choose | Pick | Write
+Template = tuple[TemplateStep, ...]
 
 
 def template_from(rows: Sequence[Mapping[str, Any]]) -> Template:
@@ -91,7 +91,7 @@ def template_from(rows: Sequence[Mapping[str, Any]]) -> Template:
     return tuple(_step(dict(row)) for row in rows)
 
 
-def _step(row: dict[str, Any]) -> Step:
+def _step(row: dict[str, Any]) -> TemplateStep:
     kind = row.pop("step")
     if kind == "Choose":
         unless = row.get("unless")
@@ -129,14 +129,14 @@ def compile_template(judgement: type[BaseModel], picks: Mapping[str, Sequence[st
     """Turn a judgement type into a template: JSON without spaces, whose punctuation takes the fewest tokens.
 
     Supported fields: `Literal` of strings that JSON writes as they are (a choice), nested models and
-    `dict[Literal, Model]` (objects), `tuple[str, ...]` (a pick among `picks[path]`), and `str` annotated with `Written`
+    `dict[Literal, Model]` (objects), `tuple[str, ...]` (a pick among `picks[path]`), and `str` annotated `FreeText`
     (prose that may refer to `picks[path]`, written behind all that was decided). Every choice is asked at a stem of its
     own: the object as if it began with this field, a mapping's own name left out. Errors: TypeError for any other
     annotation or an `Unless` on a field that is not decided before it, KeyError for a pick without labels.
     """
-    steps: list[Step] = []
+    steps: list[TemplateStep] = []
     _object(judgement, _Place("", ""), picks, count, steps)
-    merged: list[Step] = [Force(_OPENING)]
+    merged: list[TemplateStep] = [Force(_OPENING)]
     for step in steps:
         if isinstance(step, Force) and len(merged) > 1 and isinstance(merged[-1], Force):
             merged[-1] = Force(merged[-1].text + step.text)
@@ -161,7 +161,7 @@ class _Place:
 
 
 def _object(
-    model: type[BaseModel], place: _Place, picks: Mapping[str, Sequence[str]], count: int, steps: list[Step]
+    model: type[BaseModel], place: _Place, picks: Mapping[str, Sequence[str]], count: int, steps: list[TemplateStep]
 ) -> None:
     """The fields of an object behind its `{"`, up to its end."""
     for position, (name, field) in enumerate(model.model_fields.items()):
@@ -174,7 +174,7 @@ def _object(
         if unless is not None:
             unless = Unless(place.field(unless.field).path, unless.value, unless.then)
         where = place.field(name)
-        written = next((m for m in field.metadata if isinstance(m, Written)), None)
+        written = next((m for m in field.metadata if isinstance(m, FreeText)), None)
         if written is not None and field.annotation is str:
             prose = Prose(tuple(picks[where.path]), written.names)
             steps += [Force('"'), Write(where.path, written.tokens, prose), Force('"')]
@@ -186,7 +186,7 @@ def _object(
 
 
 def _value(
-    annotation: Any, place: _Place, picks: Mapping[str, Sequence[str]], count: int, steps: list[Step],
+    annotation: Any, place: _Place, picks: Mapping[str, Sequence[str]], count: int, steps: list[TemplateStep],
     unless: Unless | None,
 ) -> None:  # fmt: skip
     origin = get_origin(annotation)

@@ -15,15 +15,15 @@ class Cores:
     def __init__(self, count: int = 1) -> None:
         self.count = count
         self._news = threading.Condition()
-        self._working: set[Seat] = set()
+        self._working: set[CoreSeat] = set()
         self._queue: deque[object] = deque()
         self._taken = 0
 
-    def seat(self) -> Seat:
+    def seat(self) -> CoreSeat:
         """A place for one engine."""
-        return Seat(self)
+        return CoreSeat(self)
 
-    def work(self, seat: Seat, working: bool) -> None:
+    def work(self, seat: CoreSeat, working: bool) -> None:
         with self._news:
             (self._working.add if working else self._working.discard)(seat)
             self._news.notify_all()
@@ -49,7 +49,7 @@ class Cores:
         return max(1, self.count // max(1, len(self._working)))
 
 
-class Seat:
+class CoreSeat:
     """An engine's place at the cores: entered for each step, it says with how many threads that may compute."""
 
     def __init__(self, cores: Cores) -> None:

@@ -12,7 +12,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.engine import Engine
 from finllm.scheduler.engine.job import Finished, Job
-from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, Text
+from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, TextPiece
 from finllm.scheduler.money.energy_share import CpuCounter, SharedEnergy
 
 BEAT = 0.5
@@ -62,7 +62,7 @@ class _Host:
             self._send(Done(number, Failure.of(result, job.used) if isinstance(result, Exception) else result))
 
         def on_text(piece: str) -> None:
-            self._send(Text(number, piece))
+            self._send(TextPiece(number, piece))
 
         job = Job(message.work, done, on_text if message.streamed else None)
         self._jobs[number] = job

@@ -57,7 +57,7 @@ class Finished:
     joules: Amount | None = None
 
 
-Done = Callable[[Finished | Exception], None]
+WhenDone = Callable[[Finished | Exception], None]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Job:
     """
 
     work: Work
-    done: Done
+    done: WhenDone
     on_text: OnText | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     arrived: int = field(default_factory=lambda: next(_arrivals))

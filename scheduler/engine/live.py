@@ -27,7 +27,7 @@ def _no_cells() -> Cells:
 
 
 @dataclass
-class Live:
+class LiveJob:
     """A job with its program.
 
     `head`: the tokens known at once, the prompt and what is forced behind it. `waiting`: tokens still to be decoded,
@@ -56,7 +56,7 @@ class Live:
     output_tokens: int = 0
 
     @classmethod
-    def begin(cls, job: Job, program: Program, prompt: list[int], context: int) -> Live:
+    def begin(cls, job: Job, program: Program, prompt: list[int], context: int) -> LiveJob:
         """Take a job up. Errors: BackendError for a prompt that cannot fit, TokenLimitReached."""
         limit = job.work.token_limit
         if len(prompt) > limit:

@@ -17,7 +17,7 @@ import numpy as np
 from finllm.errors import BackendError
 from finllm.scheduler.engine.cells import CellCount, Cells
 from finllm.scheduler.engine.job import Finished, Job
-from finllm.scheduler.engine.live import NOWHERE, Live
+from finllm.scheduler.engine.live import NOWHERE, LiveJob
 from finllm.scheduler.engine.native import BATCH, Native, NoRoom, Run
 from finllm.scheduler.engine.prefixes import PrefixStore, Saved
 from finllm.scheduler.engine.programs import typed
@@ -64,8 +64,8 @@ class Loop:
         self._sharing = store > 0
         self._cells = CellCount(native.cells)
         self._sequences = list(range(native.sequences - 1, -1, -1))
-        self._waiting: list[Live] = []
-        self._live: list[Live] = []
+        self._waiting: list[LiveJob] = []
+        self._live: list[LiveJob] = []
         self._trie = PrefixTrie()
         self._store = PrefixStore(store)
         self._saves = 0
@@ -92,7 +92,7 @@ class Loop:
         work = job.work
         try:
             program = typed(vocabulary, work.template, work.priors, work.seed, job.on_text)
-            live = Live.begin(job, program, vocabulary.chat_tokens(work.prompt), self._context)
+            live = LiveJob.begin(job, program, vocabulary.chat_tokens(work.prompt), self._context)
         except Exception as error:  # noqa: BLE001  whatever it was, its caller hears it
             job.done(error)
             return
@@ -135,7 +135,7 @@ class Loop:
     # -- who is in the context
 
     def _admit(self) -> None:
-        passed_over: list[Live] = []
+        passed_over: list[LiveJob] = []
         for live in sorted(self._waiting, key=lambda waiting: waiting.job.order):
             if not self._sequences and not self._givers(live):
                 return
@@ -160,13 +160,13 @@ class Loop:
             for other in passed_over:
                 other.passed_over += 1
 
-    def _givers(self, live: Live) -> list[Live]:
+    def _givers(self, live: LiveJob) -> list[LiveJob]:
         """Who leaves the context for a request: background work, for what is not."""
         if live.job.work.background:
             return []
         return [other for other in self._live if other.job.work.background]
 
-    def _adapt(self, live: Live) -> bool:
+    def _adapt(self, live: LiveJob) -> bool:
         try:
             self._native.adapt(live.job.work.adapter)
         except BackendError as error:
@@ -177,7 +177,7 @@ class Loop:
             self._adapters.append(self._adapter)
         return True
 
-    def _prefix(self, live: Live) -> tuple[object, int, int]:
+    def _prefix(self, live: LiveJob) -> tuple[object, int, int]:
         """Who can lend the longest beginning now, how long it is, and how long one will be that is being prefilled."""
         if live.saved is not None or not self._sharing:
             return None, 0, 0
@@ -194,7 +194,7 @@ class Loop:
                 soon = max(soon, length)
         return best[0], best[1], soon
 
-    def _try_to_enter(self, live: Live) -> bool | None:
+    def _try_to_enter(self, live: LiveJob) -> bool | None:
         """Whether the request found room; background work makes way for what is not. None: it waits for a prefix."""
         while True:
             source, length, soon = self._prefix(live)
@@ -212,7 +212,7 @@ class Loop:
                 return False
             self._park(max(givers, key=lambda other: other.job.order))
 
-    def _enter(self, live: Live, source: object, length: int) -> None:
+    def _enter(self, live: LiveJob, source: object, length: int) -> None:
         sequence = self._sequences.pop()
         try:
             if live.saved is not None:
@@ -242,7 +242,7 @@ class Loop:
         self._native.forget(sequence, length)
         return self._cells.take(length)
 
-    def _park(self, live: Live) -> None:
+    def _park(self, live: LiveJob) -> None:
         """Take a request out of the context; it comes back token for token where it was."""
         live.saved = self._native.save(live.sequence)
         count = live.decoded
@@ -250,7 +250,7 @@ class Loop:
         live.cells = np.zeros(count, dtype=np.int32)
         self._waiting.append(live)
 
-    def _leave(self, live: Live) -> None:
+    def _leave(self, live: LiveJob) -> None:
         self._native.forget(live.sequence)
         self._cells.give_back(live.cells)
         self._trie.drop(live.sequence)
@@ -260,7 +260,7 @@ class Loop:
         if not self._live:
             self._native.clear()
 
-    def _end(self, live: Live, result: Finished | Exception) -> None:
+    def _end(self, live: LiveJob, result: Finished | Exception) -> None:
         if live.sequence != NOWHERE:
             self._leave(live)
         else:
@@ -376,14 +376,14 @@ class Loop:
 
     # -- prefixes
 
-    def _marked(self, live: Live) -> list[int]:
+    def _marked(self, live: LiveJob) -> list[int]:
         """The head as the trie knows it: behind a mark of its adapter, whose cells no other adapter can use."""
         adapter = live.job.work.adapter
         if adapter not in self._adapters:
             self._adapters.append(adapter)
         return [-1 - self._adapters.index(adapter), *live.head]
 
-    def _remember(self, live: Live) -> None:
+    def _remember(self, live: LiveJob) -> None:
         """Save the head's cells for later prompts, unless most of them came from a saved one."""
         pinned = live.job.work.pinned
         known = live.cached >= MOSTLY * len(live.head) and not pinned

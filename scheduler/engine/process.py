@@ -20,7 +20,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import BackendLost
 from finllm.scheduler.engine.engine import EngineConfig, closed
 from finllm.scheduler.engine.job import Finished, Job
-from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, Text
+from finllm.scheduler.engine.wire import Beat, Close, Done, Failure, Open, Stop, Submit, TextPiece
 
 STARTING = 60.0
 """Longest time until the first sign of life, s."""
@@ -232,7 +232,7 @@ class _Child:
             self._over(self._why or f"the engine's process ended ({_how(code)}){self._last_words()}")
 
     def _handle(self, message: object) -> None:
-        if isinstance(message, Text):
+        if isinstance(message, TextPiece):
             job = self._owed.get(message.number)
             if job is not None and job.on_text is not None:
                 job.on_text(message.piece)

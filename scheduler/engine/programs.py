@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finllm.scheduler.decoding.filling import Ask, Filled, Priors, Round, walk
-from finllm.scheduler.decoding.scoring import Tokens, beginnings, by_first, candidates, scores
+from finllm.scheduler.decoding.scoring import Tokens, beginnings, by_first, candidates, value_scores
 from finllm.scheduler.decoding.template import Template
 from finllm.scheduler.engine.native import Logits
 from finllm.scheduler.engine.vocabulary import Vocabulary
@@ -103,7 +103,7 @@ def _scored(
         read = yield Feed(tokens, tuple(branch for _, _, branch in branches))
         for (at, beginning, branch), row in zip(branches, read, strict=True):
             found[at][beginning] = dict(zip(branch.candidates, row, strict=True))
-    return [scores(*pair) for pair in zip(values, found, strict=True)]
+    return [value_scores(*pair) for pair in zip(values, found, strict=True)]
 
 
 def _written(

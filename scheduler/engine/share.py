@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from finllm.scheduler.engine.live import NOWHERE, Live
+from finllm.scheduler.engine.live import NOWHERE, LiveJob
 from finllm.scheduler.engine.programs import Branch
 
 
@@ -15,7 +15,7 @@ class Share:
     `row`: where the logits behind the tokens are, NOWHERE without; `read`: what the branches read.
     """
 
-    live: Live
+    live: LiveJob
     tokens: list[int]
     branches: tuple[Branch, ...]
     row: int = NOWHERE

@@ -73,7 +73,7 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextPiece:
     """From the engine process: a piece of free text."""
 
     number: int

@@ -7,7 +7,7 @@ from typing import Literal
 
 from finllm.errors import InputError
 
-State = Literal["closed", "open", "half-open"]
+BreakerState = Literal["closed", "open", "half-open"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Breaker:
         self._probing = False
         self._now = float("-inf")
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> BreakerState:
         self._at(now)
         return self.peek(now)
 
-    def peek(self, now: float) -> State:
+    def peek(self, now: float) -> BreakerState:
         """The state at a time that need not be the latest; from any thread."""
         if not self._open:
             return "closed"

@@ -13,7 +13,7 @@ from finllm.errors import BackendError
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Request, Steady, TokenLimitReached
 from finllm.scheduler.backends.offer import SLOTS
 from finllm.scheduler.backends.pulse import Pulse, Standstill
-from finllm.scheduler.health.breaker import Breaker, Patience, State
+from finllm.scheduler.health.breaker import Breaker, BreakerState, Patience
 from finllm.scheduler.health.leases import Lease, Leases
 from finllm.scheduler.money.meter import Meter
 
@@ -34,7 +34,7 @@ class ServiceState:
     waiting: int
     slots: int
     batch: int
-    breaker: State
+    breaker: BreakerState
     opened: int
     why: str
     answered: int

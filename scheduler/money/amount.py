@@ -77,7 +77,7 @@ def grams_total(amounts: Iterable[Grams | None]) -> Grams | None:
     return summed
 
 
-def checked(value: float, what: str, fix: str) -> float:
+def checked_amount(value: float, what: str, fix: str) -> float:
     """`value`, where it is a number from 0 up. Errors: InputError for a negative or endless one, or none at all."""
     if not math.isfinite(value) or value < 0:
         raise InputError(f"{what} is {value:g}", fix=fix)

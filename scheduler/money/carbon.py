@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finllm.errors import InputError
-from finllm.scheduler.money.amount import JOULES_PER_KWH, Amount, Grams, IntensityKind, checked
+from finllm.scheduler.money.amount import JOULES_PER_KWH, Amount, Grams, IntensityKind, checked_amount
 
 _FIX = "set FINLLM_CARBON to a series that covers it, or to one figure in gCO₂e/kWh"
 
@@ -34,7 +34,7 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class Start:
+class GreenStart:
     """When to begin: `value` is the mean intensity from then on, `now` that of beginning at once, gCO₂e/kWh."""
 
     at: dt.datetime
@@ -47,7 +47,7 @@ class Start:
         return 1 - self.value / self.now if self.now else 0.0
 
 
-class Source(Protocol):
+class ZoneIntensity(Protocol):
     """The intensity of one zone."""
 
     @property
@@ -58,7 +58,7 @@ class Source(Protocol):
 
     def at(self, when: dt.datetime) -> Intensity: ...
 
-    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> Start: ...
+    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> GreenStart: ...
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Constant:
     kind: IntensityKind = "average"
 
     def __post_init__(self) -> None:
-        checked(self.value, f"the grid intensity of zone {self.zone!r}", "give a figure from 0 up, in gCO₂e/kWh")
+        checked_amount(self.value, f"the grid intensity of zone {self.zone!r}", "give a figure from 0 up, in gCO₂e/kWh")
 
     def at(self, when: dt.datetime) -> Intensity:
         _utc(when)
         return Intensity(self.value, self.kind, f"{self.zone}, a constant")
 
-    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> Start:
+    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> GreenStart:
         _ordered(earliest, latest, seconds)
-        return Start(earliest, self.value, self.value)
+        return GreenStart(earliest, self.value, self.value)
 
 
-class Series:
+class CarbonSeries:
     """Intensity by time: `values[i]` holds from `times[i]` on, for one step (the commonest one).
 
     `times`: s since 1970 (UTC), rising; `values`: gCO₂e/kWh, ndarrays of shape (n,). `basis` names the source in words.
@@ -103,7 +103,9 @@ class Series:
                     fix="sort the rows by time, each time once",
                 )
         for time, value in zip(times, values, strict=True):
-            checked(value, f"the grid intensity of zone {zone!r} at {_said(time)}", "correct that row: from 0 up")
+            checked_amount(
+                value, f"the grid intensity of zone {zone!r} at {_said(time)}", "correct that row: from 0 up"
+            )
         self._times: NDArray[np.float64] = np.asarray(times, dtype=np.float64)
         self._values: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
         steps, counts = np.unique(np.diff(self._times), return_counts=True)
@@ -126,7 +128,7 @@ class Series:
         row = self._row(_utc(when))
         return Intensity(float(self._values[row]), self.kind, f"{self.basis}, {_said(float(self._times[row]))}")
 
-    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> Start:
+    def cheapest(self, earliest: dt.datetime, latest: dt.datetime, seconds: float) -> GreenStart:
         """The start within [earliest, latest] of `seconds` of steady work that emits least; the first of equals.
 
         The mean over [s, s + seconds) is piecewise linear in s, so that the least lies where the start or the end meets
@@ -140,7 +142,7 @@ class Series:
         starts = np.unique(np.concatenate([[begin, end], inside]))
         means = (self._integral(starts + span) - self._integral(starts)) / span
         best = int(np.flatnonzero(means <= means.min() + 1e-9)[0])
-        return Start(dt.datetime.fromtimestamp(float(starts[best]), dt.UTC), float(means[best]), float(means[0]))
+        return GreenStart(dt.datetime.fromtimestamp(float(starts[best]), dt.UTC), float(means[best]), float(means[0]))
 
     def _integral(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """∫ of the intensity from the first row, gCO₂e/kWh · s."""
@@ -172,8 +174,8 @@ class Series:
 class Grid:
     """The intensities of all zones that are known. Errors: InputError for a zone that is not, or two kinds mixed."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources: Mapping[str, Source] = {source.zone: source for source in sources}
+    def __init__(self, sources: Sequence[ZoneIntensity]) -> None:
+        self._sources: Mapping[str, ZoneIntensity] = {source.zone: source for source in sources}
         kinds = sorted({source.kind for source in sources})
         if len(kinds) > 1:
             raise InputError(f"zones by {' and '.join(kinds)} intensity cannot be compared", fix="give all by one kind")
@@ -182,7 +184,7 @@ class Grid:
     def zones(self) -> tuple[str, ...]:
         return tuple(self._sources)
 
-    def zone(self, name: str) -> Source:
+    def zone(self, name: str) -> ZoneIntensity:
         """The source of a zone. Errors: InputError for one that is not known, naming those that are."""
         if name not in self._sources:
             known = ", ".join(sorted(self._sources)) or "none is"
@@ -206,7 +208,7 @@ def _ordered(earliest: dt.datetime, latest: dt.datetime, seconds: float) -> tupl
     begin, end = _utc(earliest), _utc(latest)
     if end < begin:
         raise InputError(f"the window ends at {_said(end)}, before it begins at {_said(begin)}", fix="turn it round")
-    checked(seconds, "the work's length in seconds", "give it from 0 up")
+    checked_amount(seconds, "the work's length in seconds", "give it from 0 up")
     return begin, end
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from finllm.errors import InputError
 from finllm.scheduler.money.amount import IntensityKind
-from finllm.scheduler.money.carbon import Constant, Grid, Series
+from finllm.scheduler.money.carbon import CarbonSeries, Constant, Grid
 
 Accounting = Literal["lca", "direct"]
 """`lca`: with the making of plants and fuels. `direct`: what leaves the chimney."""
@@ -48,7 +48,7 @@ def read_grid(path: Path, zone: str | None, kind: IntensityKind, accounting: Acc
         raise InputError(f"cannot read the grid intensity {str(path)!r}: {error}", fix=_FORM) from error
     if not rows:
         raise InputError(f"{str(path)!r} holds no grid intensity", fix=_FORM)
-    return Grid([Series(name, *columns, kind, f"{name}, {path.name}") for name, columns in rows.items()])
+    return Grid([CarbonSeries(name, *columns, kind, f"{name}, {path.name}") for name, columns in rows.items()])
 
 
 def _rows(

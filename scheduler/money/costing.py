@@ -13,7 +13,7 @@ from finllm.scheduler.calibration.measured import Speed
 from finllm.scheduler.money.account import Spent
 from finllm.scheduler.money.amount import Amount, Provenance
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.money.carbon import Intensity, Source
+from finllm.scheduler.money.carbon import Intensity, ZoneIntensity
 from finllm.scheduler.money.meter import Used
 from finllm.scheduler.money.tariff import Tariff
 
@@ -55,7 +55,7 @@ class Costing:
     Where the grid's series ends while calls go on, the last intensity stands, and its basis says so.
     """
 
-    grid: Source | None = None
+    grid: ZoneIntensity | None = None
     rates: Mapping[str, Rates] = field(default_factory=dict[str, Rates])
     tariffs: Mapping[str, Tariff] = field(default_factory=dict[str, Tariff])
     now: Callable[[], dt.datetime] = _now

@@ -37,7 +37,7 @@ class Cpu:
 
 
 @dataclass(frozen=True)
-class Reading:
+class CounterReading:
     """Counters at a moment: µJ by counter's folder (none where unreadable), and this process's CPU time, s."""
 
     microjoules: dict[str, int]
@@ -59,7 +59,7 @@ def read_cpu(path: Path = CPUINFO) -> Cpu:
     return Cpu(name, found.get("vendor_id", ""), number("cpu family"), number("model"))
 
 
-def read(powercap: Path = POWERCAP) -> Reading:
+def read_counters(powercap: Path = POWERCAP) -> CounterReading:
     """The counters now. Intel's and AMD's packages are `intel-rapl:N`; most kernels let only root read them."""
     counters: dict[str, int] = {}
     for folder in powercap.glob("intel-rapl:*"):
@@ -68,11 +68,11 @@ def read(powercap: Path = POWERCAP) -> Reading:
         try:
             counters[str(folder)] = int((folder / "energy_uj").read_text())
         except (OSError, ValueError):
-            return Reading({}, _cpu_seconds())
-    return Reading(counters, _cpu_seconds())
+            return CounterReading({}, _cpu_seconds())
+    return CounterReading(counters, _cpu_seconds())
 
 
-def between(start: Reading, end: Reading, cpu: Cpu) -> Amount:
+def between(start: CounterReading, end: CounterReading, cpu: Cpu) -> Amount:
     """J spent between two readings: E = ΔRAPL over packages, else E = CPU time · TDP per core.
 
     Of all packages where measured, of this process alone where modelled.

@@ -20,7 +20,7 @@ class Counter(Protocol):
 class CpuCounter:
     """The CPU's packages where they may be read, else this process's CPU time by the model; see `energy.between`."""
 
-    def __init__(self, read: Callable[[], energy.Reading] = energy.read) -> None:
+    def __init__(self, read: Callable[[], energy.CounterReading] = energy.read_counters) -> None:
         self._cpu = energy.read_cpu()
         self._read = read
         self._last = read()

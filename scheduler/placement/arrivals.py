@@ -81,7 +81,7 @@ class Arrivals:
             return 0.0
         made, value = self._forecast
         if at - made >= EVERY:
-            value = forecast(self._past(now))
+            value = forecast_arrivals(self._past(now))
             self._forecast = (at, value)
         return value
 
@@ -92,7 +92,7 @@ class Arrivals:
         )
 
 
-def forecast(counts: Sequence[float] | Floats) -> float:
+def forecast_arrivals(counts: Sequence[float] | Floats) -> float:
     """The most arrivals expected in one of the next `EVERY` bins, from counts by bin, oldest first."""
     from statsforecast.models import AutoETS
 

@@ -18,7 +18,7 @@ from finllm.scheduler.placement.placing import Costs, costs, energy
 from finllm.scheduler.placement.policies.weighted import Terms, Weighted
 from finllm.scheduler.placement.policy import CHARS_PER_TOKEN, least_tokens
 from finllm.scheduler.placement.predict import Length, Lengths
-from finllm.scheduler.placement.prices import BUDGETED, Coordinator, Prices, Use
+from finllm.scheduler.placement.prices import BUDGETED, BudgetUse, Coordinator, Prices
 from finllm.scheduler.placement.task import PRECISIONS, Task
 from finllm.scheduler.placement.waiting import Tasks, Want
 
@@ -235,7 +235,7 @@ class Dispatch:
         """One step of the coordinator on the budget of the run that asks."""
         spent, budget = account.spent(), account.budget
         uses = {
-            name: Use(used, limit, spent.seconds, budget.seconds or PERIOD)
+            name: BudgetUse(used, limit, spent.seconds, budget.seconds or PERIOD)
             for name, used in (("deep_tokens", float(spent.deep_tokens)), ("joules", spent.of("joules")),
                                ("grams", spent.of("grams")), ("usd", spent.of("usd")))
             if name in BUDGETED and (limit := getattr(budget, name)) is not None and limit > 0

@@ -23,7 +23,7 @@ def bound(most_prompt: float, kv_tokens: float) -> float:
     return max(PROMPT_WEIGHT * most_prompt, OUTPUT_WEIGHT * kv_tokens)
 
 
-class Served:
+class ServedTokens:
     """Weighted tokens served by tenant. A tenant that comes back from idleness is lifted to the least of those waiting:
     what it did not ask for is not owed to it."""
 

@@ -14,7 +14,7 @@ from finllm.scheduler.placement.prices import Prices
 from finllm.scheduler.placement.waiting import NO_PREFIX, Tasks
 
 
-class Standing:
+class FleetState:
     """The fleet as far as every task's cost needs it, kept up to date backend by backend as `Fleet.touched` names them.
 
     `most` (B,): tasks side by side, and `free` (B,): those that may still come. `ends` (B,): when the first running
@@ -128,7 +128,7 @@ class Costs:
     total: Floats
 
 
-def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: float, wait: Floats) -> Costs:
+def costs(rows: Ints, tasks: Tasks, standing: FleetState, prices: Prices, now: float, wait: Floats) -> Costs:
     """The objective of each task on each backend. `wait`: s until a slot is free, (B,), others that wait ahead
     included.
 
@@ -163,7 +163,7 @@ def costs(rows: Ints, tasks: Tasks, standing: Standing, prices: Prices, now: flo
     return Costs(seconds, lateness, np.where(may, total, np.inf))
 
 
-def energy(row: int, backend: int, tasks: Tasks, standing: Standing) -> tuple[float, float]:
+def energy(row: int, backend: int, tasks: Tasks, standing: FleetState) -> tuple[float, float]:
     """J that a task adds to a backend's batch, predicted, and the g CO₂e of them."""
     fleet = standing.fleet
     held = fleet.cached.get(int(tasks.prefix[row]), standing.none)[backend]

@@ -43,7 +43,7 @@ MOST = 1e4
 
 
 @dataclass(frozen=True)
-class Use:
+class BudgetUse:
     """A budget's state: spent so far of `limit`, with `elapsed` of `period` s gone."""
 
     spent: float
@@ -58,7 +58,7 @@ class Use:
         return self.spent / (self.limit * share)
 
 
-def moved(base: Prices, now: Prices, uses: Mapping[str, Use], gain: float = 0.5) -> Prices:
+def stepped_prices(base: Prices, now: Prices, uses: Mapping[str, BudgetUse], gain: float = 0.5) -> Prices:
     """Prices after a step of the coordinator: λ ← λ·paceᵍ for each budget, never below its base (dual ascent).
 
     A budget used faster than planned becomes dearer, up to `MOST` times its base; one used slower falls back, and what
@@ -85,13 +85,13 @@ class Coordinator:
     def __post_init__(self) -> None:
         self.now = self.base
 
-    def step(self, time: float, uses: Mapping[str, Use]) -> Prices:
+    def step(self, time: float, uses: Mapping[str, BudgetUse]) -> Prices:
         """The prices at `time`, s. Errors: InputError where the clock goes back."""
         if time < self._last:
             raise InputError(f"the clock went back from {self._last:.3f} to {time:.3f} s", fix="use a monotonic clock")
         if time - self._last >= self.period:
             self._last = time
-            self.now = moved(self.base, self.now, uses)
+            self.now = stepped_prices(self.base, self.now, uses)
         return self.now
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from finllm.scheduler.decoding.filling import Priors
 from finllm.scheduler.decoding.template import Template, Write
 from finllm.scheduler.money.budget import Budget
 
 Tier = Literal["edge", "deep"]
-Priors = Mapping[str, Mapping[str, float]]
-"""By field the probability of each value that a prompt without content gives."""
 
 PRECISIONS: tuple[str, ...] = ("pruned", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q8_0", "F16", "BF16", "F32")
 """From coarse to fine; `pruned` is Q4_0 on fewer layers. The order decides whether a backend meets a task's floor."""

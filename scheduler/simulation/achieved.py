@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from finllm.scheduler.placement.fairness import bound
-from finllm.scheduler.simulation.run import Outcome
+from finllm.scheduler.simulation.run import TaskOutcomes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Metrics:
     synchronised: float
 
 
-def metrics(out: Outcome) -> Metrics:
+def metrics(out: TaskOutcomes) -> Metrics:
     """Figures of an outcome. Background tasks count like all others."""
     arrived = np.array([one.time for one in out.arrivals])
     deadline = np.array([one.deadline for one in out.arrivals])
@@ -79,7 +79,7 @@ def metrics(out: Outcome) -> Metrics:
     )
 
 
-def synchronised(out: Outcome) -> float:
+def synchronised(out: TaskOutcomes) -> float:
     """Mean over tasks that share a prompt: how large a part of its answers the commonest model family gave."""
     families: dict[str, list[int]] = {}
     for task, one in enumerate(out.arrivals):
@@ -90,7 +90,7 @@ def synchronised(out: Outcome) -> float:
     return most / answered if answered else 0.0
 
 
-def service_gap(out: Outcome) -> float:
+def service_gap(out: TaskOutcomes) -> float:
     """The largest |W_i − W_j| over any stretch in which tenants i and j both have tasks waiting (Sheng et al. 2024)."""
     tenants = sorted({tenant for _, tenant, _ in out.served})
     events = sorted(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import InputError
-from finllm.scheduler.simulation.run import Outcome
+from finllm.scheduler.simulation.run import TaskOutcomes
 
 MOST = 3_000
 """Stays that are drawn; of a longer run the first."""
 
 
-def gantt_spec(out: Outcome) -> dict[str, Any]:
+def gantt_spec(out: TaskOutcomes) -> dict[str, Any]:
     """A Vega-Lite chart: a bar for each stay on a slot, coloured by agent; grey where its answer was lost."""
     import altair as alt
 
@@ -40,7 +40,7 @@ def gantt_spec(out: Outcome) -> dict[str, Any]:
     return chart.to_dict()
 
 
-def write_gantt(path: Path, out: Outcome) -> None:
+def write_gantt(path: Path, out: TaskOutcomes) -> None:
     """Write the chart as SVG, or PNG by the file's ending. Errors: InputError for another ending or a bad path."""
     import vl_convert
 

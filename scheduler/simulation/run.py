@@ -44,7 +44,7 @@ class Span:
 
 
 @dataclass
-class Outcome:
+class TaskOutcomes:
     """What became of each task of a trace, (N,) a column. `finished`: NaN where it was refused. `served`: for each
     moment that a tenant was given service, (time, tenant, weighted tokens).
     """
@@ -106,7 +106,7 @@ class Simulation:
         self.engines = Engines(self.fleet, fixed=self.setup.fixed)
         self.lengths = Lengths()
         count = len(arrivals)
-        self.out = Outcome(
+        self.out = TaskOutcomes(
             arrivals, self.fleet, np.full(count, np.nan), np.full(count, np.nan), np.full(count, -1, dtype=np.int64),
             np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count, dtype=np.bool_),
             np.zeros(count, dtype=np.bool_),
@@ -122,7 +122,7 @@ class Simulation:
         self._waiting_tenants: dict[int, int] = {}
         self._open = count
 
-    def run(self) -> Outcome:
+    def run(self) -> TaskOutcomes:
         """Play the trace to its end.
 
         Errors: BackendError where a task may run nowhere, with the constraint; or where nothing moves any more.
@@ -347,12 +347,12 @@ def simulate(
     specs: Sequence[BackendSpec],
     policy: Callable[[Fleet], Policy],
     setup: Setup | None = None,
-) -> Outcome:
+) -> TaskOutcomes:
     """What a policy would do with a trace on these backends. Errors: as `Simulation.run`."""
     return Simulation(arrivals, specs, policy, setup).run()
 
 
-def tenants_of(outcome: Outcome) -> Mapping[int, str]:
+def tenants_of(outcome: TaskOutcomes) -> Mapping[int, str]:
     """Names of the tenants by the number that `served` and `waits` use: in order of arrival."""
     found: dict[str, int] = {}
     for one in outcome.arrivals:

@@ -24,7 +24,7 @@ from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
 from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.decoding.filling import fill
@@ -214,8 +214,8 @@ def test_an_agent_that_is_offered_nothing_cites_nothing() -> None:
     assert opinion.choices["because"] == {}
 
 
-def card_of(agent: Agent, **calibration: FieldCalibration) -> Card:
-    return Card(
+def card_of(agent: Agent, **calibration: FieldCalibration) -> AdapterCard:
+    return AdapterCard(
         name="analyst",
         base_sha256="",
         adapter_sha256="",

@@ -11,7 +11,7 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.asking import Question, ask_all
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.stress_tester import STRESS_TESTER
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.scheduler.decoding.template import Choose
 from finllm.testing import ScriptedBackend
 from tests.conftest import bounded
@@ -20,8 +20,8 @@ QUESTION = Question(NARRATIVE, {"narrative": "Rates rise.", "precedents": ""}, (
 FLAT = {"hawkish": 0.0, "dovish": 0.0, "neutral": 0.0}
 
 
-def card(temperature: float, bias: dict[str, float], version: str | None = None) -> Card:
-    return Card(name="a", base_sha256="", adapter_sha256="",
+def card(temperature: float, bias: dict[str, float], version: str | None = None) -> AdapterCard:
+    return AdapterCard(name="a", base_sha256="", adapter_sha256="",
                 prompts={"narrative": version or prompt_version(NARRATIVE)},
                 calibration={"narrative.stance": FieldCalibration(temperature=temperature, bias=bias)})  # fmt: skip
 

@@ -13,7 +13,7 @@ from finllm.agents.escalation import judge_escalating
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR
 from finllm.events import EventBus
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.models.ladder import PRUNED
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.broker import Broker
@@ -31,9 +31,9 @@ LINES = [Offered("E1", "factors that move as read: 2"), Offered("E2", "factors t
          Offered("E3", "OIL_WTI up")]  # fmt: skip
 
 
-def card(threshold: float, *agents: Agent, worth: float = 0.0) -> Card:
+def card(threshold: float, *agents: Agent, worth: float = 0.0) -> AdapterCard:
     known = agents or (VALIDATOR, SANITY_CHECKER)
-    return Card(
+    return AdapterCard(
         name="card", base_sha256="", adapter_sha256="", calibration={},
         prompts={agent.role: prompt_version(agent) for agent in known},
         thresholds={f"{agent.role}.verdict": threshold for agent in known} | {"sanity-checker.verdict=injected": 1.0},
@@ -62,7 +62,9 @@ class Table:
         return sum(request.priors is not None for request in self.backends[at].requests)
 
 
-def table(known: Card | None, *backends: ScriptedBackend, budget: Budget | None = None, escalate: bool = True) -> Table:
+def table(
+    known: AdapterCard | None, *backends: ScriptedBackend, budget: Budget | None = None, escalate: bool = True
+) -> Table:
     recorder = MemoryRecorder()
     bus = EventBus()
     account = Account(budget or Budget(), clock=lambda: 0.0)
@@ -166,7 +168,7 @@ def test_a_pruned_edge_answers_where_nothing_finer_does(why: str) -> None:
     [(card(SURE - 0.01), True), (None, True), (card(0.95), False), (card(0.95, SANITY_CHECKER), True)],
     ids=["above", "no card", "off", "another prompt or agent"],
 )
-def test_nothing_is_asked_again_without_cause(known: Card | None, escalate: bool) -> None:
+def test_nothing_is_asked_again_without_cause(known: AdapterCard | None, escalate: bool) -> None:
     desk = table(known, edge(), deep(), escalate=escalate)
     opinion = desk.ask()
     assert opinion == bounded(judge(VALIDATOR, INPUTS, {"because": LINES}, desk.caller))

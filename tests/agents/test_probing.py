@@ -11,7 +11,7 @@ from finllm.agents import probing
 from finllm.agents.agent import Agent
 from finllm.agents.asking import Question
 from finllm.agents.narrative import NARRATIVE
-from finllm.agents.probing import asked, measure_quality, probe_set, probes_digest
+from finllm.agents.probing import asked_alone, measure_quality, probe_set, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.errors import BackendError
@@ -34,7 +34,7 @@ def test_every_label_is_a_value_that_the_agent_may_give(agent: Agent) -> None:
     assert probe_set(agent.role).agent == agent.role
     assert 8 <= len(items) <= 12
     for probe in items:
-        steps = {step.field: step for step in asked(agent, probe).template if isinstance(step, Choose | Pick)}
+        steps = {step.field: step for step in asked_alone(agent, probe).template if isinstance(step, Choose | Pick)}
         for field, value in probe.expected.items():
             step = steps[field]
             assert value in (step.values if isinstance(step, Choose) else step.labels), (field, value)

@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from finllm.cli.display.events import JsonLines, Live, Plain
+from finllm.cli.display.events import JsonLines, LiveDisplay, Plain
 from finllm.events import (
     Abstained,
     CallFinished,
@@ -94,7 +94,7 @@ def test_plain_reports_a_wait_at_most_every_two_seconds() -> None:
 def test_live_keeps_what_lasts_and_cleans_up_after_itself() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, markup=False, emoji=False, highlight=False)
-    with Live(console) as live:
+    with LiveDisplay(console) as live:
         bus = EventBus(live)
         for event in STORY:
             bus.emit(event)
@@ -111,7 +111,7 @@ def test_live_keeps_what_lasts_and_cleans_up_after_itself() -> None:
 @pytest.mark.parametrize("event", STORY, ids=lambda event: event.kind)
 def test_live_draws_after_any_event(event: Event) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with Live(console) as live:
+    with LiveDisplay(console) as live:
         live(event)
         live(Progress(what="deriving F16", done=3, total=9))
         console.print(live._draw())  # pyright: ignore[reportPrivateUsage]

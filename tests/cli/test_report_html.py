@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from finllm.graphs.report import Report
-from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, plain, positions, stress_index, waterfall
+from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, index_chart, plain, positions, waterfall
 from finllm.review.html import engine_charts, engine_html, page_files, report_html, report_tables, run_charts
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.factors import UserShock
@@ -26,7 +26,7 @@ from finllm.tools.pnl.engine import run_engine
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = "</svg><script>alert(1)</script><img src=x onerror=alert(1)>\x1b]0;owned\x07\u202e"
-INDEX = stress_index(
+INDEX = index_chart(
     {dt.date(2007, 1, 1) + dt.timedelta(days=7 * week): week % 9 - 4.0 for week in range(200)},
     [Shaded("Lehman", dt.date(2008, 9, 12), dt.date(2008, 11, 20)),
      Shaded("before", dt.date(1998, 7, 1), dt.date(1998, 8, 1))],

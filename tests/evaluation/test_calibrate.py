@@ -9,9 +9,9 @@ import pytest
 
 from finllm.agents.roles import AGENTS
 from finllm.errors import BackendError
-from finllm.evaluation.calibrate import Calibrated, calibrate
+from finllm.evaluation.calibrate import CalibratedRung, calibrate
 from finllm.events import Event, EventBus, Progress
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import Rung
 from finllm.models.source import ModelSource
 from finllm.scheduler.backends import Backend
@@ -44,7 +44,7 @@ class Bench:
         backend: Backend = ScriptedBackend([{}], precision=rung.precision)
         return contextlib.nullcontext(backend)
 
-    def calibrate(self, *precisions: str, force: bool = False, threads: int = 1) -> list[Calibrated]:
+    def calibrate(self, *precisions: str, force: bool = False, threads: int = 1) -> list[CalibratedRung]:
         bus = EventBus()
         bus.subscribe(self.events.append)
         settings = self.settings.model_copy(update={"threads": threads})
@@ -74,7 +74,7 @@ def test_it_is_measured_again_on_other_threads_or_by_force(bench: Bench) -> None
 
 
 def test_it_is_measured_again_when_the_card_calibrates_otherwise(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = Card(name="a", base_sha256="", adapter_sha256="", prompts={}, calibration={})
+    card = AdapterCard(name="a", base_sha256="", adapter_sha256="", prompts={}, calibration={})
     for temperature in (1.0, 1.0, 2.0):
         field = FieldCalibration(temperature=temperature, bias={})
         told = card.model_copy(update={"calibration": {"narrative.stance": field}})

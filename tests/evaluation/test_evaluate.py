@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from finllm.errors import BackendError, InputError
-from finllm.evaluation.evaluate import STEERED, TaskName, evaluate, parts_of, pooled, probe_scores
+from finllm.evaluation.evaluate import STEERED, TaskName, evaluate, parts_of, pooled_odds, probe_scores
 from finllm.events import EventBus, Progress
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.decoding.template import Choose
 from finllm.testing import ScriptedBackend
@@ -64,7 +64,9 @@ def test_a_rule_decides_an_injection_and_else_the_agents_probability(tmp_path: P
     found = evaluate(TaskName.injection, path, backend, EventBus())
     assert [one.said for one in found.judged] == ["injected", "injected", "clean"]
     assert found.asked == 2
-    card = Card(name="", base_sha256="", adapter_sha256="", prompts={}, calibration={}, thresholds={STEERED: 0.999})
+    card = AdapterCard(
+        name="", base_sha256="", adapter_sha256="", prompts={}, calibration={}, thresholds={STEERED: 0.999}
+    )
     strict = evaluate(TaskName.injection, path, backend, EventBus(), card=card)
     assert [one.said for one in strict.judged] == ["injected", "clean", "clean"]
 
@@ -110,9 +112,9 @@ def test_a_bad_row_is_found_before_the_model_is_asked(tmp_path: Path) -> None:
 
 def test_a_weight_of_nothing_leaves_the_models_odds_alone() -> None:
     odds = {"hawkish": 0.6, "dovish": 0.4}
-    assert pooled(odds, {"hawkish": 0.1, "dovish": 0.9}, 0.0) == odds
-    assert pooled(odds, None, 0.5) == odds
-    drawn = pooled(odds, {"hawkish": 0.1, "dovish": 0.9}, 0.5)
+    assert pooled_odds(odds, {"hawkish": 0.1, "dovish": 0.9}, 0.0) == odds
+    assert pooled_odds(odds, None, 0.5) == odds
+    drawn = pooled_odds(odds, {"hawkish": 0.1, "dovish": 0.9}, 0.5)
     assert drawn["dovish"] > drawn["hawkish"]
 
 

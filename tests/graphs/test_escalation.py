@@ -13,7 +13,7 @@ from finllm.cli.display.placements import placement_view
 from finllm.desk.desk import Desk, assemble
 from finllm.events import EventBus
 from finllm.graphs.report import AgentRow, Report, to_markdown
-from finllm.models.cards import Card
+from finllm.models.cards import AdapterCard
 from finllm.review.placements import placements_of
 from finllm.review.replay import replay
 from finllm.review.trace import trace_story
@@ -22,7 +22,7 @@ from tests.desks import request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
 MakeDesk = Callable[..., Desk]
-CARD = Card(
+CARD = AdapterCard(
     name="card", base_sha256="", adapter_sha256="", calibration={},
     prompts={agent.role: prompt_version(agent) for agent in AGENTS},
     thresholds={"narrative.event": 0.95, "narrative.stance": 0.2, "validator.verdict": 0.2},

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from finllm.guardrails.crossmodal import Heard
-from finllm.guardrails.provenance import SAME_TEXT, Provenance, check_provenance
+from finllm.guardrails.provenance import SAME_TEXT, SourceChecks, check_provenance
 from finllm.tools.data.factors import FactorId
 
 Says = Mapping[FactorId, Heard]
@@ -25,7 +25,7 @@ def check(
     embeddings: npt.NDArray[np.float32] | None = None,
     injections: Sequence[int] | None = None,
     unchecked: Sequence[bool] | None = None,
-) -> list[Provenance]:
+) -> list[SourceChecks]:
     ids = [f"s{i}" for i in range(len(says))]
     found = check_provenance(
         ids,

@@ -15,7 +15,7 @@ from finllm.errors import InputError
 from finllm.models import llama_log, peft
 from finllm.models.ladder import derived_rungs, ensure_rung
 from finllm.models.lora import ADAPTER_KEY, Adapter, open_adapter, open_gguf, read_changes, value_of
-from finllm.models.peft import convert_peft, permuted
+from finllm.models.peft import convert_peft, permuted_rows
 from finllm.models.registry import ModelSource
 from finllm.settings import Settings
 
@@ -182,7 +182,7 @@ def test_without_the_permutation_of_q_and_k_the_hot_swap_would_be_another_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(peft, "permuted", lambda rows, _heads: rows)
+    monkeypatch.setattr(peft, "permuted_rows", lambda rows, _heads: rows)
     unpermuted = convert_peft(peft_folder, embedded.path, tmp_path / "unpermuted.gguf")
     path = ensure_rung(embedded, "F16", ladder_home).path
     plain, right, wrong = by_llama(path), by_llama(path, adapter.path), by_llama(path, unpermuted)
@@ -206,7 +206,7 @@ def test_a_merged_rung_keeps_its_own_place_and_says_which_adapter_is_in_it(
 
 def test_permuting_moves_rows_and_loses_none() -> None:
     rows = np.arange(24, dtype=np.float32).reshape(12, 2)
-    assert permuted(rows, 2)[:, 0].tolist() == [0, 6, 2, 8, 4, 10, 12, 18, 14, 20, 16, 22]
+    assert permuted_rows(rows, 2)[:, 0].tolist() == [0, 6, 2, 8, 4, 10, 12, 18, 14, 20, 16, 22]
 
 
 def test_a_rank_s_own_alpha_and_rslora_are_folded_into_b(embedded: ModelSource, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finllm.errors import BackendError
 from finllm.models.embedding import Embedder
-from finllm.models.second_opinion import EQUAL, HEADS, NAME, Card, SecondOpinion, log_pool, sentences
+from finllm.models.second_opinion import EQUAL, HEADS, NAME, HeadCard, SecondOpinion, log_pool, sentences
 
 VALUES = ("hawkish", "dovish", "neutral")
 
@@ -97,7 +97,7 @@ def test_sentences_are_parts_of_their_text(words: list[str]) -> None:
 
 
 def test_the_shipped_card_is_of_the_shipped_weights(second: SecondOpinion) -> None:
-    card = Card.model_validate_json((HEADS / f"{NAME}.json").read_bytes())
+    card = HeadCard.model_validate_json((HEADS / f"{NAME}.json").read_bytes())
     assert card.sha256 == hashlib.sha256(second.weights.read_bytes()).hexdigest()
     assert second.weights.stat().st_size < 4_000_000
     assert set(card.temperatures) == set(card.fields)

@@ -17,7 +17,7 @@ from finllm.errors import BackendError, InputError
 from finllm.graphs.report import Report
 from finllm.guardrails.grounding import ungrounded
 from finllm.memory.recorded import open_recorded
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import PRUNED
 from finllm.review.diff import diff_runs
 from finllm.review.explain import explain
@@ -134,10 +134,10 @@ def test_a_model_that_looks_at_what_it_does_not_cite_is_told_to_do_the_reverse(s
 
 
 def test_at_another_precision_its_own_cards_priors_divide_the_scores(scripted_desk: MakeDesk) -> None:
-    def card(aligned: float) -> Card:
+    def card(aligned: float) -> AdapterCard:
         bias = {"aligned": aligned, "diverged": 0.0, "unresolved": 0.0}
         calibration = {"validator.verdict": FieldCalibration(temperature=1.0, bias=bias)}
-        return Card(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
+        return AdapterCard(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
                     calibration=calibration)  # fmt: skip
 
     models = [Looking("AB", PRUNED), Looking("AB", "F16")]

@@ -14,7 +14,7 @@ from finllm.desk.desk import Desk
 from finllm.desk.spending import carried
 from finllm.errors import BudgetExceeded, InputError
 from finllm.graphs.report import to_markdown
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.review.placements import placements_of
 from finllm.review.trace import trace_story
 from finllm.scheduler.money.tariff import token_prices
@@ -41,7 +41,7 @@ def test_every_task_says_where_it_went_what_was_refused_and_what_it_took(scripte
 
 def test_a_call_is_found_though_two_cards_know_priors_for_it(scripted_desk: MakeDesk) -> None:
     bias = {"aligned": 1.0, "diverged": 0.0, "unresolved": 0.0}
-    card = Card(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
+    card = AdapterCard(name="", base_sha256="", adapter_sha256="", prompts={"validator": prompt_version(VALIDATOR)},
                 calibration={"validator.verdict": FieldCalibration(temperature=1.0, bias=bias)})  # fmt: skip
     desk = replace(scripted_desk([READS_WELL]), card=card, pruned=card)
     run(request_for("hormuz-blockade"), desk)

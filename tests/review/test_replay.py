@@ -20,7 +20,7 @@ from finllm.errors import InputError, ReplayRefused
 from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
 from finllm.memory.recorded import open_recorded
-from finllm.models.cards import Card, FieldCalibration
+from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.review.diff import diff_runs, diff_story
 from finllm.review.replay import Regenerated, Replayed, regenerate, regenerated_json, replay
 from finllm.scenarios import SCENARIOS_DIR
@@ -97,7 +97,7 @@ def test_a_run_that_a_budget_stopped_and_a_person_answered_is_rebuilt(scripted_d
 def test_the_adapter_s_calibration_is_on_record_and_needs_no_card_at_the_desk(scripted_desk: MakeDesk) -> None:
     desk = scripted_desk([READS_WELL])
     stance = FieldCalibration(temperature=2.0, bias={"hawkish": 0.3, "dovish": 0.0, "neutral": 0.1})
-    card = Card(name="an-adapter", base_sha256="", adapter_sha256="",
+    card = AdapterCard(name="an-adapter", base_sha256="", adapter_sha256="",
                 prompts={"narrative": prompt_version(NARRATIVE)}, calibration={"narrative.stance": stance})  # fmt: skip
     report = run(small(), replace(desk, card=card)).report
     assert report is not None

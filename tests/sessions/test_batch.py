@@ -159,13 +159,13 @@ def test_threads_that_need_the_same_calibration_compute_it_once(monkeypatch: pyt
     from finllm.tools.forecasts import calibrations as calibration
 
     made: list[int] = []
-    real = calibration.calibrate
+    real = calibration.calibrate_ensemble
 
     def counted(levels: Any, pace: Any, horizons: Any) -> Any:
         made.append(1)
         return real(levels, pace, horizons)
 
-    monkeypatch.setattr(calibration, "calibrate", counted)
+    monkeypatch.setattr(calibration, "calibrate_ensemble", counted)
     days = pd.bdate_range("2018-01-01", periods=1500)
     levels = pd.Series([4 + 0.01 * ((at * 7919) % 13 - 6) for at in range(1500)], index=days)
     shared = Calibrations(tmp_path)

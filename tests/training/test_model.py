@@ -13,7 +13,7 @@ import torch
 from finllm.agents.agent import prompt_version
 from finllm.agents.roles import judgement_fields
 from finllm.files import sha256_of_file
-from finllm.models.cards import SHIPPED, Card, adapter_for
+from finllm.models.cards import SHIPPED, AdapterCard, adapter_for
 from finllm.models.ladder import PRUNED, ensure_rung
 from finllm.models.lora import layers_of, open_gguf
 from finllm.models.source import embedded_source
@@ -143,10 +143,10 @@ def test_rounding_is_llama_cpps_own() -> None:
 
 
 def test_rows_of_q_and_k_go_to_halves_and_back() -> None:
-    from finllm.models.peft import permuted
+    from finllm.models.peft import permuted_rows
 
     rows = np.arange(48, dtype=np.float32).reshape(16, 3)
-    np.testing.assert_array_equal(permuted(halved(rows, 2), 2), rows)
+    np.testing.assert_array_equal(permuted_rows(halved(rows, 2), 2), rows)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_the_engine_answers_as_the_trainer_does(
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_a_shipped_card_is_of_its_file_and_of_the_prompts_as_they_are(path: Path, data: Data) -> None:
-    card, weights = Card.model_validate_json(path.read_text(encoding="utf-8")), path.with_suffix(".gguf")
+    card, weights = AdapterCard.model_validate_json(path.read_text(encoding="utf-8")), path.with_suffix(".gguf")
     assert card.adapter_sha256 == sha256_of_file(weights)
     assert card.layers == layers_of(open_gguf(weights))
     assert card.base_sha256 == data.source.sha256

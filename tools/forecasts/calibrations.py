@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from finllm.tools.forecasts.ensemble import Calibration, Pace, calibrate
+from finllm.tools.forecasts.ensemble import Calibration, Pace, calibrate_ensemble
 
 VERSION = 1
 """Part of every key: raise it when the same data should give another calibration."""
@@ -40,7 +40,7 @@ class Calibrations:
             found = {steps: one for steps in horizons if (one := self._recall(name, keys[steps]))}
             missing = [steps for steps in horizons if steps not in found]
             if missing:
-                for steps, made in calibrate(levels, pace, missing).items():
+                for steps, made in calibrate_ensemble(levels, pace, missing).items():
                     found[steps] = made
                     self._keep(name, keys[steps], made)
         return found

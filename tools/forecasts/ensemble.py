@@ -37,7 +37,7 @@ GRID = np.arange(1, 200) / 200
 """Probabilities at which quantiles of scores are kept: the tails of every whole percentage are among them."""
 
 
-class Order(BaseModel):
+class MemberOrders(BaseModel):
     """What each automatic member chose: ARIMA's (p, d, q) and constant, ETS's components, Theta's kind."""
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class Calibration(BaseModel):
 
     cut: dt.date
     steps: int
-    order: Order
+    order: MemberOrders
     weights: dict[MemberName, float]
     garch: Garch | None
     quantiles: tuple[float, ...]
@@ -104,7 +104,7 @@ class Fitted:
         return np.array([path[at] - own[-1] for path in paths]).T
 
 
-def select(levels: np.ndarray) -> tuple[Order, tuple[_Model, ...]]:
+def select(levels: np.ndarray) -> tuple[MemberOrders, tuple[_Model, ...]]:
     """Let each automatic member choose on these levels; its choice, and the fitted models in `LEVEL_MEMBERS` order."""
     from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
 
@@ -122,12 +122,12 @@ def select(levels: np.ndarray) -> tuple[Order, tuple[_Model, ...]]:
     named = set(arima["coef"])
     constant = "drift" if "drift" in named else "mean" if "intercept" in named else "none"
     components = str(ets["components"])
-    order = Order(arima=(p, d, q), constant=constant, ets=components[:3], damped=components[3:] == "D",
+    order = MemberOrders(arima=(p, d, q), constant=constant, ets=components[:3], damped=components[3:] == "D",
                   theta=str(theta["modeltype"]))  # fmt: skip
     return order, models
 
 
-def fit(levels: np.ndarray, order: Order, pace: Pace) -> Fitted:
+def fit(levels: np.ndarray, order: MemberOrders, pace: Pace) -> Fitted:
     """Members of a known order, fitted on the last `FIT` levels."""
     from statsforecast.models import ARIMA, AutoETS, AutoTheta
 
@@ -206,7 +206,7 @@ def fit_garch_or_none(moves: np.ndarray) -> Garch | None:
     return fit_garch(moves) if len(moves) >= MIN_GARCH else None
 
 
-def calibrate(
+def calibrate_ensemble(
     levels: pd.Series, pace: Pace, horizons: Sequence[int], blocks: Blocks | None = None
 ) -> dict[int, Calibration]:
     """Weights, orders, GARCH and scores from these levels (logs of prices, or levels), by horizon in steps.

@@ -100,7 +100,7 @@ def forecasts(
         raise InputError(f"horizons {list(horizons)!r} at levels {list(level)!r} cannot be forecast",
                          fix="use horizons of at least one day, and whole levels from 1 to 99")  # fmt: skip
     series = observed.series
-    notes = check(series)
+    notes = check_series(series)
     steps = {one: max(1, round(one / DAYS[series.frequency])) for one in horizons}
     values = series.values
     needed = max(MIN_OBSERVATIONS, 3 * max(steps.values()))
@@ -125,7 +125,7 @@ def forecasts(
     }
 
 
-def check(series: Series) -> tuple[str, ...]:
+def check_series(series: Series) -> tuple[str, ...]:
     """Refuse values that no forecast can be made of, and say which gaps were bridged."""
     values, index = series.values.to_numpy(dtype="float64"), pd.DatetimeIndex(series.values.index)
     if not (index.is_monotonic_increasing and index.is_unique):

@@ -23,7 +23,7 @@ from finllm.tools.forecasts.ensemble import (
     held_out,
     select,
 )
-from finllm.tools.forecasts.forecast import Band, MemberForecast, check
+from finllm.tools.forecasts.forecast import Band, MemberForecast, check_series
 from finllm.tools.forecasts.volatility import fit_garch, garch_variance, log_returns, over_horizon, weekly_volatility
 
 MEMBERS: tuple[MemberName, ...] = (*LEVEL_MEMBERS, "GARCH")
@@ -89,7 +89,7 @@ def forecast_volatility(observed: Observed, level: tuple[int, ...] = (80, 95)) -
     fewer than 40 held-out weeks, and as `forecast`.
     """
     series = observed.series
-    check(series)
+    check_series(series)
     if series.unit != "price" or series.frequency != "daily":
         raise InputError(f"{series.name!r} has no weekly volatility", fix="use a series of daily prices")
     past = past_volatility(series.values)

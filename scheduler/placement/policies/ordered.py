@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finllm.scheduler.placement.fairness import Served, service
+from finllm.scheduler.placement.fairness import ServedTokens, service
 from finllm.scheduler.placement.fleet import Bools, Fleet, Floats, Ints
 from finllm.scheduler.placement.policies import Decision
 from finllm.scheduler.placement.waiting import Tasks
@@ -91,7 +91,7 @@ class Turns:
     """VTC alone: the tenant served least goes first, by arrival within it."""
 
     limit: float = 1.0
-    served: Served = field(default_factory=lambda: Served(0.0))
+    served: ServedTokens = field(default_factory=lambda: ServedTokens(0.0))
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:
         self.served.arrive(int(tasks.tenant[row]))

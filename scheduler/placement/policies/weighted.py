@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finllm.scheduler.placement.fairness import Served, bound, service
+from finllm.scheduler.placement.fairness import ServedTokens, bound, service
 from finllm.scheduler.placement.fleet import Fleet, Floats, Ints
-from finllm.scheduler.placement.placing import Costs, Standing, costs
+from finllm.scheduler.placement.placing import Costs, FleetState, costs
 from finllm.scheduler.placement.policies import Decision
 from finllm.scheduler.placement.prices import Prices
 from finllm.scheduler.placement.waiting import NO_PREFIX, Tasks
@@ -54,12 +54,12 @@ class Weighted:
     intensity: Callable[[float], Floats] | None = None
     parked: Callable[[float], bool] | None = None
     greener: Callable[[float, float], bool] | None = None
-    served: Served = field(init=False)
-    standing: Standing = field(init=False)
+    served: ServedTokens = field(init=False)
+    standing: FleetState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.served = Served(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
-        self.standing = Standing(self.fleet, self.terms.limit, affinity=self.terms.affinity)
+        self.served = ServedTokens(bound(float(self.fleet.context.max(initial=0.0)), float(self.fleet.kv.sum())))
+        self.standing = FleetState(self.fleet, self.terms.limit, affinity=self.terms.affinity)
         self._given: dict[int, Floats] = {}
 
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ from finllm.plain_text import clean
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
-    from finllm.guardrails.audit import LogReader, Verdict
+    from finllm.guardrails.audit import LogReader, Verification
 
 UNPROVEN = 4
 """Exit code of `verify` where nothing is damaged and no witness says that nothing is missing."""
@@ -188,7 +188,7 @@ def _open(log: Path | None) -> LogReader:
     return reader
 
 
-def _show(verdict: Verdict) -> None:
+def _show(verdict: Verification) -> None:
     from rich.console import Group
 
     from finllm.cli.display.report import table, text

@@ -14,7 +14,7 @@ from finllm.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.evaluation.calibrate import Calibrated
+    from finllm.evaluation.calibrate import CalibratedRung
 
 MIB = 1 << 20
 
@@ -63,7 +63,7 @@ def calibrate(
     console.print(f"measured in {seconds:.0f} s{again}; kept in {path}")
 
 
-def _tables(done: list[Calibrated]) -> list[RenderableType]:
+def _tables(done: list[CalibratedRung]) -> list[RenderableType]:
     from finllm.cli.display.report import table, text
 
     rungs = [one.calibration for one in done]

@@ -65,10 +65,10 @@ def explain(
     if as_json or form is Form.json:
         print_json(found.model_dump(mode="json"))
     else:
-        print(clean_lines(told(found, Report.model_validate(row.result), form)), end="")
+        print(clean_lines(explanation_text(found, Report.model_validate(row.result), form)), end="")
 
 
-def told(explanation: Explanation, report: Report, form: Form | None = None) -> str:
+def explanation_text(explanation: Explanation, report: Report, form: Form | None = None) -> str:
     """The explanation as text, Markdown or HTML."""
     from finllm.review.explanation import story_of
     from finllm.review.story import as_html, as_markdown, as_text

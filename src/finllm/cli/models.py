@@ -15,7 +15,7 @@ from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from finllm.models.inspection import Inspection
-    from finllm.models.registry import Entry
+    from finllm.models.registry import ModelEntry
 
 MIB = 1 << 20
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As 'finllm models list' shows it.")]
@@ -77,7 +77,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Register a model file after checking that it is whole, has a chat template, and suits typed decoding."""
-    from finllm.models.registry import Entry, add_entry, check_name
+    from finllm.models.registry import ModelEntry, add_entry, check_name
     from finllm.models.source import cached_digest, check_gguf
 
     settings = load_settings().settings
@@ -88,7 +88,7 @@ def add(
     if sha256 is not None and digest != sha256.lower():
         raise InputError(f"{str(path)!r} has sha256 {digest}, not {sha256}", fix="fetch the file again")
     found = _inspect(path)
-    entry = Entry(name=name, path=path, licence=_licence(licence, found.licence), sha256=digest,
+    entry = ModelEntry(name=name, path=path, licence=_licence(licence, found.licence), sha256=digest,
                   bytes=path.stat().st_size, found=found)  # fmt: skip
     add_entry(entry, settings)
     _tell(entry, as_json=as_json)
@@ -112,7 +112,7 @@ def pull(
     from finllm.cli.display.events import open_display
     from finllm.events import Progress
     from finllm.models.hub import fetch, find_file
-    from finllm.models.registry import Entry, add_entry, check_name, find_entry
+    from finllm.models.registry import ModelEntry, add_entry, check_name, find_entry
     from finllm.models.source import cached_digest
 
     settings = load_settings().settings
@@ -137,7 +137,7 @@ def pull(
         return
     found = _inspect(path)
     stated = remote.licence if remote.licence != "unknown" else found.licence
-    entry = Entry(name=name or path.stem, path=path, origin=remote.origin, licence=_licence(licence, stated),
+    entry = ModelEntry(name=name or path.stem, path=path, origin=remote.origin, licence=_licence(licence, stated),
                   sha256=cached_digest(path, settings), bytes=path.stat().st_size, found=found)  # fmt: skip
     add_entry(entry, settings, replace=True)
     if remote.sha256 is None and sha256 is None:
@@ -220,7 +220,7 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
     return [row | {"used": row["name"] == used} for row in rows]
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: ModelEntry) -> dict[str, Any]:
     return {"name": entry.name, "path": str(entry.path), "url": entry.origin.url if entry.origin else None,
             "sha256": entry.sha256, "licence": entry.licence, "bytes": entry.bytes, **_said(entry.found)}  # fmt: skip
 
@@ -244,7 +244,7 @@ def _rungs(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _tell(entry: Entry, *, as_json: bool) -> None:
+def _tell(entry: ModelEntry, *, as_json: bool) -> None:
     if as_json:
         print_json({"model": _row(entry)})
         return

@@ -48,7 +48,7 @@ def refine(
         try:
             with open_desk(settings, EventBus(display)) as desk:
                 found = asyncio.run(verified(run_id, desk))
-                text = told(found, desk)
+                text = refined_text(found, desk)
         except KeyboardInterrupt as error:
             raise Cancelled(f"the verification of {run_id!r} was interrupted; its answers are kept, and so is the run",
                             fix=f"go on with: finllm refine {run_id}") from error  # fmt: skip
@@ -67,7 +67,7 @@ async def verified(run_id: str, desk: Desk) -> Refined:
     return await refine_run(run_id, desk, new_run_id(title, dt.datetime.now(dt.UTC), secrets.token_hex(2)))
 
 
-def told(found: Refined, desk: Desk) -> str:
+def refined_text(found: Refined, desk: Desk) -> str:
     """What came of it, as text."""
     from finllm.review.diff import diff_runs, told_change
 

@@ -33,7 +33,7 @@ from finllm.files import check_folder
 from finllm.plain_text import clean, clean_lines
 from finllm.sessions.batch_driver import JOBS, BatchWanted, check_files
 from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
-from finllm.sessions.run_driver import Start, drive_run, new_run, resumable, resumed_run, write_run
+from finllm.sessions.run_driver import Begin, drive_run, new_run, resumable, resumed_run, write_run
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from finllm.graphs.report import Report
 
 
-class Answer(StrEnum):
+class PersonAnswer(StrEnum):
     withhold = "withhold"
     accept = "accept"
 
@@ -173,8 +173,8 @@ def run(
 def resume(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows, or a batch's.")],
     answer: Annotated[
-        Answer | None, typer.Option("--answer", help="A person's answer where the run waits for one: withhold the "
-                                                     "shocks in dispute, or accept them.")] = None,
+        PersonAnswer | None, typer.Option("--answer", help="A person's answer where the run waits for one: withhold "
+                                                     "the shocks in dispute, or accept them.")] = None,
     budget: BudgetOption = None,
     out: OutOption = None,
     jobs: JobsOption = None,
@@ -230,7 +230,7 @@ def _check_places(settings: Settings, wanted: Wanted) -> None:
         check_folder(wanted.out, "--out")
 
 
-def _carry_out(start: Start, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
+def _carry_out(start: Begin, settings: Settings, wanted: Wanted, notes: Sequence[str]) -> None:
     from finllm.cli.display.events import open_display
 
     with open_display(as_json=wanted.as_json, quiet=wanted.quiet) as display:
@@ -256,7 +256,7 @@ def _show(report: Report, wanted: Wanted) -> None:
         out_console().print(report_view(report))
 
 
-def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, wanted: Wanted) -> Report:
+def _finish(start: Begin, settings: Settings, bus: EventBus, display: Display, wanted: Wanted) -> Report:
     """Drive the run to its report and files, asking the person at the terminal where the run waits for one."""
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.desk.desk import open_desk
@@ -287,7 +287,7 @@ def _finish(start: Start, settings: Settings, bus: EventBus, display: Display, w
 
 def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted) -> None:
     """Verify the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
-    from finllm.cli.refine import told, verified
+    from finllm.cli.refine import refined_text, verified
 
     try:
         found = runner.run(verified(report.run_id, desk))
@@ -297,17 +297,17 @@ def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display
         desk.bus.emit(Noted(level="warning", message=message))
         return
     if wanted.as_json:
-        desk.bus.emit(Noted(level="info", message=told(found, desk).partition("\n")[0]))
+        desk.bus.emit(Noted(level="info", message=refined_text(found, desk).partition("\n")[0]))
         return
     with display.pause():
-        print(clean_lines(told(found, desk)), end="")
+        print(clean_lines(refined_text(found, desk)), end="")
 
 
 def _explain(
     report: Report, folder: Path, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted
 ) -> None:
     """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
-    from finllm.cli.explain import told
+    from finllm.cli.explain import explanation_text
     from finllm.review.explain import explain
 
     try:
@@ -327,12 +327,12 @@ def _explain(
     )
     if not wanted.as_json:
         with display.pause():
-            print(clean_lines(told(found, report)), end="")
+            print(clean_lines(explanation_text(found, report)), end="")
 
 
 def _ask(run_id: str, question: dict[str, Any], display: Display, wanted: Wanted) -> str:
     """The person's answer. Errors: HumanNeeded where nobody is at the terminal."""
-    options = [str(option) for option in question.get("options") or [answer.value for answer in Answer]]
+    options = [str(option) for option in question.get("options") or [answer.value for answer in PersonAnswer]]
     factors = ", ".join(str(factor) for factor in question.get("factors", ())) or "some factors"
     disputed = clean(f"text and measurements stay at odds about {factors}")
     if not wanted.as_json and sys.stdin.isatty() and sys.stderr.isatty():

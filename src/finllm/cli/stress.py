@@ -38,7 +38,7 @@ class Tails(StrEnum):
     vine = "vine"
 
 
-class FailOn(StrEnum):
+class FailOnBreach(StrEnum):
     breach = "breach"
 
 
@@ -70,7 +70,8 @@ def stress(
     ] = Tails.gaussian,
     level: Annotated[float, typer.Option("--level", help="Probability that the interval holds.")] = 0.9,
     seed: SeedOption = 0,
-    fail_on: Annotated[FailOn | None, typer.Option("--fail-on", help="Exit with 3 if a limit is breached.")] = None,
+    fail_on: Annotated[
+        FailOnBreach | None, typer.Option("--fail-on", help="Exit with 3 if a limit is breached.")] = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
     quiet: QuietFlag = False,

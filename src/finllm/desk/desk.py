@@ -22,7 +22,7 @@ from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.memory.values import ValueFile
-from finllm.models.cards import Card, adapter_for
+from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED
 from finllm.models.registry import default_source
@@ -45,8 +45,8 @@ from finllm.tools.forecasts.calibrations import Calibrations
 class Cards:
     """How the shipped adapters' scores are calibrated: at full depth, and on the pruned rung."""
 
-    full: Card | None = None
-    pruned: Card | None = None
+    full: AdapterCard | None = None
+    pruned: AdapterCard | None = None
 
 
 NO_CARDS = Cards()
@@ -63,9 +63,9 @@ class Desk:
     knowledge: KnowledgeBase
     embedder: Embedder
     calibrations: Calibrations
-    card: Card | None = None
+    card: AdapterCard | None = None
     """The card of the adapter that is in the weights of every backend but those of the pruned rung."""
-    pruned: Card | None = None
+    pruned: AdapterCard | None = None
     """The card of the pruned rung's adapter, where a backend runs that."""
     second: SecondOpinion | None = None
     tenant: Account | None = None
@@ -150,7 +150,7 @@ def cards_of(settings: Settings) -> Cards:
     return Cards(next(iter(found.values()), None), pruned)
 
 
-def _usable(card: Card | None, offers: Sequence[Offer], bus: EventBus) -> Card | None:
+def _usable(card: AdapterCard | None, offers: Sequence[Offer], bus: EventBus) -> AdapterCard | None:
     """The card, where it holds for whatever backend answers; what it does not hold for is noted."""
     if card is None:
         return None

@@ -13,7 +13,7 @@ from finllm.desk.spending import open_source
 from finllm.errors import InputError
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.health.services import Services
-from finllm.scheduler.money.carbon import Source
+from finllm.scheduler.money.carbon import ZoneIntensity
 from finllm.scheduler.placement.dispatch import Dispatch, spec_of
 from finllm.scheduler.placement.fleet import BackendSpec, Floats, Profile
 from finllm.settings import Settings
@@ -36,7 +36,7 @@ def _spec(settings: Settings, offer: Offer) -> BackendSpec:
 
 
 def _intensity(settings: Settings, specs: Sequence[BackendSpec]) -> Callable[[float], Floats] | None:
-    source: Source | None = open_source(settings)
+    source: ZoneIntensity | None = open_source(settings)
     if source is None:
         return None
     last = [0.0]

@@ -16,7 +16,7 @@ from finllm.scheduler.backends import Offer
 from finllm.scheduler.money.account import NOTHING, Account, Spent
 from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, Provenance
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.money.carbon import Source
+from finllm.scheduler.money.carbon import ZoneIntensity
 from finllm.scheduler.money.carbon_file import open_grid
 from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.tariff import Tariff
@@ -89,7 +89,7 @@ def tariff_of(settings: Settings, offer: Offer) -> Tariff:
     return offer.tariff or Tariff(settings.usd_per_kwh if offer.where == "local" else None)
 
 
-def open_source(settings: Settings) -> Source | None:
+def open_source(settings: Settings) -> ZoneIntensity | None:
     """The intensity of the zone that this machine draws from, known for now; None where none is set.
 
     Errors: InputError for a file, zone or series that cannot be used now.

@@ -16,11 +16,11 @@ from finllm.scheduler.telemetry.prometheus import serve_metrics
 from finllm.scheduler.telemetry.spans import send_spans
 from finllm.settings import Settings
 
-Prices = Callable[[], Mapping[str, float]]
+ReadPrices = Callable[[], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def watched(settings: Settings, bus: EventBus, broker: Broker, prices: Prices = dict) -> Generator[None]:
+def watched(settings: Settings, bus: EventBus, broker: Broker, prices: ReadPrices = dict) -> Generator[None]:
     """Let others look, until the end of the block. No socket is opened unless a setting asks for it.
 
     `prices`: the broker's prices now, by name. What cannot be served is noted, and the desk goes on without it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
-from finllm.models.cards import Card, adapter_for
+from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.ladder import PRUNED, Rung, ensure_rung
 from finllm.models.registry import default_source
 from finllm.models.source import ModelSource
@@ -33,7 +33,7 @@ OpenBackend = Callable[[ModelSource, Rung, Settings], AbstractContextManager[Bac
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibratedRung:
     """A rung's calibration, and whether it was taken now or is an earlier one that is still true."""
 
     calibration: RungCalibration
@@ -61,7 +61,7 @@ def calibrate(
     force: bool = False,
     measure: Callable[[Rung, int], Speed] = lambda rung, threads: measure_rung(rung.path, threads),
     open_backend: OpenBackend = open_llama,
-) -> list[Calibrated]:
+) -> list[CalibratedRung]:
     """Calibrate rungs of the default model, each kept as soon as it is taken.
 
     One taken before is used again while its weights, build, CPU, threads, probes and the adapter's card are
@@ -72,7 +72,7 @@ def calibrate(
     if precisions is None:
         pruned, _card = adapter_for(source, settings, PRUNED)
         precisions = [one for one in LADDER if one != PRUNED or (pruned is not None and pruned.layers is not None)]
-    done: list[Calibrated] = []
+    done: list[CalibratedRung] = []
     steps = len(AGENTS) + 1
     for at, precision in enumerate(precisions):
 
@@ -86,7 +86,7 @@ def calibrate(
             key = _key(rung, backend, settings, card)
             kept = None if force else find(read_calibrations(settings.engine_calibration_path), key)
             if kept is not None:
-                done.append(Calibrated(kept, fresh=False))
+                done.append(CalibratedRung(kept, fresh=False))
                 continue
             started = time.monotonic()
             progress("speed", 0)
@@ -100,11 +100,11 @@ def calibrate(
             taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), seconds=time.monotonic() - started,
         )  # fmt: skip
         keep(settings.engine_calibration_path, taken)
-        done.append(Calibrated(taken, fresh=True))
+        done.append(CalibratedRung(taken, fresh=True))
     return done
 
 
-def _key(rung: Rung, backend: Backend, settings: Settings, card: Card | None) -> Key:
+def _key(rung: Rung, backend: Backend, settings: Settings, card: AdapterCard | None) -> Key:
     return Key(
         backend=_BACKEND, weights_sha256=rung.sha256, build=backend.offer.build, cpu=energy.read_cpu().name,
         threads=settings.threads, probes=probes_digest(), card="" if card is None else card.calibration_sha256,

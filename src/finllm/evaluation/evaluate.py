@@ -25,7 +25,7 @@ from finllm.evaluation.scores import Scores, score
 from finllm.events import EventBus, Progress
 from finllm.graphs.nodes.reading import LONGEST_NARRATIVE, LONGEST_SOURCE
 from finllm.guardrails.sanitise import Sanitised, sanitise
-from finllm.models.cards import Card, adapter_for
+from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
@@ -67,7 +67,7 @@ LABELS: dict[TaskName, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredJudgement:
     """One judgement beside its label: `said` may be `abstained`; `odds` is what it was chosen from."""
 
     line: int
@@ -82,7 +82,7 @@ class Evaluated:
     """A file scored. `asked`: texts that the model was asked about; `seconds` it worked for them."""
 
     scores: Scores
-    judged: tuple[Judged, ...]
+    judged: tuple[ScoredJudgement, ...]
     asked: int
     seconds: float
 
@@ -97,7 +97,7 @@ class Opened:
 
     name: str
     backend: Backend
-    card: Card | None
+    card: AdapterCard | None
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def evaluate(
     backend: Backend,
     bus: EventBus,
     *,
-    card: Card | None = None,
+    card: AdapterCard | None = None,
     second: SecondOpinion | None = None,
 ) -> Evaluated:
     """Score a model on a file, beside the second opinion where one is given; `card` is of the adapter in its weights.
@@ -143,7 +143,7 @@ def evaluate(
 
 def evaluate_rows(
     task: TaskName, rows: Iterator[Labelled], backend: Backend, bus: EventBus, *, total: int,
-    card: Card | None = None, second: SecondOpinion | None = None,
+    card: AdapterCard | None = None, second: SecondOpinion | None = None,
 ) -> Evaluated:  # fmt: skip
     """As `evaluate`, on rows at hand."""
     weigh = second.card.weight_of if second is not None else _unheard
@@ -151,7 +151,7 @@ def evaluate_rows(
         threshold = second.card.alarm
     else:
         threshold = THRESHOLD if card is None else card.thresholds.get(STEERED, THRESHOLD)
-    judged: list[Judged] = []
+    judged: list[ScoredJudgement] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
 
@@ -256,44 +256,46 @@ def _judge(
     opinion: Probabilities,
     weigh: Callable[[str], float],
     threshold: float,
-) -> list[Judged]:
+) -> list[ScoredJudgement]:
     """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
     if told is None:
-        return [Judged(row.line, "label", row.right["label"], "injected", two(1.0))]
+        return [ScoredJudgement(row.line, "label", row.right["label"], "injected", two(1.0))]
     if told.failure is not None:
-        return [Judged(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
+        return [ScoredJudgement(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
     if task is TaskName.direction:
         signs = {way: sign for sign, way in SIGNS.items()}
         found = []
         for factor, expected in row.right.items():
             field = f"factors.{factor}.direction"
-            odds = pooled(told.choices[field], opinion.get(field), weigh(field))
+            odds = pooled_odds(told.choices[field], opinion.get(field), weigh(field))
             found.append(
-                Judged(row.line, factor, expected, signs[best(odds)], {signs[way]: p for way, p in odds.items()})
+                ScoredJudgement(
+                    row.line, factor, expected, signs[best(odds)], {signs[way]: p for way, p in odds.items()}
+                )
             )
         return found
     if task is TaskName.injection:
-        odds = pooled(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
+        odds = pooled_odds(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
         said = "injected" if odds["injected"] >= threshold else "clean"
-        return [Judged(row.line, "label", row.right["label"], said, odds)]
+        return [ScoredJudgement(row.line, "label", row.right["label"], said, odds)]
     field = "stance" if task is TaskName.stance else "verdict"
-    odds = pooled(told.choices[field], opinion.get(field), weigh(field))
-    return [Judged(row.line, "label", row.right["label"], best(odds), odds)]
+    odds = pooled_odds(told.choices[field], opinion.get(field), weigh(field))
+    return [ScoredJudgement(row.line, "label", row.right["label"], best(odds), odds)]
 
 
-def pooled(model: Mapping[str, float], other: Mapping[str, float] | None, weight: float) -> dict[str, float]:
+def pooled_odds(model: Mapping[str, float], other: Mapping[str, float] | None, weight: float) -> dict[str, float]:
     """The model's probabilities, drawn towards the second opinion's where it has one."""
     return log_pool(model, other, weight) if other is not None and weight > 0 else dict(model)
 
 
-def second_opinion() -> SecondOpinion:
+def packaged_second_opinion() -> SecondOpinion:
     """The one that comes with finllm. Errors: BackendError where it cannot be used."""
     opinion = SecondOpinion(Embedder())
     _ = opinion.card
     return opinion
 
 
-def probe_scores(backend: Backend, bus: EventBus, card: Card | None = None) -> dict[str, Quality]:
+def probe_scores(backend: Backend, bus: EventBus, card: AdapterCard | None = None) -> dict[str, Quality]:
     """Every agent's score on its packaged probes. Errors: BackendError."""
     found: dict[str, Quality] = {}
     for at, agent in enumerate(AGENTS):

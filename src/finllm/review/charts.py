@@ -169,7 +169,7 @@ def fan(points: Sequence[FanPoint], level: float) -> Chart:
     return _chart("fan", "P&L over the horizon", caption, zero + band + line + label, height=260)
 
 
-def stress_index(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit: str) -> Chart:
+def index_chart(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit: str) -> Chart:
     """The market's stress index over time, the crises shaded and its last value marked."""
     import altair as alt
 
@@ -209,7 +209,7 @@ def stress_index_chart(market: MarketStore, as_of: dt.date) -> Chart | None:
     if not known:
         return None
     shaded = [Shaded(one.title, one.start, one.end) for one in EPISODES.values() if one.end <= as_of]
-    return stress_index(known, shaded, "standard deviations from its past mean")
+    return index_chart(known, shaded, "standard deviations from its past mean")
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from finllm.graphs.report import SECOND_HEADER, Figure, Report, where
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.explanation import Explanation
-from finllm.review.page import Card, Cell, Page, Part, cited, render, tone_of, usd
+from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of, usd
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.export import Table
@@ -47,14 +47,14 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
     known = frozenset(row.id for row in (*report.evidence, *added))
     *parts, evidence = _run_parts(report, added)
     parts += html_chapters(explanation.chapters, known) if explanation else []
-    return render(Page(
+    return render_page(Page(
         title=report.title,
         subtitle=f"Run {report.run_id}, as of {report.as_of}, over {report.horizon} trading days",
         badges=(_verdict(f"compliance: {report.compliance}", report.compliance),
                 Cell(f"text and measurements: {report.verdict}"),
                 *((Cell("blocked", tone="bad"),) if report.status == "blocked" else ())),
         cards=_run_cards(report),
-        summary=[cited(sentence, known) for sentence in report.summary],
+        summary=[linked_citations(sentence, known) for sentence in report.summary],
         charts=charts,
         parts=[*parts, evidence],
         foot=FOOT,
@@ -63,7 +63,7 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
 
 def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], breaches: Sequence[Breach]) -> str:
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
-    return render(Page(
+    return render_page(Page(
         title=f"Stress test of {portfolio}",
         subtitle=f"As of {result.as_of}, over {result.horizon} trading days",
         badges=(Cell("no model was asked"),
@@ -110,14 +110,14 @@ def _charts(
     return (*drawn, index) if index else tuple(drawn)
 
 
-def _run_cards(report: Report) -> list[Card]:
-    cards = [Card("P&L", _figure(report.total), f"{report.total_share} of the book")]
+def _run_cards(report: Report) -> list[Tile]:
+    cards = [Tile("P&L", _figure(report.total), f"{report.total_share} of the book")]
     if report.interval and report.interval_level:
         low, high = report.interval
-        cards += [Card(f"interval at {report.interval_level}, low", _figure(low)), Card("high", _figure(high))]
+        cards += [Tile(f"interval at {report.interval_level}, low", _figure(low)), Tile("high", _figure(high))]
     if report.var_975_1d:
-        cards.append(Card("one-day VaR, 97.5 %", _figure(report.var_975_1d, toned=False)))
-    return [*cards, Card("book value", _figure(report.book_value, toned=False))]
+        cards.append(Tile("one-day VaR, 97.5 %", _figure(report.var_975_1d, toned=False)))
+    return [*cards, Tile("book value", _figure(report.book_value, toned=False))]
 
 
 def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
@@ -173,24 +173,24 @@ def _analogue(report: Report) -> list[list[Cell]]:
     return [[past, Cell("the book would move by "), _figure(a.total)]]
 
 
-def _engine_cards(result: EngineResult) -> list[Card]:
+def _engine_cards(result: EngineResult) -> list[Tile]:
     share = _minus(f"{float(result.total / result.book_value):+.2%} of the book") if result.book_value else ""
-    cards = [Card("P&L, USD", usd(float(result.total)), share)]
+    cards = [Tile("P&L, USD", usd(float(result.total)), share)]
     if result.interval:
         low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
         level = f"given the shocks, at {result.interval.level:.0%}"
-        cards += [Card("interval, low, USD", low, level), Card("interval, high, USD", high, level)]
+        cards += [Tile("interval, low, USD", low, level), Tile("interval, high, USD", high, level)]
     for label, before, after in (
         ("one-day VaR, 97.5 %, USD", result.var_975_1d, result.var_975_1d_after),
         ("one-day ES, 97.5 %, USD", result.es_975_1d, result.es_975_1d_after),
     ):
         if before:
-            cards.append(Card(label, _loss(before.loss), f"after the shocks {_loss(after.loss).text}" if after else ""))
+            cards.append(Tile(label, _loss(before.loss), f"after the shocks {_loss(after.loss).text}" if after else ""))
     if result.liquidity:
-        cards.append(Card("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
+        cards.append(Tile("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
-        cards.append(Card("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
-    return [*cards, Card("book value, USD", Cell(f"{result.book_value:,.0f}"))]
+        cards.append(Tile("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
+    return [*cards, Tile("book value, USD", Cell(f"{result.book_value:,.0f}"))]
 
 
 def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part]:

@@ -23,7 +23,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Card:
+class Tile:
     """One of the figures at the top."""
 
     label: str
@@ -53,14 +53,14 @@ class Page:
     title: str
     subtitle: str
     badges: Sequence[Cell]
-    cards: Sequence[Card]
+    cards: Sequence[Tile]
     summary: Sequence[Sequence[Cell]]
     charts: Sequence[Chart]
     parts: Sequence[Part]
     foot: str
 
 
-def render(page: Page) -> str:
+def render_page(page: Page) -> str:
     """The page as one HTML file: inline style and SVG, no script, nothing fetched. Errors: none for any text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -86,7 +86,7 @@ def plain_spaces(value: object) -> object:
     return f"{' ' if before else ''}{text}{' ' if after else ''}"
 
 
-def cited(sentence: str, known: frozenset[str]) -> list[Cell]:
+def linked_citations(sentence: str, known: frozenset[str]) -> list[Cell]:
     """A sentence cut at its references such as `[E7]`, each a link to the evidence row if that is among `known`."""
     cells: list[Cell] = []
     at = 0

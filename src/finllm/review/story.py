@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from finllm.graphs.report import Report, markdown_text, where
-from finllm.review.page import Card, Cell, Page, Part, cited, render, tone_of
+from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of
 from finllm.tools.evidence import Evidence, show
 
 FOOT = "Told from the record alone. Text that sources wrote is shown as they wrote it, and does nothing here."
@@ -76,12 +76,12 @@ def markdown_chapter(chapter: Chapter) -> str:
 def as_html(story: Story) -> str:
     """The story as one self-contained page: no script, nothing fetched, all text escaped."""
     known = frozenset(row[0] for row in story.evidence)
-    return render(Page(
+    return render_page(Page(
         title=story.title,
         subtitle=f"Run {story.run_id}. {story.asked}",
         badges=_badges(story.report),
         cards=_cards(story.report),
-        summary=[cited(line, known) for line in story.verdict],
+        summary=[linked_citations(line, known) for line in story.verdict],
         charts=(),
         parts=[*html_chapters(story.chapters, known),
                Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"),
@@ -93,7 +93,9 @@ def as_html(story: Story) -> str:
 def html_chapters(chapters: Sequence[Chapter], known: frozenset[str]) -> list[Part]:
     """Chapters as parts of a page; a reference to a row among `known` is a link."""
     return [
-        Part(one.title, [cited(line, known) for line in one.lines], otherwise=f"{one.otherwise.capitalize()}.")
+        Part(
+            one.title, [linked_citations(line, known) for line in one.lines], otherwise=f"{one.otherwise.capitalize()}."
+        )
         for one in chapters
     ]
 
@@ -105,9 +107,9 @@ def _badges(report: Report | None) -> Sequence[Cell]:
     return (Cell(f"compliance: {report.compliance}", tone=tone), Cell(f"text and measurements: {report.verdict}"))
 
 
-def _cards(report: Report | None) -> Sequence[Card]:
+def _cards(report: Report | None) -> Sequence[Tile]:
     if report is None:
         return ()
     figures = (("P&L", report.total), ("of the book", report.total_share), ("book value", report.book_value))
-    return [Card(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
+    return [Tile(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
             for label, one in figures]  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finllm.sessions.inputs import FoundLimits, Inputs, find_limits, read_inputs
     from finllm.sessions.refine import Refined, refine_run
     from finllm.sessions.requests import Checked, build_request, find_scenario
-    from finllm.sessions.reverse import ReverseAnswer, ReverseQuestion, answer_reverse
+    from finllm.sessions.reverse import ReverseAnswers, ReverseQuestion, answer_reverse
     from finllm.sessions.run_driver import drive_run, new_run, resumed_run, write_run
     from finllm.sessions.stress import StressAnswer, StressQuestion, answer_stress
 
@@ -26,7 +26,7 @@ _OWNERS = {
     "inputs": ("FoundLimits", "Inputs", "find_limits", "read_inputs"),
     "refine": ("Refined", "refine_run"),
     "requests": ("Checked", "build_request", "find_scenario"),
-    "reverse": ("ReverseAnswer", "ReverseQuestion", "answer_reverse"),
+    "reverse": ("ReverseAnswers", "ReverseQuestion", "answer_reverse"),
     "run_driver": ("drive_run", "new_run", "resumed_run", "write_run"),
     "stress": ("StressAnswer", "StressQuestion", "answer_stress"),
 }
@@ -41,7 +41,7 @@ __all__ = [
     "Inputs",
     "Member",
     "Refined",
-    "ReverseAnswer",
+    "ReverseAnswers",
     "ReverseQuestion",
     "StressAnswer",
     "StressQuestion",

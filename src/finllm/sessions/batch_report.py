@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchRow:
     """A run of a batch. Money in USD, shares as decimals. `status`: finished, blocked or failed (no report).
 
     `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six and the last four are
@@ -62,7 +62,7 @@ class BatchReport:
     """All rows, in the order in which the scenarios were given."""
 
     id: str
-    rows: tuple[Row, ...]
+    rows: tuple[BatchRow, ...]
 
     @property
     def exit_code(self) -> int:
@@ -79,7 +79,7 @@ class BatchReport:
         return {"batch": self.id, "counts": self.counts(), "runs": [_json_row(row) for row in self.rows]}
 
 
-def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[str]) -> Row:
+def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[str]) -> BatchRow:
     """The row of a run that ended with a report, or with an error. `fail_on`: `breach`, `block` or both."""
     member = ended.member
     request = member.request
@@ -87,11 +87,11 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
     seconds = round(ended.seconds, 2)
     if error is not None or ended.outcome is None or ended.outcome.report is None:
         said = error.to_json()["error"] if error is not None else {}
-        return Row(*about, "failed", seconds=seconds, error_kind=said.get("kind"), error_message=said.get("message"),
-                   error_fix=said.get("fix"))  # fmt: skip
+        return BatchRow(*about, "failed", seconds=seconds, error_kind=said.get("kind"),
+                        error_message=said.get("message"),                   error_fix=said.get("fix"))  # fmt: skip
     report = ended.outcome.report
     low, high = report.interval or (None, None)
-    return Row(
+    return BatchRow(
         *about, report.status, failed_on=_failed_on(report, fail_on), compliance=report.compliance,
         verdict=report.verdict, book_value=report.book_value.value, total=report.total.value,
         total_share=report.total_share.value, interval_low=_value(low), interval_high=_value(high),
@@ -153,7 +153,7 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("", clean_lines(text))
 
 
-def _json_row(row: Row) -> dict[str, Any]:
+def _json_row(row: BatchRow) -> dict[str, Any]:
     """A row with its error as the one object that `--json` prints everywhere."""
     plain = {name: value for name, value in asdict(row).items() if not name.startswith("error_")}
     error = {"kind": row.error_kind, "message": row.error_message, "fix": row.error_fix}
@@ -177,7 +177,7 @@ def _parquet(report: BatchReport) -> bytes:
     import pyarrow.parquet as pq
 
     of = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    kinds = [(field.name, of[str(field.type).removesuffix(" | None")]) for field in fields(Row)]
+    kinds = [(field.name, of[str(field.type).removesuffix(" | None")]) for field in fields(BatchRow)]
     schema = pa.schema([("batch", pa.string()), *kinds])
     found = pa.Table.from_pylist([{"batch": report.id, **asdict(row)} for row in report.rows], schema=schema)
     out = io.BytesIO()
@@ -189,5 +189,5 @@ def _flat(value: Any) -> Any:
     return clean(value) if isinstance(value, str) else value
 
 
-_NAMES = tuple(field.name for field in fields(Row))
+_NAMES = tuple(field.name for field in fields(BatchRow))
 _SUMMARY = {".json": _json, ".csv": _csv, ".parquet": _parquet}

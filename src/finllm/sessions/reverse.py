@@ -37,7 +37,7 @@ class ReverseQuestion:
 
 
 @dataclass(frozen=True)
-class ReverseAnswer:
+class ReverseAnswers:
     """The answers that were found, the nearest first."""
 
     portfolio: str
@@ -55,7 +55,7 @@ class ReverseAnswer:
         return table_files(reverse_tables(self.result), formats, "reverse") | {"reverse.json": f"{said}\n".encode()}
 
 
-def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswer:
+def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswers:
     """Answer the question. Errors: InputError for a loss, shock or bound that cannot be read, or that nothing meets."""
     from finllm.tools.pnl.reverse import reverse as solve
 
@@ -63,7 +63,7 @@ def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswer:
     fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors)  # fmt: skip
-    return ReverseAnswer(inputs.portfolio.name, result)
+    return ReverseAnswers(inputs.portfolio.name, result)
 
 
 def parse_loss(text: str) -> float:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from finllm.review.explanation import Explanation
     from finllm.tools.data.scenario import BudgetEntry
 
-Start = Callable[["Desk"], Awaitable["Outcome"]]
-Ask = Callable[[str, dict[str, Any]], str]
+Begin = Callable[["Desk"], Awaitable["Outcome"]]
+AskPerson = Callable[[str, dict[str, Any]], str]
 """A person's answer to the question of the run with that id. Errors: HumanNeeded where nobody is there to answer."""
 
 
-def new_run(request: RunRequest) -> Start:
+def new_run(request: RunRequest) -> Begin:
     """Starts a run of its own id."""
 
     def start(desk: Desk) -> Awaitable[Outcome]:
@@ -38,7 +38,7 @@ def new_run(request: RunRequest) -> Start:
     return start
 
 
-def resumed_run(run_id: str, answer: str | None, budget: BudgetEntry | None) -> Start:
+def resumed_run(run_id: str, answer: str | None, budget: BudgetEntry | None) -> Begin:
     """Goes on with a run on record, with a person's answer if it waits for one; `budget` replaces the run's."""
 
     def start(desk: Desk) -> Awaitable[Outcome]:
@@ -49,7 +49,7 @@ def resumed_run(run_id: str, answer: str | None, budget: BudgetEntry | None) -> 
     return start
 
 
-def drive_run(start: Start, desk: Desk, runner: asyncio.Runner, ask: Ask) -> Report:
+def drive_run(start: Begin, desk: Desk, runner: asyncio.Runner, ask: AskPerson) -> Report:
     """Bring a run to its report, asking a person wherever it waits for one. Errors: those of the run and of `ask`."""
     from finllm.graphs.flow import resume
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from finllm.guardrails.audit.canonical import canonical
+from finllm.guardrails.audit.canonical import canonical_bytes
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.merkle import leaf_hash, node_hash, root_of
 from finllm.guardrails.audit.note import Checkpoint, VerifierKey
 from finllm.guardrails.audit.reader import LogReader
-from finllm.guardrails.audit.storage import Layout, Meta, line_of, record_of
+from finllm.guardrails.audit.storage import Layout, Meta, record_line, record_of
 from finllm.guardrails.audit.tree import packed
 from finllm.guardrails.audit.witness import witness_log
 
@@ -105,8 +105,8 @@ def rewritten(line: bytes, seq: int | None = None, **changes: object) -> bytes:
     record["body"] |= changes
     if seq is not None:
         record["seq"] = seq
-    data = canonical(record)
-    return line_of(data, leaf_hash(data))
+    data = canonical_bytes(record)
+    return record_line(data, leaf_hash(data))
 
 
 def renumbered(lines: list[bytes]) -> list[bytes]:
@@ -199,7 +199,7 @@ def splice(victim: Victim) -> Expected:
         line = theirs[index]
         if named:
             record = {**json.loads(record_of(line.rstrip(b"\n"))), "log": log}
-            line = line_of(canonical(record), leaf_hash(canonical(record)))
+            line = record_line(canonical_bytes(record), leaf_hash(canonical_bytes(record)))
         lines[index] = line
     put_lines(victim, lines)
     resign(victim)
@@ -255,7 +255,7 @@ def second_preimage(victim: Victim) -> Expected:
     left, right = (leaf_hash(record_of(line.rstrip(b"\n"))) for line in lines[at : at + 2])
     made = b"\1" + left + right if victim.random.random() < 0.5 else left + right
     hash = victim.random.choice([node_hash(left, right), leaf_hash(made)])
-    lines[at : at + 2] = [line_of(made.replace(b"\n", b" "), hash)]
+    lines[at : at + 2] = [record_line(made.replace(b"\n", b" "), hash)]
     put_lines(victim, lines)
     if victim.random.random() < 0.5:
         resign(victim)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.errors import RecordError
-from finllm.guardrails.audit.canonical import LARGEST, canonical, parse_canonical
+from finllm.guardrails.audit.canonical import LARGEST, canonical_bytes, parse_canonical
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.merkle import (
     EMPTY_ROOT,
@@ -114,13 +114,13 @@ values = st.recursive(
 
 @given(value=values)
 def test_a_value_has_one_canonical_form_and_comes_back(value: Any) -> None:
-    data = canonical(value)
+    data = canonical_bytes(value)
     assert parse_canonical(data) == value == json.loads(data)
     assert b"\n" not in data
 
 
 def test_canonical_bytes_are_those_of_rfc_8785() -> None:
-    assert canonical({"b": [1, None, True], "a": 'é"\\\n\x01\x7f/'}) == (
+    assert canonical_bytes({"b": [1, None, True], "a": 'é"\\\n\x01\x7f/'}) == (
         '{"a":"é\\"\\\\\\n\\u0001\x7f/","b":[1,null,true]}'.encode()
     )
 
@@ -128,7 +128,7 @@ def test_canonical_bytes_are_those_of_rfc_8785() -> None:
 @pytest.mark.parametrize("value", [0.5, float("nan"), 2**53, {1: "a"}, {"ä": 1}, "\ud800", b"x", {"a": {1, 2}}])
 def test_what_the_canonical_form_cannot_say_is_refused(value: Any) -> None:
     with pytest.raises(RecordError, match="cannot be put into the audit log"):
-        canonical({"field": value})
+        canonical_bytes({"field": value})
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from finllm.scheduler.backends.llama_cpp import LlamaCppBackend, llama_build
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.decoding.chat import chat_pieces
 from finllm.scheduler.decoding.prose import Prose
-from finllm.scheduler.decoding.template import Choose, Force, Step, Write, compile_template
+from finllm.scheduler.decoding.template import Choose, Force, TemplateStep, Write, compile_template
 from finllm.scheduler.engine.engine import Engine, EngineConfig
 from finllm.scheduler.engine.native import Native
 from finllm.scheduler.engine.vocabulary import Vocabulary
@@ -348,7 +348,7 @@ def test_values_that_share_their_first_token_are_scored_whole_and_leave_the_mode
     then = Choose("then", ("rise", "fall"))
     between = Force('","then":"')
 
-    def choices(*steps: Step) -> dict[str, dict[str, float]]:
+    def choices(*steps: TemplateStep) -> dict[str, dict[str, float]]:
         return generate(alone, again(template=(Force('{"level":"'), *steps))).choices
 
     probed = choices(level, between, then)

@@ -142,10 +142,10 @@ def rapl(folder: Path, package: int, part: int = 5) -> Path:
 
 
 def test_joules_are_measured_where_the_packages_may_be_read(tmp_path: Path) -> None:
-    start = energy.read(rapl(tmp_path, 400_000))
-    spent = energy.between(start, energy.read(rapl(tmp_path, 900_000, part=9_000)), energy.Cpu("any"))
+    start = energy.read_counters(rapl(tmp_path, 400_000))
+    spent = energy.between(start, energy.read_counters(rapl(tmp_path, 900_000, part=9_000)), energy.Cpu("any"))
     assert (spent.value, spent.provenance) == (0.5, "measured")
-    wrapped = energy.between(start, energy.read(rapl(tmp_path, 100_000)), energy.Cpu("any"))
+    wrapped = energy.between(start, energy.read_counters(rapl(tmp_path, 100_000)), energy.Cpu("any"))
     assert wrapped.value == pytest.approx(0.7)
 
 
@@ -156,8 +156,8 @@ def test_joules_are_measured_where_the_packages_may_be_read(tmp_path: Path) -> N
 def test_joules_are_modelled_from_cpu_time_where_nothing_may_be_read(
     cpu: energy.Cpu, watts: float, tmp_path: Path
 ) -> None:
-    before, after = energy.Reading({}, 10.0), energy.Reading({}, 12.0)
-    assert energy.read(tmp_path).microjoules == {}
+    before, after = energy.CounterReading({}, 10.0), energy.CounterReading({}, 12.0)
+    assert energy.read_counters(tmp_path).microjoules == {}
     spent = energy.between(before, after, cpu)
     assert (spent.value, spent.provenance) == (pytest.approx(2 * watts), "modelled")
     assert f"{watts:.2f} W per core" in spent.basis
@@ -167,7 +167,7 @@ def test_a_counter_that_may_not_be_read_leaves_the_model(tmp_path: Path) -> None
     counter = rapl(tmp_path, 1) / "intel-rapl:0" / "energy_uj"
     counter.unlink()
     counter.mkdir()
-    assert energy.read(tmp_path).microjoules == {}
+    assert energy.read_counters(tmp_path).microjoules == {}
 
 
 def test_the_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:

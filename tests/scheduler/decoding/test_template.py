@@ -29,11 +29,11 @@ from finllm.scheduler.decoding.prose import Prose
 from finllm.scheduler.decoding.template import (
     Choose,
     Force,
+    FreeText,
     Pick,
     Template,
     Unless,
     Write,
-    Written,
     compile_template,
     part_of,
     template_from,
@@ -294,7 +294,7 @@ def verdict(filled: Filled) -> str:
 def test_free_text_is_one_more_question_and_stands_in_the_judgement() -> None:
     class Story(BaseModel):
         mood: Literal["up", "down"]
-        why: Annotated[str, Written(tokens=20, names=("S&P 500",))]
+        why: Annotated[str, FreeText(tokens=20, names=("S&P 500",))]
 
     template = compile_template(Story, {"why": ["E7"]})
     walking = walk(template)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finllm.errors import InputError
 from finllm.scheduler.money.amount import Amount
-from finllm.scheduler.money.carbon import Constant, Grid, Series
+from finllm.scheduler.money.carbon import CarbonSeries, Constant, Grid
 from finllm.scheduler.money.carbon_file import open_grid, read_grid
 
 DAY = dt.datetime(2022, 1, 1, tzinfo=dt.UTC)
@@ -24,8 +24,8 @@ MAPS = (
 )
 
 
-def hourly(*values: float, zone: str = "ES") -> Series:
-    return Series(zone, [DAY.timestamp() + at * HOUR for at in range(len(values))], values, "average", "a table")
+def hourly(*values: float, zone: str = "ES") -> CarbonSeries:
+    return CarbonSeries(zone, [DAY.timestamp() + at * HOUR for at in range(len(values))], values, "average", "a table")
 
 
 def after(hours: float) -> dt.datetime:
@@ -102,7 +102,7 @@ def test_two_kinds_are_not_put_side_by_side() -> None:
 
 
 def test_nothing_is_said_of_times_that_the_series_does_not_cover() -> None:
-    gap = Series("ES", [DAY.timestamp() + at * HOUR for at in (0, 1, 2, 5)], [1, 2, 3, 4], "average", "a table")
+    gap = CarbonSeries("ES", [DAY.timestamp() + at * HOUR for at in (0, 1, 2, 5)], [1, 2, 3, 4], "average", "a table")
     assert gap.at(after(2.9)).value == 3
     for hours, said in ((-0.1, "covers 2022-01-01 00:00:00Z to 2022-01-01 06:00:00Z"), (6, "covers"), (3.5, "a gap")):
         with pytest.raises(InputError, match=said):

@@ -12,7 +12,7 @@ from finllm.scheduler.calibration.lookup import calibrated
 from finllm.scheduler.calibration.measured import DecodeRate, Key, RungCalibration, Speed
 from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.budget import Budget
-from finllm.scheduler.money.carbon import Constant, Series
+from finllm.scheduler.money.carbon import CarbonSeries, Constant
 from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.meter import Meter, Used
 from finllm.scheduler.money.tariff import Tariff
@@ -76,7 +76,7 @@ def test_grams_and_dollars_follow_and_are_no_better_than_their_tables() -> None:
 
 def test_where_the_grids_series_ends_the_last_intensity_stands_and_says_so() -> None:
     now = [NOON + dt.timedelta(hours=1.5)]
-    series = Series("ES", [NOON.timestamp(), NOON.timestamp() + 3600], [100, 150], "average", "a table")
+    series = CarbonSeries("ES", [NOON.timestamp(), NOON.timestamp() + 3600], [100, 150], "average", "a table")
     costing = Costing(series, now=lambda: now[0])
     costing.of(EDGE, answer())
     now[0] = NOON + dt.timedelta(hours=3)

@@ -100,10 +100,10 @@ def test_without_a_driver_there_is_no_gpu_energy(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_cpus_counter_tells_where_its_joules_come_from() -> None:
-    readings = iter([energy.Reading({}, 1.0), energy.Reading({}, 3.0), energy.Reading({}, 3.5)])
+    readings = iter([energy.CounterReading({}, 1.0), energy.CounterReading({}, 3.0), energy.CounterReading({}, 3.5)])
     counter = CpuCounter(lambda: next(readings))
     first, second = counter(), counter()
     assert first.provenance == "modelled"
     assert first.value == pytest.approx(4 * second.value)
-    measured = iter([energy.Reading({"a": 1_000_000}, 0.0), energy.Reading({"a": 3_500_000}, 9.0)])
+    measured = iter([energy.CounterReading({"a": 1_000_000}, 0.0), energy.CounterReading({"a": 3_500_000}, 9.0)])
     assert CpuCounter(lambda: next(measured))() == Amount(2.5, "measured", "RAPL, all packages, whatever ran on them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finllm.scheduler.placement.arrivals import Arrivals, Calendar, forecast
+from finllm.scheduler.placement.arrivals import Arrivals, Calendar, forecast_arrivals
 from finllm.scheduler.placement.predict import Length, Lengths
 
 
@@ -27,8 +27,8 @@ def test_a_surprise_is_seen_once_far_more_arrive_than_usual() -> None:
 
 def test_a_rising_count_is_forecast_to_go_on() -> None:
     steady = np.full(120, 5.0) + np.random.default_rng(0).normal(0, 0.5, 120)
-    assert forecast(steady) == pytest.approx(5.0, abs=1.0)
-    assert forecast(np.concatenate([steady, np.arange(5, 65, 2.0)])) > 50
+    assert forecast_arrivals(steady) == pytest.approx(5.0, abs=1.0)
+    assert forecast_arrivals(np.concatenate([steady, np.arange(5, 65, 2.0)])) > 50
 
 
 def test_lengths_are_learned_by_agent() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore
 from finllm.tools.forecasts.calibrations import Calibrations, key
-from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, HeldOut, calibrate, combine, held_out
+from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, HeldOut, calibrate_ensemble, combine, held_out
 from finllm.tools.forecasts.forecast import forecasts
 from finllm.tools.forecasts.volatility_ensemble import MEMBERS, forecast_volatility
 
@@ -58,13 +58,13 @@ def test_a_held_out_forecast_does_not_notice_a_poisoned_future() -> None:
 def test_blocks_computed_before_change_nothing() -> None:
     levels = walk(800)
     blocks: dict[tuple[int, int], HeldOut] = {}
-    calibrate(levels.iloc[:700], "daily", (5,), blocks)
-    later = calibrate(levels, "daily", (5,), blocks)
-    assert later == calibrate(levels, "daily", (5,))
+    calibrate_ensemble(levels.iloc[:700], "daily", (5,), blocks)
+    later = calibrate_ensemble(levels, "daily", (5,), blocks)
+    assert later == calibrate_ensemble(levels, "daily", (5,))
 
 
 def test_a_series_without_forty_held_out_forecasts_has_no_calibration() -> None:
-    assert calibrate(walk(300), "daily", (1,)) == {}
+    assert calibrate_ensemble(walk(300), "daily", (1,)) == {}
 
 
 def test_a_calibration_is_kept_as_json_and_read_instead_of_computed(tmp_path: Path) -> None:

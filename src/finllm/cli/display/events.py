@@ -54,7 +54,7 @@ def open_display(*, as_json: bool, quiet: bool) -> Iterator[Display]:
     elif as_json:
         yield JsonLines(sys.stderr)
     elif sys.stderr.isatty():
-        with Live(err_console()) as live:
+        with LiveDisplay(err_console()) as live:
             yield live
     else:
         yield Plain(sys.stderr)
@@ -124,11 +124,11 @@ class Plain:
         return event.done < event.total
 
 
-class Live:
+class LiveDisplay:
     """What is going on now, redrawn in place: nodes, model calls and waits with their age; what lasts scrolls above."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.live import Live as RichLive
+        from rich.live import Live
         from rich.spinner import Spinner
 
         self._console = console
@@ -140,9 +140,9 @@ class Live:
         self._asked = self._reused = 0
         self._is_news = _News()
         self._spinner = Spinner("dots")
-        self._live = RichLive(console=console, get_renderable=self._draw, transient=True, refresh_per_second=8)
+        self._live = Live(console=console, get_renderable=self._draw, transient=True, refresh_per_second=8)
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> LiveDisplay:
         self._live.start()
         return self
 

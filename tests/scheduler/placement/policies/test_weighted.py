@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import InputError
-from finllm.scheduler.placement.fairness import Served
+from finllm.scheduler.placement.fairness import ServedTokens
 from finllm.scheduler.placement.fleet import BackendSpec, Fleet
-from finllm.scheduler.placement.placing import Standing
+from finllm.scheduler.placement.placing import FleetState
 from finllm.scheduler.placement.policies import Decision, Policy
 from finllm.scheduler.placement.policies.registry import POLICIES, policy_named
 from finllm.scheduler.placement.policies.weighted import Terms, Weighted
-from finllm.scheduler.placement.prices import MOST, Coordinator, Prices, Use, ZoneController, moved
+from finllm.scheduler.placement.prices import MOST, BudgetUse, Coordinator, Prices, ZoneController, stepped_prices
 from finllm.scheduler.placement.task import PRECISIONS
 from finllm.scheduler.placement.waiting import Tasks, Want, refusals
 from tests.scheduler.fleets import DEEP, EDGE, edges
@@ -198,7 +198,7 @@ def test_no_policy_ever_gives_out_a_slot_or_room_twice(wants: list[Want], name: 
 
 
 def test_a_tenant_ahead_by_more_than_the_window_waits_its_turn() -> None:
-    served = Served(window=100)
+    served = ServedTokens(window=100)
     served.arrive(0)
     served.arrive(1)
     served.charge(0, 101)
@@ -206,7 +206,7 @@ def test_a_tenant_ahead_by_more_than_the_window_waits_its_turn() -> None:
 
 
 def test_a_tenant_that_was_idle_is_owed_nothing() -> None:
-    served = Served(window=0)
+    served = ServedTokens(window=0)
     served.arrive(0)
     served.charge(0, 500)
     served.arrive(1)
@@ -215,17 +215,17 @@ def test_a_tenant_that_was_idle_is_owed_nothing() -> None:
 
 def test_a_budget_used_too_fast_raises_its_price_and_it_falls_back_after() -> None:
     base = Prices()
-    fast = moved(base, base, {"joules": Use(spent=50, limit=100, elapsed=10, period=100)})
+    fast = stepped_prices(base, base, {"joules": BudgetUse(spent=50, limit=100, elapsed=10, period=100)})
     assert fast.joule > base.joule
     assert fast.deep == base.deep
-    slow = moved(base, fast, {"joules": Use(spent=1, limit=100, elapsed=50, period=100)})
+    slow = stepped_prices(base, fast, {"joules": BudgetUse(spent=1, limit=100, elapsed=50, period=100)})
     assert base.joule <= slow.joule < fast.joule
 
 
 def test_prices_stay_finite_however_long_a_budget_is_overspent_and_a_run_without_one_pays_the_base() -> None:
     coordinator = Coordinator(Prices())
     for second in range(2_000):
-        coordinator.step(float(second), {"joules": Use(spent=500, limit=100, elapsed=100, period=100)})
+        coordinator.step(float(second), {"joules": BudgetUse(spent=500, limit=100, elapsed=100, period=100)})
     assert coordinator.now.joule == pytest.approx(Prices().joule * MOST)
     assert coordinator.step(3_000.0, {}) == Prices()
 
@@ -233,8 +233,8 @@ def test_prices_stay_finite_however_long_a_budget_is_overspent_and_a_run_without
 def test_a_zone_cut_off_goes_on_with_the_last_prices() -> None:
     coordinator = Coordinator(Prices())
     zone = ZoneController("south", coordinator.now)
-    zone.hear(coordinator.step(1.0, {"joules": Use(90, 100, 1, 100)}), 1.0)
-    dearer = coordinator.step(2.0, {"joules": Use(95, 100, 2, 100)})
+    zone.hear(coordinator.step(1.0, {"joules": BudgetUse(90, 100, 1, 100)}), 1.0)
+    dearer = coordinator.step(2.0, {"joules": BudgetUse(95, 100, 2, 100)})
     assert zone.prices.joule < dearer.joule
     assert zone.age(9.0) == 8.0
 
@@ -257,7 +257,7 @@ def test_what_is_taken_in_backend_by_backend_is_what_all_at_once_would_be(moves:
     specs = [replace(spec, name=f"{at}", node=f"node-{at % 2}", shared=at != 3, wake=1.0)
              for at, spec in enumerate([EDGE, DEEP, EDGE, EDGE])]  # fmt: skip
     fleet, prices = Fleet(specs, ["reader"]), Prices(gram=0.5)
-    kept, slots = Standing(fleet), list[tuple[int, int]]()
+    kept, slots = FleetState(fleet), list[tuple[int, int]]()
     kept.refresh(0.0, prices, np.full(4, 300.0))
     for backend, tokens, up in moves:
         if slots and not up:
@@ -267,7 +267,7 @@ def test_what_is_taken_in_backend_by_backend_is_what_all_at_once_would_be(moves:
         fleet.set_up(backend, up)
         fleet.set_asleep(backend, tokens % 7 == 0)
         kept.refresh(0.0, prices, None)
-        fleet.touched, fresh = None, Standing(fleet)
+        fleet.touched, fresh = None, FleetState(fleet)
         fresh.grams_per_joule = kept.grams_per_joule
         fresh.refresh(0.0, prices, None)
         for name in ("free", "ends", "slack", "time", "cost", "token_joules", "room"):
