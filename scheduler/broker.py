@@ -24,7 +24,7 @@ from finllm.scheduler.money.costing import Costing
 from finllm.scheduler.money.meter import Meter, Used
 from finllm.scheduler.placement.dispatch import Dispatch, Seat, spec_of
 from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
-from finllm.scheduler.placement.task import Task, key_of
+from finllm.scheduler.placement.task import Task, asked_digest, key_of, task_digest
 from finllm.scheduler.record import CALL, CHARGE, FAILURE, PLACEMENT, Entry, Recorder
 
 LOST_MOST = 4
@@ -367,16 +367,6 @@ class _Watch:
         self._hold.used = self._broker.costing.so_far(self._offer, used, least_tokens(self._task))
         if self._account.over() is not None:
             self.scope.cancel()
-
-
-def task_digest(task: Task) -> str:
-    """Hex sha256 of everything that may change a task's answer, but for the weights."""
-    return key_of("task", task.content())
-
-
-def asked_digest(content: Mapping[str, Any]) -> str:
-    """Hex sha256 of what a task's or a call's content has the model say, whatever the scores are divided by."""
-    return key_of("asked", {name: content[name] for name in ("prompt", "template", "seed")})
 
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from training.corpus.build import build_corpus
 from training.corpus.schema import ReadingItem, StanceItem
 from training.items import Question, question
 from training.kept import open_kept
-from training.second_opinion import Plan, write_card
+from training.second_examples import Plan
+from training.second_opinion import write_card
 
 GRID = tuple(step / 20 for step in range(21))
 

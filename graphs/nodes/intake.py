@@ -15,7 +15,7 @@ from finllm.graphs.rows import HeardSource, Measured, PastEvent
 from finllm.graphs.state import Start, Update
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
-from finllm.guardrails.provenance import HEARSAY, Provenance, check_provenance
+from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.sanitise import sanitise
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
@@ -89,7 +89,7 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[HeardSource]:
 
 
 def _checked(
-    row: HeardSource, check: Provenance, claims: Mapping[str, str], as_of: dt.date, table: EvidenceTable
+    row: HeardSource, check: SourceChecks, claims: Mapping[str, str], as_of: dt.date, table: EvidenceTable
 ) -> HeardSource:
     """The source with the checks' verdict, and what they counted as evidence."""
     counts = (check.agreeing, check.opposing, len(check.twins), check.injections)

@@ -150,15 +150,6 @@ class VllmClient:
                 if piece is not None:
                     yield piece
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        """Serve the LoRA adapter in the server's folder `path` as `name`; the server must allow it."""
-        await self._http.fetch(
-            "POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path}, self.patience.call
-        )
-
-    async def unload_adapter(self, name: str) -> None:
-        await self._http.fetch("POST", "/v1/unload_lora_adapter", {"lora_name": name})
-
     async def _tokens(self, body: Mapping[str, Any]) -> list[int]:
         data = await self._http.json("POST", "/tokenize", body)
         with self._http.understood("/tokenize"):

@@ -90,3 +90,13 @@ def canonical(value: Any) -> bytes:
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """The ledger's key: hex sha256 of the kind and of the content as canonical JSON."""
     return hashlib.sha256(canonical([kind, content])).hexdigest()
+
+
+def task_digest(task: Task) -> str:
+    """Hex sha256 of everything that may change a task's answer, but for the weights."""
+    return key_of("task", task.content())
+
+
+def asked_digest(content: Mapping[str, Any]) -> str:
+    """Hex sha256 of what a task's or a call's content has the model say, whatever the scores are divided by."""
+    return key_of("asked", {name: content[name] for name in ("prompt", "template", "seed")})

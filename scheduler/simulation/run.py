@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -350,11 +350,3 @@ def simulate(
 ) -> TaskOutcomes:
     """What a policy would do with a trace on these backends. Errors: as `Simulation.run`."""
     return Simulation(arrivals, specs, policy, setup).run()
-
-
-def tenants_of(outcome: TaskOutcomes) -> Mapping[int, str]:
-    """Names of the tenants by the number that `served` and `waits` use: in order of arrival."""
-    found: dict[str, int] = {}
-    for one in outcome.arrivals:
-        found.setdefault(one.tenant, len(found))
-    return {at: name for name, at in found.items()}

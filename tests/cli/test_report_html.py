@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
 import re
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -15,13 +13,12 @@ import pytest
 
 from finllm.graphs.report import Report
 from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, index_chart, plain, positions, waterfall
-from finllm.review.html import engine_charts, engine_html, page_files, report_html, report_tables, run_charts
+from finllm.review.html import engine_charts, engine_html, page_files, report_html, run_charts
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.evidence import Evidence, Source
-from finllm.tools.export import table_files
 from finllm.tools.pnl.engine import run_engine
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -187,15 +184,8 @@ def test_amounts_are_short_on_charts(usd: float, said: str) -> None:
     assert compact(usd) == said
 
 
-def test_a_runs_files_are_its_page_its_charts_and_its_tables(report: Report) -> None:
+def test_a_runs_files_are_its_page_and_its_charts(report: Report) -> None:
     charts = run_charts(report, stress_index=INDEX)
     files = page_files(report_html(report, charts), charts)
     assert set(files) == {"report.html", "waterfall.png", "positions.png", "fan.png", "stress-index.png"}
     assert all(content.startswith(PNG) for name, content in files.items() if name.endswith(".png"))
-    tables = table_files(report_tables(report), ("csv",), "report")
-    rows = list(csv.DictReader(io.StringIO(tables["by_position.csv"].decode())))
-    assert {row["position"]: float(row["usd"]) for row in rows} == {
-        name: figure.value for name, figure in report.by_position.items()
-    }
-    assert [row["evidence"] for row in rows] == [figure.evidence for figure in report.by_position.values()]
-    assert len(tables["evidence.csv"].decode().splitlines()) == len(report.evidence) + 1

@@ -13,7 +13,8 @@ from finllm.models.second_opinion import NAME, SecondOpinion
 from training.corpus.build import Corpus
 from training.corpus.schema import SPLITS, InjectionItem, Item, ReadingItem, Split, StanceItem
 from training.pool import Pair, fit_weight
-from training.second_opinion import FIELDS, Plan, example_of, examples_of, fit, temperature
+from training.second_examples import FIELDS, Plan, example_of, examples_of
+from training.second_opinion import fit, temperature
 
 SMALL = Plan(frozen=5, rank=2, epochs=2, drawn=4)
 

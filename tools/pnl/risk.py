@@ -50,12 +50,6 @@ def expected_shortfall(gains: np.ndarray, level: float = VAR_LEVEL) -> float:
     return float(-part[:at].sum() / beyond + part[at] * (at / beyond - 1))
 
 
-def max_drawdown(gains: np.ndarray) -> float:
-    """Deepest fall of the running sum of gains from its peak so far, starting at zero; positive, in their unit."""
-    path = np.cumsum(_clean(gains))
-    return float(np.max(np.maximum.accumulate(np.maximum(path, 0.0)) - path))
-
-
 def _clean(gains: np.ndarray) -> np.ndarray:
     values = np.asarray(gains, dtype="float64")
     if not len(values) or not np.isfinite(values).all():

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from finllm.graphs.report import SECOND_HEADER, Figure, Report, where
+from finllm.graphs.report import SECOND_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.explanation import Explanation
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of, usd
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
-from finllm.tools.export import Table
 from finllm.tools.pnl.limits import Breach
 from finllm.tools.pnl.outcome import EngineResult, LiquidityRow, ShockRow
 
@@ -79,22 +78,6 @@ def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], b
 def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
     """report.html and a PNG of each chart, by file name."""
     return {"report.html": page.encode()} | {f"{chart.name}.png": chart.png() for chart in charts}
-
-
-def report_tables(report: Report) -> tuple[Table, ...]:
-    """A run's cuts, shocks and evidence as tables, each figure with the id of its evidence row."""
-    cuts = (("position", report.by_position), ("factor", report.by_factor), ("sector", report.by_sector))
-    return (
-        *(Table(f"by_{what}", (what, "usd", "evidence"),
-                tuple((name, _cents(one.value), one.evidence) for name, one in figures.items()))
-          for what, figures in cuts),
-        Table("shocks", ("factor", "move", "unit", "sigma", "origin", "window", "refused", "evidence"),
-              tuple((row.factor, row.move.value, row.move.unit, row.sigma and row.sigma.value, row.origin, row.window,
-                     row.refused, row.move.evidence) for row in report.shocks)),
-        Table("evidence", ("id", "value", "unit", "what", "entity", "period", "as_of", "source_or_formula"),
-              tuple((row.id, str(row.value), row.unit, row.what, row.entity, row.period, row.as_of.isoformat(),
-                     where(row)) for row in report.evidence)),
-    )  # fmt: skip
 
 
 def _cents(usd: float) -> Decimal:

@@ -7,9 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from finllm.desk.spending import AmountRow, SpentRow, spent_of
 from finllm.memory.entries import Charge, RecordedPlacement
 from finllm.memory.reading import LedgerReader, Use
-from finllm.scheduler.broker import asked_digest
 from finllm.scheduler.money.account import Spent
-from finllm.scheduler.placement.task import key_of
+from finllm.scheduler.placement.task import asked_digest, key_of
 
 _CONTENT = ("prompt", "template", "priors", "seed")
 

@@ -255,20 +255,6 @@ def test_an_adapter_has_a_name_an_answer_and_a_digest_of_its_own(
     assert ours.choices["verdict"] != pytest.approx(theirs.choices["verdict"], abs=0.01)
 
 
-def test_an_adapter_can_be_loaded_and_dropped_while_the_server_runs(server: Server) -> None:
-    async def served() -> list[set[str]]:
-        client = client_of(server)
-        adapter = next(model.root for model in await client.models() if model.id == ADAPTER)
-        await client.load_adapter("second", adapter)
-        with_it = {model.id for model in await client.models()}
-        await client.unload_adapter("second")
-        without = {model.id for model in await client.models()}
-        await client.aclose()
-        return [with_it, without]
-
-    assert bounded(served()) == [{MODEL, ADAPTER, "second"}, {MODEL, ADAPTER}]
-
-
 def test_a_shared_prefix_is_read_once_and_the_usage_says_so(backend: VllmBackend) -> None:
     request = again(prompt=Prompt("You are a risk analyst.", "Freight rates climb by the day. " * 60))
     before = backend.used

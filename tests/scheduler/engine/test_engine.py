@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from finllm.agents.narrative import Reading
-from finllm.errors import BackendError
 from finllm.scheduler.decoding.template import Choose, Force, Template, Write, compile_template, part_of
-from finllm.scheduler.engine.cells import CellCount
-from finllm.scheduler.engine.engine import Engine, EngineConfig
 from finllm.scheduler.engine.job import Finished, Job, Work
 from finllm.scheduler.engine.loop import Loop
 from finllm.scheduler.engine.native import Native, Run
-from finllm.scheduler.engine.prefixes import PrefixStore, Saved
-from finllm.scheduler.engine.process import EngineProcess
-from finllm.scheduler.engine.trie import PrefixTrie
 from finllm.scheduler.placement.task import Prompt
-
-SYSTEM = "You are a risk analyst at a bank. You read news about markets and answer briefly, in plain words. " * 3
-SAYS: Template = (Write("text", 12, None),)
-JUDGES: Template = (Force('{"oil":"'), Choose("oil", ("up", "down", "none")), Force('"}'))
-NOISE = 0.85
-"""How far batching may move the lead of one value over another, nat; docs/benchmarks.md has it measured."""
-Result = Finished | Exception
+from tests.scheduler.engine.engines import JUDGES, NOISE, SAYS, SYSTEM, Result
 
 
 class Desk:
@@ -317,200 +299,3 @@ def test_a_file_that_is_no_adapter_is_refused_and_others_are_served(desk: Desk, 
     desk.run()
     assert "cannot use the adapter" in str(desk.answers["wrong"])
     desk.finished("right")
-
-
-# -- the thread and the process around it
-
-
-def config(path: Path, **changes: object) -> EngineConfig:
-    values = {"path": path, "threads": 1, "slots": 4, "context": 512, "cells": 1024, "store": 16 << 20, **changes}
-    return EngineConfig(**values)  # pyright: ignore[reportArgumentType]
-
-
-class Engines:
-    """An engine's face with a way to wait for answers."""
-
-    def __init__(self, submit: Callable[[Job], None]) -> None:
-        self._submit = submit
-
-    def ask(self, count: int, template: Template = SAYS) -> Callable[[], Sequence[Result]]:
-        answers: list[Result] = []
-        all_in = threading.Event()
-
-        def done(result: Result) -> None:
-            answers.append(result)
-            if len(answers) == count:
-                all_in.set()
-
-        for i in range(count):
-            self._submit(Job(Work(Prompt(SYSTEM, f"Case {i}"), template), done))
-
-        def wait() -> Sequence[Result]:
-            assert all_in.wait(60), "not everybody was answered"
-            return answers
-
-        return wait
-
-
-def test_a_failure_in_the_engine_s_thread_answers_everybody_and_the_next_request_works(
-    edge_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = Engine(config(edge_weights))
-    decode = Native.decode
-    steps = iter(range(100))
-
-    def failing(self: Native, runs: Sequence[Run]) -> list[int]:
-        if next(steps) == 3:
-            raise RuntimeError("a bug")
-        return decode(self, runs)
-
-    monkeypatch.setattr(Native, "decode", failing)
-    answers = Engines(engine.submit).ask(6)()
-    assert any("the engine failed: RuntimeError: a bug" in str(answer) for answer in answers)
-    assert all(isinstance(answer, Finished | BackendError) for answer in answers)
-    assert isinstance(Engines(engine.submit).ask(1)()[0], Finished)
-    engine.close()
-
-
-def test_workers_share_the_requests_and_a_failure_of_one_is_only_its_own(
-    edge_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = Engine(config(edge_weights, threads=2, workers=2))
-    assert all(isinstance(answer, Finished) for answer in Engines(engine.submit).ask(12)())
-    decode, steps, failed = Native.decode, iter(range(1000)), threading.Event()
-
-    def failing(self: Native, runs: Sequence[Run]) -> list[int]:
-        if next(steps) == 3:
-            failed.set()
-            raise RuntimeError("a bug")
-        return decode(self, runs)
-
-    monkeypatch.setattr(Native, "decode", failing)
-    answers = Engines(engine.submit).ask(12, JUDGES)()
-    assert failed.is_set()
-    assert sum(isinstance(answer, Finished) for answer in answers) >= 6
-    assert all(isinstance(answer, Finished | BackendError) for answer in answers)
-    engine.close()
-    with pytest.raises(BackendError, match="closed"):
-        Engines(engine.submit).ask(1)
-
-
-def test_a_context_that_no_memory_holds_is_a_typed_error(edge_weights: Path) -> None:
-    engine = Engine(config(edge_weights, cells=1 << 25))
-    (answer,) = Engines(engine.submit).ask(1)()
-    assert isinstance(answer, BackendError)
-    assert "no memory for a context" in answer.message
-    engine.close()
-
-
-def test_more_requests_than_the_queue_holds_are_refused_at_once(
-    edge_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finllm.scheduler.engine.engine.MOST_WAITING", 4)
-    engine = Engine(config(edge_weights))
-    with pytest.raises(BackendError, match="4 requests wait already"):
-        Engines(engine.submit).ask(40)
-    engine.close()
-
-
-@pytest.fixture
-def process() -> Iterator[EngineProcess]:
-    opened = EngineProcess()
-    yield opened
-    opened.close()
-
-
-@pytest.mark.parametrize(("blow", "why", "within"), [("SIGKILL", "signal 9", 2.0), ("SIGSTOP", "no sign of life", 5.0)])
-def test_a_process_that_dies_or_hangs_answers_everybody_in_time_and_starts_again(
-    process: EngineProcess, edge_weights: Path, blow: str, why: str, within: float
-) -> None:
-    engine = process.open("edge", config(edge_weights))
-    assert isinstance(Engines(engine.submit).ask(1)()[0], Finished)
-    wait = Engines(engine.submit).ask(6, (Write("text", 200, None),))
-    time.sleep(0.3)
-    assert process.pid is not None
-    os.kill(process.pid, getattr(signal, blow))
-    started = time.monotonic()
-    answers = wait()
-    assert time.monotonic() - started < within
-    assert all(isinstance(answer, BackendError) and why in answer.message for answer in answers)
-    assert isinstance(Engines(engine.submit).ask(1)()[0], Finished)
-
-
-def test_a_process_that_keeps_dying_is_not_started_for_ever(process: EngineProcess, edge_weights: Path) -> None:
-    engine = process.open("edge", config(edge_weights))
-    for _ in range(3):
-        wait = Engines(engine.submit).ask(1)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        wait()
-    with pytest.raises(BackendError, match="ended 3 times within 60 s; check the model"):
-        Engines(engine.submit).ask(1)
-
-
-def test_two_engines_of_one_process_take_turns(process: EngineProcess, edge_weights: Path) -> None:
-    engines = [process.open(name, config(edge_weights)) for name in ("edge", "deep")]
-    waits = [Engines(engine.submit).ask(3) for engine in engines]
-    assert all(isinstance(answer, Finished) for wait in waits for answer in wait())
-    engines[0].close()
-    with pytest.raises(BackendError, match="'edge' is closed"):
-        Engines(engines[0].submit).ask(1)
-    assert isinstance(Engines(engines[1].submit).ask(1)()[0], Finished)
-
-
-# -- the parts
-
-
-tokens = st.lists(st.integers(0, 2), max_size=8)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), tokens), max_size=30), tokens)
-def test_the_trie_agrees_with_comparing_every_holder(
-    moves: list[tuple[bool, int, list[int]]], asked: list[int]
-) -> None:
-    trie = PrefixTrie()
-    held: dict[int, list[int]] = {}
-    for enter, holder, sequence in moves:
-        if enter:
-            trie.hold(holder, sequence)
-            held[holder] = sequence
-        else:
-            trie.drop(holder)
-            held.pop(holder, None)
-    agreed = {
-        holder: next(
-            (i for i, (a, b) in enumerate(zip(mine, asked, strict=False)) if a != b), min(len(mine), len(asked))
-        )
-        for holder, mine in held.items()
-    }
-    assert trie.agreements(asked) == {holder: length for holder, length in agreed.items() if length}
-
-
-@given(st.lists(st.tuples(st.sampled_from(["take", "share", "give"]), st.integers(0, 9)), max_size=40))
-def test_cells_are_free_exactly_when_nobody_uses_them(moves: list[tuple[str, int]]) -> None:
-    count = CellCount(20)
-    held: list[list[int]] = []
-    for move, n in moves:
-        if move == "take" and n <= count.free:
-            held.append(count.take(n).tolist())
-        elif move == "share" and held:
-            held.append(count.share(np.array(held[n % len(held)][: n // 2], dtype=np.int32)).tolist())
-        elif move == "give" and held:
-            count.give_back(np.array(held.pop(n % len(held)), dtype=np.int32))
-        assert count.free == 20 - len({cell for cells in held for cell in cells})
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 60), st.booleans()), max_size=30))
-def test_saved_prompts_keep_to_their_budget_but_for_those_pinned(puts: list[tuple[int, int, bool]]) -> None:
-    store = PrefixStore(100)
-    kept: dict[str, Saved] = {}
-    for key, size, pinned in puts:
-        saved = Saved(str(key), b"x" * size, size, pinned)
-        kept[saved.key] = saved
-        for gone in store.put(saved):
-            assert not kept.pop(gone).pinned
-        assert len(store) == len(kept)
-        loose = sum(len(saved.cells) for saved in kept.values() if not saved.pinned)
-        fixed = sum(len(saved.cells) for saved in kept.values() if saved.pinned)
-        assert loose == 0 or loose + fixed <= 100

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skfolio.measures import cvar, get_drawdowns
+from skfolio.measures import cvar
 from skfolio.measures import value_at_risk as skfolio_var
 
 from finllm.errors import InputError
@@ -18,7 +18,7 @@ from finllm.tools.pnl import risk
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.risk import daily_gains, expected_shortfall, liquidity, max_drawdown, value_at_risk
+from finllm.tools.pnl.risk import daily_gains, expected_shortfall, liquidity, value_at_risk
 from finllm.tools.pnl.sensitivity import book_sensitivities
 
 MARKET = MarketStore()
@@ -35,7 +35,6 @@ def test_tail_measures_are_those_of_skfolio(gains: list[float], level: float) ->
     size = np.abs(values).max() + 1e-300
     assert value_at_risk(values, level) / size == pytest.approx(skfolio_var(values, beta=level) / size, abs=1e-12)
     assert expected_shortfall(values, level) / size == pytest.approx(cvar(values, beta=level) / size, abs=1e-12)
-    assert max_drawdown(values) / size == pytest.approx(-get_drawdowns(values).min() / size, abs=1e-12)
 
 
 def test_daily_gains_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +56,11 @@ def test_tail_measures_of_the_index_are_those_of_skfolio() -> None:
     returns = MARKET.read("SP500", dt.date(2022, 12, 28)).values.pct_change().dropna().to_numpy()[-504:]
     assert value_at_risk(returns) == pytest.approx(skfolio_var(returns, beta=0.975), abs=1e-12)
     assert expected_shortfall(returns) == pytest.approx(cvar(returns, beta=0.975), abs=1e-12)
-    assert max_drawdown(returns) == pytest.approx(-get_drawdowns(returns).min(), abs=1e-12)
 
 
 @pytest.mark.parametrize("gains", [[], [1.0, math.nan], [math.inf]])
 def test_gains_that_are_none_are_refused(gains: list[float]) -> None:
-    for measure in (value_at_risk, expected_shortfall, max_drawdown):
+    for measure in (value_at_risk, expected_shortfall):
         with pytest.raises(InputError, match="needs gains, all of them finite"):
             measure(np.array(gains))
 
