@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 
 from finllm.graphs.report import SECOND_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
@@ -78,10 +78,6 @@ def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], b
 def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
     """report.html and a PNG of each chart, by file name."""
     return {"report.html": page.encode()} | {f"{chart.name}.png": chart.png() for chart in charts}
-
-
-def _cents(usd: float) -> Decimal:
-    return Decimal(usd).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
 
 
 def _charts(
