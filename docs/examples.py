@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MEND = "if the new output is right, run 'make docs-examples' and commit the pages"
 LONGEST = 600.0
 """s that one command may take, the first one on an empty home too, on a machine that has much else to do."""
-BLOCK = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"/]+)"')
 RUN_ID = re.compile(r"\b\d{8}-\d{6}-([a-z0-9-]+?)-[0-9a-f]{4}\b")
 PICTURE = (Path("out", "report.html"), ROOT / "docs" / "img" / "report.svg")

@@ -13,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 from docs.commands import commands
+from docs.examples import BLOCK
 from finllm.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,6 +61,13 @@ def test_every_file_that_a_page_names_exists(page: Path, basenames: set[str]) ->
     assert not missing
 
 
+@pytest.mark.parametrize("page", GUIDES, ids=named)
+def test_every_command_in_a_block_of_its_own_is_run(page: Path) -> None:
+    blocks = [block for block in BLOCK.finditer(page.read_text(encoding="utf-8")) if block["language"] != "console"]
+    told = [line for block in blocks for line in block["body"].splitlines() if re.match(r"(\$ |\S+/)?finllm ", line)]
+    assert not told, "blocks of language console are run; make these one"
+
+
 def commands_in(text: str) -> Iterator[list[str]]:
     """The arguments of every `finllm …` in backticks, as a shell would split them."""
     for code in INLINE.findall(FENCED.sub("", text)):
@@ -85,3 +93,13 @@ def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
                 assert word in options, words
             elif inner_commands(command) and word not in ("COMMAND", "…", "--help"):
                 pytest.fail(f"no command {word!r} in {words}")
+
+
+def test_every_command_takes_json_as_the_readme_says() -> None:
+    def without(command: Any, name: str) -> list[str]:
+        inner = inner_commands(command)
+        if not inner:
+            return [] if any("--json" in option.opts for option in command.params) else [name]
+        return [found for word, one in inner.items() for found in without(one, f"{name} {word}")]
+
+    assert without(FINLLM, "finllm") == []
