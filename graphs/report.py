@@ -1,4 +1,4 @@
-"""The report of a run: typed, with every number a figure that names its evidence row; and its Markdown form."""
+"""The report of a run as types, in which every number names its evidence row; and its Markdown form."""
 
 from __future__ import annotations
 
