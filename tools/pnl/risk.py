@@ -5,17 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market import INDEX, MarketStore, span
-from finllm.tools.data.portfolio import Book, Holding
+from finllm.tools.data.portfolio import Book
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
-from finllm.tools.pnl.kernel import CHUNK_BYTES, Sensitivities, position_gains, totals
+from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals
 from finllm.tools.pnl.outcome import ExpectedShortfall, Liquidity, LiquidityRow, ValueAtRisk, usd
 
 VAR_LEVEL = 0.975
@@ -109,40 +109,49 @@ def daily_gains(
     table = _factor_days(arrays, factors, market, as_of, pd.DatetimeIndex(days.index))
     known = np.array([name in table for name in arrays.factors])
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
-    own = {row: _own(one.series, market, as_of, window, days.index)
-           for row, one in enumerate(book.holdings) if one.series}  # fmt: skip
-    second = arrays.direction * arrays.curvature[:, None]
-    blind = (((arrays.linear != 0) | (second != 0)) & ~known).any(axis=1)
-    counted = np.array([row in own or not blind[row] for row in range(len(book.holdings))])
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
-    later = replace(arrays, linear=arrays.linear + second * shift[:, None], floored=np.zeros_like(arrays.floored))
-    left = np.array([_left(*one, realised or {}) for one in zip(book.holdings, shift, strict=True)])
+    slope = arrays.curvature * shift
+    loads = (arrays.linear != 0) | (arrays.direction * arrays.curvature[:, None] != 0)
+    unknown = (loads & ~known).any(axis=1)
+    gross = np.abs(arrays.value)
+    own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
+    moved = np.ones(len(gross))
     before, after = np.zeros(len(days)), np.zeros(len(days))
-    step = max(1, CHUNK_BYTES // (8 * len(days)))
-    for start in range(0, len(book.holdings), step):
-        block = start + np.flatnonzero(counted[start : start + step])
-        lines, lines_after = (position_gains(one.rows(block), daily) for one in (arrays, later))  # (p, n)
-        for line, line_after, row in zip(lines, lines_after, block.tolist(), strict=True):
-            holding = book.holdings[row]
-            if row in own and not (holding.gamma or holding.vega):
-                line[:] = line_after[:] = np.where(np.isnan(own[row]), line, holding.market_value * own[row])
-        before += lines.sum(axis=0)
-        after += left[block] @ lines_after
-    if not counted.any():
+    histories = {name: _own(name, market, as_of, window, days.index)
+                 for name in {one.series for one in book.holdings} if name}  # fmt: skip
+    for row, holding in enumerate(book.holdings):
+        returns = histories.get(holding.series or "")
+        if returns is None and unknown[row]:
+            missing[row] = True
+            continue
+        if holding.asset_class in ("equity", "index", "commodity", "fx", "gold"):
+            moved[row] = max(0.0, 1.0 + float(shift[row]))
+        if realised and holding.id in realised and holding.market_value:
+            moved[row] = max(0.0, 1.0 + realised[holding.id] / holding.market_value)
+        if returns is not None and not (holding.gamma or holding.vega):
+            own[row] = True
+            line = position_gains(arrays.rows(np.array([row])), daily)[0]
+            line = np.where(np.isnan(returns), line, holding.market_value * returns)
+            before += line
+            after += line * moved[row]
+    rest = np.flatnonzero(~own & ~missing)
+    before += totals(arrays.rows(rest), daily)
+    after += totals(_after(arrays, slope, moved).rows(rest), daily)
+    covered, whole = float(gross[~missing].sum()), float(gross.sum())
+    if missing.all():
         return None
-    gross = math.fsum(abs(one.market_value) for one in book.holdings)
-    missing = tuple(one.id for one, there in zip(book.holdings, counted, strict=True) if not there)
-    absent = math.fsum(abs(one.market_value) for one, there in zip(book.holdings, counted, strict=True) if not there)
     words = f"1-day moves, {span(days.index)}"
-    return DailyGains(before, after, words, 1.0 - absent / gross if gross else 1.0, missing)
+    left_out = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
+    return DailyGains(before, after, words, covered / whole if whole else 1.0, left_out)
 
 
-def _left(holding: Holding, shift: float, realised: Mapping[str, float]) -> float:
-    """The share of a holding's exposure that is left after the shock; by returns it moves with the price."""
-    if holding.id in realised and holding.market_value:
-        return max(0.0, 1.0 + realised[holding.id] / holding.market_value)
-    by_return = holding.asset_class in ("equity", "index", "commodity", "fx", "gold")
-    return max(0.0, 1.0 + float(shift)) if by_return else 1.0
+def _after(arrays: Sensitivities, slope: np.ndarray, moved: np.ndarray) -> Sensitivities:
+    """The book after the shock: slopes moved by the curvature, everything scaled by what is left of its price."""
+    return Sensitivities(
+        arrays.positions, arrays.factors, arrays.sectors, arrays.sector, arrays.value,
+        moved[:, None] * (arrays.linear + slope[:, None] * arrays.direction), arrays.direction,
+        moved * arrays.curvature, np.zeros_like(arrays.floored),
+    )  # fmt: skip
 
 
 def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index) -> np.ndarray:

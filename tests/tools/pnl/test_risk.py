@@ -14,7 +14,6 @@ from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import load_portfolio, value_portfolio
-from finllm.tools.pnl import risk
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities
@@ -37,19 +36,20 @@ def test_tail_measures_are_those_of_skfolio(gains: list[float], level: float) ->
     assert expected_shortfall(values, level) / size == pytest.approx(cvar(values, beta=level) / size, abs=1e-12)
 
 
-def test_daily_gains_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_daily_gains_of_a_book_are_those_of_its_positions_added_up() -> None:
     day = dt.date(2022, 12, 28)
     book = value_portfolio(load_portfolio(PORTFOLIOS_DIR / "default.csv"), MARKET, day)
     arrays = book_sensitivities(book, FACTORS, MARKET, day).arrays
     moves = np.full(len(arrays.factors), -0.05)
     whole = daily_gains(book, arrays, moves, FACTORS, MARKET, day)
-    monkeypatch.setattr(risk, "CHUNK_BYTES", 1)
-    single = daily_gains(book, arrays, moves, FACTORS, MARKET, day)
     assert whole is not None
-    assert single is not None
-    np.testing.assert_allclose(single.before, whole.before, atol=1e-6)
-    np.testing.assert_allclose(single.after, whole.after, atol=1e-6)
-    assert (single.coverage, single.missing) == (whole.coverage, whole.missing)
+    single = [
+        daily_gains(book.model_copy(update={"holdings": (one,)}), arrays.rows([row]), moves, FACTORS, MARKET, day)
+        for row, one in enumerate(book.holdings)
+    ]
+    np.testing.assert_allclose(sum(one.before for one in single if one), whole.before, atol=1e-6)
+    np.testing.assert_allclose(sum(one.after for one in single if one), whole.after, atol=1e-6)
+    assert whole.missing == tuple(one.id for one, found in zip(book.holdings, single, strict=True) if found is None)
 
 
 def test_tail_measures_of_the_index_are_those_of_skfolio() -> None:
