@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +23,7 @@ from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
 from finllm.memory.recorded import open_recorded
 from finllm.models.cards import AdapterCard, FieldCalibration
+from finllm.models.embedding import Embedder
 from finllm.review.diff import diff_runs, diff_story
 from finllm.review.replay import Regenerated, Replayed, regenerate, regenerated_json, replay
 from finllm.scenarios import SCENARIOS_DIR
@@ -71,6 +74,35 @@ def test_every_node_s_state_is_rebuilt_and_nothing_is_written(scripted_desk: Mak
         assert (early.node, early.sha256) == (node.partition(":")[0], hashes[early.node])
         assert "report" not in early.state
     assert len(desk.ledger.uses("run-1")) == used
+
+
+class SlowDigest(Embedder):
+    """An embedder whose weights are read until somebody else has had a turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.turn = threading.Event(), threading.Event()
+
+    @property
+    def digest(self) -> str:
+        self.read.set()
+        assert self.turn.wait(60), "nothing else went on while the weights were read"
+        return super().digest
+
+
+def test_other_work_goes_on_while_a_replay_reads_the_weights(scripted_desk: MakeDesk) -> None:
+    desk = scripted_desk([READS_WELL])
+    run(small(), desk)
+    slow = SlowDigest()
+
+    async def beside() -> Replayed:
+        replaying = asyncio.create_task(replay("run-1", replace(desk, embedder=slow)))
+        while not slow.read.is_set():
+            await asyncio.sleep(0)
+        slow.turn.set()
+        return await replaying
+
+    assert bounded(beside()).node == "report"
 
 
 @pytest.mark.parametrize(

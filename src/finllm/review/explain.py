@@ -45,7 +45,7 @@ async def explain(run_id: str, desk: Desk, bound: Bound | None = None) -> Explan
     if row.result is None:
         raise InputError(f"run {run_id!r} is {row.status}: it has no result to explain", fix=f"finllm resume {run_id}")
     account = Account(Budget(seconds=bound.seconds), time.monotonic, above=desk.tenant)
-    rebuilt = await asyncio.to_thread(lambda: asyncio.run(replay(run_id, desk)))
+    rebuilt = await replay(run_id, desk)
     state, request = Finished.model_validate(rebuilt.state), RunRequest.model_validate(row.request)
     run = RunContext(desk, run_id, request, rebuilt.market, account)
     asking, found = await _ask(run, state, bound)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from finllm.graphs.basis import Difference, Standing, differences, not_compared
 from finllm.graphs.rows import Json
 from finllm.graphs.state import state_hash
 from finllm.memory.entries import Failure, RecordedCall
+from finllm.memory.reading import RunRow
 from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
 from finllm.review.influence import NODE
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
@@ -149,32 +151,48 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
         row = ledger.run(run_id)
         if row is None:
             raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
-        standings = _standings(ledger)
-        for standing in standings:
-            if standing.engine != ENGINE:
-                raise ReplayRefused(
-                    f"run {run_id!r} was made by engine {standing.engine}, and P&L is now computed by engine {ENGINE}",
-                    fix=f"'finllm trace {run_id}' and 'finllm audit verify' still read it; start a new run, and "
-                    "compare the two with 'finllm diff'",
-                )
         states = _States(ledger, at)
-        for standing in standings:
-            for difference in differences(standing, row.request, desk):
-                _refuse(run_id, difference)
-        if (spoilt := ledger.spoilt()) is not None:
-            raise ReplayRefused(f"the call {spoilt.key[:12]} at {spoilt.node!r} was altered in the ledger",
-                                fix="restore the ledger from a copy")  # fmt: skip
-        last, request = standings[-1], RunRequest.model_validate(row.request)
-        market = request.market(desk.settings.data_dir if last.imported else None)
-        await _run(request, market, run_id, desk, ledger, last, states)
+        basis = await asyncio.to_thread(_checked, row, desk, ledger)  # reads whole files, weights among them
+        await _run(basis, run_id, desk, ledger, states)
         if states.state is None:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
-        rebuilt = states.state.get("report")
-        if isinstance(rebuilt, dict) and row.result is not None and _found(rebuilt) != _found(row.result):
+        rebuilt, result = states.state.get("report"), row.result
+        if isinstance(rebuilt, dict) and result is not None and _found(rebuilt) != _found(result):
             raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
                                 fix="restore the ledger from a copy")  # fmt: skip
         return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
-                        tuple(not_compared(last, row.request)), market)  # fmt: skip
+                        basis.not_compared, basis.market)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What a run stood on when it last went on, found unchanged, and the market data of then."""
+
+    request: RunRequest
+    standing: Standing
+    market: MarketStore
+    not_compared: tuple[str, ...]
+
+
+def _checked(row: RunRow, desk: Desk, ledger: RecordedLedger) -> _Basis:
+    """Compare all that the run stood on with what is here. Errors: ReplayRefused."""
+    standings = _standings(ledger)
+    for standing in standings:
+        if standing.engine != ENGINE:
+            raise ReplayRefused(
+                f"run {row.id!r} was made by engine {standing.engine}, and P&L is now computed by engine {ENGINE}",
+                fix=f"'finllm trace {row.id}' and 'finllm audit verify' still read it; start a new run, and "
+                "compare the two with 'finllm diff'",
+            )
+    for standing in standings:
+        for difference in differences(standing, row.request, desk):
+            _refuse(row.id, difference)
+    if (spoilt := ledger.spoilt()) is not None:
+        raise ReplayRefused(f"the call {spoilt.key[:12]} at {spoilt.node!r} was altered in the ledger",
+                            fix="restore the ledger from a copy")  # fmt: skip
+    last, request = standings[-1], RunRequest.model_validate(row.request)
+    market = request.market(desk.settings.data_dir if last.imported else None)
+    return _Basis(request, last, market, tuple(not_compared(last, row.request)))
 
 
 def _found(report: Mapping[str, Any]) -> bytes:
@@ -196,19 +214,17 @@ def _refuse(run_id: str, difference: Difference) -> NoReturn:
                         fix="restore it, or start a new run and compare the two with 'finllm diff'")  # fmt: skip
 
 
-async def _run(
-    request: RunRequest, market: MarketStore, run_id: str, desk: Desk, ledger: RecordedLedger, standing: Standing,
-    states: _States,
-) -> None:  # fmt: skip
+async def _run(basis: _Basis, run_id: str, desk: Desk, ledger: RecordedLedger, states: _States) -> None:
     from finllm.graphs.flow import walk
 
-    quiet = EventBus()
+    standing, quiet = basis.standing, EventBus()
     broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
     settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
     table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
-    run = RunContext(table, run_id, request, market, Account(Budget(), time.monotonic), states.watch)
+    account = Account(Budget(), time.monotonic)
+    run = RunContext(table, run_id, basis.request, basis.market, account, states.watch)
     try:
         await walk(run)
     except _ReachedError:
