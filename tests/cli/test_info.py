@@ -71,6 +71,12 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"finllm {finllm.__version__}\n"
 
 
+def test_help_names_a_default_that_is_no_value_of_its_own(cli: Cli) -> None:
+    """Text in brackets is a style to rich, which leaves it out unless it is escaped."""
+    words = " ".join(cli("stress", "--help").out.replace("│", " ").split())
+    assert "the shipped book" in words
+
+
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
 def test_help_has_examples(cli: Cli, command: tuple[str, ...]) -> None:
     said = cli(*command, "--help")

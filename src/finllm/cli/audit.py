@@ -23,7 +23,7 @@ UNPROVEN = 4
 """Exit code of `verify` where nothing is damaged and no witness says that nothing is missing."""
 
 LogOption = Annotated[
-    Path | None, typer.Option("--log", metavar="DIR", help="The log, or a copy of it.  [default: $FINLLM_HOME/audit]")
+    Path | None, typer.Option("--log", metavar="DIR", help="The log, or a copy of it.  \\[default: $FINLLM_HOME/audit]")
 ]
 WitnessOption = Annotated[
     Path | None,

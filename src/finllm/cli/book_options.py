@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 PortfolioOption = Annotated[
-    Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
+    Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  \\[default: the shipped book]")
 ]
 PricesOption = Annotated[
     list[Path] | None, typer.Option("--prices", metavar="FILE", help="Your daily prices. May be repeated.")
@@ -24,7 +24,7 @@ PropagateFlag = Annotated[
 HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]
 FilesOption = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result's files.  [default: none]")
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result's files.  \\[default: none]")
 ]
 FormatOption = Annotated[
     str, typer.Option("--format", metavar="csv,parquet,xlsx", help="How --out writes the result's tables.")

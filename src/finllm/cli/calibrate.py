@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def calibrate(
     rung: Annotated[
-        list[str] | None, typer.Option("--rung", metavar="PRECISION", help="May be repeated.  [default: the ladder]")
+        list[str] | None, typer.Option("--rung", metavar="PRECISION", help="May be repeated.  \\[default: the ladder]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again even where nothing has changed.")] = False,
     quiet: QuietFlag = False,

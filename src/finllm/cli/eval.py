@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file or a registered name.  [default: as runs use]")
+        str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file or registered name.  \\[default: as runs use]")
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="What the file labels: stance, direction, sanity, validity, injection.")
@@ -40,12 +40,12 @@ def evaluate(
     ] = None,
     model_option: Annotated[str | None, typer.Option("--model", help="The same as MODEL.")] = None,
     rung: Annotated[
-        str | None, typer.Option("--rung", metavar="PRECISION", help="Precision to ask.  [default: the edge's]")
+        str | None, typer.Option("--rung", metavar="PRECISION", help="Precision to ask.  \\[default: the edge's]")
     ] = None,
     with_second_opinion: Annotated[
         bool | None,
         typer.Option("--with-second-opinion/--without-second-opinion",
-                     help="Pool each judgement with the second opinion's.  [default: for injection only]"),
+                     help="Pool each judgement with the second opinion's.  \\[default: for injection only]"),
     ] = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,

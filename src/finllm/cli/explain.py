@@ -35,7 +35,7 @@ def explain(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")],
     form: Annotated[
         Form | None,
-        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]"),
+        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  \\[default: text]"),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1.0, help="Longest time to ask the models; what is left out is said.")

@@ -51,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_runs(
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="The newest N.  [default: 25; JSON: all]")
+        int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="The newest N.  \\[default: 25; JSON: all]")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -91,7 +91,7 @@ def trace(
     as_json: JsonFlag = False,
     form: Annotated[
         Form | None,
-        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  [default: text]"),
+        typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  \\[default: text]"),
     ] = None,
 ) -> None:
     """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, costs."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As 'finllm models list' shows it.")]
 LicenceOption = Annotated[
-    str | None, typer.Option("--licence", metavar="SPDX", help="Such as Apache-2.0.  [default: as the file states it]")
+    str | None,
+    typer.Option("--licence", metavar="SPDX", help="Such as Apache-2.0.  \\[default: as the file says]"),
 ]
 
 
@@ -97,8 +98,8 @@ def add(
 def pull(
     repository: Annotated[str, typer.Argument(metavar="OWNER/REPOSITORY|NAME",
                                               help="On the hub; or a registered model, to fetch it again.")],
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help="[default: the only GGUF file]")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What to call it.  [default: the file's name]")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="\\[default: the only GGUF file]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call it.  \\[default: the file's name]")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
     sha256: Annotated[str | None, typer.Option("--sha256", help="Refuse the file if it has another digest.")] = None,
     licence: LicenceOption = None,
@@ -146,7 +147,7 @@ def pull(
 
 
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="[default: all]")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="\\[default: all]")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Read every model and derived file whole and compare its digest. Exits with 1 if one is missing or another."""

@@ -33,8 +33,8 @@ def add_to(group: typer.Typer) -> None:
 
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where it listens, such as http://localhost:8080.")],
-    name: Annotated[str | None, typer.Option("--name", help="What to call it.  [default: TIER:MODEL@HOST]")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model to ask.  [default: the first served]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call it.  \\[default: TIER:MODEL@HOST]")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model to ask.  \\[default: the first served]")] = None,
     tier: Annotated[Literal["deep", "edge"], typer.Option("--tier", help="What its answers are used for.")] = "deep",
     precision: Annotated[str, typer.Option("--precision", help="Of its weights, such as BF16 or Q4_K_M.")] = "BF16",
     kind: Annotated[
@@ -47,7 +47,7 @@ def add(
         str | None, typer.Option("--usd-per-mtok", metavar="IN,OUT", help="What it charges per million tokens of "
                                                                           "prompt and of output, USD.")] = None,
     context: Annotated[
-        int | None, typer.Option("--context", help="Its context, tokens.  [default: as it tells, else 8192]")] = None,
+        int | None, typer.Option("--context", help="Its context, tokens.  \\[default: as it tells, else 8192]")] = None,
     votes: Annotated[
         int, typer.Option("--votes", help="Sampled answers that are counted, where it gives no log-probabilities.")
     ] = 9,

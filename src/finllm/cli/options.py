@@ -27,7 +27,7 @@ BudgetOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR",
-                 help="Folder of report.json, report.md and trace.jsonl.  [default: $FINLLM_HOME/runs/RUN]"),
+                 help="Folder of report.json, report.md and trace.jsonl.  \\[default: $FINLLM_HOME/runs/RUN]"),
 ]  # fmt: skip
 AsOfOption = Annotated[
     str | None,

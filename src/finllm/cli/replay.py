@@ -38,7 +38,7 @@ def replay(
     run_id: RunArgument,
     at: Annotated[
         str | None, typer.Option("--at", metavar="NODE", help="Rebuild the state after this node, or NODE:2 for its "
-                                                              "second pass.  [default: the last on record]")] = None,
+                                                              "second pass.  \\[default: the last on record]")] = None,
     regenerate: Annotated[
         bool, typer.Option("--regenerate", help="Ask the models again, one call after another, and tell how many "
                                                 "answers matched. Nothing is written.")] = False,

@@ -81,7 +81,7 @@ def _complete_scenario(incomplete: str) -> list[str]:
 
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", min=1, max=64, help=f"Runs of a batch side by side.  [default: {JOBS}]"),
+    typer.Option("--jobs", "-j", min=1, max=64, help=f"Runs of a batch side by side.  \\[default: {JOBS}]"),
 ]
 JunitOption = Annotated[
     Path | None,
@@ -106,10 +106,10 @@ def run(
                                   "make a batch; so do --jobs, --junit and --summary.",
                                   autocompletion=_complete_scenario)],
     portfolio: Annotated[
-        Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  [default: the shipped book]")
+        Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  \\[default: the shipped book]")
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option("--limits", help="YAML.  [default: limits.yaml beside the portfolio]")] = None,
+        Path | None, typer.Option("--limits", help="YAML.  \\[default: limits.yaml beside the portfolio]")] = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
     propagate: PropagateFlag = False,

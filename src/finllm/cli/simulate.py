@@ -35,7 +35,7 @@ def simulate(
     nodes: Annotated[Path, typer.Option("--nodes", metavar="FILE", help="Machines and backends, in YAML.")],
     policy: Annotated[
         list[str] | None,
-        typer.Option("--policy", metavar="NAME", help="May be repeated; 'all' for each.  [default: weighted]"),
+        typer.Option("--policy", metavar="NAME", help="May be repeated; 'all' for each.  \\[default: weighted]"),
     ] = None,
     load: Annotated[
         float | None, typer.Option("--load", metavar="SHARE", help="Stretch time to this share of capacity.")

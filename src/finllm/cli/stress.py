@@ -64,7 +64,7 @@ def stress(
     prices: PricesOption = None,
     factor: FactorsOption = None,
     limits: Annotated[
-        Path | None, typer.Option("--limits", help="YAML.  [default: limits.yaml beside the portfolio]")] = None,
+        Path | None, typer.Option("--limits", help="YAML.  \\[default: limits.yaml beside the portfolio]")] = None,
     tails: Annotated[
         Tails, typer.Option("--tails", help="How the factors hang together when shocks are propagated.")
     ] = Tails.gaussian,
