@@ -196,11 +196,8 @@ async def judge(
     try:
         priors = priors_by(caller.card, agent.role, version)
         own = {PRUNED: priors_by(caller.pruned, agent.role, version)} if caller.pruned else {}
-        asked = {s.field for s in template if isinstance(s, Choose) or (isinstance(s, Pick) and s.labels)}
-        if open_fields := asked - set(priors):
-            rest = part_of(template, open_fields)
-            blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
-            neutral = await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, {}, None)
+        neutral = await _ask_neutrally(agent, inputs, by_label, template, version, caller, floor, priors)
+        if neutral is not None:
             calls.append(neutral.key)
             priors = neutral.choices | priors
         own = {precision: {**priors, **of} for precision, of in own.items()}
@@ -224,17 +221,27 @@ async def judge(
     except BackendError as error:
         reason = error.message
     caller.bus.emit(Abstained(agent=agent.role, reason=reason))
-    return Opinion(
-        agent=agent.role,
-        status="abstained",
-        judgement=None,
-        choices={},
-        calls=calls,
-        backend=None,
-        precision=None,
-        prompt_version=version,
-        reason=reason,
-    )
+    return Opinion(agent=agent.role, status="abstained", judgement=None, choices={}, calls=calls, backend=None,
+                   precision=None, prompt_version=version, reason=reason)  # fmt: skip
+
+
+async def _ask_neutrally(
+    agent: Agent,
+    inputs: Mapping[str, str],
+    by_label: Mapping[str, Offered],
+    template: Template,
+    version: str,
+    caller: Caller,
+    floor: str | None,
+    priors: Choices,
+) -> Answer | None:
+    """What the model says to a prompt without content, of the fields that have no prior yet; None where all have."""
+    asked = {s.field for s in template if isinstance(s, Choose) or (isinstance(s, Pick) and s.labels)}
+    if not (unknown := asked - set(priors)):
+        return None
+    rest = part_of(template, unknown)
+    blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
+    return await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, {}, None)
 
 
 async def _ask(

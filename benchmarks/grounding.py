@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from benchmarks.made_up_table import SECTORS, TICKERS
 from benchmarks.narratives import (
     FRESH,
     PHRASINGS,
-    SECTORS,
-    TICKERS,
     Narrative,
     Piece,
     held_out,

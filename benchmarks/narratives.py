@@ -15,10 +15,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.made_up_table import made_up_table
 from finllm.graphs.nodes.report import summary_lines
 from finllm.graphs.rows import StressRow
-from finllm.tools.data.factors import FACTORS, FactorId
-from finllm.tools.evidence import EvidenceTable, Unit, show
+from finllm.tools.data.factors import FACTORS
+from finllm.tools.evidence import EvidenceTable, show
 
 PHRASINGS = (
     "{total.E} {total.v} {total.n} over {total.p}.",
@@ -118,8 +119,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "GOLD": ("gold", "GOLD", "bullion"),
     "VIX": ("the VIX", "implied volatility", "VIX"),
 }
-SECTORS = ("Information Technology", "Financials", "Consumer Staples", "Health Care", "Energy", "Industrials")
-TICKERS = ("AAPL", "AMD", "BAC", "CVX", "JPM", "MSFT", "XOM", "WMT", "PFE", "UNH")
 
 _UP = {"v": ("gains", "adds", "makes", "earns"), "vi": ("gain", "add", "make"), "noun": ("gain", "profit"),
        "adj": ("up", "higher"), "ving": ("rising", "climbing"), "pv": ("has gained", "gained")}  # fmt: skip
@@ -170,79 +169,6 @@ def _shown(piece: Piece, cited: bool) -> str:
 def held_out(phrasing: str) -> bool:
     """Half of the phrasings, by a digest of their text: never looked at while the guard was written."""
     return hashlib.sha256(phrasing.encode()).digest()[0] % 2 == 1
-
-
-def made_up_table(draw: random.Random) -> tuple[EvidenceTable, dict[str, str]]:
-    """A table of the shape that a run leaves, with random values, and the row in each role."""
-    table = EvidenceTable()
-    day = dt.date(2022, 6, 30) - dt.timedelta(days=draw.randrange(0, 9000))
-    steps = draw.choice((5, 10, 20, 21, 60))
-    period = f"{steps} trading days"
-
-    def add(value: float, unit: Unit, entity: str, what: str, when: str, formula: str) -> str:
-        return table.add(value, unit, entity=entity, what=what, period=when, as_of=day, formula=formula)
-
-    def pnl(scale: float) -> float:
-        return round(draw.gauss(0, scale), 2) or 1.0
-
-    roles: dict[str, str] = {}
-    names = draw.sample([f for f in FACTORS if f != "RATE_US_10Y"], 3)
-    first: FactorId = names[0]
-    history = f"{day.year - 20}-01-02 to {day}"
-    unit = FACTORS[first].unit
-    move = {"return": draw.choice((-1, 1)) * draw.uniform(0.01, 0.6), "bp": draw.choice((-1, 1)) * draw.uniform(5, 300),
-            "points": draw.choice((-1, 1)) * draw.uniform(1, 40)}[unit]  # fmt: skip
-    roles["shock"] = add(
-        move, unit, FACTORS[first].label, "shock (model)", history, "quantile of the factor's own moves"
-    )
-    sizes = (0.01, 0.2) if unit == "return" else (abs(move) / 6, abs(move) / 0.5)
-    roles["sigma"] = add(move / draw.uniform(*sizes),
-                         "sigma", FACTORS[first].label, "size of the shock", history, "its own moves")  # fmt: skip
-    roles["rate"] = add(draw.choice((-1, 1)) * float(draw.randrange(10, 300)), "bp", FACTORS["RATE_US_10Y"].label,
-                        "shock (user)", "stated", "given by the user")  # fmt: skip
-    roles["change"] = add(draw.gauss(0, 0.08), "return", FACTORS[first].label, "change over the last 20 days",
-                          f"to {day}", "last / first − 1")  # fmt: skip
-    roles["vol"] = add(draw.uniform(0.05, 0.6), "return", FACTORS["EQUITY_US"].label, "realised volatility, annualised",
-                       "last 20 days", "std of log returns × √252")  # fmt: skip
-    roles["forecast"] = add(draw.gauss(0, 0.08), "return", FACTORS[first].label, "forecast",
-                            f"{steps} steps from {day}",
-                            "theta")  # fmt: skip
-    value = round(draw.uniform(2e5, 4e9), 2)
-    roles["value"] = add(value, "usd", "book", "market value", period, "sum of market values")
-    held = draw.sample(TICKERS, 4)
-    gains = [pnl(value / 30) for _ in held]
-    positions = [add(gain, "usd", name, "P&L", period, f"exposure × ({roles['shock']})")
-                 for name, gain in zip(held, gains, strict=True)]  # fmt: skip
-    total = round(sum(gains), 2) or 1.0
-    roles["position"] = positions[0]
-    roles["total"] = add(total, "usd", "book", "P&L", period, f"sum({', '.join(positions)})")
-    roles["share"] = add(
-        total / value, "return", "book", "P&L over market value", period, f"{roles['total']} / {roles['value']}"
-    )
-    by_factor, by_sector = (pnl(value / 25), pnl(value / 40)), pnl(value / 25)
-    part = f"part of {roles['total']}"
-    roles["factor"] = add(by_factor[0], "usd", first, "P&L by factor", period, part)
-    roles["other"] = add(by_factor[1], "usd", names[1], "P&L by factor", period, part)
-    add(round(total - sum(by_factor), 2), "usd", names[2], "P&L by factor", period, part)
-    sectors = draw.sample(SECTORS, 2)
-    roles["sector"] = add(by_sector, "usd", sectors[0], "P&L by sector", period, part)
-    add(round(total - by_sector, 2), "usd", sectors[1], "P&L by sector", period, part)
-    roles["horizon"] = add(float(steps), "days", "scenario", "horizon", period, "given by the scenario")
-    roles["low"] = add(total - abs(pnl(value / 20)), "usd", "book", "interval, lower end", period, "simulated")
-    roles["high"] = add(total + abs(pnl(value / 20)), "usd", "book", "interval, upper end", period, "simulated")
-    roles["level"] = add(
-        draw.choice((0.8, 0.9, 0.95)), "probability", "book", "level of the interval", period, "stated"
-    )
-    roles["var"] = add(abs(pnl(value / 60)), "usd", "book", "one-day value at risk, before the event", period,
-                       f"historical simulation, {history}")  # fmt: skip
-    start = day - dt.timedelta(days=draw.randrange(1000, 5000))
-    roles["analogue"] = add(pnl(value / 12), "usd", "book", "P&L were the past event to repeat",
-                            f"{start} to {start + dt.timedelta(days=draw.randrange(20, 90))}", "replay")  # fmt: skip
-    roles["limit"] = add(float(draw.randrange(1, 90) * 10_000), "usd", first, "limit, loss_by_factor", "this run",
-                         "given by the limits file")  # fmt: skip
-    roles["count"] = add(float(draw.randrange(1, 9)), "count", "source wire-1", "publishers with nearly the same text",
-                         "this event", "provenance check")  # fmt: skip
-    return table, roles
 
 
 _SLOT = re.compile(r"\{(\w+)\.(\w+)\}")

@@ -85,6 +85,53 @@ class Point:
     saved: float
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The test items as each way answered them; arrays are (n_questions,).
+
+    `below`, `above` and `voted`: the share of fields right by the edge, by full depth and by its votes. `fields` and
+    `lengths`: how many fields a question has and how long its text is. `expected`: how far the edge is reckoned to fall
+    short before it is asked; `behind`: once it has answered.
+    """
+
+    questions: Sequence[Question]
+    several: Sequence[int]
+    edge: Tier
+    deep: Tier
+    below: Floats
+    above: Floats
+    voted: Floats
+    fields: Floats
+    lengths: Floats
+    expected: Floats
+    behind: Floats
+
+    def share_right(self, of: Floats) -> float:
+        return float(np.average(of, weights=self.fields))
+
+    def share_of_text(self, of: npt.NDArray[np.bool_]) -> float:
+        return float(self.lengths @ of / self.lengths.sum())
+
+    def kept(self, rule: Floats) -> tuple[float, float, float]:
+        """The share of full depth's quality that a rule keeps, with its interval."""
+        return _ratio(rule * self.fields, self.above * self.fields)
+
+    def gaps(self, first: Floats, then: Floats, among: Sequence[int]) -> tuple[Gap, ...]:
+        roles = [self.questions[at].agent.role for at in among]
+        of = {role: [at for at, one in zip(among, roles, strict=True) if one == role] for role in dict.fromkeys(roles)}
+        return tuple(
+            Gap(role, np.average(first[at], weights=self.fields[at]), np.average(then[at], weights=self.fields[at]),
+                len(at)) for role, at in of.items()
+        )  # fmt: skip
+
+    def point(self, price: float, worth: float) -> Point:
+        """What the rule gives where full depth costs `price` times as much."""
+        deeper, once = (self.share_of_text(of >= price * worth) for of in (self.behind, self.expected))
+        found = np.where(self.behind >= price * worth, self.above, self.below)
+        saved = 1 - deeper - (1 - once) * self.edge.joules / self.deep.joules
+        return Point(price, self.kept(found), deeper, saved)
+
+
 def escalation(settings: Settings) -> Escalation | None:
     """Ask both tiers, and full depth in other orders; the rule is the pruned adapter's card's. None without it."""
     adapter, card = adapter_for(default_source(settings), settings, PRUNED)
@@ -92,63 +139,59 @@ def escalation(settings: Settings) -> Escalation | None:
         return None
     items = build_corpus().items
     questions = drawn(items["test"], EACH)
-    several = [at for at, asked in enumerate(questions) if len(asked.offered) > 1]
-    edge, deep = (ask(questions, settings, precision) for precision in (PRUNED, settings.deep_precision))
-    others = [
-        ask([questions[at] for at in several], settings, settings.deep_precision, turn) for turn in range(1, VOTES)
-    ]
-    below, above = (_shares(questions, tier.told) for tier in (edge, deep))
-    voted = above.copy()
-    for place, at in enumerate(several):
-        votes = [deep.told[at], *(tier.told[place] for tier in others)]
-        voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
-    lengths = np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64)
-    expected = np.array([short(q, average(q, card.accuracy), card.thresholds) for q in questions])
-    behind = np.maximum(expected, _short(questions, edge, card))
-    at_once, doubted = expected >= card.worth, behind >= card.worth
-    deep_tokens = float(lengths[doubted].sum() / lengths.sum())
+    asked = _ask_every_way(questions, settings, card)
+    at_once, doubted = asked.expected >= card.worth, asked.behind >= card.worth
+    deep_tokens = asked.share_of_text(doubted)
     spent = [
         ask([questions[at] for at in np.flatnonzero(of)], settings, precision)
         for of, precision in ((~at_once, PRUNED), (doubted, settings.deep_precision))
     ]
     order = np.argsort(-beforehand(questions, drawn(items["validation"], EACH), settings, card), kind="stable")
     routed = np.zeros(len(questions), dtype=bool)
-    routed[order[np.cumsum(lengths[order]) <= deep_tokens * lengths.sum()]] = True
-    weight = np.array([len(asked.labels) for asked in questions], dtype=np.float64)
-
-    def gaps(first: Floats, then: Floats, among: Sequence[int]) -> tuple[Gap, ...]:
-        roles = [questions[at].agent.role for at in among]
-        of = {role: [at for at, one in zip(among, roles, strict=True) if one == role] for role in dict.fromkeys(roles)}
-        return tuple(
-            Gap(role, np.average(first[at], weights=weight[at]), np.average(then[at], weights=weight[at]), len(at))
-            for role, at in of.items()
-        )
-
-    rule = np.where(doubted, above, below)
-
-    def right_share(of: Floats) -> float:
-        return float(np.average(of, weights=weight))
-
-    def priced(price: float) -> Point:
-        deeper, once = (lengths @ (of >= price * card.worth) / lengths.sum() for of in (behind, expected))
-        found = np.where(behind >= price * card.worth, above, below)
-        saved = 1 - deeper - (1 - once) * edge.joules / deep.joules
-        return Point(price, _ratio(found * weight, above * weight), float(deeper), float(saved))
-
+    routed[order[np.cumsum(asked.lengths[order]) <= deep_tokens * asked.lengths.sum()]] = True
+    rule = np.where(doubted, asked.above, asked.below)
     return Escalation(
-        edge=right_share(below),
-        deep=right_share(above),
-        escalated=right_share(rule),
-        routed=right_share(np.where(routed, above, below)),
+        edge=asked.share_right(asked.below),
+        deep=asked.share_right(asked.above),
+        escalated=asked.share_right(rule),
+        routed=asked.share_right(np.where(routed, asked.above, asked.below)),
         deep_tokens=deep_tokens,
-        at_once=float(lengths[at_once].sum() / lengths.sum()),
-        saved=1 - sum(tier.joules for tier in spent) / deep.joules,
-        quicker=1 - sum(tier.seconds for tier in spent) / deep.seconds,
-        basis=deep.basis,
-        kept=_ratio(rule * weight, above * weight),
-        gaps=gaps(below, above, range(len(questions))),
-        votes=gaps(above, voted, several),
-        frontier=tuple(priced(price) for price in PRICES),
+        at_once=asked.share_of_text(at_once),
+        saved=1 - sum(tier.joules for tier in spent) / asked.deep.joules,
+        quicker=1 - sum(tier.seconds for tier in spent) / asked.deep.seconds,
+        basis=asked.deep.basis,
+        kept=asked.kept(rule),
+        gaps=asked.gaps(asked.below, asked.above, range(len(questions))),
+        votes=asked.gaps(asked.above, asked.voted, asked.several),
+        frontier=tuple(asked.point(price, card.worth) for price in PRICES),
+    )
+
+
+def _ask_every_way(questions: Sequence[Question], settings: Settings, card: AdapterCard) -> _Asked:
+    """Ask the edge, full depth, and full depth with the lines of evidence in other orders."""
+    several = [at for at, asked in enumerate(questions) if len(asked.offered) > 1]
+    edge, deep = (ask(questions, settings, precision) for precision in (PRUNED, settings.deep_precision))
+    others = [
+        ask([questions[at] for at in several], settings, settings.deep_precision, turn) for turn in range(1, VOTES)
+    ]
+    above = _shares(questions, deep.told)
+    voted = above.copy()
+    for place, at in enumerate(several):
+        votes = [deep.told[at], *(tier.told[place] for tier in others)]
+        voted[at] = _share(questions[at], _mean_vote(questions[at], votes))
+    expected = np.array([short(q, average(q, card.accuracy), card.thresholds) for q in questions])
+    return _Asked(
+        questions=questions,
+        several=several,
+        edge=edge,
+        deep=deep,
+        below=_shares(questions, edge.told),
+        above=above,
+        voted=voted,
+        fields=np.array([len(asked.labels) for asked in questions], dtype=np.float64),
+        lengths=np.array([len(asked.prompt.user) for asked in questions], dtype=np.float64),
+        expected=expected,
+        behind=np.maximum(expected, _short(questions, edge, card)),
     )
 
 

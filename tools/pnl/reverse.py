@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,20 +75,12 @@ def reverse_stress(
     if answers < 1:
         raise InputError(f"{answers} answers", fix="ask for one or more")
     insisted = {one.factor: user_shock(one, view, horizon).move for one in fixed}
-    names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
-    past = history([factors[name] for name in names], view.market, view.as_of)
-    covariance, notes = _whole(covariance_of(past, horizon), names, view, horizon)
-    if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
-        raise InputError(f"{', '.join(unknown)} cannot be bounded or fixed: no load or no σ",
-                         fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
-    at = [arrays.factors.index(name) for name in covariance.names]
-    problem = Problem(covariance, arrays.gradient()[at], arrays.hessian()[np.ix_(at, at)], target,
-                      *_limits(factors, covariance, bounds, insisted), insisted)  # fmt: skip
+    problem, alignment, notes = _posed(engine, horizon, target, bounds, insisted)
+    covariance = problem.covariance
     found: list[ReverseAnswer] = []
     still: list[str] = []
     while len(found) < answers:
-        one = Problem(covariance, problem.gradient, problem.hessian, target, problem.lower, problem.upper,
-                      insisted | dict.fromkeys(still, 0.0))  # fmt: skip
+        one = replace(problem, fixed=insisted | dict.fromkeys(still, 0.0))
         solved, method = _solve(one, arrays, view, seed, answers - len(found))
         if not solved:
             break
@@ -108,8 +101,29 @@ def reverse_stress(
         notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing loses as much")
     return ReverseResult(
         as_of=view.as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
-        alignment=past.rule, notes=(*book.notes, *notes),
+        alignment=alignment, notes=(*book.notes, *notes),
     )  # fmt: skip
+
+
+def _posed(
+    engine: Engine,
+    horizon: int,
+    target: float,
+    bounds: Mapping[str, tuple[float, float]],
+    insisted: Mapping[str, float],
+) -> tuple[Problem, str, list[str]]:
+    """The problem to solve, how its factors' histories were aligned, and notes on the factors without one."""
+    view, arrays, factors = engine.view, engine.arrays, engine.view.factors
+    names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
+    past = history([factors[name] for name in names], view.market, view.as_of)
+    covariance, notes = _whole(covariance_of(past, horizon), names, view, horizon)
+    if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
+        raise InputError(f"{', '.join(unknown)} cannot be bounded or fixed: no load or no σ",
+                         fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
+    at = [arrays.factors.index(name) for name in covariance.names]
+    problem = Problem(covariance, arrays.gradient()[at], arrays.hessian()[np.ix_(at, at)], target,
+                      *_limits(factors, covariance, bounds, insisted), insisted)  # fmt: skip
+    return problem, past.rule, notes
 
 
 def _target(book: Book, loss: float) -> float:

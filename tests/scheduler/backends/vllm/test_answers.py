@@ -1,103 +1,37 @@
-"""The vLLM backend against a real vLLM server on the CPU (`make vllm-cpu`): one server for all of these tests."""
+"""What a real vLLM server on the CPU answers (`make vllm-cpu`): typed, scored, cached, in its order, and its load."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from finllm.agents.sanity_checker import SourceCheck
-from finllm.errors import BackendError
-from finllm.events import EventBus
-from finllm.models.hf_export import export_hf
-from finllm.models.registry import default_source
-from finllm.scheduler.backends import Generation, Request, TokenLimitReached
+from finllm.scheduler.backends import Request
 from finllm.scheduler.backends.joined import Joined
-from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.backends.openai_compatible import connect as connect_chat
-from finllm.scheduler.backends.registry import open_backends
-from finllm.scheduler.backends.vllm import VllmBackend, VllmServer, connect
-from finllm.scheduler.backends.vllm_client import Patience, VllmClient
+from finllm.scheduler.backends.vllm import VllmBackend
 from finllm.scheduler.backends.vllm_metrics import EngineLoad
 from finllm.scheduler.decoding.prose import Prose
-from finllm.scheduler.decoding.template import Choose, Force, Write, compile_template
+from finllm.scheduler.decoding.template import Choose, Force, Write
 from finllm.scheduler.health.question import examined
 from finllm.scheduler.placement.task import Prompt
-from finllm.settings import Settings
 from tests.conftest import bounded
-from tests.scheduler.vllm_server import ADAPTER, KEY, MISSING, MODEL, SEATS, Server, write_adapter
+from tests.scheduler.backends.vllm.asking import LONG, REQUEST, again, client_of, loaded
+from tests.scheduler.vllm_server import ADAPTER, KEY, MISSING, MODEL, SEATS, Server
 
 pytestmark = [pytest.mark.skipif(MISSING is not None, reason=MISSING or ""), pytest.mark.vllm]
-
-TEMPLATE = compile_template(SourceCheck, {"because": "AB"}, count=1)
-REQUEST = Request(Prompt("You are a risk analyst.", "A: Hormuz is closed.\nB: Oil rose."), TEMPLATE, None, 0)
-LONG = (Write("story", 1200, None),)
-FOUND_WITHIN = 5.0
-SEEN_WITHIN = 30.0
-"""Bounds the wait until the server shows a load; no requirement: a busy machine takes seconds to begin."""
-
-
-def again(**changes: Any) -> Request:
-    return replace(REQUEST, **changes)
-
-
-@pytest.fixture(scope="module")
-def server(ladder_home: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("served")
-    export_hf(default_source(ladder_home), folder / "model")
-    served = Server(folder / "model", write_adapter(folder / "adapter"), folder / "server.log")
-    served.start()
-    yield served
-    served.kill()
-
-
-@pytest.fixture(scope="module")
-def opened(server: Server) -> Iterator[Callable[..., VllmBackend]]:
-    """Open backends that are closed after the tests."""
-    backends: list[VllmBackend] = []
-
-    def make(model: str | None = MODEL) -> VllmBackend:
-        backends.append(connect(server.url, model=model, api_key=KEY))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture(scope="module")
-def backend(opened: Callable[..., VllmBackend]) -> VllmBackend:
-    made = opened()
-    bounded(made.generate(again()))
-    return made
-
-
-def client_of(server: Server) -> VllmClient:
-    return VllmClient(server.url, api_key=KEY)
 
 
 async def chat(backend: VllmBackend, prompt: Prompt) -> list[int]:
     """The prompt's tokens, from the loop that the backend's connection lives on."""
     return await backend._loop.call(backend.chat(prompt))
-
-
-async def loaded(backend: VllmBackend, wanted: Callable[[EngineLoad], bool]) -> EngineLoad:
-    """The server's load as soon as it is as wanted."""
-    async with asyncio.timeout(SEEN_WITHIN):
-        while not wanted(load := await backend.load()):
-            await asyncio.sleep(0.05)
-    return load
 
 
 def test_the_offer_says_what_is_served(backend: VllmBackend, server: Server) -> None:
@@ -330,103 +264,3 @@ def test_the_same_server_answers_typed_by_the_chat_protocol(server: Server) -> N
         assert bounded(examined(chat)).probability > 1 / 3
     finally:
         chat.close()
-
-
-def test_the_token_limit_is_exact(backend: VllmBackend) -> None:
-    needed = bounded(backend.generate(again())).tokens
-    assert bounded(backend.generate(again(token_limit=needed))).tokens == needed
-    with pytest.raises(TokenLimitReached):
-        bounded(backend.generate(again(token_limit=needed - 1)))
-
-
-def test_a_prompt_too_long_for_the_context_says_what_to_do(backend: VllmBackend) -> None:
-    with pytest.raises(BackendError, match="2048 tokens of the context; shorten the sources"):
-        bounded(backend.generate(again(prompt=Prompt("s", "tanker " * 2100))))
-
-
-def test_a_model_that_is_not_served_is_named_beside_those_that_are(opened: Callable[..., VllmBackend]) -> None:
-    with pytest.raises(BackendError, match=f"does not serve 'nothing': it serves '{MODEL}', '{ADAPTER}'"):
-        opened("nothing")
-
-
-def test_a_wrong_key_is_refused_with_the_setting_that_mends_it(server: Server) -> None:
-    with pytest.raises(BackendError, match=r"401.*FINLLM_VLLM_API_KEY"):
-        connect(server.url, api_key="wrong")
-
-
-def test_a_desk_takes_the_servers_that_answer_and_notes_the_others(server: Server) -> None:
-    settings = Settings.model_validate({"vllm_urls": [server.url, "http://127.0.0.1:9"], "vllm_api_key": KEY})
-    noted: list[Any] = []
-    with contextlib.ExitStack() as closing:
-        backends = open_backends(Opening(settings, EventBus(noted.append), closing), [VllmServer()])
-        assert [(each.offer.tier, each.offer.where) for each in backends] == [("deep", "remote")]
-    assert len(noted) == 1
-    assert "without the deep backend at http://127.0.0.1:9" in noted[0].message
-
-
-@pytest.mark.parametrize("when", ["while it writes", "before the call"])
-def test_a_hung_engine_is_found_within_five_seconds_though_its_health_page_answers(
-    when: str, backend: VllmBackend, server: Server
-) -> None:
-    async def hang() -> tuple[float, BaseException | Generation]:
-        if when == "before the call":
-            server.signal_engine(signal.SIGSTOP)
-            stopped = time.monotonic()
-            call = asyncio.create_task(backend.generate(again()))
-        else:
-            call = asyncio.create_task(backend.generate(again(template=LONG)))
-            await loaded(backend, lambda load: load.running == 1)
-            server.signal_engine(signal.SIGSTOP)
-            stopped = time.monotonic()
-        await asyncio.sleep(1)
-        assert server.is_up()
-        (outcome,) = await asyncio.gather(call, return_exceptions=True)
-        return time.monotonic() - stopped, outcome
-
-    try:
-        seconds, outcome = bounded(hang())
-    finally:
-        server.signal_engine(signal.SIGCONT)
-    assert isinstance(outcome, BackendError)
-    assert "hangs" in outcome.message
-    assert "restart the server" in outcome.fix
-    assert seconds < FOUND_WITHIN
-    bounded(backend.generate(again()))
-
-
-def test_a_server_killed_mid_request_is_an_error_and_works_again_once_restarted(
-    backend: VllmBackend, server: Server
-) -> None:
-    async def killed() -> tuple[float, list[Any]]:
-        calls = [asyncio.create_task(backend.generate(again(template=LONG))) for _ in range(2)]
-        calls.append(asyncio.create_task(backend.generate(again())))
-        await loaded(backend, lambda load: load.running > 0)
-        server.kill()
-        started = time.monotonic()
-        return time.monotonic() - started, await asyncio.gather(*calls, return_exceptions=True)
-
-    seconds, outcomes = bounded(killed())
-    assert seconds < FOUND_WITHIN
-    assert all(isinstance(outcome, BackendError) for outcome in outcomes[:2])
-    assert isinstance(outcomes[2], BackendError | Generation)
-    with pytest.raises(BackendError, match=r"no vLLM server answers at .*'vllm serve"):
-        bounded(backend.generate(again(prompt=Prompt("s", "not seen before"))))
-    server.start()
-    SourceCheck.model_validate_json(bounded(backend.generate(again())).text)
-
-
-def test_closing_fails_the_calls_under_way(server: Server) -> None:
-    made = connect(server.url, model=MODEL, api_key=KEY, patience=Patience())
-
-    async def close() -> list[Any]:
-        call = asyncio.create_task(made.generate(again(template=LONG)))
-        await loaded(made, lambda load: load.running == 1)
-        await asyncio.to_thread(made.close)
-        return list(await asyncio.gather(call, return_exceptions=True))
-
-    (outcome,) = bounded(close())
-    assert isinstance(outcome, BackendError)
-    assert "closed" in outcome.message
-    made.close()
-    with pytest.raises(BackendError, match="closed"):
-        bounded(made.generate(again()))
