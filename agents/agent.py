@@ -259,7 +259,7 @@ async def _ask(
     task = Task(
         agent=agent.role,
         node=caller.node,
-        prompt=render(agent, inputs, by_label, problem),
+        prompt=render_prompt(agent, inputs, by_label, problem),
         prompt_version=version,
         template=template,
         floor=max((one for one in (agent.floor, floor, caller.floor) if one), key=PRECISIONS.index),
@@ -276,7 +276,7 @@ async def _ask(
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
 
 
-def render(
+def render_prompt(
     agent: Agent, inputs: Mapping[str, str], by_label: Mapping[str, Offered], problem: str | None = None
 ) -> Prompt:
     """An agent's prompt about this material; `problem` is what was wrong with its last answer."""

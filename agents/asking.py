@@ -16,7 +16,7 @@ from finllm.agents.agent import (
     neutral_inputs,
     prior_of,
     prompt_version,
-    render,
+    render_prompt,
     tempered,
 )
 from finllm.errors import BackendError
@@ -64,7 +64,7 @@ class Question:
     @property
     def prompt(self) -> Prompt:
         lines = [Offered("", line) for field in self.labels for line in self.offered.get(field, ())]
-        return render(self.agent, self.inputs, dict(turned(tuple(zip(LABELS, lines, strict=False)), self.turn)))
+        return render_prompt(self.agent, self.inputs, dict(turned(tuple(zip(LABELS, lines, strict=False)), self.turn)))
 
     def without_content(self, fields: Collection[str]) -> Question:
         """The same question about nothing: what is answered to it is the prompt's own prior."""

@@ -18,7 +18,7 @@ from finllm.agents.agent import (
     judge,
     pick_fields,
     prompt_version,
-    render,
+    render_prompt,
 )
 from finllm.events import EventBus, Judged, Noted
 from finllm.models.cards import AdapterCard
@@ -111,7 +111,7 @@ def _diverged(
         return None
     found = divergences(choices, card.thresholds_of(agent.role, version))
     if found and card.worth:
-        prompt = render(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False)))
+        prompt = render_prompt(agent, inputs, dict(zip(LABELS, _lines(agent, offered), strict=False)))
         return found[0] if shortfall(found, len(prompt.user)) >= card.worth else None
     return found[0] if found else None
 

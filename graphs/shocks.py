@@ -6,7 +6,7 @@ from finllm.desk.desk import RunContext
 from finllm.graphs.state import AfterIntake, AfterValidator
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.shocks import Judged, Plan
+from finllm.tools.pnl.shocks import JudgedShock, Plan
 
 EXTRAPOLATED = 5.0
 """A shock beyond this many sigmas is outside what its factor's history shows; the check calls it implausible."""
@@ -32,14 +32,14 @@ def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
     )
 
 
-def _judged(state: AfterValidator, taken: set[str]) -> list[Judged]:
+def _judged(state: AfterValidator, taken: set[str]) -> list[JudgedShock]:
     reading = state.reading
     if reading is None:
         return []
     accepted = ("supported", "contradicted") if state.answer == "accept" else ("supported",)
-    found: list[Judged] = []
+    found: list[JudgedShock] = []
     for check in state.checks:
         call = reading.judgement.factors[check.factor]
         if check.support in accepted and check.factor not in taken and call.size != "none":
-            found.append(Judged(check.factor, call.direction, call.size))
+            found.append(JudgedShock(check.factor, call.direction, call.size))
     return found

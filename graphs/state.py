@@ -70,7 +70,7 @@ class Channels(TypedDict):
 
 
 @dataclass(frozen=True)
-class Judged(Generic[J_co]):
+class JudgedOpinion(Generic[J_co]):
     """An opinion that did not abstain, with its judgement."""
 
     opinion: OpinionRow
@@ -111,10 +111,10 @@ class AfterIntake(StateRow):
         judgement = opinion.judgement if opinion else None
         return judgement if isinstance(judgement, agent.judgement) else None
 
-    def judged(self, agent: Agent[J_co]) -> list[Judged[J_co]]:
+    def judged(self, agent: Agent[J_co]) -> list[JudgedOpinion[J_co]]:
         """Every opinion of an agent that did not abstain, oldest first."""
         return [
-            Judged(one, one.judgement)
+            JudgedOpinion(one, one.judgement)
             for one in self.opinions
             if one.agent == agent.role and isinstance(one.judgement, agent.judgement)
         ]
@@ -125,7 +125,7 @@ class AfterIntake(StateRow):
         return self.reading.judgement.event if self.reading else UNREAD
 
     @property
-    def reading(self) -> Judged[Reading] | None:
+    def reading(self) -> JudgedOpinion[Reading] | None:
         """The event as read: by the deep re-reading where there was one that did not abstain."""
         readings = self.judged(NARRATIVE)
         return readings[-1] if readings else None

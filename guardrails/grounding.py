@@ -60,11 +60,6 @@ class Ungrounded:
     why: str
 
 
-def cited(sentence: str) -> list[str]:
-    """The evidence ids that a sentence refers to, in order."""
-    return [name for name, _entity in _REFERENCE.findall(sentence) if re.fullmatch(r"E[1-9][0-9]*", name)]
-
-
 def ground(
     sentence: str, evidence: EvidenceTable, quotes: Mapping[str, str] | None = None, *, cite: bool = False
 ) -> str:

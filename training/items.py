@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from finllm.agents.agent import LABELS, Agent, Offered, labels_of, render
+from finllm.agents.agent import LABELS, Agent, Offered, labels_of, render_prompt
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER, counted
@@ -57,7 +57,7 @@ class Question:
     @property
     def prompt(self) -> Prompt:
         lines = {label: Offered("E1", text) for label, text in zip(LABELS, self.offered, strict=False)}
-        return render(self.agent, self.inputs, lines)
+        return render_prompt(self.agent, self.inputs, lines)
 
     @property
     def template(self) -> Template:

@@ -12,7 +12,7 @@ from finllm.graphs.nodes.compliance import shocked, withheld
 from finllm.graphs.nodes.intake import LEFT_OUT
 from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, SecondRow, ShockRow, SourceRow
 from finllm.graphs.rows import HeardSource, StressRow, WantedShock
-from finllm.graphs.state import AfterCompliance, Judged, Update
+from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
 from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import worst
 from finllm.tools.data.portfolio import Book
@@ -104,7 +104,7 @@ def summary_lines(stress: StressRow, table: EvidenceTable) -> list[str]:
                     f"[[{moved[worst]}]]."]  # fmt: skip
 
 
-def _event_probability(reading: Judged[Reading] | None) -> dict[str, float]:
+def _event_probability(reading: JudgedOpinion[Reading] | None) -> dict[str, float]:
     if reading is None:
         return {}
     return {name: reading.opinion.probability(name) for name in reading.judgement.event_fields()}

@@ -16,8 +16,7 @@ from finllm.graphs.state import AfterValidator, Update
 from finllm.tools.data.factors import Shock
 from finllm.tools.evidence import EvidenceTable, Unit, show
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.outcome import EngineResult
-from finllm.tools.pnl.outcome import ShockRow as Moved
+from finllm.tools.pnl.outcome import AppliedShock, EngineResult
 from finllm.tools.pnl.shocks import Plan
 
 
@@ -57,7 +56,7 @@ def _stressed(
     )
 
 
-def _shock_row(shock: Shock | Moved, engine: Engine, table: EvidenceTable) -> WantedShock:
+def _shock_row(shock: Shock | AppliedShock, engine: Engine, table: EvidenceTable) -> WantedShock:
     label, as_of = engine.view.factors[shock.factor].label, engine.view.as_of
     formula = {
         "user": "given by the user",

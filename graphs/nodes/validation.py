@@ -15,7 +15,7 @@ from finllm.agents.narrative import Reading
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.desk.desk import RunContext
 from finllm.graphs.rows import HeardSource, Json, OpinionRow, PastEvent
-from finllm.graphs.state import AfterIntake, AfterValidator, Answer, Judged, Update, Verdict
+from finllm.graphs.state import AfterIntake, AfterValidator, Answer, JudgedOpinion, Update, Verdict
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.guardrails.provenance import REJECTED
 from finllm.memory.answers import answer_entry, answer_key
@@ -93,7 +93,7 @@ async def human(state: AfterValidator, run: RunContext) -> Update:
     return Update(answer=answer)
 
 
-def _second(state: AfterIntake, reading: Judged[Reading], table: EvidenceTable) -> list[SecondCheck]:
+def _second(state: AfterIntake, reading: JudgedOpinion[Reading], table: EvidenceTable) -> list[SecondCheck]:
     read = reading.judgement.event_fields()
     read |= {f"factors.{factor}.direction": call.direction for factor, call in reading.judgement.factors.items()}
     told = {row.field: (row.value, float(table[row.evidence].value)) for row in state.second}

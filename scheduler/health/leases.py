@@ -10,8 +10,8 @@ from finllm.errors import InputError
 
 
 @dataclass(frozen=True)
-class Lease:
-    """One slot of a backend for one holder. `number` is its own; granted at `since`, on the clock of `Leases`."""
+class SlotLease:
+    """One slot of a backend for one holder. `number` is its own; granted at `since`, on the clock of `SlotLeases`."""
 
     number: int
     backend: str
@@ -19,7 +19,7 @@ class Lease:
     since: float
 
 
-class Leases:
+class SlotLeases:
     """Who runs where. `slots`: calls that a backend serves side by side, by name; `life`: s without progress.
 
     Every method takes `now`, monotonic s, and lets go first of what has expired by then. Errors of every method:
@@ -34,19 +34,19 @@ class Leases:
             raise InputError(f"a lease that lives {life:g} s is of no use", fix="give it more than 0 s")
         self._slots = dict(slots)
         self._life = life
-        self._expires: dict[Lease, float] = {}
+        self._expires: dict[SlotLease, float] = {}
         self._numbers = itertools.count(1)
         self._now = float("-inf")
 
-    def grant(self, backend: str, holder: str, now: float) -> Lease | None:
+    def grant(self, backend: str, holder: str, now: float) -> SlotLease | None:
         """A lease, if the backend has a slot free."""
         if self.free(backend, now) == 0:
             return None
-        lease = Lease(next(self._numbers), backend, holder, now)
+        lease = SlotLease(next(self._numbers), backend, holder, now)
         self._expires[lease] = now + self._life
         return lease
 
-    def renew(self, lease: Lease, now: float) -> bool:
+    def renew(self, lease: SlotLease, now: float) -> bool:
         """Say that the holder got on; False where the lease is no longer held."""
         self._at(now)
         if lease not in self._expires:
@@ -54,7 +54,7 @@ class Leases:
         self._expires[lease] = now + self._life
         return True
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: SlotLease) -> None:
         """Give a lease back. Again, or after it expired, does nothing."""
         self._expires.pop(lease, None)
 
@@ -65,12 +65,12 @@ class Leases:
             raise InputError(f"no backend {backend!r}", fix=f"use one of {', '.join(sorted(self._slots)) or 'none'}")
         return self._slots[backend] - sum(lease.backend == backend for lease in self._expires)
 
-    def held(self, now: float, backend: str | None = None) -> tuple[Lease, ...]:
+    def held(self, now: float, backend: str | None = None) -> tuple[SlotLease, ...]:
         """The leases that are held, of one backend or of all, oldest first."""
         self._at(now)
         return tuple(lease for lease in self._expires if backend in (None, lease.backend))
 
-    def expire(self, now: float) -> tuple[Lease, ...]:
+    def expire(self, now: float) -> tuple[SlotLease, ...]:
         """Let go of the leases whose holders did not get on for too long; they are told once."""
         self._not_back(now)
         gone = tuple(lease for lease, until in self._expires.items() if until <= now)

@@ -14,7 +14,7 @@ from finllm.scheduler.backends import Backend, BackendLost, Generation, Request,
 from finllm.scheduler.backends.offer import SLOTS
 from finllm.scheduler.backends.pulse import Pulse, Standstill
 from finllm.scheduler.health.breaker import Breaker, BreakerState, Patience
-from finllm.scheduler.health.leases import Lease, Leases
+from finllm.scheduler.health.leases import SlotLease, SlotLeases
 from finllm.scheduler.money.meter import Meter
 
 LOOK = 0.25
@@ -84,7 +84,7 @@ class Services:
             pulse = Pulse(self._look(name), self._limit(name), every=LOOK, clock=clock)
             self._services[name] = _Service(backend, Breaker(self._patience), count, pulse)
         life = max(self._patience.first, self._patience.stall)
-        self._leases = Leases({name: one.slots for name, one in self._services.items()}, life=life)
+        self._leases = SlotLeases({name: one.slots for name, one in self._services.items()}, life=life)
 
     def shut(self) -> dict[str, str]:
         """The backends that take no call now, with why."""
@@ -152,7 +152,7 @@ class Services:
         for lease in self._leases.held(now, name):
             self._leases.renew(lease, now)
 
-    async def _slot(self, service: _Service, name: str, request: Request, holder: str) -> Lease:
+    async def _slot(self, service: _Service, name: str, request: Request, holder: str) -> SlotLease:
         while (lease := self._granted(service, name, holder)) is None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(service.waiting, ((request.background, -request.rank, next(self._arrivals)), turn))
@@ -167,10 +167,10 @@ class Services:
                 heapq.heapify(service.waiting)
         return lease
 
-    def _granted(self, service: _Service, name: str, holder: str) -> Lease | None:
+    def _granted(self, service: _Service, name: str, holder: str) -> SlotLease | None:
         return self._leases.grant(name, holder, self._clock())
 
-    def _give_back(self, service: _Service, lease: Lease) -> None:
+    def _give_back(self, service: _Service, lease: SlotLease) -> None:
         self._leases.release(lease)
         self._next(service)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finllm.agents.agent import LABELS, Offered, render
+from finllm.agents.agent import LABELS, Offered, render_prompt
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.removal import evidence_lines, matched
 from finllm.scheduler.placement.task import Prompt
@@ -15,7 +15,7 @@ TEXTS = ("Short.", "A longer text about oil.", "Short too.", "A text of about th
 
 def asked(*left_out: str, narrative: str = INPUTS["narrative"]) -> Prompt:
     lines = {label: Offered(label, text) for label, text in zip(LABELS, TEXTS, strict=False) if label not in left_out}
-    return render(NARRATIVE, {**INPUTS, "narrative": narrative}, lines)
+    return render_prompt(NARRATIVE, {**INPUTS, "narrative": narrative}, lines)
 
 
 def test_a_removed_line_leaves_what_would_have_been_asked_without_it() -> None:

@@ -14,7 +14,7 @@ from finllm.errors import BudgetExceeded, InputError
 from finllm.graphs.nodes.compliance import rule_facts
 from finllm.graphs.rows import HeardSource, WantedShock
 from finllm.graphs.state import AfterStress
-from finllm.guardrails.grounding import cited
+from finllm.guardrails.formula import cited_by
 from finllm.tools.data.portfolio import Book
 from finllm.tools.data.scenario import BudgetEntry
 from tests.desks import Seen, go_on, request_for, run
@@ -244,7 +244,7 @@ def test_every_number_of_a_report_names_a_row_that_holds_it(scripted_desk: MakeD
         row = rows[figure["evidence"]]
         assert (row.value, row.unit) == (figure["value"], figure["unit"])
     for row in report.evidence:
-        assert set(cited(f"[[{row.formula}]]")) <= rows.keys()
+        assert set(cited_by(row)) <= rows.keys()
 
 
 def test_an_injected_source_changes_no_judgement_but_is_on_record(scripted_desk: MakeDesk) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.errors import GroundingError
-from finllm.guardrails.grounding import NAMES, cited, ground, ungrounded
+from finllm.guardrails.grounding import NAMES, ground, ungrounded
 from finllm.tools.evidence import EvidenceTable, Unit
 
 
@@ -85,10 +85,6 @@ def test_no_digit_passes_that_the_allow_list_does_not_name(text: str) -> None:
     for name in NAMES:
         shown = shown.replace(name, " ")
     assert not any(character.isnumeric() for character in shown)
-
-
-def test_the_ids_a_sentence_cites_are_told_in_order() -> None:
-    assert cited("[[E7]] and [[title]] and [[E12]] and [[E7]], not [[E0]]") == ["E7", "E12", "E7"]
 
 
 def told() -> EvidenceTable:

@@ -14,7 +14,7 @@ from finllm.tools.data.portfolio import Portfolio, Position, value_portfolio
 from finllm.tools.forecasts.forecast import forecast
 from finllm.tools.forecasts.signals import market_signals
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.shocks import Judged, replayed
+from finllm.tools.pnl.shocks import JudgedShock, replayed
 
 D = dt.date
 PORTFOLIO = Portfolio(
@@ -63,7 +63,7 @@ def everything(market: MarketStore, as_of: dt.date) -> list[object]:
     window = (as_of - dt.timedelta(days=60), as_of)
     plans = [
         engine.plan(20, user=[parse_user_shock("EQUITY_US", "-2sigma")]),
-        engine.plan(20, judged=[Judged(factor, "down", "large") for factor in FACTOR_IDS]),
+        engine.plan(20, judged=[JudgedShock(factor, "down", "large") for factor in FACTOR_IDS]),
         engine.plan(20, replay=window),
     ]
     results = [engine.stress(plan, propagate=on) for plan in plans for on in (False, True)]

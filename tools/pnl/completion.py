@@ -13,7 +13,7 @@ from finllm.tools.data.factors import Shock
 from finllm.tools.pnl.bands import DRAWS, gaussian_draws
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import History
-from finllm.tools.pnl.outcome import ShockRow
+from finllm.tools.pnl.outcome import AppliedShock
 from finllm.tools.pnl.propagate import Covariance, Propagated, contradictions, covariance_of, propagate
 from finllm.tools.pnl.shocks import BOUNDS, FAR, FLOOR
 
@@ -85,11 +85,11 @@ def _held(moves: dict[str, float], given: Propagated, covariance: Covariance, no
 
 def shock_rows(
     factors: FactorSet, shocks: Mapping[str, Shock], completion: Completion, past: History
-) -> tuple[ShockRow, ...]:
+) -> tuple[AppliedShock, ...]:
     """Every moved factor with its size, its plausibility and what to distrust about it."""
     given = completion.given
     against = contradictions({name: shocks[name].move for name in given.shocked}, given, completion.covariance)
-    rows: list[ShockRow] = []
+    rows: list[AppliedShock] = []
     for name, move in completion.moves.items():
         driver, inside = factors[name], name in given.shocked
         if name in shocks:
@@ -98,7 +98,7 @@ def shock_rows(
             if not inside:
                 why = past.missing.get(name, "no shared history").replace("it has no history", "no history")
                 flags = (*flags, f"unpropagated: {why}, shocked directly")
-            rows.append(ShockRow(
+            rows.append(AppliedShock(
                 factor=name, label=driver.label, move=move, unit=driver.unit, origin=one.origin, sigma=one.sigma,
                 mahalanobis=given.mahalanobis if inside else None,
                 given_others=given.given_others.get(name), lower=None, upper=None,
@@ -107,7 +107,7 @@ def shock_rows(
             continue
         spread = completion.draws[:, completion.others.index(name)]
         sigma = move / completion.covariance.sigma(name)
-        rows.append(ShockRow(
+        rows.append(AppliedShock(
             factor=name, label=driver.label, move=move, unit=driver.unit, origin="completed",
             sigma=sigma, mahalanobis=given.mahalanobis, given_others=None,
             lower=move + float(np.quantile(spread, 0.05)), upper=move + float(np.quantile(spread, 0.95)),

@@ -28,7 +28,7 @@ from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow,
 from finllm.tools.pnl.propagate import Covariance
 from finllm.tools.pnl.risk import daily_gains, liquidity
 from finllm.tools.pnl.sensitivity import Shrinkage, book_sensitivities
-from finllm.tools.pnl.shocks import Judged, Plan, Window, plan_shocks
+from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
 
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
@@ -72,7 +72,7 @@ class Engine:
         *,
         user: Sequence[UserShock] = (),
         replay: Window | str | None = None,
-        judged: Sequence[Judged] = (),
+        judged: Sequence[JudgedShock] = (),
     ) -> Plan:
         """The direct shocks over `horizon` trading days. `replay` is two dates or the id of an episode.
 
@@ -206,7 +206,7 @@ def run_engine(
     replay: Window | str | None = None,
     seed: int = 0,
     level: float = 0.9,
-    judged: Sequence[Judged] = (),
+    judged: Sequence[JudgedShock] = (),
     tails: Tails = "gaussian",
     factors: FactorSet | None = None,
     regressors: Sequence[str] = ("EQUITY_US",),

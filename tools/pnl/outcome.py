@@ -55,7 +55,7 @@ class ValueAtRisk(Frozen):
     missing: tuple[str, ...]
 
 
-class ShockRow(Frozen):
+class AppliedShock(Frozen):
     """One factor's move over the horizon, in its own unit (decimal return, bp or points).
 
     `sigma`: its size in standard deviations of the factor's moves over that horizon in `window`. `mahalanobis`: the
@@ -162,7 +162,7 @@ class EngineResult(Frozen):
     es_975_1d: ExpectedShortfall | None
     es_975_1d_after: ExpectedShortfall | None
     liquidity: Liquidity | None
-    shocks: tuple[ShockRow, ...]
+    shocks: tuple[AppliedShock, ...]
     mahalanobis: float | None
     analogue: Analogue | None
     alignment: str

@@ -33,7 +33,7 @@ FAR = 5.0
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedShock:
     """A direction and size that an agent judged of a factor."""
 
     factor: str
@@ -79,7 +79,7 @@ def plan_shocks(
     *,
     user: Sequence[UserShock] = (),
     replay: Window | None = None,
-    judged: Sequence[Judged] = (),
+    judged: Sequence[JudgedShock] = (),
 ) -> Plan:
     """One shock per factor: a user's wins over history, history over what was judged.
 
@@ -132,7 +132,7 @@ def user_shock(user: UserShock, view: FactorView, horizon: int) -> Shock:
     return _shock(driver, move, size, "user", _basis(size))
 
 
-def judged_shock(judged: Judged, view: FactorView, horizon: int) -> Shock:
+def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     """The move that a judged direction and size stand for: a quantile of the factor's own moves of that sign.
 
     Where the factor has too little history, the reviewed table gives it, with origin `table`. Direction `none` is a

@@ -70,11 +70,11 @@ def explain(
 
 def explanation_text(explanation: Explanation, report: Report, form: Form | None = None) -> str:
     """The explanation as text, Markdown or HTML."""
-    from finllm.review.explanation import story_of
+    from finllm.review.explanation import explanation_story
     from finllm.review.story import as_html, as_markdown, as_text
 
     shape = {Form.md: as_markdown, Form.html: as_html}.get(form, as_text) if form else as_text
-    return shape(story_of(explanation, report))
+    return shape(explanation_story(explanation, report))
 
 
 def _explained(run_id: str, settings: Settings, display: Display, seconds: float, calls: int) -> Explanation:

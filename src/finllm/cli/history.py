@@ -119,12 +119,12 @@ def find_run(run_id: str, settings: Settings) -> RunRow:
     return row
 
 
-def find_batch(batch_id: str, settings: Settings) -> Batch | None:
+def batch_on_record(batch_id: str, settings: Settings) -> Batch | None:
     """A batch on record, or None. Loads no model, makes no ledger."""
-    from finllm.sessions.batch import find_batch as look_up
+    from finllm.sessions.batch import find_batch
 
     with reading(settings) as ledger:
-        return look_up(batch_id, ledger) if ledger else None
+        return find_batch(batch_id, ledger) if ledger else None
 
 
 @contextlib.contextmanager

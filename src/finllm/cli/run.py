@@ -189,12 +189,12 @@ def resume(
 
     No recorded model call is made again.
     """
-    from finllm.cli.history import find_batch, find_run
+    from finllm.cli.history import batch_on_record, find_run
 
     wanted = Wanted(out, as_json, quiet, fail_on or (), explain_placement=explain_placement)
     limit = parse_budget(budget)
     settings = load_settings().settings
-    if (batch := find_batch(run_id, settings)) is not None:
+    if (batch := batch_on_record(run_id, settings)) is not None:
         if answer is not None:
             raise InputError(f"{run_id!r} is a batch, and an answer is a run's",
                              fix="give the run's id, which 'finllm runs list' shows")  # fmt: skip

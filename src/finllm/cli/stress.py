@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.tools.pnl.limits import Breach
-    from finllm.tools.pnl.outcome import EngineResult, ShockRow
+    from finllm.tools.pnl.outcome import AppliedShock, EngineResult
 
 
 class Tails(StrEnum):
@@ -142,7 +142,7 @@ def _titled(title: str, *body: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="bold cyan"), *body]
 
 
-def _shock(row: ShockRow) -> tuple[str, ...]:
+def _shock(row: AppliedShock) -> tuple[str, ...]:
     from finllm.tools.evidence import show
 
     size = "-" if row.sigma is None else show(row.sigma, "sigma")

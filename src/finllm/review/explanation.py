@@ -96,7 +96,7 @@ def explanation_on_record(run_id: str, ledger: LedgerReader) -> Explanation | No
     return Explanation.model_validate(uses[-1].entry.response) if uses else None
 
 
-def story_of(explanation: Explanation, report: Report) -> Story:
+def explanation_story(explanation: Explanation, report: Report) -> Story:
     """The explanation as a story of its own, the run's verdict first, with the evidence that it names."""
     named = {id for chapter in explanation.chapters for line in chapter.lines for id in _NAMED.findall(line)}
     done = "" if explanation.complete else "; not finished, see the end"

@@ -12,7 +12,7 @@ from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.limits import Breach
-from finllm.tools.pnl.outcome import EngineResult, LiquidityRow, ShockRow
+from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
 
 FOOT = "Money is in USD. A stress test says what the stated shocks would do; it is no forecast that they come."
 
@@ -201,7 +201,7 @@ def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part
     ]  # fmt: skip
 
 
-def _shock(row: ShockRow) -> tuple[Cell, ...]:
+def _shock(row: AppliedShock) -> tuple[Cell, ...]:
     band = (
         "-"
         if row.lower is None or row.upper is None

@@ -131,7 +131,7 @@ def cited_judgements(state: AfterIntake, ledger: LedgerReader) -> list[Cited]:
     return list(found.values())
 
 
-def moved(template: Template, before: Choices, after: Choices) -> Moved:
+def choices_moved(template: Template, before: Choices, after: Choices) -> Moved:
     """What changed from one answer to another in the template's fields."""
     chosen = {one: (best(before[one]), best(after[one])) for one in _fields(template)}
     changed = {one: pair for one, pair in chosen.items() if pair[0] != pair[1]}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from finllm.agents.agent import Caller, priors_by
 from finllm.agents.removal import matched
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.review.influence import NODE, Cited, Influence, Moved, distance, moved, resting_on
+from finllm.review.influence import NODE, Cited, Influence, Moved, choices_moved, distance, resting_on
 from finllm.scheduler.broker import Answer
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import Template
@@ -164,7 +164,7 @@ def _all_moved(
     template: Template, base: Choices, labels: Sequence[str], removed: Sequence[Choices | None]
 ) -> dict[str, Moved]:
     return {
-        label: moved(template, base, choices)
+        label: choices_moved(template, base, choices)
         for label, choices in zip(labels, removed, strict=True)
         if choices is not None
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from finllm.agents.narrative import Reading
 from finllm.errors import GroundingError
 from finllm.graphs.nodes.report import summary_lines
-from finllm.graphs.state import Finished, Judged
+from finllm.graphs.state import Finished, JudgedOpinion
 from finllm.guardrails.grounding import ground
 from finllm.review.whatif import Flip, Otherwise, Verdict, WhatIf
 from finllm.tools.evidence import Evidence, Unit
@@ -96,7 +96,7 @@ def drove(teller: Teller, what_if: WhatIf, title: str) -> list[str]:
     return lines if parts else [*lines, NO_SHOCK]
 
 
-def _read(teller: Teller, factor: str, reading: Judged[Reading]) -> str:
+def _read(teller: Teller, factor: str, reading: JudgedOpinion[Reading]) -> str:
     check = next(check for check in teller.state.checks if check.factor == factor)
     call = reading.judgement.factors[check.factor]
     direction, size = (

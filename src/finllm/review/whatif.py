@@ -19,7 +19,7 @@ from finllm.graphs.nodes.compliance import rule_facts
 from finllm.graphs.nodes.validation import checked
 from finllm.graphs.rows import BreachRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
-from finllm.graphs.state import Finished, Judged
+from finllm.graphs.state import Finished, JudgedOpinion
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.tools.data.factors import FACTOR_IDS, FactorId, Shock
@@ -87,7 +87,7 @@ class WhatIf:
         self._var = state.stress.result.var_975_1d
         choice = state.said(STRESS_TESTER)
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
-        self.reading: Judged[Reading] | None = state.reading
+        self.reading: JudgedOpinion[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from finllm.errors import InputError
-from finllm.scheduler.health.leases import Lease, Leases
+from finllm.scheduler.health.leases import SlotLease, SlotLeases
 
 SLOTS = {"edge": 3, "deep": 1}
 LIFE = 10.0
 
 
 def test_a_lease_is_granted_while_a_slot_is_free_and_again_once_it_is_given_back() -> None:
-    leases = Leases(SLOTS, life=LIFE)
+    leases = SlotLeases(SLOTS, life=LIFE)
     first = leases.grant("deep", "run/narrative", 0.0)
     assert first is not None
     assert leases.grant("deep", "run/validator", 1.0) is None
@@ -25,7 +25,7 @@ def test_a_lease_is_granted_while_a_slot_is_free_and_again_once_it_is_given_back
 
 
 def test_progress_renews_a_lease_and_silence_ends_it() -> None:
-    leases = Leases(SLOTS, life=LIFE)
+    leases = SlotLeases(SLOTS, life=LIFE)
     lease = leases.grant("edge", "run/narrative", 0.0)
     assert lease is not None
     assert leases.renew(lease, 9.0)
@@ -36,7 +36,7 @@ def test_progress_renews_a_lease_and_silence_ends_it() -> None:
 
 
 def test_a_clock_that_goes_back_is_refused() -> None:
-    leases = Leases(SLOTS, life=LIFE)
+    leases = SlotLeases(SLOTS, life=LIFE)
     leases.grant("edge", "run/narrative", 5.0)
     for ask in (lambda: leases.grant("edge", "x", 4.0), lambda: leases.expire(4.9), lambda: leases.free("edge", 0.0)):
         with pytest.raises(InputError, match=r"went back from 5.000 s") as failure:
@@ -49,12 +49,12 @@ def test_a_clock_that_goes_back_is_refused() -> None:
 @pytest.mark.parametrize(("slots", "life"), [({"edge": 0}, 1.0), ({"edge": 1}, 0.0), ({"edge": 1}, float("nan"))])
 def test_leases_of_nothing_are_refused(slots: dict[str, int], life: float) -> None:
     with pytest.raises(InputError):
-        Leases(slots, life=life)
+        SlotLeases(slots, life=life)
 
 
 def test_an_unknown_backend_is_named_with_those_that_are_known() -> None:
     with pytest.raises(InputError, match="no backend 'far'") as failure:
-        Leases(SLOTS, life=LIFE).grant("far", "run", 0.0)
+        SlotLeases(SLOTS, life=LIFE).grant("far", "run", 0.0)
     assert "deep, edge" in failure.value.fix
 
 
@@ -63,9 +63,9 @@ class Held(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leases = Leases(SLOTS, life=LIFE)
+        self.leases = SlotLeases(SLOTS, life=LIFE)
         self.now = 0.0
-        self.until: dict[Lease, float] = {}
+        self.until: dict[SlotLease, float] = {}
 
     @rule(backend=st.sampled_from(list(SLOTS)))
     def grant(self, backend: str) -> None:
@@ -109,7 +109,7 @@ TestHeld = Held.TestCase
 
 @given(st.lists(st.sampled_from(list(SLOTS)), max_size=20))
 def test_all_slots_are_free_again_once_nothing_is_heard(asked: list[str]) -> None:
-    leases = Leases(SLOTS, life=LIFE)
+    leases = SlotLeases(SLOTS, life=LIFE)
     for backend in asked:
         leases.grant(backend, "run", 0.0)
     leases.expire(LIFE)

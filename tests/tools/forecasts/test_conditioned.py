@@ -21,7 +21,7 @@ from finllm.tools.forecasts.conditioned import (
 )
 from finllm.tools.forecasts.forecast import Band, Forecast
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.shocks import Judged, judged_shock
+from finllm.tools.pnl.shocks import JudgedShock, judged_shock
 from finllm.tools.pnl.sizes import FactorView
 
 AS_OF = dt.date(2022, 6, 30)
@@ -122,7 +122,7 @@ def test_a_fall_is_not_certainty() -> None:
 def test_a_judgement_of_a_tool_conditions_the_factors_forecast() -> None:
     market = MarketStore()
     view = FactorView(FactorSet.default(market), market, AS_OF)
-    shock = judged_shock(Judged("EQUITY_US", "down", "large"), view, 20)
+    shock = judged_shock(JudgedShock("EQUITY_US", "down", "large"), view, 20)
     judgement = ShockJudgement.of(shock, "down", "large", 0.6)
     both = condition_all({"EQUITY_US": made(), "CREDIT_BAA_AAA": made("bp", name="BAA_AAA")}, {"EQUITY_US": judgement})
     equity, credit = both["EQUITY_US"], both["CREDIT_BAA_AAA"]

@@ -17,7 +17,7 @@ from finllm.tools.data.portfolio import Book, Holding, Limits
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.limits import breaches
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, EngineResult
-from finllm.tools.pnl.shocks import Judged
+from finllm.tools.pnl.shocks import JudgedShock
 
 D = dt.date
 AS_OF = D(2022, 12, 28)
@@ -41,7 +41,7 @@ def shock(factor: str, move: float) -> UserShock:
 
 def stressed(
     book: Book, *shocks: UserShock, replay: tuple[dt.date, dt.date] | None = None, as_of: dt.date = AS_OF,
-    horizon: int = 20, judged: tuple[Judged, ...] = (),
+    horizon: int = 20, judged: tuple[JudgedShock, ...] = (),
 ) -> EngineResult:  # fmt: skip
     engine = Engine(book, MARKET, as_of)
     return engine.stress(engine.plan(horizon, user=shocks, replay=replay, judged=judged))
@@ -97,7 +97,7 @@ def test_a_users_shock_wins_over_the_replay_and_that_is_said() -> None:
 
 
 def test_history_wins_over_a_judged_shock() -> None:
-    judged = (Judged("EQUITY_US", "down", "small"),)
+    judged = (JudgedShock("EQUITY_US", "down", "small"),)
     result = stressed(INDEX_BOOK, replay=(D(2008, 9, 12), D(2008, 11, 20)), judged=judged)
     assert float(result.total) == pytest.approx(-398_866, abs=100)
     assert "EQUITY_US: the historical shock replaces the judged one" in result.notes

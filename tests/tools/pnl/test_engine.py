@@ -23,7 +23,7 @@ from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.limits import breaches
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, EngineResult
 from finllm.tools.pnl.sensitivity import book_sensitivities
-from finllm.tools.pnl.shocks import Judged
+from finllm.tools.pnl.shocks import JudgedShock
 
 D = dt.date
 AS_OF = D(2022, 12, 28)
@@ -225,7 +225,7 @@ def test_long_and_short_are_told_apart() -> None:
 
 
 def test_a_judged_shock_joins_and_a_users_wins_over_it() -> None:
-    judged = [Judged(name, "down", "large") for name in ("EQUITY_US", "OIL_WTI")]
+    judged = [JudgedShock(name, "down", "large") for name in ("EQUITY_US", "OIL_WTI")]
     result = run("EQUITY_US=-3%", judged=judged)
     assert {row.factor: row.origin for row in result.shocks} == {"EQUITY_US": "user", "OIL_WTI": "model"}
     assert "EQUITY_US: the user shock replaces the judged one" in result.notes

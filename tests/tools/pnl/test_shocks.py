@@ -19,7 +19,7 @@ from finllm.tools.data.factors import (
 )
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.shocks import QUANTILE, Judged, judged_shock, replayed, user_shock
+from finllm.tools.pnl.shocks import QUANTILE, JudgedShock, judged_shock, replayed, user_shock
 from finllm.tools.pnl.size_table import size_table
 from finllm.tools.pnl.sizes import FactorView
 from finllm.tools.pnl.sizes import Size as Known
@@ -41,7 +41,7 @@ def seen(market: MarketStore, as_of: dt.date) -> FactorView:
 def model_shock(
     factor: str, direction: Direction, size: Size, market: MarketStore, as_of: dt.date, horizon: int
 ) -> Shock:
-    return judged_shock(Judged(factor, direction, size), seen(market, as_of), horizon)
+    return judged_shock(JudgedShock(factor, direction, size), seen(market, as_of), horizon)
 
 
 def resolve_user(user: UserShock, market: MarketStore, as_of: dt.date, horizon: int) -> Shock:
