@@ -8,9 +8,11 @@ from pathlib import Path
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.market import INDEX, MarketStore, day_of
 from finllm.tools.data.portfolio import Portfolio, load_portfolio
-from finllm.tools.pnl.backtest import METHODS, RANK_BAR, Backtest, StockOutcome, WindowOutcome, backtest
+from finllm.tools.pnl.backtest import METHODS, Backtest, StockOutcome, WindowOutcome, backtest
 from finllm.tools.pnl.episodes import EPISODES, Episode
 
+RANK_BAR = 0.5
+"""Rank correlation of predicted and realised P&L across stocks that the windows should reach on average."""
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "backtest.md"
 BEFORE, AFTER = "<!-- figures: written by benchmarks/backtest.py -->", "<!-- end of figures -->"
 FALL, DAYS, FIRST = -0.04, 20, 1300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -15,7 +16,7 @@ import pandas as pd
 
 from finllm.tools.pnl.kernel import Batch, Sensitivities, revalue
 from finllm.tools.pnl.propagate import Covariance
-from finllm.tools.pnl.solve import Problem, closed_form, solve_convex, solve_quadratic
+from finllm.tools.pnl.solve import Problem, Solution, solve_convex, solve_quadratic
 
 POSITIONS, SCENARIOS, FACTORS, SECTORS = 10_000, 1_000, 30, 11
 SECONDS, GIB, REVERSE_MS = 1.0, 1.0, 50.0
@@ -115,6 +116,13 @@ def bandwidth_floor(book: Sensitivities, batch: Batch) -> tuple[float, float]:
     per_byte = seconds / (2 * source.nbytes)
     moved = sum(one.nbytes for one in (book.linear, book.direction, book.curvature, book.value, *vars(batch).values()))
     return moved * per_byte, 2 * 8 * POSITIONS * SCENARIOS * per_byte
+
+
+def closed_form(problem: Problem) -> Solution:
+    """The answer for a linear book without bounds or fixed factors: m = −X·Σg/(gᵀΣg), distance X/√(gᵀΣg)."""
+    spread = problem.covariance.matrix @ problem.gradient
+    variance = float(problem.gradient @ spread)
+    return Solution(-problem.loss * spread / variance, problem.loss / math.sqrt(variance), problem.loss / variance)
 
 
 def reverse_problems() -> dict[str, Problem]:

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from dataclasses import dataclass
 
+from finllm.guardrails.quantities import SMALL_NUMBERS
 from finllm.tools.evidence import Evidence
 
 _MONTHS = [
@@ -24,34 +25,9 @@ _MONTHS = [
 ]
 _SHORT = {name[:3]: at for at, name in enumerate(_MONTHS, 1)} | {"sept": 9}
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?"
-_COUNTS = {
-    word: at
-    for at, word in enumerate(
-        [
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ],
-        1,
-    )
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90}
+_COUNTS = {word: at for at, word in enumerate((*SMALL_NUMBERS[1:], "twenty"), 1)} | {
+    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90,
+}  # fmt: skip
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _COUNT = rf"\d+|(?:twenty|thirty|forty|fifty|sixty|ninety)(?:[ -](?:{_ONES}))?|{'|'.join(_COUNTS)}"
 _DAYS = {"day": 1, "session": 1, "step": 1, "week": 5, "month": 21, "quarter": 63, "year": 252}

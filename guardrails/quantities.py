@@ -26,32 +26,15 @@ _FACTOR: dict[UnitKind, float] = {"percent": 100.0, "percentage points": 0.01}
 
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "mn": 1e6, "mm": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
            "b": 1e9, "trillion": 1e12, "tn": 1e12}  # fmt: skip
-_SMALL = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+SMALL_NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+"""Nought to nineteen in words, each at its own place."""
 _TENS = dict(
     zip(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], range(20, 100, 10), strict=True)
 )
-_WORDS = {word: value for value, word in enumerate(_SMALL)} | _TENS
+_WORDS = {word: value for value, word in enumerate(SMALL_NUMBERS)} | _TENS
 _FRACTIONS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "fifth": 1 / 5, "tenth": 1 / 10, "twentieth": 1 / 20}
 
 _SCALE = r"(?:thousand|million|billion|trillion|mn|mm|bn|tn|[kmb])(?![A-Za-z])"
@@ -76,7 +59,7 @@ _NUMBER = re.compile(
     rf"(?P<sign0>[-+−–](?=\s?(?:{_MONEY}|{_FOREIGN})))?\s?(?:(?P<money>{_MONEY})|(?P<foreign>{_FOREIGN}))?\s?"
     rf"(?P<sign>[-+−–])?(?P<digits>{_DIGITS})(?:[ -]?(?P<scale>{_SCALE}))?(?:[  -]?(?:{_UNIT}))?",
 )
-_NUMERAL = "|".join((*_SMALL, *_TENS, "dozen", "hundred", "thousand", "million", "billion", "trillion"))
+_NUMERAL = "|".join((*SMALL_NUMBERS, *_TENS, "dozen", "hundred", "thousand", "million", "billion", "trillion"))
 _SPELLED = re.compile(
     rf"\b(?:an? )?(?:{_NUMERAL})(?:(?:[ -]| and )(?:{_NUMERAL}))*\b(?:[ -]?(?:{_UNIT}))?", re.IGNORECASE
 )

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 RULE_BOOK_VERSION = "1"
 
 RuleId = Literal["limits", "restricted", "lookahead", "approval", "support"]
-RULE_IDS: tuple[RuleId, ...] = get_args(RuleId)
-RuleVerdict = Literal["pass", "flag", "block"]
+"""The rules, in the order in which they are told:
 
-RULES: dict[RuleId, str] = {
-    "limits": "No loss limit may be breached (flag).",
-    "restricted": "The book may not hold a restricted name (block).",
-    "lookahead": "No source published after as_of may be used (flag when one was refused, block when one was used).",
-    "approval": "The scenario must have been approved (flag).",
-    "support": "Every claim needs evidence (flag when a claim was withheld, block when one was used without).",
-}
+`limits`: no loss limit may be breached (flag). `restricted`: the book may not hold a restricted name (block).
+`lookahead`: no source published after `as_of` may be used (flag when one was refused, block when one was used).
+`approval`: the scenario must have been approved (flag). `support`: every claim needs evidence (flag when a claim was
+withheld, block when one was used without).
+"""
+RuleVerdict = Literal["pass", "flag", "block"]
 
 
 class Finding(BaseModel):
@@ -49,7 +47,7 @@ class RuleFacts:
 
 
 def check_rules(facts: RuleFacts) -> list[Finding]:
-    """One finding per rule, in the order of `RULE_IDS`."""
+    """One finding per rule, in the order of `RuleId`."""
     cited = tuple(id for _name, ids in facts.breaches for id in ids)
     return [
         _finding(

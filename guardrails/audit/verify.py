@@ -7,7 +7,7 @@ key; `complete` is then False.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +26,6 @@ from finllm.guardrails.audit.witness import Witnessed
 
 PARALLEL_FROM = 8
 """Segments from which on a second process is worth its start."""
-
-Scanner = Callable[[int], Scan | Damage]
 
 
 @dataclass(frozen=True)

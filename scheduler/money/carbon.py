@@ -41,11 +41,6 @@ class GreenStart:
     value: float
     now: float
 
-    @property
-    def saving(self) -> float:
-        """Share of the emissions that waiting saves, 0–1."""
-        return 1 - self.value / self.now if self.now else 0.0
-
 
 class ZoneIntensity(Protocol):
     """The intensity of one zone."""

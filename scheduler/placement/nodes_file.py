@@ -15,8 +15,6 @@ from finllm.scheduler.calibration.measured import RungCalibration
 from finllm.scheduler.placement.fleet import BackendSpec, Floats, Profile
 from finllm.scheduler.placement.task import PRECISIONS, Tier
 
-LOCAL = "local"
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -30,7 +30,6 @@ class Engines:
         self.predicted, self.done, self.joules, self.stamp = (np.zeros(shape) for _ in range(4))
         self.broken: Bools = np.zeros(len(fleet), dtype=np.bool_)
         self.total_joules = np.zeros(len(fleet))
-        self.busy_seconds = np.zeros(len(fleet))
         self._order = 0.0
         self._fixed = fixed
         self._rates()
@@ -82,7 +81,6 @@ class Engines:
         spent = steps * self._step_joules
         self.total_joules += spent
         self.joules += np.where(self._decoding, (spent / np.maximum(self._batch, 1))[:, None], 0.0)
-        self.busy_seconds += np.where(self._working, seconds, 0.0)
         np.maximum(self.predicted - self.done, 1.0, out=fleet.left, where=self._decoding)
         if self._fixed:
             np.divide(self.delay, fleet.step[:, 1:2], out=fleet.left, where=self._delaying)

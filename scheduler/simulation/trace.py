@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -77,18 +77,6 @@ def read_trace(path: Path) -> list[Arrival]:
     if not found:
         raise InputError(f"{str(path)!r} holds no task", fix=f"a CSV with a header: {','.join(COLUMNS)}")
     return found
-
-
-def write_trace(path: Path, arrivals: Iterable[Arrival]) -> None:
-    """Write what `read_trace` reads."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*COLUMNS, *OPTIONAL))
-        for one in arrivals:
-            writer.writerow(
-                (f"{one.time:.3f}", one.prompt, one.output, one.agent, f"{one.deadline:.3f}", one.tenant, one.value,
-                 int(one.background), f"{one.defer:.3f}", one.prefix, one.shared, one.floor)
-            )  # fmt: skip
 
 
 def is_azure(path: Path) -> bool:

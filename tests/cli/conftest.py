@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from finllm.cli.main import main
+from finllm.desk import desk as desk_module
+from finllm.graphs import flow
 from finllm.graphs.report import (
     AgentRow,
     AnalogueRow,
@@ -25,6 +27,8 @@ from finllm.graphs.report import (
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding
 from finllm.tools.evidence import EvidenceTable
+
+from .acted import Flow
 
 
 @dataclass(frozen=True)
@@ -108,3 +112,12 @@ def report() -> Report:
                          prompt_version="0" * 12, reason="the backend failed"),),
         notes=("Money is in USD.",), evidence=tuple(table),
     )  # fmt: skip
+
+
+@pytest.fixture
+def acted(report: Report, monkeypatch: pytest.MonkeyPatch) -> Flow:
+    found = Flow(report)
+    monkeypatch.setattr(desk_module, "open_backends", lambda *_: [])
+    monkeypatch.setattr(flow, "run_stress_test", found.run_stress_test)
+    monkeypatch.setattr(flow, "resume", found.resume)
+    return found

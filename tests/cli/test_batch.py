@@ -11,28 +11,17 @@ from xml.etree import ElementTree
 import pyarrow.parquet as pq
 import pytest
 
-from finllm.desk import desk as desk_module
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.graphs import flow
 from finllm.graphs.flow import Outcome
 from finllm.graphs.report import Report
 from finllm.scenarios import SCENARIOS_DIR
 
+from .acted import Flow
 from .conftest import Cli, Shown
-from .test_run import Flow
 
 THREE = ("hormuz-blockade", "gilt-spiral", "non-event")
-
-
-@pytest.fixture
-def acted(report: Report, monkeypatch: pytest.MonkeyPatch) -> Flow:
-    found = Flow(report)
-    monkeypatch.setattr(desk_module, "open_backends", lambda *_: [])
-    monkeypatch.setattr(flow, "run_stress_test", found.run_stress_test)
-    monkeypatch.setattr(flow, "resume", found.resume)
-    return found
 
 
 @pytest.fixture

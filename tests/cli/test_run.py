@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +12,18 @@ import pytest
 
 from finllm.agents.agent import Opinion
 from finllm.agents.narrative import Reading
-from finllm.desk import desk as desk_module
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import BudgetExceeded
-from finllm.events import NodeStarted, RunFinished, RunStarted
 from finllm.graphs import flow
 from finllm.graphs.flow import Outcome
 from finllm.graphs.report import Report
 from finllm.tools.data.scenario import BudgetEntry
 
+from .acted import Flow
 from .conftest import Cli
 
-Act = Callable[[str, RunRequest, Desk], Outcome]
-QUESTION = {"factors": ["OIL_WTI"], "options": ["withhold", "accept"]}
 BOOK = "id,quantity,market_value,currency,asset_class\nAAPL,10,,USD,equity\n"
-
-
-class Flow:
-    """Stands for the graph: records what it is asked and does what `act` says."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.requests: list[RunRequest] = []
-        self.resumed: list[tuple[str, str | None, BudgetEntry | None]] = []
-        self.act: Act = self.finish
-
-    def finish(self, run_id: str, request: RunRequest, desk: Desk) -> Outcome:
-        del request, desk
-        report = self.report.model_copy(update={"run_id": run_id})
-        return Outcome(run_id, report.status, report)
-
-    def wait(self, run_id: str, request: RunRequest, desk: Desk) -> Outcome:
-        del request, desk
-        return Outcome(run_id, "waiting", None, QUESTION)
-
-    async def run_stress_test(self, run_id: str, request: RunRequest, desk: Desk) -> Outcome:
-        self.requests.append(request)
-        desk.ledger.start_run(run_id, request.model_dump(mode="json"))
-        desk.bus.emit(RunStarted(run_id=run_id, title=request.scenario.title, as_of=request.as_of.isoformat()))
-        desk.bus.emit(NodeStarted(node="intake"))
-        outcome = self.act(run_id, request, desk)
-        if outcome.report is not None:
-            desk.bus.emit(RunFinished(run_id=run_id, status=outcome.report.status))
-        return outcome
-
-    async def resume(
-        self, run_id: str, desk: Desk, *, answer: str | None = None, budget: BudgetEntry | None = None
-    ) -> Outcome:
-        row = desk.ledger.run(run_id)
-        assert row is not None
-        self.resumed.append((run_id, answer, budget))
-        return self.finish(run_id, RunRequest.model_validate(row.request), desk)
-
-
-@pytest.fixture
-def acted(report: Report, monkeypatch: pytest.MonkeyPatch) -> Flow:
-    found = Flow(report)
-    monkeypatch.setattr(desk_module, "open_backends", lambda *_: [])
-    monkeypatch.setattr(flow, "run_stress_test", found.run_stress_test)
-    monkeypatch.setattr(flow, "resume", found.resume)
-    return found
 
 
 def started(home: Path) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finllm.scheduler.simulation.trace import write_trace
 from tests.cli.conftest import Cli
-from tests.scheduler.fleets import arrival
+from tests.scheduler.fleets import arrival, write_trace
 
 NODES = str(Path(__file__).parents[2] / "scenarios" / "nodes" / "edge-deep.yaml")
 

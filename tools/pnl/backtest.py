@@ -25,9 +25,6 @@ from finllm.tools.pnl.sizes import FactorView
 
 Method = Literal["shrunk", "index", "sectors", "components"]
 METHODS: tuple[Method, ...] = get_args(Method)
-
-RANK_BAR = 0.5
-"""Rank correlation of predicted and realised P&L across stocks that the windows should reach on average."""
 MIN_STOCKS = 3
 """With fewer there is no rank correlation to speak of."""
 BETA_DAYS = 504

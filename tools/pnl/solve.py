@@ -66,13 +66,6 @@ class Problem:
         return size == 0.0 or float(np.linalg.eigvalsh(scaled)[0]) >= -TOLERANCE * size
 
 
-def closed_form(problem: Problem) -> Solution:
-    """The answer for a linear book without bounds or fixed factors: m = −X·Σg/(gᵀΣg), distance X/√(gᵀΣg)."""
-    spread = problem.covariance.matrix @ problem.gradient
-    variance = float(problem.gradient @ spread)
-    return Solution(-problem.loss * spread / variance, problem.loss / math.sqrt(variance), problem.loss / variance)
-
-
 def solve_convex(problem: Problem) -> Solution | None:
     """The global minimum of a convex problem by Clarabel (interior point); None where nothing within bounds loses X.
 

@@ -118,7 +118,6 @@ def test_work_waits_for_the_cheapest_hours_of_its_window() -> None:
     found = series.cheapest(after(0.5), after(3), 2 * HOUR)
     assert (found.at, found.value) == (after(2), 75.0)
     assert found.now == pytest.approx((150 + 200 + 50) / 2)
-    assert found.saving == pytest.approx(1 - 75 / 200)
     assert series.cheapest(after(1), after(1), HOUR).at == after(1)
     assert Constant("ES", 5.0).cheapest(after(1), after(4), HOUR).at == after(1)
     with pytest.raises(InputError, match="before it begins"):

@@ -19,8 +19,8 @@ from finllm.scheduler.simulation.faults import Fault
 from finllm.scheduler.simulation.gantt import write_gantt
 from finllm.scheduler.simulation.prepared import at_load, capacity, read_any
 from finllm.scheduler.simulation.run import Setup, simulate
-from finllm.scheduler.simulation.trace import Arrival, assigned, at_rate, read_azure, read_trace, write_trace
-from tests.scheduler.fleets import DEEP, EDGE, arrival, edges
+from finllm.scheduler.simulation.trace import Arrival, assigned, at_rate, read_azure, read_trace
+from tests.scheduler.fleets import DEEP, EDGE, arrival, edges, write_trace
 
 FCFS = policy_named("fcfs")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.stress import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -17,7 +18,7 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.data.portfolio import Portfolio, Position, load_portfolio
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.reverse import reverse
-from finllm.tools.pnl.solve import Problem, closed_form, solve_convex, solve_local, solve_quadratic
+from finllm.tools.pnl.solve import Problem, solve_convex, solve_local, solve_quadratic
 
 AS_OF = dt.date(2022, 6, 30)
 MARKET = MarketStore()
