@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from finllm.agents import agent as agent_module
 from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, prior_of, prompt_version, tempered
-from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
+from finllm.agents.probing import probe_set
+from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
 from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
-from finllm.agents.validator import VALIDATOR
 from finllm.errors import BudgetExceeded, RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
 from finllm.models.cards import AdapterCard, FieldCalibration
@@ -36,14 +36,11 @@ from tests.conftest import bounded
 
 ABSENT = {"narrative": "Hormuz is closed.", "precedents": ""}
 SOURCES = {"because": [Offered("E4", "Reuters: oil jumps."), Offered("E9", "AP: traffic halts.")]}
-INPUTS: dict[Agent, dict[str, str]] = {
-    MARKET_SIGNAL: {},
+INPUTS: dict[Agent, dict[str, str]] = {agent: probe_set(agent.role).items[0].inputs for agent in AGENTS} | {
     NARRATIVE: ABSENT,
     SANITY_CHECKER: {"text": "Hormuz is closed.", "publisher": "Reuters", "others": "AFP: the strait is shut."},
-    VALIDATOR: {"reading": "blockade in mideast", "market": "calm"},
-    STRESS_TESTER: {"reading": "blockade in mideast"},
-    COMPLIANCE: {},
 }
+"""Every agent's, as its first probe has them; those of two with all that a run may tell them."""
 CHECKER = {"text": "Hormuz is closed."}
 VERDICTS = ("credible", "doubtful", "contradicted", "coordinated", "injected")
 

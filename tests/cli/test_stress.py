@@ -133,13 +133,13 @@ def test_every_engine_command_has_help_with_examples(cli: Cli, command: str) -> 
 def test_a_users_series_can_be_a_factor(cli: Cli, tmp_path: Path) -> None:
     prices = tmp_path / "prices.csv"
     days = [f"2022-{month:02}-{day:02}" for month in range(1, 7) for day in range(1, 28)]
-    prices.write_text("date,COPPER\n" + "".join(f"{day},{100 + at % 7}\n" for at, day in enumerate(days)))
-    arguments = ("stress", "--prices", prices, "--shock", "COPPER=-10%", "--json")
+    prices.write_text("date,COBALT\n" + "".join(f"{day},{100 + at % 7}\n" for at, day in enumerate(days)))
+    arguments = ("stress", "--prices", prices, "--shock", "COBALT=-10%", "--json")
     found = cli(*arguments)
     assert found.code == 0
-    assert found.json["shocks"][0]["factor"] == "COPPER"
-    assert cli(*arguments, "--factor", "COPPER").json == found.json
-    assert "'TIN'" in cli("stress", "--prices", prices, "--shock", "COPPER=-10%", "--factor", "TIN").err
+    assert found.json["shocks"][0]["factor"] == "COBALT"
+    assert cli(*arguments, "--factor", "COBALT").json == found.json
+    assert "'TIN'" in cli("stress", "--prices", prices, "--shock", "COBALT=-10%", "--factor", "TIN").err
 
 
 BAD = {

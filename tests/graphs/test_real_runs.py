@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finllm.agents.roles import AGENTS
+from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.desk.desk import Desk
 from finllm.graphs.report import Report
 from finllm.scenarios import SCENARIOS_DIR
@@ -47,9 +49,8 @@ def assert_runs_through(scenario: str, real_desk: Desk) -> None:
     outcome = run(request, real_desk, f"ship-{scenario}")
     report = report_of(outcome.report)
     assert outcome.status == "finished"
-    everybody = {"market-signal", "narrative", "validator", "stress-tester", "compliance"}
-    checkers = {"sanity-checker"} if request.scenario.sources else set()
-    assert {agent.agent for agent in report.agents} == everybody | checkers
+    unasked = set() if request.scenario.sources else {SANITY_CHECKER.role}
+    assert {agent.agent for agent in report.agents} == {agent.role for agent in AGENTS} - unasked
     assert {agent.status for agent in report.agents} == {"judged"}
     for entry in request.scenario.shocks:
         assert entry.factor in {row.factor for row in report.shocks if row.origin == "user"}

@@ -20,27 +20,27 @@ from tests.tools.data.test_sources import series_file
 MakeDesk = Callable[..., Desk]
 READS_NO_MOVE = {"when": "What kind of event", "say": {name: "none" for name in DOWN if name.endswith("direction")}}
 STORY = """title: A smelter closes
-narrative: The largest smelter closes for a month and copper is short.
+narrative: The largest smelter closes for a month and cobalt is short.
 horizon: 20
 as_of: 2022-06-30
 approved_by: somebody
 shocks:
-- {factor: COPPER, move: +30%}
+- {factor: COBALT, move: +30%}
 """
 BOOK = """id,market_value,currency,asset_class,sector
-COPPER,1000000,USD,commodity,Metals
+COBALT,1000000,USD,commodity,Metals
 AAPL,1000000,USD,equity,Tech
 """
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """A scenario on copper, a book that holds it, its prices and a limit on it."""
+    """A scenario on cobalt, a book that holds it, its prices and a limit on it."""
     prices = packaged_series()["SP500"].values.loc["2017":"2022"] ** 0.5
-    prices.rename("COPPER").to_csv(tmp_path / "prices.csv", index_label="date")
+    prices.rename("COBALT").to_csv(tmp_path / "prices.csv", index_label="date")
     (tmp_path / "story.yaml").write_text(STORY)
-    (tmp_path / "book.csv").write_text(BOOK.replace("COPPER,1", "COPPER,-1"))
-    (tmp_path / "limits.yaml").write_text("version: 1\nloss_by_factor: {COPPER: 100000}\n")
+    (tmp_path / "book.csv").write_text(BOOK.replace("COBALT,1", "COBALT,-1"))
+    (tmp_path / "limits.yaml").write_text("version: 1\nloss_by_factor: {COBALT: 100000}\n")
     return {file.stem: file for file in tmp_path.iterdir()}
 
 
@@ -54,9 +54,9 @@ def test_a_users_factor_is_shocked_limited_completed_and_replayed(
     assert report is not None
     assert report.engine == 2
     rows = {row.factor: row for row in report.shocks}
-    assert (rows["COPPER"].origin, rows["EQUITY_US"].origin) == ("user", "completed")
-    assert report.by_factor["COPPER"].value == pytest.approx(-300_000)
-    assert any("COPPER (loss_by_factor)" in line for line in report.breaches)
+    assert (rows["COBALT"].origin, rows["EQUITY_US"].origin) == ("user", "completed")
+    assert report.by_factor["COBALT"].value == pytest.approx(-300_000)
+    assert any("COBALT (loss_by_factor)" in line for line in report.breaches)
     rebuilt = bounded(replay("run-1", desk), seconds=300)
     assert rebuilt.node == "report"
     series_file(desk.settings.data_dir / "series")  # data that came later changes nothing
@@ -69,19 +69,19 @@ def test_a_users_factor_is_shocked_limited_completed_and_replayed(
 
 
 def test_an_unknown_factor_is_refused_before_anything_is_loaded(files: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="unknown factor 'COPPER'") as refused:
+    with pytest.raises(InputError, match="unknown factor 'COBALT'") as refused:
         build_request(str(files["story"]), portfolio=files["book"])
     assert "EQUITY_US" in refused.value.fix
     assert "--prices" in refused.value.fix
     files["story"].write_text(STORY.replace("+30%", "+30bp"))
-    with pytest.raises(InputError, match="'COPPER' does not move in 'bp'"):
+    with pytest.raises(InputError, match="'COBALT' does not move in 'bp'"):
         build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]])
 
 
 def test_a_factor_may_be_named_without_a_shock(files: dict[str, Path]) -> None:
-    files["story"].write_text(STORY.replace("COPPER, move: +30%", "OIL_WTI, move: +30%"))
-    asked = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], factors=["COPPER"])
-    assert asked.request.scenario.factors == ("COPPER",)
+    files["story"].write_text(STORY.replace("COBALT, move: +30%", "OIL_WTI, move: +30%"))
+    asked = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], factors=["COBALT"])
+    assert asked.request.scenario.factors == ("COBALT",)
     assert not asked.request.scenario.propagate
     with pytest.raises(InputError, match="no series 'TIN'"):
         build_request(str(files["story"]), portfolio=files["book"], factors=["TIN"])

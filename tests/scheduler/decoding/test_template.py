@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from finllm.agents.agent import Agent
-from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE, Reading
+from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER
-from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR, Validation
 from finllm.errors import BackendError
 from finllm.models.registry import default_source
@@ -40,7 +39,6 @@ from finllm.scheduler.decoding.template import (
 )
 from finllm.settings import Settings
 
-AGENTS = (MARKET_SIGNAL, NARRATIVE, SANITY_CHECKER, VALIDATOR, STRESS_TESTER, COMPLIANCE)
 LABELS = "ABCD"
 
 

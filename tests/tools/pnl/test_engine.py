@@ -241,13 +241,13 @@ def test_the_users_own_factor_moves_its_position_and_propagates(tmp_path: Path) 
     closes = MARKET.read("SP500", AS_OF).values.iloc[-1500:]
     noise = np.random.default_rng(0).normal(0, 0.01, len(closes))
     own = 50 * (1 + 0.5 * closes.pct_change().fillna(0) + noise).cumprod()
-    pd.DataFrame({"COPPER": own}).to_parquet(tmp_path / "prices.parquet")
+    pd.DataFrame({"COBALT": own}).to_parquet(tmp_path / "prices.parquet")
     market = MarketStore([tmp_path / "prices.parquet"])
-    factors = FactorSet.default(market).with_series(market, ["COPPER"])
-    metal = book(held("COPPER", "commodity", market_value=1e6), held("SP500", "index", market_value=1e6))
-    shock = factors.parse("COPPER", "-20%")
+    factors = FactorSet.default(market).with_series(market, ["COBALT"])
+    metal = book(held("COBALT", "commodity", market_value=1e6), held("SP500", "index", market_value=1e6))
+    shock = factors.parse("COBALT", "-20%")
     result = run_engine(metal, market, AS_OF, 20, [shock], factors=factors, propagate=True)
-    assert result.by_factor["COPPER"] == Decimal("-200000.00")
+    assert result.by_factor["COBALT"] == Decimal("-200000.00")
     assert result.by_factor["EQUITY_US"] < 0
     assert result.alignment.startswith("daily moves")
 

@@ -97,13 +97,13 @@ def test_no_history_at_all_is_said() -> None:
 
 def test_a_users_series_becomes_a_factor(tmp_path: Path) -> None:
     days = pd.bdate_range("2015-01-02", periods=300)
-    pd.DataFrame({"COPPER": np.linspace(100, 130, 300)}, index=days).to_parquet(tmp_path / "prices.parquet")
+    pd.DataFrame({"COBALT": np.linspace(100, 130, 300)}, index=days).to_parquet(tmp_path / "prices.parquet")
     market = MarketStore([tmp_path / "prices.parquet"])
-    factors = FactorSet.default(market).with_series(market, ["COPPER"])
-    assert factors["COPPER"].unit == "return"
-    assert factors.parse("COPPER", "-20%").amount == -0.2
-    with pytest.raises(InputError, match="'COPPER' does not move in 'bp'"):
-        factors.parse("COPPER", "-20bp")
+    factors = FactorSet.default(market).with_series(market, ["COBALT"])
+    assert factors["COBALT"].unit == "return"
+    assert factors.parse("COBALT", "-20%").amount == -0.2
+    with pytest.raises(InputError, match="'COBALT' does not move in 'bp'"):
+        factors.parse("COBALT", "-20bp")
     with pytest.raises(InputError, match="unknown factor 'TIN'"):
         factors.parse("TIN", "-20%")
 
