@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,7 @@ def test_what_a_server_costs_is_its_own_tariff_and_never_this_machine_s_energy()
     local = Offer.from_record(OLD | {"build": "llama-cpp-python 0.3.31"})
     assert tariff_of(here, local) == Tariff(0.3)
     assert tariff_of(here, REMOTE) == Tariff()
-    priced = Offer(**asdict(REMOTE) | {"tariff": token_prices("0.5,2", "--usd-per-mtok")})
+    priced = replace(REMOTE, tariff=token_prices("0.5,2", "--usd-per-mtok"))
     assert tariff_of(here, priced) == Tariff(None, 0.5, 2.0)
 
 
