@@ -110,7 +110,7 @@ def test_config_show_names_each_origin(cli: Cli, home: Path, monkeypatch: pytest
     assert (rows["seed"]["value"], rows["seed"]["origin"]) == (7, str(home / "config.toml"))
     assert (rows["context"]["value"], rows["context"]["origin"]) == (1024, "FINLLM_CONTEXT")
     assert rows["model"]["origin"] == "default"
-    assert "config.toml" in cli("config", "show").out
+    assert "$FINLLM_HOME/config.toml" in cli("config", "show").out
 
 
 def test_runs_list_is_empty_before_the_first_run_and_makes_no_ledger(cli: Cli, home: Path) -> None:

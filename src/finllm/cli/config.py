@@ -34,6 +34,6 @@ def show(as_json: JsonFlag = False) -> None:
 
     out_console().print(table(
         ("setting", "value", "origin", "meaning"),
-        [(row["name"], "-" if row["value"] is None else str(row["value"]), row["origin"], row["meaning"])
-         for row in rows],
+        [(row["name"], "-" if row["value"] is None else str(row["value"]),
+          row["origin"].replace(str(loaded.settings.home), "$FINLLM_HOME"), row["meaning"]) for row in rows],
     ))  # fmt: skip
