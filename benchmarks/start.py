@@ -64,7 +64,7 @@ def commands_on(book: Path) -> tuple[Command, ...]:
         Command("`runs list`, empty home", ("runs", "list"), 0.55),
         Command("`stress`, shipped book", stress, 2.2, bar=1.3),
         Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.3),
-        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.6,
+        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 7.0,
                 bar=5.0, mib=400, rounds=2),
     )  # fmt: skip
 
