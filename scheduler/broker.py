@@ -307,7 +307,8 @@ class Broker:
                 account.check(_not_done(task))
                 raise
             except BaseException as error:
-                why = str(error) or "its caller left"
+                left = isinstance(error, asyncio.CancelledError)  # whose message is anyio's own object
+                why = "its caller left" if left else str(error) or type(error).__name__
                 self._charge_failed(key, task, offer, account, watch, why, run_id)
                 raise
             self._charge_failed(key, task, offer, account, watch, "a budget was spent", run_id)

@@ -133,7 +133,7 @@ def _wording(node: Joined) -> Wording:
     key = f"the key in {node.api_key_env}" if node.api_key_env else "a key: finllm nodes add … --api-key-env VARIABLE"
     return Wording(
         what="OpenAI-compatible",
-        absent=f"start it, or correct its URL: finllm nodes remove {node.name}",
+        absent="start it, or give 'finllm nodes add' the URL at which it listens",
         strange="name a server that speaks OpenAI's chat protocol, at the URL before its /v1",
         refused={
             400: "see the server's log; shorten the sources if they do not fit its context",

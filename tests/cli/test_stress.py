@@ -155,6 +155,7 @@ BAD = {
     "replay backwards": (("--replay", "2008-11-20:2008-09-12"), "2008-11-20"),
     "replay outside the data": (("--replay", "1850-01-02:1850-02-04"), "1850"),
     "horizon of nothing": ((*SHOCKS, "--horizon", "0"), "horizon"),
+    "horizon beyond a year": ((*SHOCKS, "--horizon", "251"), "give 1 to 250 days"),
     "level": ((*SHOCKS, "--level", "1.5"), "level"),
     "as of": ((*SHOCKS, "--as-of", "30.06.2022"), "2022-06-30"),
     "as of before all data": ((*SHOCKS, "--as-of", "1950-01-02"), "1950-01-02"),

@@ -18,6 +18,9 @@ FactorId = Literal["EQUITY_US", "CREDIT_BAA_AAA", "RATE_US_10Y", "OIL_WTI", "USD
 FACTOR_IDS: tuple[FactorId, ...] = get_args(FactorId)
 FACTOR_TABLE_PATH = Path(__file__).with_name("factors.yaml")
 
+LONGEST_HORIZON = 250
+"""Trading days of the longest horizon, a year: a history tells no longer one."""
+
 MoveUnit = Literal["return", "bp", "points"]
 Direction = Literal["up", "down", "none"]
 Size = Literal["small", "medium", "large", "extreme"]

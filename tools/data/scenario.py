@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
-from finllm.tools.data.factors import FACTOR_IDS, MoveUnit, UserShock, check_move, parse_user_shock
+from finllm.tools.data.factors import FACTOR_IDS, LONGEST_HORIZON, MoveUnit, UserShock, check_move, parse_user_shock
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
@@ -114,7 +114,7 @@ class Scenario(_Strict):
 
     title: str = Field(min_length=1, max_length=200)
     narrative: Text
-    horizon: int = Field(ge=1, le=250, strict=True)
+    horizon: int = Field(ge=1, le=LONGEST_HORIZON, strict=True)
     as_of: dt.date
     approved_by: str | None = Field(None, min_length=1, max_length=200)
     sources: tuple[SourceText, ...] = Field((), max_length=32)

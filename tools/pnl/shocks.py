@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finllm.errors import InputError, LookAheadError
-from finllm.tools.data.factors import Direction, MoveUnit, Origin, Shock, Size, UserShock
+from finllm.tools.data.factors import LONGEST_HORIZON, Direction, MoveUnit, Origin, Shock, Size, UserShock
 from finllm.tools.data.market import span
 from finllm.tools.evidence import show
 from finllm.tools.pnl.factorset import Driver
@@ -83,12 +83,12 @@ def plan_shocks(
 ) -> Plan:
     """One shock per factor: a user's wins over history, history over what was judged.
 
-    Errors: InputError for a horizon below one day, an unknown factor, a move out of bounds, two different shocks of
-    one factor and origin, or a judged size that neither history nor table has; LookAheadError for a replay that ends
-    after `as_of`.
+    Errors: InputError for a horizon outside 1 to 250 days, an unknown factor, a move out of bounds, two different
+    shocks of one factor and origin, or a judged size that neither history nor table has; LookAheadError for a replay
+    that ends after `as_of`.
     """
-    if horizon < 1:
-        raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
+    if not 1 <= horizon <= LONGEST_HORIZON:
+        raise InputError(f"a horizon of {horizon} trading days", fix=f"give 1 to {LONGEST_HORIZON} days")
     plan = Plan({}, horizon, replay)
     found = [user_shock(one, view, plan.days) for one in user]
     notes: list[str] = []

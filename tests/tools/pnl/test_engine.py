@@ -284,7 +284,7 @@ def test_what_is_in_another_currency_is_left_out_with_its_reason() -> None:
         ([], {"replay": "tulips-1637"}, "no episode 'tulips-1637'"),
         ([], {"replay": (D(2020, 3, 23), D(2020, 2, 19))}, "does not end after it starts"),
         ([("EQUITY_US", -0.1)], {"horizon": 0}, "a horizon of 0 trading days"),
-        ([("EQUITY_US", -0.1)], {"horizon": 100_000, "propagate": True}, "is longer than the history"),
+        ([("EQUITY_US", -0.1)], {"horizon": 251}, "give 1 to 250 days"),
         ([("EQUITY_US", -0.1)], {"level": 1.0}, "an interval of level 1"),
     ],
 )
