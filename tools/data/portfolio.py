@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore, read_table
+from finllm.tools.data.unique_keys import refuse_repeated_keys
 from finllm.tools.evidence import sha256_of
 
 AssetClass = Literal["equity", "index", "bond", "commodity", "fx", "gold", "volatility"]
@@ -173,6 +174,7 @@ def load_limits(path: Path) -> Limits:
     try:
         text = path.read_text(encoding="utf-8")
         node, data = yaml.compose(text, Loader=yaml.CSafeLoader), yaml.load(text, Loader=yaml.CSafeLoader)
+        refuse_repeated_keys(node)
     except FileNotFoundError as error:
         raise InputError(f"no limits at {str(path)!r}", fix="correct the path") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
 from finllm.tools.data.factors import FACTOR_IDS, LONGEST_HORIZON, MoveUnit, UserShock, check_move, parse_user_shock
+from finllm.tools.data.unique_keys import refuse_repeated_keys
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
@@ -152,7 +153,7 @@ def load_scenario(path: Path) -> Scenario:
         raise InputError(f"cannot read {str(path)!r}: {error}", fix="give a UTF-8 YAML file") from error
     try:
         node = yaml.compose(text, Loader=_Loader)
-        _refuse_repeated_keys(node)
+        refuse_repeated_keys(node)
         data = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise InputError(f"{path}:1: nested too deeply", fix="write a scenario as the shipped ones are") from error
@@ -184,20 +185,6 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-
-
-def _refuse_repeated_keys(node: Any) -> None:
-    """Errors: MarkedYAMLError at a key that stands twice in one mapping, of which YAML would keep the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-            _refuse_repeated_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_repeated_keys(value)
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

@@ -176,6 +176,7 @@ def test_limits_are_read(tmp_path: Path) -> None:
         ("version: 1\nvar_975_1d: -5\n", "limits.yaml:2: field 'var_975_1d'"),
         ("version: 1\nloss_by_sector:\n  Energy: lots\n", "limits.yaml:3: field 'loss_by_sector.Energy'"),
         ("version: 1\nloss: 5\n", "limits.yaml:2: field 'loss': Extra inputs"),
+        ("version: 1\nloss_by_factor:\n  VIX: 1\n  VIX: 900\n", "limits.yaml:4: .*the key 'VIX' stands twice"),
     ],
 )
 def test_bad_limits_are_refused_with_their_line(tmp_path: Path, text: str, says: str) -> None:
