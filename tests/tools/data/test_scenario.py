@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,18 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_refused(tmp_pat
     assert "finllm scenarios list" in refusal.value.fix
     with pytest.raises(InputError, match="cannot read"):
         load_scenario(tmp_path)
+
+
+def test_aliases_that_double_thirty_times_are_refused_at_once(tmp_path: Path) -> None:
+    """Each mapping is looked at once, so that a billion ways to it take no longer than one."""
+    doubled = [f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 31)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(["title: A", "narrative: B", "horizon: 5", "as_of: 2022-06-30", "a0: &a0 {z: 1}",
+                               *doubled]))  # fmt: skip
+    started = time.process_time()
+    with pytest.raises(InputError, match="Extra inputs are not permitted"):
+        load_scenario(path)
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize(
