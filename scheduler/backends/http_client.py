@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import httpx
 from pydantic import SecretStr
@@ -210,8 +210,8 @@ class HttpClient:
     def _refusal(self, status: int, content: bytes, asked: float) -> Refused:
         """The error behind an answer that is not 200, in the server's words, but for the key should they hold it."""
         try:
-            found = json.loads(content)["error"]
-            message = str(found["message"] if isinstance(found, dict) else found)
+            found: Any = json.loads(content)["error"]
+            message = str(cast(dict[str, Any], found)["message"] if isinstance(found, dict) else found)
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace")[:200].strip()
         if self._key is not None:

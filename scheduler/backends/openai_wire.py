@@ -38,7 +38,8 @@ def reply(data: Any) -> Reply:
     text = choice["message"]["content"]
     if not isinstance(text, str) or not text.strip():
         raise ValueError("the answer is empty")
-    found = (choice.get("logprobs") or {}).get("content")
+    scored: dict[str, Any] = choice.get("logprobs") or {}
+    found: list[Any] | None = scored.get("content")
     tokens = tuple(_token(one) for one in found) if found else None
     return Reply(text, tokens, usage(data["usage"]) if data.get("usage") else None)
 
@@ -47,8 +48,8 @@ def served_models(data: Any) -> dict[str, int]:
     """The models of `/v1/models`, and the context of each in tokens where the server tells, else 0."""
     found: dict[str, int] = {}
     for entry in data["data"]:
-        meta = entry.get("meta") or {}
-        told = entry.get("max_model_len") or entry.get("context_length") or meta.get("n_ctx") or 0
+        meta: dict[str, Any] = entry.get("meta") or {}
+        told: Any = entry.get("max_model_len") or entry.get("context_length") or meta.get("n_ctx") or 0
         found[str(entry["id"])] = int(told)
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 _LEFT, _RIGHT = "\u27e6", "\u27e7"
 
@@ -38,7 +38,7 @@ class Sheet:
 
     def _schema(self, part: Any) -> dict[str, Any]:
         if isinstance(part, dict):
-            known: dict[str, Any] = part
+            known = cast(dict[str, Any], part)
             return {"type": "object", "properties": {name: self._schema(one) for name, one in known.items()},
                     "required": list(known), "additionalProperties": False}  # fmt: skip
         if isinstance(part, list) and len(part) == 1 and part[0] in self.gaps:  # pyright: ignore[reportUnknownArgumentType]
@@ -50,13 +50,13 @@ class Sheet:
 
     def _read(self, part: Any, found: Any, where: str, told: dict[str, str]) -> None:
         if isinstance(part, dict):
-            known: dict[str, Any] = part
+            known = cast(dict[str, Any], part)
             if not isinstance(found, dict) or set(found) != set(known):  # pyright: ignore[reportUnknownArgumentType]
                 raise ValueError(f"{where} is no object of {', '.join(map(repr, known))} alone")
             for name, one in known.items():
                 self._read(one, found[name], repr(name), told)
         elif isinstance(part, list):
-            rows: list[Any] = part
+            rows = cast(list[Any], part)
             if not isinstance(found, list) or len(found) != len(rows):  # pyright: ignore[reportUnknownArgumentType]
                 raise ValueError(f"{where} is no list of {len(rows)}")
             for one, other in zip(rows, found, strict=True):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -107,13 +107,12 @@ def number_of(mark: str) -> int:
 
 def _merged(one: Any, other: Any) -> Any:
     if isinstance(one, dict) and isinstance(other, dict):
-        first: dict[str, Any] = one
-        second: dict[str, Any] = other
-        both = {name: _merged(first[name], second[name]) for name in first if name in second}
-        return {**first, **second, **both}
+        first, second = cast(dict[str, Any], one), cast(dict[str, Any], other)
+        both: dict[str, Any] = {name: _merged(first[name], second[name]) for name in first if name in second}
+        return first | second | both
     if one != other:
         raise ValueError("the sheets differ")
-    return one
+    return cast(Any, one)
 
 
 def _closing(text: str) -> str:
