@@ -128,7 +128,7 @@ def test_tokens_that_are_not_told_are_reckoned_and_the_offer_says_so(server: Cha
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_server_that_asks_to_be_left_alone_is(form: str, server: ChatServer, opened: Opened) -> None:
-    backend = opened(server)
+    backend = opened(server, replace(HASTY, reply=10.0, call=10.0))
     when = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
     server.busy, server.retry_after = 1, "1" if form == "seconds" else email.utils.format_datetime(when, usegmt=True)
     started = time.monotonic()
