@@ -6,8 +6,9 @@ import datetime as dt
 from pathlib import Path
 
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.market import INDEX, MarketStore, day_of
-from finllm.tools.data.portfolio import Portfolio, load_portfolio
 from finllm.tools.pnl.backtest import METHODS, Backtest, StockOutcome, WindowOutcome, backtest
 from finllm.tools.pnl.episodes import EPISODES, Episode
 

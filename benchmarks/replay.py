@@ -31,8 +31,9 @@ from finllm.review.replay import regenerate, regenerated_json, replay
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.factors import FACTOR_IDS
-from finllm.tools.data.portfolio import load_limits, load_portfolio
+from finllm.tools.data.limits import load_limits
 from finllm.tools.data.scenario import load_scenario
 
 SHIPPED = sorted(SCENARIOS_DIR.glob("*.yaml"))

@@ -33,7 +33,7 @@ from finllm.graphs.rows import (
 from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
 from finllm.guardrails.rules import Finding
 from finllm.scheduler.placement.task import canonical
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.books.book import Book
 from finllm.tools.evidence import Evidence, EvidenceTable
 
 Verdict = Literal["aligned", "diverged", "unresolved"]

@@ -22,7 +22,8 @@ from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.scheduler.backends import Backend
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
-from finllm.tools.data.portfolio import load_limits, load_portfolio
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.limits import load_limits
 from finllm.tools.data.scenario import load_scenario
 from tests.conftest import LONGEST_RUN
 from tests.warm import Warm

@@ -19,8 +19,8 @@ from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.sanitise import sanitise
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId
-from finllm.tools.data.portfolio import value_portfolio
 from finllm.tools.data.scenario import SourceText
 from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of
 from finllm.tools.forecasts.forecast import forecast

@@ -15,7 +15,7 @@ from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
 from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import worst
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.books.book import Book
 from finllm.tools.evidence import EvidenceTable
 
 

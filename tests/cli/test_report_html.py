@@ -15,9 +15,9 @@ from finllm.graphs.report import Report
 from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, index_chart, plain, positions, waterfall
 from finllm.review.html import engine_charts, engine_html, page_files, report_html, run_charts
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.evidence import Evidence, Source
 from finllm.tools.pnl.engine import run_engine
 

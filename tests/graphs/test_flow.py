@@ -15,7 +15,7 @@ from finllm.graphs.nodes.compliance import rule_facts
 from finllm.graphs.rows import HeardSource, WantedShock
 from finllm.graphs.state import AfterStress
 from finllm.guardrails.formula import cited_by
-from finllm.tools.data.portfolio import Book
+from finllm.tools.data.books.book import Book
 from finllm.tools.data.scenario import BudgetEntry
 from tests.desks import Seen, go_on, request_for, run
 

@@ -18,9 +18,11 @@ from finllm.graphs.nodes.stress_tester import stress_tester
 from finllm.graphs.state import AfterValidator
 from finllm.sessions.inputs import Inputs, read_inputs
 from finllm.sessions.stress import StressQuestion, answer_stress
+from finllm.tools.data.books.load import COLUMNS, load_portfolio
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import factor_table
+from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import STOCKS, MarketStore
-from finllm.tools.data.portfolio import COLUMNS, Limits, load_portfolio, value_portfolio
 from finllm.tools.data.scenario import Replay, Scenario, ShockEntry
 from finllm.tools.evidence import EvidenceTable
 from finllm.tools.pnl.episodes import EPISODES

@@ -13,9 +13,9 @@ from openpyxl import load_workbook
 
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.export import FORMATS, Table, engine_tables, parse_formats, table_files
 from finllm.tools.pnl.engine import run_engine
 from finllm.tools.pnl.outcome import EngineResult

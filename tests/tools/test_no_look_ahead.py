@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finllm.tools.data.books.position import Portfolio, Position
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, parse_user_shock
 from finllm.tools.data.market import MarketStore, Series, day_of, packaged_series
-from finllm.tools.data.portfolio import Portfolio, Position, value_portfolio
 from finllm.tools.forecasts.forecast import forecast
 from finllm.tools.forecasts.signals import market_signals
 from finllm.tools.pnl.engine import Engine

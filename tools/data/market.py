@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, cast, get_args
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from finllm.errors import FinllmError, InputError, LookAheadError
+from finllm.tools.data.tables.reader import blank, read_table
 from finllm.tools.evidence import Source, sha256_of
 
 SeriesUnit = Literal["price", "percent", "bp", "points"]
@@ -46,7 +46,6 @@ INDEX = "SP500"
 """The series that betas are taken to."""
 SERIES_DIR = Path(__file__).with_name("series")
 """Series that ship as files; the README there says how one is written."""
-_BLANKS = ("", "nan", "na", "n/a", "null", "none", "nat", "<na>")
 
 
 @dataclass(frozen=True)
@@ -286,59 +285,6 @@ def read_price_file(path: Path) -> list[Series]:
     return found
 
 
-def read_table(path: Path, what: str) -> tuple[list[list[object]], bytes]:
-    """Rows of a CSV, Parquet or Excel file, header first and as they stand, and the bytes that were read.
-
-    `what` names the content in errors: InputError for a missing, unreadable or empty file or another suffix.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet", ".xlsx"):
-        raise InputError(
-            f"{path}: a {what} is a .csv, .parquet or .xlsx file, not {suffix!r}", fix="export it in one of these"
-        )
-    try:
-        data = path.read_bytes()
-        rows = _READ[suffix](io.BytesIO(data)) if data else []
-    except FileNotFoundError as error:
-        raise InputError(f"no {what} at {str(path)!r}", fix="correct the path") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read: {error}", fix=f"export it again as {suffix}") from error
-    while rows and all(_blank(cell) for cell in rows[-1]):
-        rows.pop()
-    if len(rows) < 2:
-        raise InputError(f"{path}: the {what} is empty", fix="add a header row and at least one row under it")
-    return rows, data
-
-
-def _csv_rows(data: io.BytesIO) -> list[list[object]]:
-    frame = pd.read_csv(data, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    return frame.to_numpy(dtype=object).tolist()
-
-
-def _parquet_rows(data: io.BytesIO) -> list[list[object]]:
-    frame = pd.read_parquet(data)
-    if isinstance(frame.index, pd.DatetimeIndex):
-        frame = frame.reset_index()
-    return [list(frame.columns), *frame.astype(object).to_numpy().tolist()]
-
-
-def _excel_rows(data: io.BytesIO) -> list[list[object]]:
-    from openpyxl import load_workbook
-
-    book = load_workbook(data, read_only=True, data_only=True)
-    try:
-        return [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
-    finally:
-        book.close()
-
-
-_READ = {".csv": _csv_rows, ".parquet": _parquet_rows, ".xlsx": _excel_rows}
-
-
-def _blank(cell: object) -> bool:
-    return cell is None or str(cell).strip().lower() in _BLANKS
-
-
 def _days(cells: list[object]) -> tuple[list[pd.Timestamp], list[str]]:
     days: list[pd.Timestamp] = []
     problems: list[str] = []
@@ -370,7 +316,7 @@ def _prices(name: str, cells: list[object], labels: list[object]) -> tuple[list[
     for row, cell in enumerate(cells, start=2):
         text = str(cell).strip()
         try:
-            price = math.nan if _blank(cell) else float(text)
+            price = math.nan if blank(cell) else float(text)
         except ValueError:
             problems.append(f"row {row}, column {name!r}: {text!r} is not a number")
             price = math.nan

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from finllm.tools.data.portfolio import Holding
+from finllm.tools.data.books.book import Holding
 from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION
 

@@ -12,9 +12,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.books.position import Portfolio
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import Shock
 from finllm.tools.data.market import INDEX, MarketStore, day_of
-from finllm.tools.data.portfolio import Book, Holding, Portfolio, value_portfolio
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES, Episode
 from finllm.tools.pnl.factorset import FactorSet

@@ -10,8 +10,8 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
+from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import span
-from finllm.tools.data.portfolio import Book
 from finllm.tools.pnl.kernel import Sensitivities, totals
 from finllm.tools.pnl.outcome import Interval, usd
 from finllm.tools.pnl.sensitivity import Regression

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from finllm.tools.data.portfolio import Limits
+from finllm.tools.data.limits import Limits
 from finllm.tools.pnl.outcome import Cents, Frozen, ValueAtRisk, usd
 
 LossCut = Literal["loss_by_factor", "loss_by_sector", "loss_by_position"]

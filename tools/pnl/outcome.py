@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
-from finllm.tools.data.portfolio import Exclusion
 
 ENGINE = 2
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares

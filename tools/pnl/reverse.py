@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book
+from finllm.tools.data.books.position import Portfolio
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Book, Portfolio, value_portfolio
 from finllm.tools.evidence import show
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.engine import Engine

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import INDEX, MarketStore, span
-from finllm.tools.data.portfolio import Book
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
 from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals

@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.books.valuation import MIN_HISTORY
 from finllm.tools.data.market import MarketStore, span
-from finllm.tools.data.portfolio import MIN_HISTORY, Book, Holding
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.kernel import Sensitivities
 
+STOCKS_AND_FUNDS = ("equity", "index", "fund")
+"""Classes that load on the index by betas."""
 GOVERNMENT = ("government", "sovereign", "treasury")
 """Sectors of bonds that carry no credit spread."""
 WINDOW = 504
@@ -90,11 +93,11 @@ def book_sensitivities(
         for factor, one in loads.items():
             linear[row, column[factor]] = scale * one
             direction[row, column[factor]] = one
-        if holding.asset_class in ("equity", "index") and holding.gamma:
+        if holding.asset_class in STOCKS_AND_FUNDS and holding.gamma:
             direction[row] = 0.0
             direction[row, column["EQUITY_US"]] = 1.0
         curvature[row] = second
-        plain = holding.asset_class in ("equity", "index") and not (holding.gamma or holding.vega)
+        plain = holding.asset_class in STOCKS_AND_FUNDS and not (holding.gamma or holding.vega)
         floored[row] = plain
         if holding.vega and holding.asset_class not in ("bond", "volatility"):
             linear[row, column["VIX"]] += holding.vega
@@ -117,7 +120,7 @@ def _loads(
     """The direction of a holding's move in the factors, USD per unit of it, its curvature, and how, in words."""
     value, gamma = holding.market_value, holding.gamma or 0.0
     match holding.asset_class:
-        case "equity" | "index":
+        case "equity" | "index" | "fund":
             if holding.beta is not None:
                 return {"EQUITY_US": holding.beta}, value, value * gamma, f"beta {holding.beta:g} (user)"
             if holding.series is None or holding.series not in found:
@@ -131,6 +134,13 @@ def _loads(
             if holding.sector.lower() in GOVERNMENT:
                 del loads["CREDIT_BAA_AAA"]
             return loads, -value * years / 1e4, value * convexity / 1e8, f"duration {years:g}, convexity {convexity:g}"
+        case "cash":
+            return {}, value, 0.0, "cash"
+        case "future" | "option":
+            raise InputError(
+                f"{holding.id!r} is an {holding.asset_class}, which has no delta here",
+                fix="give it as a position in its underlying's class, with delta",
+            )
         case "volatility":
             delta = holding.delta or 0.0
             return {"VIX": 1.0}, delta, gamma, f"delta {delta:g} USD per point, gamma {gamma:g}"

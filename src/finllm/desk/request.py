@@ -9,8 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.data.books.position import Portfolio
+from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Limits, Portfolio
 from finllm.tools.data.scenario import BudgetEntry, Scenario
 from finllm.tools.data.sources import open_market
 from finllm.tools.evidence import sha256_of

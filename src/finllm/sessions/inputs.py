@@ -13,9 +13,10 @@ from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from finllm.tools.data.books.position import Portfolio
     from finllm.tools.data.factors import UserShock
+    from finllm.tools.data.limits import Limits
     from finllm.tools.data.market import MarketStore
-    from finllm.tools.data.portfolio import Limits, Portfolio
     from finllm.tools.pnl.factorset import FactorSet
 
 
@@ -51,7 +52,7 @@ def read_inputs(
 
     Errors: InputError naming what is wrong and the mend.
     """
-    from finllm.tools.data.portfolio import load_portfolio
+    from finllm.tools.data.books.load import load_portfolio
     from finllm.tools.pnl.factorset import FactorSet
 
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
@@ -82,7 +83,7 @@ def last_day(market: MarketStore) -> dt.date:
 
 def find_limits(limits: Path | None, portfolio: Path | None) -> FoundLimits:
     """The limits asked for; else those beside the portfolio; else none, said so."""
-    from finllm.tools.data.portfolio import Limits, load_limits
+    from finllm.tools.data.limits import Limits, load_limits
 
     if limits is not None:
         return FoundLimits(load_limits(limits), limits, ())

@@ -60,7 +60,8 @@ def build_request(
     Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
     """
     from finllm.desk.request import PriceFile, RunRequest
-    from finllm.tools.data.portfolio import load_portfolio, value_portfolio
+    from finllm.tools.data.books.load import load_portfolio
+    from finllm.tools.data.books.valuation import value_portfolio
     from finllm.tools.data.scenario import load_scenario
     from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 

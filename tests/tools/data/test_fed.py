@@ -9,9 +9,9 @@ import pytest
 
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.fed import VARIABLES, import_fed, load_fed
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio
 from finllm.tools.data.scenario import load_scenario
 from finllm.tools.pnl.engine import run_engine
 from finllm.tools.pnl.factorset import FactorSet

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.valuation import value_portfolio
+from finllm.tools.data.limits import load_limits
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Book, load_limits, load_portfolio, value_portfolio
 
 D = dt.date
 AS_OF = D(2022, 6, 30)

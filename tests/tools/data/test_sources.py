@@ -12,9 +12,9 @@ import pytest
 
 from finllm.errors import InputError
 from finllm.tools.data import factors, market
+from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, factor_table
 from finllm.tools.data.market import MarketStore, packaged_series
-from finllm.tools.data.portfolio import Portfolio, Position
 from finllm.tools.data.sources import imported_digests, open_market
 from finllm.tools.pnl.engine import run_engine
 from finllm.tools.pnl.factorset import FactorSet

@@ -10,8 +10,9 @@ from scipy.stats import spearmanr
 
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.market import MarketStore, Series
-from finllm.tools.data.portfolio import Portfolio, Position, load_portfolio
 from finllm.tools.pnl.backtest import METHODS, Backtest, Method, backtest
 from finllm.tools.pnl.episodes import EPISODES, Episode
 

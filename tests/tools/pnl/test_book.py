@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from skfolio.measures import value_at_risk
 
 from finllm.errors import InputError, LookAheadError
+from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.factors import UserShock
+from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Book, Holding, Limits
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.limits import breaches
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, EngineResult

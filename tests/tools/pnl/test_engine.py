@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import InputError, LookAheadError
+from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.position import Portfolio, Position
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTORS, UserShock, parse_user_shock
+from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import MarketStore, packaged_series
-from finllm.tools.data.portfolio import Book, Holding, Limits, Portfolio, Position, load_portfolio, value_portfolio
 from finllm.tools.pnl.attribution import attribute
 from finllm.tools.pnl.engine import Engine, run_engine
 from finllm.tools.pnl.episodes import EPISODES

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock, parse_user_shock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio, value_portfolio
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from finllm.errors import InputError
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.factors import parse_user_shock
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import Portfolio, Position, load_portfolio
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.reverse import reverse
 from finllm.tools.pnl.solve import Problem, solve_convex, solve_local, solve_quadratic

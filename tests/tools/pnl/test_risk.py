@@ -12,8 +12,9 @@ from skfolio.measures import value_at_risk as skfolio_var
 
 from finllm.errors import InputError
 from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.tools.data.books.load import load_portfolio
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.market import MarketStore
-from finllm.tools.data.portfolio import load_portfolio, value_portfolio
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities

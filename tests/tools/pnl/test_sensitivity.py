@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from finllm.errors import InputError
+from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.market import MarketStore, Series, packaged_series
-from finllm.tools.data.portfolio import Book, Holding
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.sensitivity import book_sensitivities, regress
 

@@ -1,0 +1,1 @@
+"""Portfolios: their files, their positions, and the book that they are worth."""

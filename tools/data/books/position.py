@@ -1,0 +1,78 @@
+"""Positions as a portfolio lists them: an instrument, how much of it, and the terms that it is revalued by."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AssetClass = Literal[
+    "equity", "index", "fund", "bond", "commodity", "fx", "gold", "volatility", "cash", "future", "option"
+]
+ASSET_CLASSES: tuple[AssetClass, ...] = get_args(AssetClass)
+OptionType = Literal["call", "put"]
+Exercise = Literal["European", "American"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Terms(Frozen):
+    """What an instrument is and what it answers to; shared by a position and by a holding.
+
+    `duration` in years, `convexity` in years², `beta` to the S&P 500. `delta` is the return per unit return of the
+    factor, but for a volatility position its USD per VIX point. `gamma` is the change of beta or delta per unit return
+    of the factor (P&L of value·½·gamma·r²), for a volatility position USD per VIX point². `vega`: USD per VIX point.
+
+    Contract terms: `underlying` is the id of the series or position that an option or a future is on, `strike` in its
+    price, `multiplier` units of it in one contract; `volatility`, `coupon` and `yield` are decimals a year, `frequency`
+    coupons a year, `price` the instrument's own, in `currency` (a bond's per 100 of nominal).
+    """
+
+    id: str
+    asset_class: AssetClass
+    currency: str = "USD"
+    name: str | None = None
+    duration: float | None = None
+    convexity: float | None = None
+    beta: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    underlying: str | None = None
+    option_type: OptionType | None = None
+    exercise: Exercise | None = None
+    strike: float | None = None
+    expiry: dt.date | None = None
+    multiplier: float | None = None
+    volatility: float | None = None
+    coupon: float | None = None
+    maturity: dt.date | None = None
+    frequency: int | None = None
+    day_count: str | None = None
+    yield_: float | None = Field(default=None, alias="yield")
+    tags: dict[str, str] = {}
+
+
+class Position(Terms):
+    """One row of a portfolio: `quantity` in units (negative is short) or `market_value` in `currency`, or both.
+
+    `price` is the instrument's own in `currency`, and `priced_on` the day that it or the market value is of; `fx` is
+    what the file says one unit of `currency` is worth in the book's base currency.
+    """
+
+    quantity: float | None = None
+    market_value: float | None = None
+    sector: str | None = None
+    price: float | None = None
+    priced_on: dt.date | None = None
+    fx: float | None = None
+
+
+class Portfolio(Frozen):
+    name: str
+    uri: str
+    sha256: str
+    positions: tuple[Position, ...]

@@ -1,0 +1,107 @@
+"""What a portfolio is worth at `as_of`: every position valued, or left out with the reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable
+
+from finllm.errors import InputError
+from finllm.tools.data.books.book import Book, Exclusion, Holding
+from finllm.tools.data.books.position import AssetClass, Portfolio, Position
+from finllm.tools.data.market import MarketStore
+
+MIN_HISTORY = 61
+"""Days shared with the S&P 500 (60 returns) below which a position's beta is not estimated."""
+MAX_PRICE_AGE = 400
+"""Calendar days after which a price no longer values a position."""
+
+USED_BY: dict[str, tuple[AssetClass, ...]] = {
+    "duration": ("bond",),
+    "convexity": ("bond",),
+    "beta": ("equity", "index", "fund"),
+    "delta": ("commodity", "fx", "gold", "volatility"),
+    "gamma": ("equity", "index", "fund", "commodity", "fx", "gold", "volatility"),
+    "vega": ("equity", "index", "fund", "commodity", "fx", "gold"),
+}
+
+
+def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -> Book:
+    """Value every position in USD at `as_of`, after the close, or leave it out with the reason and its weight.
+
+    Errors: InputError if no position is left.
+    """
+    notes = ["values are in USD; no FX series is given, so positions in other currencies are left out"]
+    kept: list[Holding] = []
+    dropped: list[tuple[str, str, float | None]] = []
+    for position in portfolio.positions:
+        holding, reason = _valued(position, market, as_of)
+        if holding is None:
+            dropped.append((position.id, reason, None))
+            continue
+        if reason := _unusable(holding, market, as_of):
+            dropped.append((position.id, reason, holding.market_value))
+            continue
+        kept.append(holding)
+        notes += _notes(position, holding, as_of)
+    known = [holding.market_value for holding in kept] + [value for *_, value in dropped if value is not None]
+    gross = math.fsum(abs(value) for value in known)
+    exclusions = tuple(
+        Exclusion(id=name, reason=reason, weight=None if value is None else abs(value) / gross if gross else 0.0)
+        for name, reason, value in dropped
+    )
+    if not kept:
+        reasons = "; ".join(f"{one.id}: {one.reason}" for one in exclusions)
+        raise InputError(f"nothing of portfolio {portfolio.name!r} can be valued at {as_of} ({reasons})",
+                         fix="give market values with betas, a price file, or another 'as_of'")  # fmt: skip
+    return Book(name=portfolio.name, as_of=as_of, sha256=portfolio.sha256, holdings=tuple(kept),
+                exclusions=exclusions, notes=tuple(notes))  # fmt: skip
+
+
+def _valued(position: Position, market: MarketStore, as_of: dt.date) -> tuple[Holding | None, str]:
+    """The position with its value, or why it has none."""
+    if position.currency != "USD":
+        return None, f"in {position.currency}, and there is no FX series"
+    value, price, price_date = position.market_value, None, None
+    if position.quantity is not None:
+        if position.id not in market:
+            return None, "given by quantity, and there is no price series of that name"
+        try:
+            seen = market.read(position.id, as_of)
+        except InputError as error:
+            return None, error.message
+        if seen.series.unit != "price":
+            return None, f"the series {position.id!r} is in {seen.series.unit}, which is not a price"
+        if seen.age_days > MAX_PRICE_AGE:
+            return None, f"its last price, of {seen.last}, is {seen.age_days} days old"
+        price, price_date = float(seen.values.iloc[-1]), seen.last
+        value = position.quantity * price
+    assert value is not None
+    has_history = position.asset_class in ("equity", "index", "fund") and (
+        market.shared_days(position.id, "SP500", as_of) >= MIN_HISTORY
+    )
+    return Holding(
+        id=position.id, asset_class=position.asset_class, sector=position.sector or position.asset_class,
+        market_value=value, quantity=position.quantity, price=price, price_date=price_date,
+        series=position.id if has_history else None, duration=position.duration, convexity=position.convexity,
+        beta=position.beta, delta=position.delta, gamma=position.gamma, vega=position.vega,
+    ), ""  # fmt: skip
+
+
+def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
+    """Why a valued holding cannot be stressed, or nothing."""
+    if holding.asset_class not in ("equity", "index", "fund") or holding.series or holding.beta is not None:
+        return ""
+    days = market.shared_days(holding.id, "SP500", as_of)
+    had = (
+        f"{days} days of history shared with the S&P 500 (at least {MIN_HISTORY} are needed)" if days else "no history"
+    )
+    return f"{had} and no beta"
+
+
+def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str]:
+    if holding.price_date and (age := (as_of - holding.price_date).days) > 7:
+        yield f"{holding.id!r} is valued at its last price, of {holding.price_date}, {age} days before {as_of}"
+    for field, classes in USED_BY.items():
+        if getattr(position, field) is not None and position.asset_class not in classes:
+            yield f"{field} of {position.id!r} is not used: only {' and '.join(classes)} positions have one"

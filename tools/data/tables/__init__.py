@@ -1,0 +1,1 @@
+"""Tables of people: CSV, Parquet and Excel files as rows of cells."""
