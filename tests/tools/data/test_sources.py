@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from finllm.errors import InputError
-from finllm.tools.data import factors, market
+from finllm.tools.data import factors
 from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, factor_table
-from finllm.tools.data.market import MarketStore, packaged_series
+from finllm.tools.data.market import MarketStore, packaged, packaged_series
 from finllm.tools.data.sources import imported_digests, open_market
 from finllm.tools.pnl.engine import run_engine
 from finllm.tools.pnl.factorset import FactorSet
@@ -41,7 +41,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     table.write_text(factors.FACTOR_TABLE_PATH.read_text() + row)
     series_file(tmp_path / "series")
     monkeypatch.setattr(factors, "FACTOR_TABLE_PATH", table)
-    monkeypatch.setattr(market, "SERIES_DIR", tmp_path / "series")
+    monkeypatch.setattr(packaged, "SERIES_DIR", tmp_path / "series")
     factor_table.cache_clear()
     packaged_series.cache_clear()
     yield
