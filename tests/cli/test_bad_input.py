@@ -98,7 +98,7 @@ KINDS = [
     Bad("replay-past-as-of", story(replay={"start": "2022-06-01", "end": "2022-07-29"}), "'replay.end'", "look_ahead"),
     Bad("budget-in-scenario-zero", story(budget={"seconds": 0}), "field 'budget.seconds'"),
     Bad("portfolio-missing", run("--portfolio", "no.csv"), "'no.csv'"),
-    Bad("portfolio-suffix", portfolio(HEADER, "book.txt"), "'.txt'"),
+    Bad("portfolio-suffix", portfolio(HEADER, "book.xls"), "'.xls'"),
     Bad("portfolio-empty", portfolio(""), "is empty"),
     Bad("portfolio-column-missing", portfolio("id,quantity,currency\nAAPL,1,USD\n"), "no column 'asset_class'"),
     Bad("portfolio-column-unknown", portfolio(HEADER.replace("duration", "hue") + "AAPL,1,,USD,equity,\n"), "'hue'"),

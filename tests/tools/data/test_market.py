@@ -200,7 +200,7 @@ def test_a_users_prices_join_the_store(tmp_path: Path, suffix: str) -> None:
         ("date,\n2022-06-29,1\n", "column 2 has no name"),
         ("date,ACME\n2022-06-29,\n", "column 'ACME' holds no price"),
         ("date,AAPL\n2022-06-29,1\n", "column 'AAPL' clashes with the series of that name"),
-        ("date,ACME\n2022-06-29,1,7,8\n2022-06-30,1\n", "row 1|column 3 has no name|cannot be read"),
+        ("date,ACME\n2022-06-29,1,7,8\n2022-06-30,1\n", "the header has 2 cells, but row 2 has 4"),
         ("date,A\n2022-01-03,1\n2022-02-01,1\n2022-03-01,1\n2022-04-01,1\n2022-05-02,1\n", "prices are not daily"),
     ],
 )
@@ -225,10 +225,10 @@ def test_every_problem_of_a_price_file_is_listed(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("missing.csv", None, "no price file at"),
-        ("prices.txt", b"date,A\n2022-06-30,1\n", "a price file is a .csv, .parquet or .xlsx file"),
+        ("prices.xls", b"date,A\n2022-06-30,1\n", "a price file is a .csv, .tsv, .txt, .parquet or .xlsx file"),
         ("prices.parquet", b"not parquet", "cannot be read"),
         ("prices.xlsx", b"not a workbook", "cannot be read"),
-        ("prices.csv", b"date,A\n2022-06-30,\xff\xfe\n", "cannot be read"),
+        ("prices.csv", b"date,A\n2022-06-30,\xff\xfe\n", "row 2, column 'A'"),
     ],
 )
 def test_an_unreadable_price_file_is_refused(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:

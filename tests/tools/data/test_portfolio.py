@@ -86,7 +86,7 @@ def test_a_bad_portfolio_is_refused_with_its_place(tmp_path: Path, text: str, sa
     ("name", "content", "says"),
     [
         ("missing.csv", None, "no portfolio at"),
-        ("book.json", b"{}", "a portfolio is a .csv, .parquet or .xlsx file, not '.json'"),
+        ("book.json", b"{}", "a portfolio is a .csv, .tsv, .txt, .parquet or .xlsx file, not '.json'"),
         ("book.xlsx", b"not a workbook", "cannot be read"),
         ("book.parquet", b"not parquet", "cannot be read"),
     ],

@@ -9,8 +9,8 @@ from pathlib import Path
 from finllm.errors import InputError
 from finllm.tools.data.books.position import ASSET_CLASSES, Portfolio, Position
 from finllm.tools.data.books.valuation import USED_BY
+from finllm.tools.data.tables.cells import as_text
 from finllm.tools.data.tables.reader import read_table
-from finllm.tools.evidence import sha256_of
 
 COLUMNS = (
     "id", "quantity", "market_value", "currency", "asset_class", "sector", "duration", "convexity", "beta", "delta",
@@ -32,15 +32,15 @@ def load_portfolio(path: Path) -> Portfolio:
 
     Errors: one InputError that lists every problem with file, row (from 1, the header) and column.
     """
-    rows, data = read_table(path, "portfolio")
-    header = ["" if cell is None else str(cell).strip() for cell in rows[0]]
+    table = read_table(path, what="portfolio")
+    header = list(table.header)
     problems = _header_problems(header)
     if problems:
         raise _refused(path, problems)
     positions: list[Position] = []
     first_row: dict[str, int] = {}
-    for at, cells in enumerate(rows[1:], start=2):
-        row = {name: _clean(cell) for name, cell in zip(header, cells, strict=True)}
+    for at, cells in zip(table.numbers, table.rows, strict=True):
+        row = {name: as_text(cell) for name, cell in zip(header, cells, strict=True)}
         found, position = _read_row(row)
         if row["id"] in first_row and row["id"]:
             found.append(f"column 'id': {row['id']!r} is already in row {first_row[row['id']]}; merge the two")
@@ -50,7 +50,7 @@ def load_portfolio(path: Path) -> Portfolio:
             positions.append(position)
     if problems:
         raise _refused(path, problems)
-    return Portfolio(name=path.stem, uri=path.resolve().as_uri(), sha256=sha256_of(data), positions=tuple(positions))
+    return Portfolio(name=path.stem, uri=path.resolve().as_uri(), sha256=table.sha256, positions=tuple(positions))
 
 
 def _header_problems(header: list[str]) -> list[str]:
@@ -98,13 +98,6 @@ def _read_row(row: dict[str, str]) -> tuple[list[str], Position | None]:
         return problems, None
     text = {name: row[name] for name in ("id", "currency", "asset_class")}
     return [], Position.model_validate({**text, **numbers, "sector": row.get("sector") or None})
-
-
-def _clean(cell: object) -> str:
-    """The cell as text. An empty cell is empty, but a written NaN stays, so that it is reported and not dropped."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell) == "<NA>":  # empty in Parquet
-        return ""
-    return str(cell).strip()
 
 
 def _refused(path: Path, problems: list[str]) -> InputError:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market.series import Series
-from finllm.tools.data.tables.reader import blank, read_table
-from finllm.tools.evidence import sha256_of
+from finllm.tools.data.tables.cells import blank
+from finllm.tools.data.tables.reader import read_table
 
 
 def read_price_file(path: Path) -> list[Series]:
@@ -21,10 +21,10 @@ def read_price_file(path: Path) -> list[Series]:
     A column may begin late or end early (NaN at its ends is dropped); a gap inside is an error. Errors: one InputError
     that lists every problem with its row or column. Rows are counted as in the file, from 1 with the header.
     """
-    rows, data = read_table(path, "price file")
-    if len(rows[0]) < 2:
+    table = read_table(path, what="price file")
+    if len(table.header) < 2:
         raise InputError(f"{path}: no instrument", fix="write the date first, then one column per instrument")
-    header, body = [str(cell).strip() for cell in rows[0]], rows[1:]
+    header, body = table.header, table.rows
     problems: list[str] = []
     repeated = sorted({name for name in header[1:] if header.count(name) > 1})
     problems += [f"column {name!r} appears twice" for name in repeated]
@@ -37,7 +37,7 @@ def read_price_file(path: Path) -> list[Series]:
         problems += bad_cells
         if not problems:
             values = pd.Series(prices, index=pd.DatetimeIndex(days), dtype="float64", name=name).dropna()
-            found.append(Series(name, values, "price", "daily", path.resolve().as_uri(), sha256_of(data)))
+            found.append(Series(name, values, "price", "daily", path.resolve().as_uri(), table.sha256))
     if not problems and len(days) >= 5 and (typical := _spacing(days)) > 4:
         problems.append(f"prices are not daily: rows are typically {typical:g} days apart")
     if problems:
