@@ -33,7 +33,7 @@ def helps() -> Iterator[tuple[str, str]]:
     from typer.main import get_command
     from typer.testing import CliRunner
 
-    from finllm.cli.main import app
+    from finllm.cli.app import app
 
     def walk(group: Any, names: list[str]) -> Iterator[list[str]]:
         yield names

@@ -23,6 +23,7 @@ from finllm.guardrails.audit.scan import Damage, Scan, scan_segment
 from finllm.guardrails.audit.storage import Layout, Meta, shared_lock
 from finllm.guardrails.audit.tree import LogTree, unpacked
 from finllm.guardrails.audit.witness import Witnessed
+from finllm.interrupts import ignore_interrupts
 
 PARALLEL_FROM = 8
 """Segments from which on a second process is worth its start."""
@@ -139,7 +140,7 @@ def _scan(layout: Layout, extent: Extent, meta: Meta, processes: int | None) -> 
     wanted = min(processes or os.cpu_count() or 1, 8)
     if extent.segments < PARALLEL_FROM or wanted == 1:
         return [scanner(segment) for segment in range(extent.segments)]
-    with ProcessPoolExecutor(wanted, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(wanted, get_context("spawn"), ignore_interrupts) as pool:
         return list(pool.map(scanner, range(extent.segments)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
 
 from finllm.errors import BackendError
+from finllm.interrupts import ignore_interrupts
 from finllm.scheduler.engine.cores import Cores
 from finllm.scheduler.engine.engine import Engine
 from finllm.scheduler.engine.job import Finished, Job
@@ -83,7 +83,7 @@ class _Host:
 
 def main() -> None:
     """Serve the pipe that the parent process left at the file descriptor given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the parent's to handle
+    ignore_interrupts()
     _Host(Connection(int(sys.argv[1]))).serve()
 
 

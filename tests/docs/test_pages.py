@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from docs.commands import commands
 from docs.examples import BLOCK
-from finllm.cli.main import app
+from finllm.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

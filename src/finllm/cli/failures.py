@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Generator
 
+from finllm.cli.display.streams import READER_LEFT, lost_output
 from finllm.cli.display.terminal import print_json
 from finllm.errors import FinllmError, InputError, as_finllm_error
 from finllm.plain_text import clean, clean_lines
 
 
 def report_failure(error: BaseException, *, as_json: bool) -> int:
-    """Print an error — as JSON on stdout, or on stderr — and return its exit code."""
-    known = _as_finllm_error(error)
+    """Print an error — as JSON on stdout, or on stderr — and return its exit code.
+
+    What stdout does not take goes to stderr; what that does not take either is lost, as nobody is left to be told.
+    """
+    lost = lost_output(error)
+    if isinstance(lost, BrokenPipeError):
+        return READER_LEFT
+    known = _as_finllm_error(error) if lost is None else _unwritten(lost)
     if _debugging():
-        traceback.print_exception(error)
-    if as_json:
-        print_json(known.to_json())
-    else:
-        print(f"error: {clean_lines(known.message)}\n  fix: {clean_lines(known.fix)}", file=sys.stderr)
+        with _may_be_lost():
+            traceback.print_exception(error)
+    if as_json and lost is None:
+        with _may_be_lost():
+            print_json(known.to_json())
+            sys.stdout.flush()
+            return known.exit_code
+    with _may_be_lost():
+        print(f"error: {clean_lines(known.message)}\n  fix: {clean_lines(known.fix)}", file=sys.stderr, flush=True)
     return known.exit_code
+
+
+@contextlib.contextmanager
+def _may_be_lost() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if lost_output(error) is None:
+            raise
 
 
 def _as_finllm_error(error: BaseException) -> FinllmError:
@@ -31,6 +53,11 @@ def _as_finllm_error(error: BaseException) -> FinllmError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "finllm"
     return InputError(clean(say()).rstrip("."), fix=f"see '{command} --help'")
+
+
+def _unwritten(lost: OSError) -> FinllmError:
+    return FinllmError(f"cannot write to {lost.filename}: {lost.strerror}",
+                       fix="free space where it goes, or send it elsewhere, and run the command again")  # fmt: skip
 
 
 def _debugging() -> bool:

@@ -17,6 +17,7 @@ import typer
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run, reading
 from finllm.cli.options import JsonFlag, examples
+from finllm.interrupts import Closing
 from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
 
@@ -118,7 +119,7 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
     from finllm.scheduler.backends.kind import Opening
     from finllm.scheduler.backends.registry import open_backends
 
-    with contextlib.ExitStack() as closing:
+    with Closing() as closing:
         ledger = closing.enter_context(open_recorded(settings.ledger_path, run_id))
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
         backends = open_backends(Opening(alone, EventBus(), closing))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
+from finllm.interrupts import undisturbed
 from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.ladder import PRUNED, Rung, ensure_rung
 from finllm.models.registry import default_source
@@ -50,7 +51,8 @@ def open_llama(source: ModelSource, rung: Rung, settings: Settings) -> Iterator[
     try:
         yield LlamaCppBackend(process.open(name, config), offer, rung.path)
     finally:
-        process.close()
+        with undisturbed():
+            process.close()
 
 
 def calibrate(

@@ -1,4 +1,4 @@
-"""stdout and stderr: consoles, JSON, and streams of a narrow encoding."""
+"""stdout and stderr: consoles and JSON."""
 
 from __future__ import annotations
 
@@ -33,11 +33,3 @@ def _console(*, stderr: bool) -> Console:
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, ASCII only, so that it holds no control character and suits any encoding."""
     print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def tolerate_narrow_encodings() -> None:
-    """Where a stream cannot encode a sign such as σ, show `?` rather than fail."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")
