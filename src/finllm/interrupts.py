@@ -6,10 +6,11 @@ import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -76,14 +77,18 @@ def undisturbed(*, dropped: bool = False) -> Generator[None]:
         signal.raise_signal(came[0])
 
 
-class Closing(contextlib.ExitStack):
+@contextlib.contextmanager
+def closing_undisturbed() -> Generator[contextlib.ExitStack]:
     """An exit stack that closes undisturbed: what is open is given back whole, also at a second Ctrl-C."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool:
-        with undisturbed(dropped=error is not None):
-            return super().__exit__(kind, error, trace)
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    except BaseException:
+        with undisturbed(dropped=True):
+            stack.__exit__(*sys.exc_info())
+        raise
+    with undisturbed():
+        stack.close()
 
 
 def ignore_interrupts() -> None:

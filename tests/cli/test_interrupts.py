@@ -155,8 +155,13 @@ def test_what_was_started_to_outlive_its_terminal_ignores_sighup_and_still_hears
 
 
 def test_an_interrupt_while_something_closes_is_put_off_until_it_has() -> None:
-    closed = False
-    with pytest.raises(KeyboardInterrupt), undisturbed():
-        signal.raise_signal(signal.SIGINT)
-        closed = True
-    assert closed
+    closed = list[str]()
+
+    def close() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            closed.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        close()
+    assert closed == ["whole"]

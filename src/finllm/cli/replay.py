@@ -17,7 +17,7 @@ import typer
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run, reading
 from finllm.cli.options import JsonFlag, examples
-from finllm.interrupts import Closing
+from finllm.interrupts import closing_undisturbed
 from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
 
@@ -119,7 +119,7 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
     from finllm.scheduler.backends.kind import Opening
     from finllm.scheduler.backends.registry import open_backends
 
-    with Closing() as closing:
+    with closing_undisturbed() as closing:
         ledger = closing.enter_context(open_recorded(settings.ledger_path, run_id))
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
         backends = open_backends(Opening(alone, EventBus(), closing))

@@ -19,7 +19,7 @@ from finllm.desk.spending import budget_of, carried, open_costing, tenant_accoun
 from finllm.desk.telemetry import watched
 from finllm.events import EventBus, Noted
 from finllm.guardrails.audit.recorder import open_recorder
-from finllm.interrupts import Closing
+from finllm.interrupts import closing_undisturbed
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.memory.values import ValueFile
@@ -132,7 +132,7 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Generator[Des
     `runs`: how many will go on side by side, for which engines then have several workers.
     Errors: InputError for a model file that cannot be used, RecordError for a ledger or audit log that cannot be.
     """
-    with Closing() as closing:
+    with closing_undisturbed() as closing:
         ledger = open_recorder(settings, lambda line: bus.emit(Noted(level="warning", message=line)))
         closing.callback(ledger.close)
         backends = open_backends(Opening(settings, bus, closing, runs))
