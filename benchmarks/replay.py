@@ -25,8 +25,8 @@ from finllm.events import EventBus
 from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
 from finllm.graphs.flow import run_stress_test
+from finllm.guardrails.audit.reading import open_recorded
 from finllm.memory.ledger import Ledger
-from finllm.memory.recorded import open_recorded
 from finllm.review.replay import regenerate, regenerated_json, replay
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.settings import Settings
@@ -124,7 +124,7 @@ def real(home: Path, first: int, count: int) -> tuple[int, int, int, float]:
             run_id = f"real-{at}"
             asyncio.run(run_stress_test(run_id, request_of(SHIPPED[at % len(SHIPPED)], at), desk))
             same += asyncio.run(replay(run_id, desk)).node == "report"
-            with open_recorded(desk.settings.ledger_path, run_id) as ledger:
+            with open_recorded(desk.settings, run_id) as ledger:
                 told = regenerated_json(asyncio.run(regenerate(run_id, ledger, desk.broker.backends)))
             asked, matched, gap = asked + told["calls"], matched + told["matched"], max(gap, told["largest_gap"])
             print(f"\r{at - first + 1}/{count}", end="", file=sys.stderr)

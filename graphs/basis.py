@@ -17,9 +17,10 @@ from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError
 from finllm.files import sha256_of_file
 from finllm.graphs.rows import Json
-from finllm.graphs.state import state_hash
+from finllm.graphs.state import changed, digests_of, state_hash
 from finllm.guardrails.injection import RULES_PATH
 from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.memory.reading import LedgerReader
 from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
@@ -35,7 +36,7 @@ from finllm.tools.words.lexical import WORDS_PATH
 INPUTS = EntryKind("inputs")
 """Digests of what a run stands on."""
 STATE = EntryKind("state")
-"""The digest of a run's state after a node."""
+"""The digest of a run's state after a node, and those of what the node found, channel by channel."""
 
 _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
@@ -152,10 +153,19 @@ def recorded(run: RunContext) -> RunContext:
 
     def watch(node: str, before: Json, after: Json) -> None:
         told = {"run": run.run_id, "node": node, "before": state_hash(before)}
-        found = {"sha256": state_hash(after)}
+        found = {"sha256": state_hash(after), "channels": digests_of(changed(before, after))}
         ledger.record(Entry(key_of("state", told | found), STATE, "finllm", told, found), run_id=run.run_id, node=node)
 
     return replace(run, watch=watch)
+
+
+def on_record(channels: Json, run_id: str, ledger: LedgerReader) -> bool:
+    """Whether all that a checkpoint holds is what some node of the run was recorded to have found."""
+    known: dict[str, set[str]] = {}
+    for use in ledger.uses(run_id, STATE):
+        for name, digests in use.entry.response.get("channels", {}).items():
+            known.setdefault(name, set()).update(digests)
+    return all(known.get(name, set()).issuperset(digests) for name, digests in digests_of(channels).items())
 
 
 def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterator[Difference]:

@@ -9,15 +9,14 @@ import contextlib
 import datetime as dt
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, StateSnapshot
 from pydantic import ValidationError
 
 from finllm.agents.agent import Opinion, judge
@@ -27,7 +26,7 @@ from finllm.desk.request import RunRequest
 from finllm.desk.spending import SpentRow
 from finllm.errors import InputError, RecordError, RunHeld
 from finllm.events import NodeFinished, NodeStarted, Noted, RunFinished, RunStarted
-from finllm.graphs.basis import recorded
+from finllm.graphs.basis import on_record, recorded
 from finllm.graphs.checkpoints import checkpointer
 from finllm.graphs.learning import learn
 from finllm.graphs.nodes.compliance import compliance
@@ -35,7 +34,7 @@ from finllm.graphs.nodes.intake import intake
 from finllm.graphs.nodes.reading import market_signal, narrative, reread, sanity_checker
 from finllm.graphs.nodes.report import report
 from finllm.graphs.nodes.stress_tester import stress_tester
-from finllm.graphs.nodes.validation import after_validator, human, validator
+from finllm.graphs.nodes.validation import ANSWERS, after_validator, human, question_of, validator
 from finllm.graphs.report import Report
 from finllm.graphs.rows import Json, StateRow
 from finllm.graphs.state import (
@@ -178,31 +177,28 @@ async def walk(run: RunContext) -> None:
 
 async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str | None = None) -> Outcome:
     desk, run_id = run.desk, run.run_id
-    async with _graph(desk, lease) as graph:
-        config: Any = {"configurable": {"thread_id": run_id}}
-        held = await graph.aget_state(config)
-        waiting = any(task.interrupts for task in held.tasks)
-        if answer is not None and not waiting:
+    async with checkpointer(desk.settings.checkpoints_path, lease.check) as saver:
+        walked = _Walk(run, build_graph().compile(checkpointer=saver))
+        held = await walked.held()
+        if held.values and not _believed(held, run):
+            told = f"the checkpoint of run {run_id!r} is not what is on record; it goes on from its start instead"
+            desk.bus.emit(Noted(level="warning", message=f"{told}, answered from the ledger"))
+            await saver.adelete_thread(run_id)
+            held = await walked.on({"opinions": []})
+        elif answer is not None and not _waits(held):
             raise _asks_nothing(run_id)
-        begin: Any = start if start is not None or held.next or held.values else {"opinions": []}
-        if waiting and answer is None:
-            return Outcome(run_id, "waiting", None, _question(held))
-        if answer is not None:
-            options = _question(held)["options"]
-            if answer not in options:
-                raise InputError(f"{answer!r} is no answer", fix=f"answer with one of {', '.join(options)}")
-            begin = Command(resume=answer)
-        try:
-            await graph.ainvoke(begin, config, context=run, durability="sync")
-        except BaseException:  # whatever stopped it, a person's Ctrl-C too, the run can be resumed, and says so
-            with contextlib.suppress(RecordError, RunHeld):
-                desk.ledger.end_run(run_id, "stopped", None)
-            desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
-            raise
-        held = await graph.aget_state(config)
-        if any(task.interrupts for task in held.tasks):
-            desk.ledger.end_run(run_id, "waiting", None)
-            return Outcome(run_id, "waiting", None, _question(held))
+        elif start is not None or not (held.next or held.values):
+            held = await walked.on(start or {"opinions": []})
+        elif not _waits(held):
+            held = await walked.on(None)
+        if answer is not None and _waits(held):
+            if answer not in ANSWERS:
+                raise InputError(f"{answer!r} is no answer", fix=f"answer with one of {', '.join(ANSWERS)}")
+            held = await walked.on(Command(resume=answer))
+        if _waits(held):
+            if walked.moved:
+                desk.ledger.end_run(run_id, "waiting", None)
+            return Outcome(run_id, "waiting", None, question_of(AfterValidator.model_validate(held.values)))
         done = Report.model_validate(held.values["report"])
     done = done.model_copy(update={"spent": SpentRow.of(run.account.spent())})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
@@ -211,21 +207,54 @@ async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str 
     return Outcome(run_id, done.status, done)
 
 
+@dataclass
+class _Walk:
+    """A run on its graph. Whatever stops it, a person's Ctrl-C too, it can be resumed, and says so."""
+
+    run: RunContext
+    graph: CompiledStateGraph[Channels, RunContext, Channels, Channels]
+    moved: bool = False
+
+    @property
+    def config(self) -> Any:
+        return {"configurable": {"thread_id": self.run.run_id}}
+
+    async def held(self) -> StateSnapshot:
+        return await self.graph.aget_state(self.config)
+
+    async def on(self, begin: Any) -> StateSnapshot:
+        """Go on until the end or a question; how it stands then."""
+        ledger, run_id, self.moved = self.run.desk.ledger, self.run.run_id, True
+        try:
+            await self.graph.ainvoke(begin, self.config, context=self.run, durability="sync")
+        except BaseException:
+            with contextlib.suppress(RecordError, RunHeld):
+                ledger.end_run(run_id, "stopped", None)
+            self.run.desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
+            raise
+        return await self.held()
+
+
+def _waits(held: StateSnapshot) -> bool:
+    return any(task.interrupts for task in held.tasks)
+
+
+def _believed(held: StateSnapshot, run: RunContext) -> bool:
+    """Whether a checkpoint holds what the run's nodes found, and stands where that leads to."""
+    results = [task.result for task in held.tasks if isinstance(task.result, dict)]
+    if not all(on_record(found, run.run_id, run.desk.ledger) for found in (held.values, *results)):
+        return False
+    routed = {"reread", "human", "stress_tester"}.intersection(held.next)
+    if not routed or "answer" in held.values:
+        return True
+    try:
+        return routed == {after_validator(AfterValidator.model_validate(held.values), run)}
+    except ValidationError:
+        return False
+
+
 def _asks_nothing(run_id: str) -> InputError:
     return InputError(f"run {run_id!r} asks nothing", fix="resume it without --answer")
-
-
-def _question(held: Any) -> dict[str, Any]:
-    return next(interrupt.value for task in held.tasks for interrupt in task.interrupts)
-
-
-@asynccontextmanager
-async def _graph(
-    desk: Desk, lease: Lease
-) -> AsyncGenerator[CompiledStateGraph[Channels, RunContext, Channels, Channels]]:
-    """The compiled graph over the durable checkpointer, which holds positions and interrupts as plain data."""
-    async with checkpointer(desk.settings.checkpoints_path, lease.check) as saver:
-        yield build_graph().compile(checkpointer=saver)
 
 
 def build_graph() -> StateGraph[Channels, RunContext, Channels, Channels]:

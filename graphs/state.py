@@ -199,6 +199,23 @@ def after(state: Mapping[str, JsonValue], out: Json) -> Json:
     return merged
 
 
+def changed(before: Json, after: Json) -> Json:
+    """What a node found: the channels that it wrote, and of the opinions those that it added."""
+    found = {name: value for name, value in after.items() if name not in before or before[name] != value}
+    if "opinions" in found:
+        found["opinions"] = [*_rows(found["opinions"])[len(_rows(before.get("opinions"))) :]]
+    return found
+
+
+def digests_of(channels: Json) -> dict[str, list[str]]:
+    """Hex sha256 of what each channel holds; of the opinions, one for each."""
+    return {
+        name: [hashlib.sha256(canonical({name: one})).hexdigest()
+               for one in (_rows(value) if name == "opinions" else [value])]
+        for name, value in channels.items()
+    }  # fmt: skip
+
+
 def _rows(value: JsonValue) -> Sequence[JsonValue]:
     return value if isinstance(value, list) else []
 

@@ -101,6 +101,10 @@ class Database:
             except (sqlite3.Error, OSError, ValueError) as error:
                 raise self._failed("read", error) from error
 
+    def damaged(self, error: ValueError) -> RecordError:
+        """The error of a row that cannot be read."""
+        return self._failed("read", error)
+
     def _fetch(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:
             return self._patiently(lambda: self._db.execute(query, parameters).fetchall())

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finllm.memory.database import Database, Mode, Patience
+from finllm.memory.held import EntryRow, RowCheck, UseRow
 from finllm.memory.leases import COLUMNS, Holder, holder_of, status_of
-from finllm.scheduler.record import Entry, EntryKind
-from finllm.settings import Settings
+from finllm.scheduler.record import Entry
 
-_USES = (
-    "SELECT u.id, u.run_id, u.at_ns, u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response "
-    "FROM use u JOIN entry e ON e.key = u.key"
-)
+_USE = "u.id, u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response FROM use u JOIN entry e ON e.key = u.key"
+_USES = f"SELECT u.run_id, u.at_ns, {_USE}"
 _NO_LEASES = (
     "(SELECT NULL AS run_id, NULL AS token, NULL AS host, NULL AS machine, NULL AS pid, NULL AS ticks, "
     "NULL AS acquired_ns, NULL AS heartbeat_ns, NULL AS expires_ns WHERE 0)"
@@ -44,6 +41,7 @@ class UsedRow:
     run_id: str
     at_ns: int
     use: Use
+    row: EntryRow
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,18 @@ class LedgerReader:
 
     def __init__(self, path: Path, patience: Patience | None = None, *, mode: Mode = "read") -> None:
         self._database = Database(path, mode, patience or Patience())
+        self._check: RowCheck | None = None
         old = self._database.version == 1
         self._leases_table = _NO_LEASES if old else "lease"
         self._titles_table = _TITLES_OF_REQUESTS if old else "title"
+
+    def hold_to(self, check: RowCheck) -> None:
+        """From here on believe only what `check` knows: `lookup`, `uses` and `run` give no row that differs from it."""
+        self._check = check
+
+    @property
+    def database(self) -> Database:
+        return self._database
 
     @property
     def schema(self) -> int | None:
@@ -91,16 +98,22 @@ class LedgerReader:
         self._database.close()
 
     def lookup(self, key: str) -> Entry | None:
+        """The entry at `key`, or None where there is none, or none that is on record."""
         query = "SELECT key, kind, actor, request, response FROM entry WHERE key=?"
-        return next(iter(self._database.rows(query, (key,), _entry)), None)
+        row = next(iter(self._database.rows(query, (key,), lambda row: EntryRow(*row))), None)
+        if row is None or (self._check is not None and not self._check.entry(row)):
+            return None
+        return self._parsed(row)
 
     def uses(self, run_id: str, kind: str | None = None) -> list[Use]:
         """What a run used, in order, each use with its entry."""
-        query = (
-            "SELECT u.node, u.reused, e.key, e.kind, e.actor, e.request, e.response "
-            "FROM use u JOIN entry e ON e.key = u.key WHERE u.run_id=? AND (? IS NULL OR e.kind=?) ORDER BY u.id"
-        )
-        return self._database.rows(query, (run_id, kind, kind), _use)
+        if self._check is not None:
+            self._check.look()
+        rows = self._database.rows(f"SELECT {_USE} WHERE u.run_id=? ORDER BY u.id", (run_id,), _use_row)
+        if self._check is not None:
+            rows = self._check.uses(run_id, rows)
+        return [Use(row.node, row.entry.key, row.reused, self._parsed(row.entry)) for row in rows
+                if kind is None or row.entry.kind == kind]  # fmt: skip
 
     def use(self, id: int) -> UsedRow:
         """One use by its number, which must be there."""
@@ -108,13 +121,14 @@ class LedgerReader:
         return row
 
     def uses_after(self, id: int) -> list[UsedRow]:
-        """The uses of all runs after the one numbered `id`, in order."""
+        """The uses of all runs after the one numbered `id`, in order, on record or not."""
         return self._database.rows(f"{_USES} WHERE u.id>? ORDER BY u.id", (id,), _used)
 
     def uses_since(self, at_ns: int) -> list[UsedRow]:
         """What calls of all runs cost since a time (ns, UTC): the uses that wrote a call or a charge, in order."""
         query = f"{_USES} WHERE u.at_ns>=? AND u.reused=0 AND e.kind IN ('call', 'charge') ORDER BY u.id"
-        return self._database.rows(query, (at_ns,), _used)
+        rows = self._database.rows(query, (at_ns,), _used)
+        return [row for row in rows if self._check is None or self._check.entry(row.row)]
 
     def last_use(self) -> int:
         """The number of the newest use; 0 where there is none."""
@@ -125,7 +139,15 @@ class LedgerReader:
             f"SELECT r.id, r.created_ns, r.request, r.status, r.result, {COLUMNS} FROM run r "
             f"LEFT JOIN {self._leases_table} l ON l.run_id = r.id WHERE r.id=?"
         )
-        return next(iter(self._database.rows(query, (run_id,), _run)), None)
+        found = next(iter(self._database.rows(query, (run_id,), tuple)), None)
+        if found is None:
+            return None
+        if self._check is not None:
+            self._check.run(found[0], found[2], found[4])
+        try:
+            return _run(found)
+        except ValueError as error:
+            raise self._database.damaged(error) from error
 
     def runs(self, limit: int | None = None) -> list[RunHead]:
         """The newest runs, the newest first, as many as `limit` says; reads neither requests nor reports."""
@@ -137,28 +159,25 @@ class LedgerReader:
         )
         return self._database.rows(query, (-1 if limit is None else limit,), _head)
 
+    def _parsed(self, row: EntryRow) -> Entry:
+        try:
+            return row.entry()
+        except ValueError as error:
+            raise self._database.damaged(error) from error
+
     def count_runs(self) -> int:
         return self._database.rows("SELECT count(*) FROM run", (), lambda row: int(row[0]))[0]
 
 
-def open_reading(settings: Settings, tell: Callable[[str], None] | None = None) -> LedgerReader:
-    """The home's ledger, only to read; `tell` is told where another process has it locked. Errors: RecordError."""
-    return LedgerReader(settings.ledger_path, Patience.of(settings, tell))
-
-
-def _entry(row: Any) -> Entry:
-    key, kind, actor, request, response = row
-    return Entry(key, EntryKind(kind), actor, json.loads(request), json.loads(response))
-
-
-def _use(row: Any) -> Use:
-    node, reused, *entry = row
-    return Use(node, entry[0], bool(reused), _entry(entry))
+def _use_row(row: Any) -> UseRow:
+    id, node, reused, *entry = row
+    return UseRow(id, node, bool(reused), EntryRow(*entry))
 
 
 def _used(row: Any) -> UsedRow:
-    id, run_id, at_ns, *use = row
-    return UsedRow(id, run_id, at_ns, _use(use))
+    run_id, at_ns, *use = row
+    one = _use_row(use)
+    return UsedRow(one.id, run_id, at_ns, Use(one.node, one.entry.key, one.reused, one.entry.entry()), one.entry)
 
 
 def _run(row: Any) -> RunRow:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,14 @@ class RecordedLedger(Ledger):
     def __init__(self, path: Path, run_id: str) -> None:
         super().__init__(path, mode="read")
         self.run_id = run_id
-        self.used_by_run = self.uses(run_id)
-        self._entries = {use.key: use.entry for use in self.used_by_run}
+
+    @cached_property
+    def used_by_run(self) -> list[Use]:
+        return self.uses(self.run_id)
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        return {use.key: use.entry for use in self.used_by_run}
 
     def lookup(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -60,12 +66,3 @@ class RecordedLedger(Ledger):
                 if key_of("call", content) != use.key:
                     return use
         return None
-
-
-@contextlib.contextmanager
-def open_recorded(path: Path, run_id: str) -> Iterator[RecordedLedger]:
-    ledger = RecordedLedger(path, run_id)
-    try:
-        yield ledger
-    finally:
-        ledger.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finllm.errors import RecordError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _ENTRIES = """
 CREATE TABLE meta (schema_version INTEGER NOT NULL);
@@ -40,7 +40,14 @@ UPDATE meta SET schema_version = 2;
 """
 """A run's lease, and what a list of runs shows: beside the rows of `run`, which hold the whole request and report."""
 
-_STEPS = {0: _ENTRIES, 1: _LEASES}
+_PLACES = """
+CREATE TABLE log_place (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE log_read (log TEXT NOT NULL, through INTEGER NOT NULL);
+UPDATE meta SET schema_version = 3;
+"""
+"""Where in the audit log the first records of entries and runs stand."""
+
+_STEPS = {0: _ENTRIES, 1: _LEASES, 2: _PLACES}
 """What brings a ledger of each version to the next; 0: an empty file."""
 
 

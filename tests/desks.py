@@ -16,8 +16,8 @@ from finllm.desk.desk import Desk, assemble, open_desk
 from finllm.desk.request import RunRequest
 from finllm.events import Event, EventBus
 from finllm.graphs.flow import Outcome, resume, run_stress_test
+from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.knowledge import KnowledgeBase
-from finllm.memory.ledger import Ledger
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.scheduler.backends import Backend
 from finllm.settings import Settings
@@ -89,7 +89,7 @@ def scripted_desk(
             served: list[dict[str, Any]] | None = None,
         ) -> Desk:
             settings = Settings(home=tmp_path)
-            ledger = Ledger(settings.ledger_path)
+            ledger = open_recorder(settings)
             closing.callback(ledger.close)
             backends: list[Backend] = [ScriptedBackend(edge, name="edge")]
             if deep is not None:

@@ -77,12 +77,14 @@ def after_validator(state: AfterValidator, run: RunContext) -> Literal["reread",
     return "stress_tester"
 
 
+def question_of(state: AfterValidator) -> Json:
+    """What a person is asked where the checks do not agree: which factors are in dispute, and what may be answered."""
+    return {"factors": [check.factor for check in state.checks if check.diverged], "options": list(ANSWERS)}
+
+
 async def human(state: AfterValidator, run: RunContext) -> Update:
     """Ask a person what to do with the factors in dispute; the answer is a row of the ledger before it counts."""
-    question: Json = {
-        "factors": [check.factor for check in state.checks if check.diverged],
-        "options": list(ANSWERS),
-    }
+    question = question_of(state)
     key = answer_key(run.run_id, question)
     recorded = run.desk.ledger.lookup(key)
     if recorded is not None:

@@ -85,6 +85,13 @@ class AuditLog:
         """Records that are durable, as far as this process knows."""
         return len(self._sealed) * self._meta.segment_records + len(self._leaves)
 
+    def behind(self) -> bool:
+        """Whether another process has written since this one looked. Errors: RecordError."""
+        try:
+            return os.fstat(self._records).st_size != self._records_end
+        except OSError as error:
+            raise self._failed("read", error) from error
+
     @property
     def meta(self) -> Meta:
         return self._meta

@@ -11,7 +11,7 @@ from typing import Any
 
 from finllm.errors import RecordError
 from finllm.guardrails.audit.canonical import parse_canonical
-from finllm.guardrails.audit.merkle import includes
+from finllm.guardrails.audit.merkle import includes, root_of
 from finllm.guardrails.audit.note import Checkpoint, Note
 from finllm.guardrails.audit.storage import (
     Layout,
@@ -53,9 +53,13 @@ def extent_of(layout: Layout) -> Extent:
     return Extent(count, layout.records(count - 1).stat().st_size, pack.stat().st_size if pack.exists() else 0)
 
 
-def load_leaves(layout: Layout, segment: int, end: int | None = None) -> list[bytes]:
+def load_leaves(layout: Layout, segment: int) -> list[bytes]:
     """The leaf hashes of a segment's records. Errors: OSError; ValueError where a line is not what was written."""
-    lines, _torn = whole_lines(_bytes(layout.records(segment), end))
+    return leaves_of(whole_lines(layout.records(segment).read_bytes())[0], segment)
+
+
+def leaves_of(lines: Sequence[bytes], segment: int) -> list[bytes]:
+    """The leaf hashes of the lines of a segment. Errors: ValueError where a line is not what was written."""
     leaves = [leaf for leaf in map(leaf_of, lines) if leaf is not None]
     if len(leaves) != len(lines):
         raise ValueError(f"segment {segment} holds a record that is not what was written")
@@ -80,9 +84,12 @@ class LogReader:
             if self.note.signed_by(self.meta.vkey) is None or self.checkpoint.origin != self.meta.origin:
                 raise ValueError("the checkpoint is not signed with the log's key")
             width, last = self.meta.segment_records, self._extent.segments - 1
+            self._lines = lru_cache(maxsize=2)(self._read)
             self.leaves = lru_cache(maxsize=4)(self._load)
+            self._sealed_roots = unpacked(sealed)[: max(last, 0)]
+            self._proven: set[int] = set()
             self.size = last * width + len(self.leaves(last)) if last >= 0 else 0
-            self.tree = LogTree(width, unpacked(sealed)[: max(last, 0)], self.leaves)
+            self.tree = LogTree(width, self._sealed_roots, self.leaves)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -90,9 +97,50 @@ class LogReader:
         """The canonical JSON of a record. `0 <= index < size`."""
         segment, within = divmod(index, self.meta.segment_records)
         try:
-            lines, _torn = whole_lines(self._extent.records(self.layout, segment))
-            return record_of(lines[within])
+            return record_of(self._lines(segment)[within])
         except (OSError, IndexError) as error:
+            raise self._unreadable(error) from error
+
+    def grown(self) -> bool:
+        """Whether records were added since this was opened."""
+        last = self._extent.segments - 1
+        try:
+            return last < 0 or self.layout.count() > last + 1 or (
+                self.layout.records(last).stat().st_size > self._extent.records_end
+            )  # fmt: skip
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def proven(self, index: int) -> bytes:
+        """A record of `prove_segment`'s kind. Errors: RecordError."""
+        self.prove_segment(index // self.meta.segment_records)
+        return self.record(index)
+
+    def proven_of(self, run_id: str, first: int) -> list[bytes]:
+        """The records of a run from the segment of record `first` on, all of which are proven."""
+        needle, found = b'"run":"%b"' % run_id.encode(), list[bytes]()
+        try:
+            for segment in range(first // self.meta.segment_records, self._extent.segments):
+                self.prove_segment(segment)
+                found += [record_of(line) for line in self._lines(segment) if needle in line]
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return [data for data in found if _run_of(data) == run_id]
+
+    def prove_segment(self, segment: int) -> None:
+        """Its records are under the log's signed checkpoint, or were written since and are not signed yet.
+
+        Each segment is hashed once. Errors: RecordError where it is not what was signed.
+        """
+        try:
+            if not self._proven and self.tree.root(self.checkpoint.size) != self.checkpoint.root:
+                raise ValueError("it does not hold what its own checkpoint was signed over")
+            if segment not in self._proven:
+                kept = self._sealed_roots[segment : segment + 1]
+                if kept and root_of(self.leaves(segment)) != kept[0]:
+                    raise ValueError(f"segment {segment} is not what was written")
+                self._proven.add(segment)
+        except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
     def records(self) -> Iterator[tuple[int, bytes]]:
@@ -141,10 +189,12 @@ class LogReader:
             raise self._unreadable(ValueError(f"record {index} is not under the log's own checkpoint"))
         return proof
 
+    def _read(self, segment: int) -> Sequence[bytes]:
+        lines, _torn = whole_lines(self._extent.records(self.layout, segment))
+        return lines
+
     def _load(self, segment: int) -> Sequence[bytes]:
-        return load_leaves(
-            self.layout, segment, self._extent.records_end if segment == self._extent.segments - 1 else None
-        )
+        return leaves_of(self._lines(segment), segment)
 
     def _unreadable(self, error: Exception) -> RecordError:
         return RecordError(

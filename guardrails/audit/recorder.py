@@ -1,8 +1,9 @@
-"""A ledger whose writes return only once the audit log has them too; where that fails, nothing is decided.
+"""A ledger whose writes return only once the audit log has them too, and which believes no row that the log does not.
 
-The ledger's row comes first, so that a call is never made again; the audit record follows before anybody sees the
-answer. Rows whose process died in between get their record when the log is next opened by one process alone. Runs are
-the other way round: the record of a start or an end comes first, and a repeated one does no harm.
+The ledger's row comes first; the audit record follows before anybody sees the answer. A row whose process died in
+between was seen by nobody and is not believed: what it answers is asked again. A use of an entry that is on record gets
+its record when the log is next opened by one process alone. Runs are the other way round: the record of a start or an
+end comes first, and a repeated one does no harm.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
+from finllm.guardrails.audit.commit import Item
+from finllm.guardrails.audit.held import HeldToLog
 from finllm.guardrails.audit.keys import signing_key
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
@@ -30,7 +33,7 @@ from finllm.settings import Settings
 
 
 class AuditedRecorder(Ledger):
-    """A ledger whose writes return only once the audit log has them too.
+    """A ledger whose writes return only once the audit log has them too, and whose rows are held against that.
 
     Errors, of all writes and of opening: RecordError; the ledger's row is kept then, and nothing is decided on it.
     """
@@ -48,6 +51,8 @@ class AuditedRecorder(Ledger):
         self._log = log
         self._session = secrets.token_hex(6)
         try:
+            self._held = HeldToLog(folder, self._database, log)
+            self.hold_to(self._held)
             self._alone = os.open(Layout(folder).sessions, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._begin(folder)
         except OSError as error:
@@ -67,20 +72,24 @@ class AuditedRecorder(Ledger):
         self._log.close()
 
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
-        self._audit(self.write(entry, run_id=run_id, node=node))
+        use_id = self.write(entry, run_id=run_id, node=node)
+        row = self.use(use_id)
+        if row.use.entry != entry and not self._held.entry(row.row):
+            self.replace(entry)  # what was there has no record: its process died, and nobody has seen it
+        self._audit(use_id)
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self._audit(self.write_use(key, run_id=run_id, node=node))
 
     def start_run(self, run_id: str, request: dict[str, Any]) -> Lease:
-        self._log.append(*run_started(run_id, request, self._session))
+        self._append(run_started(run_id, request, self._session))
         return super().start_run(run_id, request)
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
         self.check_held(run_id)
         row = self.run(run_id)
         try:
-            self._log.append(*run_ended(run_id, status, {} if row is None else row.request, result, self._session))
+            self._append(run_ended(run_id, status, {} if row is None else row.request, result, self._session))
         except RecordError:
             if status == "stopped":  # so it is, whether the audit log can say it or not
                 super().end_run(run_id, status, result)
@@ -89,22 +98,28 @@ class AuditedRecorder(Ledger):
 
     def _audit(self, use_id: int) -> None:
         row = self.use(use_id)
-        self._log.append(*use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=False))
+        self._append(use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=False))
+
+    def _append(self, item: Item) -> None:
+        body, blobs = item
+        self._held.appended(body, self._log.append(body, blobs))
 
     def _begin(self, folder: Path) -> None:
-        """Say that this session begins and, where no other is open, give rows without an audit record theirs."""
+        """Say that this session begins and, where no other is open, give uses without an audit record theirs."""
+        self._held.index()
         try:
             fcntl.flock(self._alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(self._alone, fcntl.LOCK_SH)
-            self._log.append(*session_opened(self._session, through=-1, recovered=0))
+            self._append(session_opened(self._session, through=-1, recovered=0, unproven=0))
             return
         through, known = _audited(folder)
         missing = [row for row in self.uses_after(max(through, 0)) if row.id not in known]
-        self._log.append_many([
-            use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=True) for row in missing
-        ])  # fmt: skip
-        self._log.append(*session_opened(self._session, through=self.last_use(), recovered=len(missing)))
+        proven = [row for row in missing if self._held.entry(row.row)]
+        for row in proven:
+            self._append(use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=True))
+        self._append(session_opened(self._session, through=self.last_use(), recovered=len(proven),
+                                    unproven=len(missing) - len(proven)))  # fmt: skip
         fcntl.flock(self._alone, fcntl.LOCK_SH)
 
 

@@ -22,6 +22,8 @@ from finllm.memory.ledger import dump
 from finllm.memory.reading import Use
 from finllm.scheduler.record import CALL, PLACEMENT, EntryKind
 
+FILES = EntryKind("files")
+"""The files that a run's report was written to: the folder, and each one's sha256."""
 CLOCK = "CLOCK_REALTIME of this machine"
 SERVICE = {"kind": "service", "name": "finllm"}
 _HUMAN_DEFAULT = "withhold"
@@ -33,8 +35,12 @@ def moment(ns: int | None = None) -> dict[str, str]:
     return {"ns": str(time.time_ns() if ns is None else ns), "clock": CLOCK}
 
 
-def session_opened(session: str, through: int, recovered: int) -> Item:
-    """A process opened the log. `through`: the ledger's use up to which every one has its record."""
+def session_opened(session: str, through: int, recovered: int, unproven: int) -> Item:
+    """A process opened the log.
+
+    `through`: the ledger's use up to which every one was looked at; `recovered` of those that had no record got theirs
+    now, and the `unproven` others, whose answers have no record either, are not believed.
+    """
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -48,6 +54,7 @@ def session_opened(session: str, through: int, recovered: int) -> Item:
         "policy": {"rule_book": RULE_BOOK_VERSION},
         "ledger": {"through": through},
         "recovered": recovered,
+        "unproven": unproven,
     }
     return body, {}
 
@@ -194,6 +201,10 @@ def _human(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) 
     }
 
 
+def _files(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    return {"actor": {**SERVICE, "name": actor}, "folder": request["folder"], "files": response["files"]}
+
+
 def _digest(value: Any) -> str:
     return sha256(dump(value).encode()).hexdigest()
 
@@ -208,5 +219,6 @@ _SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dic
     CALL: _call,
     PLACEMENT: _placement,
     HUMAN: _human,
+    FILES: _files,
 }
 """Kinds of which a record says more than that they were written; every other one is `_noted`."""

@@ -177,7 +177,7 @@ def test_many_threads_may_use_one_ledger(ledger: Ledger) -> None:
 def test_a_ledger_of_another_schema_is_refused_with_what_to_do(path: Path, ledger: Ledger) -> None:
     ledger.close()
     edit(path, "UPDATE meta SET schema_version = 99")
-    with pytest.raises(RecordError, match="has schema 99, this finllm reads 2") as refusal:
+    with pytest.raises(RecordError, match="has schema 99, this finllm reads 3") as refusal:
         Ledger(path)
     assert refusal.value.fix == "use the finllm version that wrote it, or another FINLLM_HOME"
     edit(path, "DELETE FROM meta")

@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 from finllm.errors import RecordError
+from finllm.guardrails.audit import open_recorder
 from finllm.memory.database import Patience
 from finllm.memory.ledger import Ledger
 from finllm.memory.reading import LedgerReader
 from finllm.memory.schema import _ENTRIES
 from finllm.scheduler.record import CALL, Entry
+from finllm.settings import Settings
 from tests.desks import request_for
 
 LONGEST = 60.0
@@ -147,7 +149,7 @@ def test_lists_and_stories_need_no_write_access_to_the_home(tmp_path: Path) -> N
     """In a process without rights; the run's request is one that a story can be told of."""
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
         home = Path(folder)
-        with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        with contextlib.closing(open_recorder(Settings(home=home))) as ledger:
             ledger.start_run("run", request_for("hormuz-blockade").model_dump(mode="json"))
             ledger.end_run("run", "stopped", None)
         home.chmod(0o555)
@@ -259,7 +261,7 @@ def test_an_older_ledger_is_read_as_it_is_and_brought_up_to_date_by_the_first_wr
         assert row.result == {"total": 1}
     assert listing(old.parent) == before
     with contextlib.closing(Ledger(old)) as ledger:
-        assert (ledger.schema, shown(ledger)) == (2, RUNS)
+        assert (ledger.schema, shown(ledger)) == (3, RUNS)
         ledger.hold("b")
         assert [one.status for one in ledger.runs()] == ["stopped", "running", "finished"]
 

@@ -15,8 +15,8 @@ from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError
 from finllm.graphs.report import Report
+from finllm.guardrails.audit.reading import open_recorded
 from finllm.guardrails.grounding import ungrounded
-from finllm.memory.recorded import open_recorded
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import PRUNED
 from finllm.review.diff import diff_runs
@@ -182,7 +182,7 @@ def test_the_run_is_rebuilt_as_before_and_its_calls_are_told_apart(scripted_desk
     assert story_of("run-1", desk.ledger).chapters == (*judged, *found.chapters)
     for told in (trace_story, trace_markdown, trace_html):
         assert "What drove the result" in told("run-1", desk.ledger)
-    with open_recorded(desk.settings.ledger_path, "run-1") as ledger:
+    with open_recorded(desk.settings, "run-1") as ledger:
         again = bounded(regenerate("run-1", ledger, [model]))
     assert {one.node for one in again}.isdisjoint({NODE})
     run(small(), desk, "run-2")

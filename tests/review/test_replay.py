@@ -21,7 +21,7 @@ from finllm.desk.request import PriceFile, RunRequest
 from finllm.errors import InputError, ReplayRefused
 from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
-from finllm.memory.recorded import open_recorded
+from finllm.guardrails.audit.reading import open_recorded
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.embedding import Embedder
 from finllm.review.diff import diff_runs, diff_story
@@ -43,7 +43,7 @@ def again(desk: Desk, run_id: str = "run-1", at: str | None = None) -> Replayed:
 
 
 def ask_again(desk: Desk, backends: list[ScriptedBackend], run_id: str = "run-1") -> list[Regenerated]:
-    with open_recorded(desk.settings.ledger_path, run_id) as ledger:
+    with open_recorded(desk.settings, run_id) as ledger:
         return bounded(regenerate(run_id, ledger, backends))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +20,10 @@ from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from finllm.guardrails.audit import LogReader, Verification
+    from finllm.guardrails.audit.home import Held
 
+SHOWN = 10
+"""Changes that are named; JSON names all."""
 UNPROVEN = 4
 """Exit code of `verify` where nothing is damaged and no witness says that nothing is missing."""
 
@@ -54,32 +59,42 @@ def verify(
     key: Annotated[
         str | None, typer.Option("--key", metavar="VKEY", help="The log's verifier key, as known from elsewhere.")
     ] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help="A copy of a report file that was kept "
+                                        "elsewhere: is it as a run on record wrote it? Repeatable.")] = None,
     as_json: JsonFlag = False,
-) -> None:
-    """Check every record, blob and signature; name the first bad record and what was done to it.
+) -> None:  # fmt: skip
+    """Check every record, blob and signature, then every row of the ledger and every report file against the log.
 
-    Exits with 1 for damage, with 4 where all that is there is intact and no witness says that none is missing or was
-    written anew (whoever holds the signing key could have), and with 0 where a witness does.
+    Names what was changed. Exits with 1 for damage, with 4 where all that is there is intact and no witness says that
+    none is missing or was written anew (whoever holds the signing key could have), and with 0 where a witness does.
+    With --log the log alone is checked, and the files given.
     """
     from finllm.guardrails.audit import read_witnessed, verify_log
+    from finllm.guardrails.audit.home import NOT_HELD, verify_home
     from finllm.guardrails.audit.note import VerifierKey
 
-    folder = log or load_settings().settings.audit_dir
+    settings = load_settings().settings
+    folder = log or settings.audit_dir
     try:
         vkey = None if key is None else VerifierKey.parse(key)
     except ValueError as error:
         raise InputError(f"--key {key!r}: {error}", fix="give the line of a log.vkey file") from error
     verdict = verify_log(folder, None if witness is None else read_witnessed(witness), vkey)
+    home = verify_home(folder, None if log else settings.ledger_path, files or ()) if not verdict.damage else []
+    changed = any(one.problems for one in home)
+    status = "damaged" if changed else verdict.status
     if as_json:
         print_json({
-            "status": verdict.status, "ok": not verdict.damage, "complete": verdict.complete, "log": str(folder),
-            "origin": verdict.origin,
+            "status": status, "ok": status != "damaged", "complete": verdict.complete and not changed,
+            "log": str(folder), "origin": verdict.origin,
             "size": verdict.size, "signed": verdict.signed, "witnessed": verdict.witnessed,
             "damage": [vars(one) for one in verdict.damage], "notes": list(verdict.notes),
+            "held": [asdict(one) for one in home], "not_held": [] if log else list(NOT_HELD),
         })  # fmt: skip
     else:
-        _show(verdict)
-    if code := {"damaged": 1, "unproven": UNPROVEN, "intact": 0}[verdict.status]:
+        _show(verdict, home, not_held=() if log else NOT_HELD)
+    if code := {"damaged": 1, "unproven": UNPROVEN, "intact": 0}[status]:
         raise typer.Exit(code)
 
 
@@ -188,13 +203,15 @@ def _open(log: Path | None) -> LogReader:
     return reader
 
 
-def _show(verdict: Verification) -> None:
+def _show(verdict: Verification, home: Sequence[Held], not_held: Sequence[str]) -> None:
     from rich.console import Group
 
     from finllm.cli.display.report import table, text
 
     if verdict.first is not None:
         head = text(f"DAMAGED at record {verdict.first.index}: {verdict.first.kind}", "bold red")
+    elif changed := [one.file for one in home if one.problems]:
+        head = text(f"DAMAGED: the log is whole, and {', '.join(changed)} is not what it recorded", "bold red")
     elif verdict.witnessed is None:
         head = text("completeness unproven: no record is damaged, but no witness says that none is missing or was "
                     "written anew; give --witness", "yellow")  # fmt: skip
@@ -202,9 +219,19 @@ def _show(verdict: Verification) -> None:
         head = text(f"ok: {verdict.size} records, the first {verdict.witnessed} of them seen by a witness", "green")
     rows = [("log", verdict.origin or "-"), ("records", str(verdict.size)), ("signed", str(verdict.signed)),
             ("witnessed", "-" if verdict.witnessed is None else str(verdict.witnessed))]  # fmt: skip
-    parts = [head, table(("", ""), rows), *(text(f"note: {note}", "dim") for note in verdict.notes)]
+    parts = [head, table(("", ""), rows)]
     if verdict.damage:
         parts.append(table(("record", "kind", "what"), [(str(d.index), d.kind, d.what) for d in verdict.damage]))
+        parts.append(text("the home was not held against a damaged log", "dim"))
+    for one in home:
+        parts.append(text(f"held against the log: {one.file}, {one.compared} of its rows or files"))
+        parts += [text(f"  CHANGED: {what}", "red") for what in one.problems[:SHOWN]]
+        if more := len(one.problems) - SHOWN:
+            parts += [text(f"  and {more} more: --json names them", "red")] if more > 0 else []
+        parts += [text(f"  note: {note}", "dim") for note in one.notes]
+    if home and not_held:
+        parts.append(text(f"not held: {', '.join(not_held)} (docs/audit.md says why)", "dim"))
+    parts += [text(f"note: {note}", "dim") for note in verdict.notes]
     out_console().print(Group(*parts))
 
 

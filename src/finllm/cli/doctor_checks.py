@@ -186,16 +186,16 @@ def _second_opinion() -> Check:
 
 
 def _ledger(settings: Settings) -> Check:
-    from finllm.memory.reading import open_reading
+    from finllm.guardrails.audit.reading import open_reading
 
     if not settings.ledger_path.exists():
         return Check("ledger", "ok", "made on first use")
     try:
-        ledger = open_reading(settings)
-        ledger.close()
+        with open_reading(settings) as ledger:
+            schema = ledger.schema
     except FinllmError as error:
         return Check("ledger", "missing", error.message, error.fix)
-    return Check("ledger", "ok", f"opens, schema {ledger.schema}")
+    return Check("ledger", "ok", f"opens, schema {schema}")
 
 
 def _knowledge(settings: Settings) -> Check:

@@ -60,7 +60,7 @@ def list_runs(
     A run is running while a process holds it, and interrupted where that died before the end: `finllm resume` goes on.
     """
     most = limit if limit is not None or as_json else SHOWN
-    with reading(load_settings().settings) as ledger:
+    with listing(load_settings().settings) as ledger:
         rows = ledger.runs(most) if ledger else []
         more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
     if as_json:
@@ -129,14 +129,32 @@ def batch_on_record(batch_id: str, settings: Settings) -> Batch | None:
 
 @contextlib.contextmanager
 def reading(settings: Settings) -> Iterator[LedgerReader | None]:
-    """The ledger, only to read, or None where nothing was recorded yet. A wait for a lock is told on stderr."""
-    from finllm.memory.reading import open_reading
+    """The ledger, only to read, held against the audit log; None where nothing was recorded yet."""
+    from finllm.guardrails.audit.reading import open_reading
 
     if not settings.ledger_path.exists():
         yield None
         return
-    with contextlib.closing(open_reading(settings, lambda line: print(clean(line), file=sys.stderr))) as ledger:
+    with open_reading(settings, _told) as ledger:
         yield ledger
+
+
+@contextlib.contextmanager
+def listing(settings: Settings) -> Iterator[LedgerReader | None]:
+    """The ledger for a list of what there is, which holds nothing against the log; None where there is nothing."""
+    from finllm.memory.database import Patience
+    from finllm.memory.reading import LedgerReader
+
+    if not settings.ledger_path.exists():
+        yield None
+        return
+    with contextlib.closing(LedgerReader(settings.ledger_path, Patience.of(settings, _told))) as ledger:
+        yield ledger
+
+
+def _told(line: str) -> None:
+    """A wait for a lock, say, told on stderr."""
+    print(clean(line), file=sys.stderr)
 
 
 def _when(row: RunHead) -> str:

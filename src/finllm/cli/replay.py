@@ -89,10 +89,10 @@ def _record_desk(run_id: str, settings: Settings) -> Iterator[Desk]:
     """A desk without a model, on a ledger that is only read: a replay answers from what the run used."""
     from finllm.desk.desk import assemble
     from finllm.events import EventBus
+    from finllm.guardrails.audit.reading import open_recorded
     from finllm.memory.knowledge import KnowledgeBase
-    from finllm.memory.recorded import open_recorded
 
-    with open_recorded(settings.ledger_path, run_id) as ledger, _writable(settings.knowledge_dir) as knowledge:
+    with open_recorded(settings, run_id) as ledger, _writable(settings.knowledge_dir) as knowledge:
         desk = assemble(settings, EventBus(), ledger, [])
         yield replace(desk, knowledge=KnowledgeBase(knowledge, desk.embedder))
 
@@ -114,13 +114,13 @@ def _writable(folder: Path) -> Iterator[Path]:
 
 def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
     from finllm.events import EventBus
-    from finllm.memory.recorded import open_recorded
+    from finllm.guardrails.audit.reading import open_recorded
     from finllm.review.replay import regenerate
     from finllm.scheduler.backends.kind import Opening
     from finllm.scheduler.backends.registry import open_backends
 
     with closing_undisturbed() as closing:
-        ledger = closing.enter_context(open_recorded(settings.ledger_path, run_id))
+        ledger = closing.enter_context(open_recorded(settings, run_id))
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
         backends = open_backends(Opening(alone, EventBus(), closing))
         return asyncio.run(regenerate(run_id, ledger, backends))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +13,30 @@ from finllm.plain_text import clean_lines
 
 if TYPE_CHECKING:
     from finllm.graphs.report import Report
+    from finllm.memory.ledger import Ledger
     from finllm.review.explanation import Explanation
 
 
 def write_outputs(
-    folder: Path, report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None
+    folder: Path,
+    report: Report,
+    ledger: Ledger,
+    trace: Iterable[Mapping[str, Any]],
+    explanation: Explanation | None = None,
 ) -> None:
     """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
+
+    Their digests are on record before they are written, so that a file which was changed since can be told.
 
     With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
     report.json is, all are. Errors: as `write_files`.
     """
     from finllm.graphs.report import to_markdown
+    from finllm.guardrails.audit.records import FILES
     from finllm.review.explanation import markdown_of
     from finllm.review.html import page_files, report_html, run_charts
+    from finllm.scheduler.placement.task import key_of
+    from finllm.scheduler.record import Entry
 
     charts = run_charts(report)
     added: list[str] = []
@@ -40,6 +51,10 @@ def write_outputs(
         **page_files(report_html(report, charts, explanation), charts),
         "report.json": (_dump(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
+    about = {"run": report.run_id, "folder": str(folder.resolve())}
+    digests = {"files": {name: sha256(content).hexdigest() for name, content in contents.items()}}
+    entry = Entry(key_of(FILES, about | digests), FILES, "finllm", about, digests)
+    ledger.record(entry, run_id=report.run_id, node="report")
     fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
     write_files(folder, contents, fix=fix)
 

@@ -15,9 +15,10 @@ from finllm.events import EventBus
 from finllm.graphs.basis import Difference, Standing, differences, not_compared
 from finllm.graphs.rows import Json
 from finllm.graphs.state import state_hash
+from finllm.guardrails.audit.reading import open_recorded
 from finllm.memory.entries import Failure, RecordedCall
 from finllm.memory.reading import RunRow
-from finllm.memory.recorded import NotOnRecord, RecordedLedger, open_recorded
+from finllm.memory.recorded import NotOnRecord, RecordedLedger
 from finllm.review.influence import NODE
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
 from finllm.scheduler.broker import Answer, Broker
@@ -147,7 +148,7 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
     one. Nothing is written, no model is loaded. Errors: ReplayRefused naming the input, prompt, weights or state that
     differs; InputError for an unknown run or node.
     """
-    with open_recorded(desk.settings.ledger_path, run_id) as ledger:
+    with open_recorded(desk.settings, run_id) as ledger:
         row = ledger.run(run_id)
         if row is None:
             raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")

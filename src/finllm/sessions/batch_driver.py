@@ -99,7 +99,7 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
         folder = _folder(settings, wanted, member)
         if not (folder / "report.json").exists():  # it is written last
             with drawing:
-                write_outputs(folder, outcome.report, trace_rows(member.run_id, desk.ledger))
+                write_outputs(folder, outcome.report, desk.ledger, trace_rows(member.run_id, desk.ledger))
 
     return keep
 

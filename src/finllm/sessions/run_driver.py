@@ -69,7 +69,7 @@ def write_run(report: Report, desk: Desk, folder: Path, explanation: Explanation
     from finllm.review.trace import trace_rows
 
     known = explanation or explanation_on_record(report.run_id, desk.ledger)
-    write_outputs(folder, report, trace_rows(report.run_id, desk.ledger), known)
+    write_outputs(folder, report, desk.ledger, trace_rows(report.run_id, desk.ledger), known)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,29 +90,46 @@ def test_every_row_has_its_record_with_what_changed_the_answer(home: Settings) -
     assert verify_log(home.audit_dir).damage == ()
 
 
-def test_rows_whose_process_died_before_the_audit_get_their_record_once(home: Settings) -> None:
+def test_a_use_whose_process_died_before_the_audit_gets_its_record_once_and_an_answer_is_not_believed(
+    home: Settings,
+) -> None:
     with contextlib.closing(open_recorder(home)) as ledger:
         ledger.record(call(0), run_id="run-1", node="n")
     with contextlib.closing(Ledger(home.ledger_path)) as unaudited:
         unaudited.record(call(1), run_id="run-1", node="n")
         unaudited.used("call-0", run_id="run-2", node="n")
     for _opening in range(3):
-        open_recorder(home).close()
+        with contextlib.closing(open_recorder(home)) as ledger:
+            assert ledger.lookup("call-0") == call(0)
+            assert ledger.lookup("call-1") is None
+            assert [use.key for use in ledger.uses("run-1")] == ["call-0"]
     uses = [(body["ledger"]["use"], body["recovered"]) for body in bodies(home) if "task" in body]
-    assert uses == [(1, False), (2, True), (3, True)]
-    opened = [
-        (body["ledger"]["through"], body["recovered"]) for body in bodies(home) if body["action"] == "session.opened"
-    ]
-    assert opened == [(0, 0), (3, 2), (3, 0), (3, 0)]
+    assert uses == [(1, False), (3, True)]
+    opened = [(body["ledger"]["through"], body["recovered"], body["unproven"])
+              for body in bodies(home) if body["action"] == "session.opened"]  # fmt: skip
+    assert opened == [(0, 0, 0), (3, 1, 1), (3, 0, 0), (3, 0, 0)]
 
 
-def test_an_old_ledger_without_an_audit_log_is_taken_over(home: Settings) -> None:
-    with contextlib.closing(Ledger(home.ledger_path)) as old:
-        for n in range(5):
-            old.record(call(n), run_id="old", node="n")
+def test_an_answer_that_is_not_believed_is_asked_again_and_the_new_one_takes_its_place(home: Settings) -> None:
+    with contextlib.closing(Ledger(home.ledger_path)) as unaudited:
+        unaudited.record(call(1), run_id="run-1", node="n")
+    new = replace(call(1), response={"text": "what the model says now", "choices": {}})
     with contextlib.closing(open_recorder(home)) as ledger:
-        ledger.used("call-2", run_id="new", node="n")
-    assert [body["recovered"] for body in bodies(home) if "task" in body] == [True] * 5 + [False]
+        ledger.record(new, run_id="run-2", node="n")
+        assert ledger.lookup("call-1") == new
+    with contextlib.closing(open_recorder(home)) as ledger:
+        assert ledger.lookup("call-1") == new
+
+
+def test_answers_of_a_ledger_whose_audit_log_is_gone_are_asked_again(home: Settings) -> None:
+    with contextlib.closing(open_recorder(home)) as ledger:
+        ledger.record(call(1), run_id="run-1", node="n")
+        assert ledger.lookup("call-1") == call(1)
+    home.audit_dir.rename(home.home / "kept")
+    with contextlib.closing(open_recorder(home)) as ledger:
+        assert ledger.lookup("call-1") is None
+        ledger.record(call(1), run_id="run-2", node="n")
+        assert ledger.lookup("call-1") == call(1)
 
 
 def test_two_open_sessions_do_not_mistake_each_others_rows_for_lost_ones(home: Settings) -> None:
