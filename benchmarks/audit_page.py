@@ -53,6 +53,7 @@ _TITLES = {
     "build": "Building a log of a million records, a tenth of them with blobs",
     "verify": "Verifying it with its witness: by two processes with cold files, then by one with warm ones",
     "run": "What it costs a run of hormuz-blockade",
+    "held": "Rows held against the log: what it costs a run of hormuz-blockade answered from the ledger",
 }
 
 

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import ormsgpack
 import pytest
@@ -18,7 +19,7 @@ from finllm.desk.desk import Desk
 from finllm.errors import RecordError
 from finllm.graphs.checkpoints import PlainSerializer, checkpointer
 from tests.conftest import bounded
-from tests.desks import go_on, request_for, run
+from tests.desks import Seen, go_on, request_for, run
 from tests.graphs.test_flow import READS_BADLY
 
 MakeDesk = Callable[..., Desk]
@@ -91,3 +92,50 @@ def test_a_run_is_not_resumed_from_a_poisoned_checkpoint(scripted_desk: MakeDesk
     row = desk.ledger.run("run-1")
     assert row is not None
     assert row.result is None
+
+
+def edit(path: Path, run_id: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what the newest checkpoint of a run holds, as somebody with write access to the file could."""
+    serializer = PlainSerializer()
+    with closing(sqlite3.connect(path)) as db, db:
+        query = (
+            "SELECT checkpoint_id, type, checkpoint FROM checkpoints WHERE thread_id = ? "
+            "ORDER BY checkpoint_id DESC LIMIT 1"
+        )
+        id, kind, content = db.execute(query, (run_id,)).fetchone()
+        held = serializer.loads_typed((kind, content))
+        change(held["channel_values"])
+        kind, content = serializer.dumps_typed(held)
+        db.execute("UPDATE checkpoints SET type = ?, checkpoint = ? WHERE checkpoint_id = ?", (kind, content, id))
+
+
+def opposite(channels: dict[str, Any]) -> None:
+    for opinion in channels["opinions"]:
+        for call in opinion.get("judgement", {}).get("factors", {}).values():
+            call["direction"] = {"up": "down", "down": "up"}.get(call["direction"], call["direction"])
+
+
+def poorer(channels: dict[str, Any]) -> None:
+    for holding in channels["book"]["holdings"]:
+        holding["market_value"] *= 0.1
+
+
+def settled(channels: dict[str, Any]) -> None:
+    channels["verdict"] = "aligned"
+
+
+@pytest.mark.parametrize("change", [opposite, poorer, settled])
+def test_an_edited_checkpoint_changes_nothing_and_is_told(
+    change: Callable[[dict[str, Any]], None], scripted_desk: MakeDesk, seen: Seen
+) -> None:
+    desk = scripted_desk([READS_BADLY], [READS_BADLY])
+    request = request_for("hormuz-blockade").model_copy(update={"on_unresolved": "ask"})
+    for name in ("run-1", "run-2"):
+        assert run(request, desk, name).status == "waiting"
+    honest = go_on(desk, "run-1", answer="accept")
+    edit(desk.settings.checkpoints_path, "run-2", change)
+    found = go_on(desk, "run-2", answer="accept")
+    assert honest.report is not None
+    assert found.report is not None
+    assert found.report.model_dump(exclude={"run_id", "spent"}) == honest.report.model_dump(exclude={"run_id", "spent"})
+    assert [event for event in seen.kinds("noted") if "is not what is on record" in event.message]
