@@ -36,7 +36,7 @@ class UseRow:
 
 
 class RowCheck(Protocol):
-    """Knows what was written of a row when it was new. Errors, of everything here: RecordError for a row that differs.
+    """Knows what was written of a row when it was new. Errors, of everything here: RecordAltered for one that differs.
 
     A row that nothing is known of is not believed: its process died before its record was written, or somebody else
     put it there.

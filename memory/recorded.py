@@ -10,11 +10,7 @@ from typing import Any
 from finllm.errors import ReplayRefused
 from finllm.memory.ledger import Ledger
 from finllm.memory.reading import Use
-from finllm.scheduler.placement.task import key_of
-from finllm.scheduler.record import CALL, FAILURE, Entry
-
-_CONTENT = ("prompt", "template", "priors", "seed", "weights_sha256", "precision")
-"""The part of a call's request that its key is made of."""
+from finllm.scheduler.record import FAILURE, Entry
 
 
 class NotOnRecord(ReplayRefused):
@@ -57,12 +53,3 @@ class RecordedLedger(Ledger):
         """The newest record that a task (as the broker names it: run, node, digest, number) found no answer."""
         return next((use.entry for use in reversed(self.used_by_run) if use.entry.kind == FAILURE
                      and {**about, **use.entry.request} == about), None)  # fmt: skip
-
-    def spoilt(self) -> Use | None:
-        """The first model call whose key does not follow from what it says it was asked, or None."""
-        for use in self.used_by_run:
-            if use.entry.kind == CALL:
-                content = {name: use.entry.request.get(name) for name in _CONTENT}
-                if key_of("call", content) != use.key:
-                    return use
-        return None

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from finllm.errors import InputError, RecordError
+from finllm.errors import InputError, RecordAltered, RecordError
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.memory.database import Database
@@ -55,7 +55,7 @@ class Said:
 class HeldToLog:
     """The rows of one ledger, held against the audit log in `folder`. Implements `memory.held.RowCheck`. Thread-safe.
 
-    Errors, of everything here: RecordError that names the row and what to do.
+    Errors, of everything here: RecordError; RecordAltered, naming the row, for one that differs.
     """
 
     def __init__(self, folder: Path, database: Database, log: AuditLog | None = None) -> None:
@@ -132,7 +132,7 @@ class HeldToLog:
         said = self._of_run(run_id)
         begun = [one.content for one in said if one.action == "run.started"]
         if not begun:
-            raise RecordError(
+            raise RecordAltered(
                 f"run {run_id!r} is in the ledger, and the audit log {str(self._folder)!r} has no record of it",
                 fix="restore the log's folder from a copy, or start a new run",
             )
@@ -187,7 +187,7 @@ class HeldToLog:
     def _take_in(self) -> None:
         before, self._known = self._known, self._reader.size if self._reader else 0
         if self._known < before:
-            raise RecordError(
+            raise RecordAltered(
                 f"the audit log {str(self._folder)!r} has {self._known} records, and the ledger knows of {before}",
                 fix="run 'finllm audit verify', and restore the log's folder from a copy",
             )
@@ -202,7 +202,7 @@ class HeldToLog:
             self._runs.setdefault(said.run, []).append(said)
 
     def _differs(self, what: str) -> NoReturn:
-        raise RecordError(
+        raise RecordAltered(
             f"the ledger was altered: {what} when the audit log {str(self._folder)!r} recorded it; nothing was decided "
             "on it",
             fix="see all that differs with 'finllm audit verify', and restore ledger.sqlite from a copy",

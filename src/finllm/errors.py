@@ -7,6 +7,7 @@ FinllmError                 exit 1   something failed; the message says what men
 ├── BudgetExceeded          exit 1   stop: the run's budget is spent; resume with a larger one
 ├── GroundingError          exit 1   stop: a sentence carries a number that no evidence row carries
 ├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
+│   └── RecordAltered       exit 1   stop: what is on record is not what the audit log says was recorded
 ├── RunHeld                 exit 1   wait: another process has the run, or took it over from this one
 ├── ReplayRefused           exit 1   stop: what a run stood on, or its record, is not what it was; the cause is named
 ├── HumanNeeded             exit 1   wait: a person has to answer before the run goes on
@@ -61,6 +62,10 @@ class GroundingError(FinllmError):
 
 class RecordError(FinllmError):
     kind = "record_failed"
+
+
+class RecordAltered(RecordError):
+    kind = "record_altered"
 
 
 class RunHeld(FinllmError):

@@ -18,7 +18,7 @@ from finllm.agents.agent import prompt_version
 from finllm.agents.narrative import NARRATIVE
 from finllm.desk.desk import Desk
 from finllm.desk.request import PriceFile, RunRequest
-from finllm.errors import InputError, ReplayRefused
+from finllm.errors import InputError, RecordAltered, ReplayRefused
 from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
 from finllm.guardrails.audit.reading import open_recorded
@@ -214,20 +214,22 @@ def test_a_table_that_changed_is_refused_by_name(
 @pytest.mark.parametrize(
     ("statement", "cause"),
     [
-        ("UPDATE run SET request = replace(request, '\"seed\": 0', '\"seed\": 1')", "the request on record differs"),
-        ("UPDATE run SET result = replace(result, 'finished', 'blocked')", "the report of run 'run-1' was altered"),
+        ("UPDATE run SET request = replace(request, '\"seed\": 0', '\"seed\": 1')",
+         "the request of run 'run-1' is not what it was"),
+        ("UPDATE run SET result = replace(result, 'finished', 'blocked')",
+         "the report of run 'run-1' is not what it was"),
         ("UPDATE entry SET request = replace(request, 'Hormuz', 'Hormus') WHERE key = (SELECT key FROM entry WHERE "
-         "kind = 'call' AND request LIKE '%Hormuz%' LIMIT 1)", "the call .* was altered"),
+         "kind = 'call' AND request LIKE '%Hormuz%' LIMIT 1)", "the call .* is not what it was"),
         ("UPDATE entry SET response = replace(response, 'blockade', 'ceasefire') WHERE key = (SELECT key FROM entry "
          "WHERE kind = 'call' AND request NOT LIKE '%\"priors\": null%' AND response LIKE '%blockade%' LIMIT 1)",
-         "the state after 'narrative' differs"),
+         "the call .* is not what it was"),
     ],
 )  # fmt: skip
 def test_a_record_that_was_altered_is_refused(statement: str, cause: str, scripted_desk: MakeDesk) -> None:
     desk = scripted_desk([READS_WELL])
     run(small(), desk)
     alter(desk, statement)
-    with pytest.raises(ReplayRefused, match=cause):
+    with pytest.raises(RecordAltered, match=cause):
         again(desk)
 
 

@@ -145,8 +145,8 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
     """Rebuild the state after node `at` (`NODE` or `NODE:2` for its second pass), or the last on record.
 
     Every node runs again; models answer from the record, and the digest of each state on the way must be the recorded
-    one. Nothing is written, no model is loaded. Errors: ReplayRefused naming the input, prompt, weights or state that
-    differs; InputError for an unknown run or node.
+    one. Nothing is written, no model is loaded. Errors: RecordAltered for a record that is not what the audit log says;
+    ReplayRefused naming the input, prompt, weights or state that differs; InputError for an unknown run or node.
     """
     with open_recorded(desk.settings, run_id) as ledger:
         row = ledger.run(run_id)
@@ -159,8 +159,8 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
         rebuilt, result = states.state.get("report"), row.result
         if isinstance(rebuilt, dict) and result is not None and _found(rebuilt) != _found(result):
-            raise ReplayRefused(f"the report of run {run_id!r} was altered in the ledger",
-                                fix="restore the ledger from a copy")  # fmt: skip
+            raise ReplayRefused(f"the report of run {run_id!r} is not the one that its record leads to",
+                                fix="start a new run, and compare the two with 'finllm diff'")  # fmt: skip
         return Replayed(run_id, states.target, states.state, state_hash(states.state), tuple(states.hashes),
                         basis.not_compared, basis.market)  # fmt: skip
 
@@ -188,9 +188,6 @@ def _checked(row: RunRow, desk: Desk, ledger: RecordedLedger) -> _Basis:
     for standing in standings:
         for difference in differences(standing, row.request, desk):
             _refuse(row.id, difference)
-    if (spoilt := ledger.spoilt()) is not None:
-        raise ReplayRefused(f"the call {spoilt.key[:12]} at {spoilt.node!r} was altered in the ledger",
-                            fix="restore the ledger from a copy")  # fmt: skip
     last, request = standings[-1], RunRequest.model_validate(row.request)
     market = request.market(desk.settings.data_dir if last.imported else None)
     return _Basis(request, last, market, tuple(not_compared(last, row.request)))
