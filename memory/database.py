@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from finllm.errors import RecordError
+from finllm.files import make_private
 from finllm.memory.schema import SCHEMA_VERSION, check_version, migrate, version_of
 from finllm.processes import locked_by
 from finllm.settings import Settings
@@ -131,7 +132,7 @@ class Database:
                 time.sleep(_BETWEEN)
 
     def _open_to_write(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._path.parent)
         with self._gate.open("a") as gate:  # SQLite does not wait where two switch to WAL at once
             self._patiently(lambda: fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB))
             db = self._connected(str(self._path))

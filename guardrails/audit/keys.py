@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from finllm.errors import InputError
-from finllm.files import exclusive, sync
+from finllm.files import check_secret, exclusive, sync
 from finllm.settings import Settings
 
 _SEED = 32
@@ -68,8 +68,9 @@ def own_key(path: Path) -> SigningKey:
 
 
 def read_key(path: Path) -> SigningKey:
-    """Errors: InputError."""
+    """The key in a file that only this user may read. Errors: InputError."""
     try:
+        check_secret(path, "the signing key")
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.files import sync, write_atomically
+from finllm.files import make_private, sync, write_atomically
 from finllm.guardrails.audit.commit import BATCH, GroupCommit, Item, Waiting
 from finllm.guardrails.audit.keys import SigningKey
 from finllm.guardrails.audit.merkle import leaf_hash, root_of
@@ -72,7 +72,7 @@ class AuditLog:
         self._group = GroupCommit(self._commit, lambda error: self._failed("write", error))
         self._records = self._blobs = -1
         try:
-            self._layout.segments.mkdir(parents=True, exist_ok=True)
+            make_private(self._layout.segments)
             self._lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with self._locked():
                 self._meta = self._begun(segment_records)

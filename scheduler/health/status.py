@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finllm.files import make_private
 from finllm.processes import lives, ticks_of
 
 EVERY = 1.0
@@ -47,7 +48,7 @@ class StatusFile:
 
     def _write(self) -> None:
         text = json.dumps({**self._about, "written": time.time(), **self._tell()})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._path.parent)
         partial = self._path.with_suffix(".part")
         partial.write_text(text, encoding="utf-8")
         if not self._closed.is_set():

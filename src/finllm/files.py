@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,9 +36,37 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, so that nobody else may enter them. Errors: OSError."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def looser_than(path: Path, mode: int) -> bool:
+    """Whether others may do more with a file or folder than `mode` grants them. Errors: OSError."""
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077 & ~mode)
+
+
+def check_secret(path: Path, what: str) -> None:
+    """Nobody else may read the file, and it is this user's own. Errors: InputError that calls it `what`; OSError."""
+    owner, me = path.stat().st_uid, os.geteuid()
+    if owner != me:
+        raise InputError(f"{what} {str(path)!r} belongs to user {owner}, and this is user {me}",
+                         fix=f"chown {me} {shlex.quote(str(path))}, or make a new one")  # fmt: skip
+    if looser_than(path, 0o600):
+        raise InputError(f"{what} {str(path)!r} can be read by others",
+                         fix=f"chmod 600 {shlex.quote(str(path))}, or a new one if it was read")  # fmt: skip
+
+
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` (text in UTF-8): a reader sees the old file or the new one, never a part. Errors: OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace `path` (text in UTF-8): a reader sees the old file or the new one, never a part. Errors: OSError.
+
+    A missing folder is made private unless others may read the file.
+    """
+    if mode & 0o077:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        make_private(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -99,7 +129,7 @@ def check_folder(folder: Path, what: str) -> None:
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` against other threads and processes; a process that dies releases it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:

@@ -6,12 +6,13 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from finllm.errors import InputError
+from finllm.files import check_secret
 
 ENV_PREFIX = "FINLLM_"
 DEFAULT_HOME = Path("~/.finllm")
@@ -170,6 +171,9 @@ class Settings(BaseModel):
         return self.home / "runs"
 
 
+_SECRETS = {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
+
+
 @dataclass(frozen=True)
 class LoadedSettings:
     """Settings and, for each field, where its value came from: `default`, the config file's path, or the variable."""
@@ -181,8 +185,8 @@ class LoadedSettings:
 def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
     """Read the settings.
 
-    An empty variable counts as unset. Errors: InputError for an unreadable config file, an unknown key or a bad value,
-    naming the origin.
+    An empty variable counts as unset. Errors: InputError for an unreadable config file, one with a secret that others
+    may read, an unknown key or a bad value, naming the origin.
     """
     env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
     home = _home(env.get(f"{ENV_PREFIX}HOME", str(DEFAULT_HOME)))
@@ -192,6 +196,8 @@ def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
     if f"{ENV_PREFIX}HOME" in env:
         origins["home"] = f"{ENV_PREFIX}HOME"
     for name, value in _read_config(path).items():
+        if name in _SECRETS:
+            check_secret(path, f"the file that sets {name!r}")
         values[name] = value
         origins[name] = str(path)
     for name in Settings.model_fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from importlib import import_module
@@ -157,6 +158,57 @@ def test_a_page_of_runs_says_how_many_more_there_are(cli: Cli, home: Path) -> No
     page = cli("runs", "list", "--limit", "2", "--json").json
     assert ([row["id"] for row in page["runs"]], page["more"]) == (["run-29", "run-28"], 28)
     assert len(cli("runs", "list", "--json").json["runs"]) == 30
+
+
+def test_runs_are_found_by_each_word_of_their_id_title_or_status(cli: Cli, home: Path) -> None:
+    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        for at, title in enumerate(("Hormuz closed", "Lehman again", "Hormuz open")):
+            ledger.start_run(f"run-{at}", {"scenario": {"title": title}})
+            ledger.end_run(f"run-{at}", "stopped" if at else "finished", None)
+
+    def found(*arguments: str) -> list[str]:
+        return [row["id"] for row in cli("runs", "list", "--json", *arguments).json["runs"]]
+
+    assert found("--search", "hormuz") == ["run-2", "run-0"]
+    assert found("--search", "STOPPED hormuz") == ["run-2"]
+    assert found("--search", "run-1") == ["run-1"]
+    assert found("--search", "nothing of it") == []
+    assert cli("runs", "list", "--search", "hormuz", "-n", "1").out.splitlines()[-1] == (
+        "1 older: finllm runs list --limit 2 --search hormuz"
+    )
+    assert cli("runs", "list", "--search", "nothing").out == "None.\n"
+
+
+def test_a_search_of_2000_runs_reads_no_request_and_no_report(home: Path) -> None:
+    """Half a second of CPU and 150 MB are what a list may take."""
+    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+        ledger.start_run("first", {"scenario": {"title": "A title"}, "bulk": "x" * 100_000})
+        ledger.end_run("first", "stopped", None)
+    with contextlib.closing(sqlite3.connect(home / "ledger.sqlite")) as db, db:
+        db.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO run "
+                   "SELECT 'run-' || i, i, r.request, r.status, NULL, NULL FROM n, run r")  # fmt: skip
+        db.execute("INSERT INTO title SELECT id, 'Story ' || id FROM run WHERE id <> 'first'")
+    code = (
+        "import sys, time; from finllm.cli.main import main; main(sys.argv[1:]); "
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')); "
+        "print(time.process_time(), int(peak.split()[1]) / 1024, file=sys.stderr)"
+    )
+    child = subprocess.run([sys.executable, "-c", code, "runs", "list", "--search", "story run-1999"], text=True,
+                           capture_output=True, timeout=60, check=True,
+                           env=os.environ | {"FINLLM_HOME": str(home)})  # fmt: skip
+    seconds, mib = map(float, child.stderr.split())
+    assert child.stdout.startswith("run-1999  ")
+    assert seconds < 1.0  # 0.25 where nothing else runs
+    assert mib < 150
+
+
+@pytest.mark.parametrize("command", ["scenarios list", "models list", "nodes"])
+def test_a_list_fits_80_columns_and_folds_no_name_date_or_path(command: str, cli: Cli) -> None:
+    shown = cli(*command.split())
+    assert shown.code == 0
+    assert all(cell_len(line) <= 80 or " " not in line.strip() for line in shown.out.splitlines())
+    whole = {"scenarios list": "as of 2022-12-28", "models list": "Q4_1.gguf\n", "nodes": "smollm2-135m-analyst:Q4_0\n"}
+    assert whole[command] in shown.out
 
 
 def test_a_run_that_another_process_holds_is_refused_before_a_model_is_opened(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
+from finllm.files import make_private
 from finllm.tools.forecasts.ensemble import Calibration, Pace, calibrate_ensemble
 
 VERSION = 1
@@ -62,7 +63,7 @@ class Calibrations:
             self._known.pop(next(iter(self._known)))
         self._known[known] = made
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
             path = self._folder / _file(name, known)
             part = path.with_suffix(f".{os.getpid()}.part")
             part.write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finllm.errors import FinllmError
-from finllm.files import check_folder
+from finllm.files import check_folder, looser_than
 from finllm.settings import ENV_PREFIX, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def all_checks() -> list[Check]:
         _llama_build(),
         configured,
         _home(settings),
+        _signing_key(settings),
         _disk(settings),
         *_model(settings),
         _embedding(),
@@ -114,7 +116,24 @@ def _home(settings: Settings) -> Check:
         check_folder(settings.home, "FINLLM_HOME")
     except FinllmError as error:
         return Check("FINLLM_HOME", "missing", error.message, error.fix)
+    if settings.home.exists() and looser_than(settings.home, 0o700):
+        mend = f"chmod 700 {shlex.quote(str(settings.home))}"
+        told = f"{settings.home}: others may look into it, and runs hold portfolios"
+        return Check("FINLLM_HOME", "warning", told, mend)
     return Check("FINLLM_HOME", "ok", f"{settings.home}" + ("" if settings.home.exists() else ", made on first use"))
+
+
+def _signing_key(settings: Settings) -> Check:
+    from finllm.guardrails.audit.keys import signing_key
+
+    by = "FINLLM_AUDIT_KEY" if settings.audit_key is not None else str(settings.audit_key_file or "")
+    if not by and not settings.default_audit_key_file.exists():
+        return Check("signing key", "ok", "made in the home on first use")
+    try:
+        signing_key(settings)
+    except FinllmError as error:
+        return Check("signing key", "failed", error.message, error.fix)
+    return Check("signing key", "ok", by or f"{settings.default_audit_key_file}")
 
 
 def _disk(settings: Settings) -> Check:

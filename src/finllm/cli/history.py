@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -38,7 +39,10 @@ class Form(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     runs = typer.Typer(
-        help="The runs on record.", epilog=examples("finllm runs list", "finllm runs list --limit 100 --json")
+        help="The runs on record.",
+        epilog=examples(
+            "finllm runs list", "finllm runs list --search 'hormuz interrupted'", "finllm runs list --limit 100 --json"
+        ),
     )
     runs.callback(invoke_without_command=True)(help_if_alone)
     runs.command("list")(list_runs)
@@ -53,23 +57,43 @@ def list_runs(
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="The newest N.  \\[default: 25; JSON: all]")
     ] = None,
+    search: Annotated[
+        str | None, typer.Option("--search", "-s", metavar="TEXT", help="Only runs whose id, title or status has each "
+                                                                        "of these words.")] = None,
     as_json: JsonFlag = False,
-) -> None:
+) -> None:  # fmt: skip
     """List the runs on record, newest first: each one's id and where it stands, when it began, and its title.
 
     A run is running while a process holds it, and interrupted where that died before the end: `finllm resume` goes on.
     """
     most = limit if limit is not None or as_json else SHOWN
+<<<<<<< HEAD
     with listing(load_settings().settings) as ledger:
         rows = ledger.runs(most) if ledger else []
         more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
+=======
+    with reading(load_settings().settings) as ledger:
+        if search is None:
+            rows = ledger.runs(most) if ledger else []
+            more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
+        else:
+            found = [row for row in ledger.runs() if _has(row, search)] if ledger else []
+            rows = found[:most]
+            more = len(found) - len(rows)
+>>>>>>> 2ca98fc (A private home, keys that others read are refused, runs are searched, and lists fit 80 columns)
     if as_json:
         print_json({"runs": [_as_json(row) for row in rows], **({} if limit is None else {"more": more})})
         return
     wide = max((len(row.id) for row in rows), default=0)
     print("\n".join(line for row in rows for line in _as_lines(row, wide)) or "None.")
     if more:
-        print(f"{more:,} older: finllm runs list --limit {len(rows) + more}")
+        again = "" if search is None else f" --search {shlex.quote(search)}"
+        print(f"{more:,} older: finllm runs list --limit {len(rows) + more}{again}")
+
+
+def _has(row: RunHead, search: str) -> bool:
+    told = f"{row.id} {row.title} {row.status}".casefold()
+    return all(word in told for word in search.casefold().split())
 
 
 def _as_json(row: RunHead) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli import models_export
-from finllm.cli.display.terminal import err_console, out_console, print_json
+from finllm.cli.display.terminal import LISTED_WIDTH, err_console, out_console, print_json
 from finllm.cli.options import JsonFlag, QuietFlag, examples, help_if_alone
 from finllm.errors import FinllmError, InputError
 from finllm.settings import Settings, load_settings
@@ -51,23 +51,23 @@ def list_(
     if as_json:
         print_json({"models": rows} | ({"rungs": derived} if rungs else {}))
         return
-    from finllm.cli.display.report import table, verdict
+    from finllm.cli.display.report import listing, verdict
 
-    console = out_console()
-    console.print(table(
-        ("model", "used", "state", "licence", "MiB", "context", "tokenizer", "sha256", "from"),
-        [(row["name"], "yes" if row["used"] else "", verdict(row["state"]), row["licence"], _mib(row["bytes"]),
-          str(row["context"]), row["tokenizer"], row["sha256"][:12], row["url"] or row["path"]) for row in rows],
-        right=(4, 5),
-    ))  # fmt: skip
-    if rungs:
-        console.print(table(
-            ("model", "precision", "adapter", "MiB", "tensor mix", "sha256"),
-            [(row["model"], row["precision"], (row["adapter_sha256"] or "-")[:12], _mib(row["bytes"]),
-              ", ".join(f"{count} {kind}" for kind, count in row["tensor_mix"].items()), row["sha256"][:12])
-             for row in derived],
-            right=(3,),
-        ))  # fmt: skip
+    console = out_console(LISTED_WIDTH)
+    models = [
+        (row["name"], [
+            verdict(row["state"]) + (", used" if row["used"] else "") + f", {row['licence']}, {_mib(row['bytes'])} MiB",
+            f"context {row['context']}, tokenizer {row['tokenizer']}, sha256 {row['sha256'][:12]}",
+            row["url"] or row["path"],
+        ]) for row in rows
+    ]  # fmt: skip
+    files = [
+        (f"{row['model']} at {row['precision']}", [
+            f"sha256 {row['sha256'][:12]}, adapter {(row['adapter_sha256'] or '-')[:12]}, {_mib(row['bytes'])} MiB",
+            ", ".join(f"{count} {kind}" for kind, count in row["tensor_mix"].items()),
+        ]) for row in derived
+    ]  # fmt: skip
+    console.print(listing(models + files), crop=False)
 
 
 def add(

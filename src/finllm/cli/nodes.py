@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli import nodes_joining
-from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.display.terminal import LISTED_WIDTH, out_console, print_json
 from finllm.cli.options import JsonFlag, examples
 from finllm.settings import Settings, load_settings
 
@@ -49,7 +49,7 @@ def nodes(
         if as_json:
             print_json(found)
         else:
-            out_console().print(view(found))
+            out_console(LISTED_WIDTH).print(view(found), crop=False)
         return
     if as_json:
         _json_lines(settings)
@@ -57,7 +57,7 @@ def nodes(
         _redrawn(settings)
     else:
         while True:
-            out_console().print(view(look(settings)))
+            out_console(LISTED_WIDTH).print(view(look(settings)), crop=False)
             sys.stdout.flush()
             time.sleep(EVERY)
 
@@ -74,18 +74,20 @@ def view(found: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from finllm.cli.display.report import table, text
+    from finllm.cli.display.report import listing, table, text
 
-    backends = table(
-        ("backend", "tier", "precision", "where", "calibrated"),
-        [(one["name"], one["tier"], one["precision"], _where(one),
-          text(one["calibrated"], "" if one["calibration_holds"] else "yellow")) for one in found["backends"]],
+    backends = listing(
+        (one["name"], [f"{one['tier']}, {one['precision']}, {_where(one)}",
+                       text(f"calibrated: {one['calibrated']}", "" if one["calibration_holds"] else "yellow")])
+        for one in found["backends"]
     )  # fmt: skip
     live = [
-        (str(process["pid"]), one["name"], f"{one['running']} of {one['slots']}", str(one["waiting"]),
-         str(one["batch"]), text(one["breaker"], "green" if one["breaker"] == "closed" else "bold red"),
-         str(one["answered"]), str(one["failed"]), str(one["tokens"]), one["why"] or "-")
-        for process in found["processes"] for one in process["backends"]
+        (f"process {process['pid']} at {one['name']}", [
+            f"{one['running']} of {one['slots']} running, {one['waiting']} waiting, batch {one['batch']}",
+            f"{one['answered']} answered, {one['failed']} failed, {one['tokens']} tokens",
+            text(f"circuit {one['breaker']}" + (f": {one['why']}" if one["why"] else ""),
+                 "green" if one["breaker"] == "closed" else "bold red"),
+        ]) for process in found["processes"] for one in process["backends"]
     ]  # fmt: skip
     prices = [
         (str(process["pid"]), name, f"{price:.4g}")
@@ -93,8 +95,7 @@ def view(found: dict[str, Any]) -> Group:
         for name, price in process.get("prices", {}).items()
     ]
     parts = [Text("Backends", style="bold cyan"), backends, Text(), Text("At work", style="bold cyan")]
-    header = ("process", "backend", "running", "waiting", "batch", "circuit", "answered", "failed", "tokens", "why")
-    parts.append(table(header, live, right=(3, 4, 6, 7, 8)) if live else Text("No process is at work."))
+    parts.append(listing(live) if live else Text("No process is at work."))
     if prices:
         parts += [Text(), Text("Prices", style="bold cyan"), table(("process", "of", "price"), prices, right=(2,))]
     return Group(*parts)
@@ -117,7 +118,7 @@ def _json_lines(settings: Settings) -> None:
 def _redrawn(settings: Settings) -> None:
     from rich.live import Live
 
-    with Live(view(look(settings)), console=out_console(), auto_refresh=False) as live:
+    with Live(view(look(settings)), console=out_console(LISTED_WIDTH), auto_refresh=False) as live:
         while True:
             time.sleep(EVERY)
             live.update(view(look(settings)), refresh=True)

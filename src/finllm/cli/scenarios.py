@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from finllm.cli.display.terminal import out_console, print_json
+from finllm.cli.display.terminal import LISTED_WIDTH, out_console, print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.sessions.requests import shipped_scenarios
@@ -34,7 +34,7 @@ def list_scenarios(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"scenarios": rows, "portfolios": portfolios, "limits": str(PORTFOLIOS_DIR / "limits.yaml")})
         return
-    from finllm.cli.display.report import table, text
+    from finllm.cli.display.report import listing, text
 
     def shocks(row: dict[str, object]) -> str:
         replay = row["replay"]
@@ -43,12 +43,12 @@ def list_scenarios(as_json: JsonFlag = False) -> None:
         said = [f"{factor} {move}" for factor, move in given.items()]
         return ", ".join(said + ([f"replay {replay['start']} to {replay['end']}"] if isinstance(replay, dict) else []))
 
-    console = out_console()
-    console.print(table(
-        ("name", "title", "days", "as of", "sources", "shocks"),
-        [(str(row["name"]), str(row["title"]), str(row["horizon"]), str(row["as_of"]), str(row["sources"]),
-          shocks(row) or "-") for row in rows],
-        right=(2, 4),
-    ))  # fmt: skip
+    console = out_console(LISTED_WIDTH)
+    listed = [
+        (f"{row['name']}: {row['title']}",
+         [f"as of {row['as_of']}, {row['horizon']} days, {row['sources']} sources", *filter(None, [shocks(row)])])
+        for row in rows
+    ]  # fmt: skip
+    console.print(listing(listed), crop=False)
     console.print(text(f"scenario files are in {SCENARIOS_DIR}", "dim"))
     console.print(text(f"portfolios and limits are in {PORTFOLIOS_DIR}", "dim"))

@@ -250,6 +250,7 @@ def test_the_key_comes_from_the_environment_a_file_or_is_made_once(tmp_path: Pat
 @pytest.mark.parametrize("value", ["secret-but-wrong", "c2hvcnQ="])
 def test_a_wrong_key_is_refused_without_being_shown(value: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(value)
+    (tmp_path / "key").chmod(0o600)
     for env in ({"FINLLM_AUDIT_KEY": value}, {"FINLLM_AUDIT_KEY_FILE": str(tmp_path / "key")}):
         with pytest.raises(InputError) as caught:
             signing_key(load_settings({"FINLLM_HOME": str(tmp_path), **env}).settings)

@@ -180,6 +180,7 @@ def test_a_full_disk_stops_decisions_and_keeps_the_ledger(call_name: str, home: 
 def test_a_wrong_key_stops_before_anything_is_decided(home: Settings, tmp_path: Path) -> None:
     open_recorder(home).close()
     (tmp_path / "other.key").write_text("A" * 43 + "=")
+    (tmp_path / "other.key").chmod(0o600)
     with pytest.raises(RecordError, match="another signing key"):
         open_recorder(Settings(home=tmp_path, audit_key_file=tmp_path / "other.key"))
     with pytest.raises(InputError):

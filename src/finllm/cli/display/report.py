@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -69,6 +70,25 @@ def table(
     for row in rows:
         grid.add_row(*(text(cell) for cell in row))
     return grid
+
+
+def listing(rows: Iterable[tuple[Cell, Sequence[Cell]]]) -> RenderableType:
+    """Each thing by its name on a line of its own, and below it what there is to say of it.
+
+    No name or path is folded; print it with `crop=False`, so that none is cut off either.
+    """
+    parts = list[RenderableType]()
+    for name, told in rows:
+        parts.append(_for_copying(text(name)))
+        for line in map(text, told):
+            folds = " " in line.plain
+            parts.append(Padding(line, (0, 0, 0, 2), expand=False) if folds else _for_copying(text("  ") + line))
+    return Group(*parts) if parts else Text("None.")
+
+
+def _for_copying(line: Text) -> Text:
+    line.no_wrap, line.overflow = True, "ignore"
+    return line
 
 
 def verdict(word: str) -> Text:

@@ -12,21 +12,23 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
+LISTED_WIDTH = 80
+"""Columns of a list that is not shown on a terminal."""
 
 
-def out_console() -> Console:
+def out_console(piped_width: int = PIPED_WIDTH) -> Console:
     """stdout: colours on a terminal; plain text of a fixed width in a pipe."""
-    return _console(stderr=False)
+    return _console(stderr=False, piped_width=piped_width)
 
 
 def err_console() -> Console:
     return _console(stderr=True)
 
 
-def _console(*, stderr: bool) -> Console:
+def _console(*, stderr: bool, piped_width: int = PIPED_WIDTH) -> Console:
     from rich.console import Console
 
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPED_WIDTH
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else piped_width
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
