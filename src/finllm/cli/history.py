@@ -67,12 +67,7 @@ def list_runs(
     A run is running while a process holds it, and interrupted where that died before the end: `finllm resume` goes on.
     """
     most = limit if limit is not None or as_json else SHOWN
-<<<<<<< HEAD
     with listing(load_settings().settings) as ledger:
-        rows = ledger.runs(most) if ledger else []
-        more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
-=======
-    with reading(load_settings().settings) as ledger:
         if search is None:
             rows = ledger.runs(most) if ledger else []
             more = ledger.count_runs() - len(rows) if ledger and most is not None else 0
@@ -80,7 +75,6 @@ def list_runs(
             found = [row for row in ledger.runs() if _has(row, search)] if ledger else []
             rows = found[:most]
             more = len(found) - len(rows)
->>>>>>> 2ca98fc (A private home, keys that others read are refused, runs are searched, and lists fit 80 columns)
     if as_json:
         print_json({"runs": [_as_json(row) for row in rows], **({} if limit is None else {"more": more})})
         return
