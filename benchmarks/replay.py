@@ -25,8 +25,8 @@ from finllm.events import EventBus
 from finllm.files import sha256_of_file
 from finllm.graphs import basis as standing
 from finllm.graphs.flow import run_stress_test
+from finllm.guardrails.audit import open_recorder
 from finllm.guardrails.audit.reading import open_recorded
-from finllm.memory.ledger import Ledger
 from finllm.review.replay import regenerate, regenerated_json, replay
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.settings import Settings
@@ -57,7 +57,7 @@ def script(draw: random.Random) -> list[dict[str, Any]]:
 def scripted_desk(home: Path, draw: random.Random, weights: Path) -> Iterator[Desk]:
     settings = Settings(home=home)
     digest = sha256_of_file(weights)
-    with closing(Ledger(settings.ledger_path)) as ledger:
+    with closing(open_recorder(settings)) as ledger:
         known: dict[str, Any] = {"weights": digest, "weights_file": str(weights)}
         edge = ScriptedBackend(script(draw), name="edge", **known)
         deep = ScriptedBackend(script(draw), name="deep", tier="deep", precision="F16", **known)

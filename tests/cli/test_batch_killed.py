@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from finllm.memory.ledger import Ledger
+from finllm.guardrails.audit.reading import open_reading
+from finllm.settings import Settings
 from tests.conftest import LONGEST_RUN
 from tests.graphs.test_kill_and_resume import STORY, finish, start
 from tests.soak import Soak
@@ -78,10 +79,9 @@ def assert_finished(warm: Warm, folder: Path, calls: int) -> None:
     killed = end_after(home, calls, signal.SIGKILL, *command)
     assert killed.code == -signal.SIGKILL
     (batch,) = [event for event in killed.events if event["kind"] == "batch_started"]
-    ledger = Ledger(home / "ledger.sqlite")
-    recorded = {use.key for run_id in batch["runs"] for use in ledger.uses(run_id, "call")}
-    half_done = {run_id: ledger.run(run_id) for run_id in batch["runs"]}
-    ledger.close()
+    with open_reading(Settings(home=home)) as ledger:
+        recorded = {use.key for run_id in batch["runs"] for use in ledger.uses(run_id, "call")}
+        half_done = {run_id: ledger.run(run_id) for run_id in batch["runs"]}
     assert len(recorded) >= calls // 2
     assert any(row is not None and row.result is None for row in half_done.values())
 

@@ -20,8 +20,10 @@ import finllm
 from finllm.cli import doctor_checks
 from finllm.cli.commands import HELP, load, module_of
 from finllm.cli.options import parse_budget
+from finllm.guardrails.audit import open_recorder
 from finllm.memory.ledger import Ledger
 from finllm.sessions.requests import merge_budgets
+from finllm.settings import Settings
 from finllm.tools.data.scenario import BudgetEntry
 
 from .conftest import Cli
@@ -215,7 +217,7 @@ def test_a_run_that_another_process_holds_is_refused_before_a_model_is_opened(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finllm.desk.desk.open_desk", lambda *_: pytest.fail("a desk was opened"))
-    with contextlib.closing(Ledger(home / "ledger.sqlite")) as ledger:
+    with contextlib.closing(open_recorder(Settings(home=home))) as ledger:
         ledger.start_run("mine", {"scenario": {"title": "Mine"}})
         said = cli("resume", "mine", "--json")
     assert said.code == 1

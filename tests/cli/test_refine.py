@@ -14,7 +14,7 @@ from finllm.desk import desk as desk_module
 from finllm.desk.desk import assemble
 from finllm.events import EventBus
 from finllm.graphs.flow import run_stress_test
-from finllm.memory.ledger import Ledger
+from finllm.guardrails.audit import open_recorder
 from finllm.sessions import refine as refining
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
@@ -36,7 +36,7 @@ def backends() -> list[ScriptedBackend]:
 def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run that ended and one that only began."""
     settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
-    with closing(Ledger(settings.ledger_path)) as ledger:
+    with closing(open_recorder(settings)) as ledger:
         desk = assemble(settings, EventBus(), ledger, backends())
         request = request_for("hormuz-blockade", sources=(), as_of=EARLY)
         asyncio.run(run_stress_test("ended", request, desk))

@@ -13,7 +13,7 @@ import pytest
 from finllm.desk.desk import assemble
 from finllm.events import EventBus
 from finllm.graphs.flow import run_stress_test
-from finllm.memory.ledger import Ledger
+from finllm.guardrails.audit import open_recorder
 from finllm.scheduler.broker import Broker
 from finllm.settings import Settings
 from finllm.testing import ScriptedBackend
@@ -31,7 +31,7 @@ EARLY = dt.date(1991, 6, 28)
 def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two runs that read the same story differently."""
     settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
-    with closing(Ledger(settings.ledger_path)) as ledger:
+    with closing(open_recorder(settings)) as ledger:
         desk = assemble(settings, EventBus(), ledger, [])
         for name, script in (("first", READS_WELL), ("second", READS_BADLY)):
             backend = ScriptedBackend([script], name="edge", weights=name)
@@ -87,8 +87,6 @@ def test_bad_input_exits_with_2_and_says_what_mends_it(arguments: tuple[str, ...
 
 
 def test_a_changed_weight_is_refused_with_its_name_as_json(told: Cli, kept: Path) -> None:
-    with closing(Ledger(kept / "ledger.sqlite")) as ledger:
-        assert ledger.run("first") is not None
     from finllm.graphs import basis as standing
 
     said = None

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from finllm.graphs.flow import NODES
-from finllm.memory.ledger import Ledger
+from finllm.guardrails.audit.reading import open_reading
+from finllm.settings import Settings
 from tests.conftest import LONGEST_RUN
 from tests.models.tiny import write_tiny_model
 from tests.soak import Soak
@@ -146,9 +147,8 @@ def home_of(whole: Whole, warm: Warm, folder: Path) -> Path:
 
 
 def assert_resumes(home: Path, run_id: str, before: list[dict[str, Any]], whole: Whole) -> None:
-    ledger = Ledger(home / "ledger.sqlite")
-    recorded = {use.key for use in ledger.uses(run_id, "call")}
-    ledger.close()
+    with open_reading(Settings(home=home)) as ledger:
+        recorded = {use.key for use in ledger.uses(run_id, "call")}
     report, after = finish(home, "resume", run_id)
     assert judgements(report) == judgements(whole.report)
     asked_again = {event["key"] for event in after if event["kind"] == "call_started"}
