@@ -18,7 +18,8 @@ from finllm.graphs.nodes.stress_tester import stress_tester
 from finllm.graphs.state import AfterValidator
 from finllm.sessions.inputs import Inputs, read_inputs
 from finllm.sessions.stress import StressQuestion, answer_stress
-from finllm.tools.data.books.load import COLUMNS, load_portfolio
+from finllm.tools.data.books.fields import OWN
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import factor_table
 from finllm.tools.data.limits import Limits
@@ -91,7 +92,7 @@ def test_a_run_and_the_command_give_a_book_one_p_and_l(
         moves = {"EQUITY_US": "-10%"}
     file = tmp_path / "book.csv"
     cells = [{"currency": "USD", "sector": "Other"} | row for row in rows]
-    lines = [",".join(COLUMNS), *(",".join(row.get(name, "") for name in COLUMNS) for row in cells)]
+    lines = [",".join(OWN), *(",".join(row.get(name, "") for name in OWN) for row in cells)]
     file.write_text("\n".join(lines))
     typed = StressQuestion([f"{name}={text}" for name, text in moves.items()], replay.id if replay else None, horizon,
                            propagate, seed=seed)  # fmt: skip

@@ -39,6 +39,7 @@ HELP = {
     "eval": "Score a model: each agent on its packaged probes, or one task on a labelled file.",
     "doctor": "Check the installation without loading a model. Exits with 1 if something is missing or does not "
               "answer.",
+    "portfolio": "Portfolios: how a file is understood.",
     "data": "Market data beyond what comes with finllm.",
     "runs": "The runs on record.",
     "audit": "The tamper-evident record of all runs. What it proves and what not: docs/audit.md.",

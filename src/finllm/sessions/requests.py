@@ -61,6 +61,7 @@ def build_request(
     """
     from finllm.desk.request import PriceFile, RunRequest
     from finllm.tools.data.books.load import load_portfolio
+    from finllm.tools.data.books.mapping import beside
     from finllm.tools.data.books.valuation import value_portfolio
     from finllm.tools.data.scenario import load_scenario
     from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
@@ -84,7 +85,9 @@ def build_request(
         scenario_shocks(story, scenario_factors(story, market))
     except InputError as error:
         raise InputError(f"{path}: {error.message}", fix=error.fix) from error
-    read = (path, portfolio or PORTFOLIOS_DIR / "default.csv", *((allowed.file,) if allowed.file else ()))
+    book = portfolio or PORTFOLIOS_DIR / "default.csv"
+    maps = (beside(book),) if beside(book).is_file() else ()
+    read = (path, book, *maps, *((allowed.file,) if allowed.file else ()))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip
     return Checked(request, allowed.notes)

@@ -1,105 +1,159 @@
-"""Reading a portfolio from a table: its columns are finllm's own."""
+"""Reading a portfolio: any table, its columns understood, its rows positions, refused or told to be neither."""
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import InputError
-from finllm.tools.data.books.position import ASSET_CLASSES, Portfolio, Position
-from finllm.tools.data.books.valuation import USED_BY
-from finllm.tools.data.tables.cells import as_text
+from finllm.tools.data.books.amounts import values_are_in_base
+from finllm.tools.data.books.columns import REQUIRED, Column, is_known, is_own, understand
+from finllm.tools.data.books.fields import words
+from finllm.tools.data.books.listed import Listed, look_over
+from finllm.tools.data.books.mapping import Map, beside, load_map
+from finllm.tools.data.books.position import Portfolio, ReadColumn, Refused
+from finllm.tools.data.books.rows import Context, Rows, read_rows, united
+from finllm.tools.data.books.values import Values, read_values
 from finllm.tools.data.tables.reader import read_table
 
-COLUMNS = (
-    "id", "quantity", "market_value", "currency", "asset_class", "sector", "duration", "convexity", "beta", "delta",
-    "gamma", "vega",
-)  # fmt: skip
-REQUIRED = ("id", "currency", "asset_class")
+SHOWN = 3
+"""How many of a kind are named before the others are counted."""
 
-_BOUNDS = {
-    "quantity": (-1e15, 1e15),
-    "market_value": (-1e15, 1e15),
-    "duration": (0, 100),
-    "convexity": (-100, 5000),
-    "beta": (-20, 20),
-}
+
+@dataclass(frozen=True)
+class ReadBook:
+    """A portfolio with what was seen as it was read: the rows of its positions, and what is doubtful of them, by id."""
+
+    portfolio: Portfolio
+    rows: dict[str, int]
+    doubts: dict[str, str]
+    map: Map
 
 
 def load_portfolio(path: Path) -> Portfolio:
-    """Read a CSV, Parquet or Excel portfolio.
+    """Read any table of positions, with the map beside it where there is one (see `read_book`)."""
+    try:
+        return read_book(path).portfolio
+    except InputError as error:
+        if any(option in error.fix for option in ("--sheet", "--dates", "--decimal")):
+            raise InputError(error.message, fix=f"{error.fix}, to 'finllm portfolio check {path} --save-map', which "
+                                                "settles it for every command") from error  # fmt: skip
+        raise
 
-    Errors: one InputError that lists every problem with file, row (from 1, the header) and column.
+
+def read_book(path: Path, given: Map | None = None) -> ReadBook:
+    """Read any table of positions. `given` is the map to read it by; else the one beside it, if there is one.
+
+    A row that is no position is refused alone. Errors: InputError for a file that is no table, lacks a column that
+    every position needs, may be read in two ways, or of which every row is refused.
     """
-    table = read_table(path, what="portfolio")
-    header = list(table.header)
-    problems = _header_problems(header)
-    if problems:
-        raise _refused(path, problems)
-    positions: list[Position] = []
-    first_row: dict[str, int] = {}
-    for at, cells in zip(table.numbers, table.rows, strict=True):
-        row = {name: as_text(cell) for name, cell in zip(header, cells, strict=True)}
-        found, position = _read_row(row)
-        if row["id"] in first_row and row["id"]:
-            found.append(f"column 'id': {row['id']!r} is already in row {first_row[row['id']]}; merge the two")
-        first_row.setdefault(row["id"], at)
-        problems += [f"row {at}, {text}" for text in found]
-        if position is not None:
-            positions.append(position)
-    if problems:
-        raise _refused(path, problems)
-    return Portfolio(name=path.stem, uri=path.resolve().as_uri(), sha256=table.sha256, positions=tuple(positions))
+    mapping, notes = given or Map(), []
+    if given is None and beside(path).is_file():
+        mapping = load_map(beside(path))
+        notes.append(f"read by the map {beside(path).name!r} beside it")
+    table = read_table(path, what="portfolio", sheet=mapping.sheet,
+                       known=lambda text: text in mapping.columns or is_known(text))  # fmt: skip
+    columns = understand(table, mapping)
+    _check_columns(path, table.header_row, columns, mapping)
+    own = is_own(table.header)
+    values = read_values(table, columns, mapping)
+    listed = look_over(table, values, own)
+    base, in_base = _base(values)
+    tags = [one for one in columns if one.name and (one.field is None or one.field == "isin")]
+    rows = read_rows(Context(table, values, listed, base, tags, own, in_base))
+    _refuse_twice(path, united(rows, own))
+    if not rows.positions:
+        raise _nothing_left(path, rows.refused, listed)
+    notes += [*table.notes, *values.notes, *listed.notes, *_base_note(values, base, in_base), *_said(rows)]
+    portfolio = Portfolio(
+        name=path.stem, uri=path.resolve().as_uri(), sha256=table.sha256,
+        positions=tuple(position for _, position in rows.positions), refused=tuple(rows.refused),
+        columns=tuple(ReadColumn(column=one.name, field=one.field, why=one.why) for one in columns),
+        notes=tuple(notes), base_currency=base,
+    )  # fmt: skip
+    return ReadBook(portfolio, {one.id: number for number, one in rows.positions}, rows.doubts, mapping)
 
 
-def _header_problems(header: list[str]) -> list[str]:
-    problems = [f"row 1: column {name!r} appears twice" for name in sorted({n for n in header if header.count(n) > 1})]
-    problems += [f"row 1: no column {name!r}; add it" for name in REQUIRED if name not in header]
-    problems += [
-        f"row 1: unknown column {name!r}; columns are {', '.join(COLUMNS)}" for name in header if name not in COLUMNS
-    ]
-    if not {"quantity", "market_value"} & set(header):
-        problems.append("row 1: no column 'quantity' or 'market_value'; add one")
-    return problems
+def summed_up(items: Sequence[str]) -> str:
+    """The first few, and how many more: `AAPL, MSFT, XOM and 280 more`."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more
 
 
-def _read_row(row: dict[str, str]) -> tuple[list[str], Position | None]:
-    """What is wrong with the row, and the position if nothing is."""
+def _check_columns(path: Path, row: int, columns: Sequence[Column], mapping: Map) -> None:
+    """Errors: InputError that lists what every position needs and no column holds."""
+    held = {one.field for one in columns if one.field} | set(mapping.constants)
     problems: list[str] = []
-    if not row["id"]:
-        problems.append("column 'id': is empty; name the instrument")
-    if not re.fullmatch(r"[A-Z]{3}", row["currency"]):
-        problems.append(f"column 'currency': {row['currency']!r} is not a three-letter code such as 'USD'")
-    if row["asset_class"] not in ASSET_CLASSES:
-        problems.append(f"column 'asset_class': {row['asset_class']!r} is not one of {', '.join(ASSET_CLASSES)}")
-    numbers: dict[str, float | None] = {}
-    for name in ("quantity", "market_value", *USED_BY):
-        numbers[name] = None
-        if text := row.get(name, ""):
-            try:
-                numbers[name] = float(text)
-            except ValueError:
-                problems.append(f"column {name!r}: {text!r} is not a number; write 1234.5")
-                continue
-            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
-            if not math.isfinite(float(text)):
-                problems.append(f"column {name!r}: {text!r} is not a finite number; correct it or leave it empty")
-            elif not low <= float(text) <= high:
-                problems.append(f"column {name!r}: {text} is not between {low} and {high}; correct it")
-    if bool(row.get("quantity")) == bool(row.get("market_value")):
-        which = "both are given" if row.get("quantity") else "neither is given"
-        problems.append(f"columns 'quantity' and 'market_value': {which}; give exactly one")
-    if row["asset_class"] == "bond" and not row.get("duration"):
-        problems.append("column 'duration': a bond needs one, in years")
-    if row["asset_class"] == "volatility" and not row.get("delta"):
-        problems.append("column 'delta': a volatility position needs one, in USD per VIX point")
+    if not held & {"id", "ticker", "isin", "cusip", "sedol", "figi", "name"}:
+        problems.append("no column 'id'; add it")
+    if not held & {"quantity", "market_value", "value_base"}:
+        problems.append("no column 'quantity' or 'market_value'; add one")
+    units = any(one.unit for one in columns)
+    tells = {"ticker", "isin", "duration", "coupon", "strike", "subclass", "name"}
+    if not held & {"currency", "base_currency"} and not units:
+        problems.append("no column 'currency'; add it")
+    if "asset_class" not in held and not held & tells:
+        problems.append("no column 'asset_class'; add it")
     if problems:
-        return problems, None
-    text = {name: row[name] for name in ("id", "currency", "asset_class")}
-    return [], Position.model_validate({**text, **numbers, "sector": row.get("sector") or None})
+        names = ", ".join(repr(one.name) for one in columns if one.name)
+        problems.append(f"its columns are {names[:300]}")
+        raise InputError("\n".join(f"{path}: row {row}: {text}" for text in problems),
+                         fix=f"name them {', '.join(REQUIRED)} and so on, or say which they are by a map: "
+                             "'finllm portfolio check FILE --map MAP.yaml'")  # fmt: skip
 
 
-def _refused(path: Path, problems: list[str]) -> InputError:
-    count = f"the {len(problems)} cells named" if len(problems) > 1 else "the cell named"
-    return InputError("\n".join(f"{path}: {text}" for text in problems), fix=f"correct {count}")
+def _base(values: Values) -> tuple[str | None, bool]:
+    """The currency that the file is in as a whole, if it says so, and whether its market values are in it."""
+    known = words().currencies
+    currencies = [text if text in known else "" for text in values.texts.get("currency", ())]
+    stated = {text.upper() for text in values.texts.get("base_currency", ()) if text}
+    base = stated.pop() if len(stated) == 1 else values.base
+    if base is None and values.unit and any(one not in ("", values.unit) for one in currencies):
+        base = values.unit
+    if base is None and "fx" in values.numbers and currencies:
+        at_par = {code for code, rate in zip(currencies, values.numbers["fx"], strict=True) if rate == 1 and code}
+        base = at_par.pop() if len(at_par) == 1 else None
+    numbers = values.numbers
+    if (
+        values.unit is None
+        and len({*currencies} - {""}) > 1
+        and {"quantity", "price", "market_value"} <= numbers.keys()
+    ):
+        seen = values_are_in_base(numbers["quantity"], numbers["price"], numbers["market_value"], currencies)
+        if seen is not None and base in (None, seen):
+            return seen, True
+    return base if base in words().currencies else None, False
+
+
+def _base_note(values: Values, base: str | None, in_base: bool) -> list[str]:
+    if in_base:
+        return [f"market values are in {base} in every row, as quantity × price tells"]
+    return [f"the file's base currency is {base}"] if base else []
+
+
+def _refuse_twice(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError("\n".join([*(f"{path}: {text}" for text in problems[:SHOWN]),
+                                    *([f"{path}: and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])]),
+                         fix="merge the rows of each, or give them different ids")  # fmt: skip
+
+
+def _nothing_left(path: Path, refused: Sequence[Refused], listed: Listed) -> InputError:
+    if not refused:
+        return InputError(f"{path}: holds no position: {summed_up(listed.notes)}", fix="add a row for each position")
+    lines = [f"{path}: row {one.row}, {one.reason}" for one in refused[:SHOWN]]
+    more = [f"{path}: and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
+    return InputError("\n".join([*lines, *more]), fix="correct the cells named; no row of the portfolio can be read")
+
+
+def _said(rows: Rows) -> list[str]:
+    """What was done with rows, each kind once; the refused and the doubtful."""
+    notes = [f"{summed_up(list(dict.fromkeys(ids)))} {what}" for what, ids in rows.said.items()]
+    notes += [f"{id!r} is doubtful: {why}" for id, why in list(rows.doubts.items())[:SHOWN]]
+    if len(rows.doubts) > SHOWN:
+        notes.append(f"and {len(rows.doubts) - SHOWN} more are doubtful")
+    notes += [f"row {one.row}, {one.id!r}, is refused: {one.reason}" for one in rows.refused[:SHOWN]]
+    if len(rows.refused) > SHOWN:
+        notes.append(f"and {len(rows.refused) - SHOWN} more rows are refused")
+    return notes

@@ -71,8 +71,35 @@ class Position(Terms):
     fx: float | None = None
 
 
+class Refused(Frozen):
+    """A row of the file that is no position: why, and what it is worth in the book's base currency, if that is known.
+
+    It is no part of any result, and counts against the coverage of every one.
+    """
+
+    id: str
+    row: int
+    reason: str
+    name: str | None = None
+    market_value: float | None = None
+
+
+class ReadColumn(Frozen):
+    """How a column of the file was understood: the field that it holds, None where it is a tag, and why."""
+
+    column: str
+    field: str | None
+    why: str
+
+
 class Portfolio(Frozen):
+    """A file of positions as it was read. `base_currency` is the one that it is in as a whole, where it says so."""
+
     name: str
     uri: str
     sha256: str
     positions: tuple[Position, ...]
+    refused: tuple[Refused, ...] = ()
+    columns: tuple[ReadColumn, ...] = ()
+    notes: tuple[str, ...] = ()
+    base_currency: str | None = None

@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position
-from finllm.tools.data.market import MarketStore
+from finllm.tools.data.market import MarketStore, Observed
 
 MIN_HISTORY = 61
 """Days shared with the S&P 500 (60 returns) below which a position's beta is not estimated."""
 MAX_PRICE_AGE = 400
 """Calendar days after which a price no longer values a position."""
+
+APART = 0.1
+"""Share of its file's value from which the market's value of a position is said beside it."""
 
 USED_BY: dict[str, tuple[AssetClass, ...]] = {
     "duration": ("bond",),
@@ -62,20 +65,14 @@ def _valued(position: Position, market: MarketStore, as_of: dt.date) -> tuple[Ho
     """The position with its value, or why it has none."""
     if position.currency != "USD":
         return None, f"in {position.currency}, and there is no FX series"
-    value, price, price_date = position.market_value, None, None
+    value, price, price_date = file_value(position), None, None
     if position.quantity is not None:
-        if position.id not in market:
-            return None, "given by quantity, and there is no price series of that name"
-        try:
-            seen = market.read(position.id, as_of)
-        except InputError as error:
-            return None, error.message
-        if seen.series.unit != "price":
-            return None, f"the series {position.id!r} is in {seen.series.unit}, which is not a price"
-        if seen.age_days > MAX_PRICE_AGE:
-            return None, f"its last price, of {seen.last}, is {seen.age_days} days old"
-        price, price_date = float(seen.values.iloc[-1]), seen.last
-        value = position.quantity * price
+        seen = last_price(position.id, market, as_of)
+        if isinstance(seen, Observed) and (value is None or not seen.stale):
+            price, price_date = float(seen.values.iloc[-1]), seen.last
+            value = position.quantity * price
+        elif value is None:
+            return None, str(seen)
     assert value is not None
     has_history = position.asset_class in ("equity", "index", "fund") and (
         market.shared_days(position.id, "SP500", as_of) >= MIN_HISTORY
@@ -86,6 +83,29 @@ def _valued(position: Position, market: MarketStore, as_of: dt.date) -> tuple[Ho
         series=position.id if has_history else None, duration=position.duration, convexity=position.convexity,
         beta=position.beta, delta=position.delta, gamma=position.gamma, vega=position.vega,
     ), ""  # fmt: skip
+
+
+def last_price(id: str, market: MarketStore, as_of: dt.date) -> Observed | str:
+    """The series that prices an instrument, up to its last price by `as_of`; or why there is none that may."""
+    if id not in market:
+        return "given by quantity, and there is no price series of that name"
+    try:
+        seen = market.read(id, as_of)
+    except InputError as error:
+        return error.message
+    if seen.series.unit != "price":
+        return f"the series {id!r} is in {seen.series.unit}, which is not a price"
+    if seen.age_days > MAX_PRICE_AGE:
+        return f"its last price, of {seen.last}, is {seen.age_days} days old"
+    return seen
+
+
+def file_value(position: Position) -> float | None:
+    """What the file says a position is worth, in its currency: its market value, else quantity × price."""
+    if position.market_value is not None or position.quantity is None or position.price is None:
+        return position.market_value
+    part = 0.01 if position.asset_class == "bond" else 1.0
+    return position.quantity * position.price * (position.multiplier or 1.0) * part
 
 
 def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
@@ -100,6 +120,10 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
 
 
 def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str]:
+    told = file_value(position)
+    if holding.price_date and told and abs(holding.market_value - told) > APART * abs(told):
+        yield (f"{holding.id!r} is worth {holding.market_value:,.0f} at its price of {holding.price_date}, and "
+               f"{told:,.0f} by its file")  # fmt: skip
     if holding.price_date and (age := (as_of - holding.price_date).days) > 7:
         yield f"{holding.id!r} is valued at its last price, of {holding.price_date}, {age} days before {as_of}"
     for field, classes in USED_BY.items():

@@ -25,13 +25,15 @@ def blank(cell: object) -> bool:
 
 def as_text(cell: object) -> str:
     """A cell as a person wrote it: "" where it is empty, `7203` for a whole number of any type, a day in ISO form."""
+    if isinstance(cell, str):
+        return cell
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
         return str(int(cell))
     if isinstance(cell, dt.datetime) and cell.time() == dt.time():
         return cell.date().isoformat()
-    return cell if isinstance(cell, str) else str(cell).strip()
+    return str(cell).strip()
 
 
 def is_value(cell: object) -> bool:

@@ -86,7 +86,7 @@ def _merged_over(sheet: Sheet, at: int) -> bool:
 
 def header_levels(sheet: Sheet, at: int, depth: int, width: int) -> list[list[str]]:
     """The header's lines, every merged cell filled with the value of its first."""
-    lines = [[as_text(cell) for cell in row] + [""] * (width - len(row)) for row in sheet.rows[at : at + depth]]
+    lines = [[as_text(cell) for cell in row[:width]] + [""] * (width - len(row)) for row in sheet.rows[at : at + depth]]
     for first, left, last, right in sheet.merged:
         for row in range(first, last + 1):
             for column in range(left, right + 1):

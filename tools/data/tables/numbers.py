@@ -128,7 +128,7 @@ def read_numbers(cells: Sequence[Cell], mark: Mark = ".") -> Numbers:
         if cell is None:
             values.append(math.nan)
         elif isinstance(cell, str):
-            plain = mark == "." and _PLAIN.fullmatch(cell)
+            plain = cell.isascii() and (cell.isdigit() or (mark == "." and _PLAIN.fullmatch(cell)))
             values.append(float(cell) if plain else _written(cell, mark, at, found))
         elif isinstance(cell, (int, float)) and not isinstance(cell, bool):
             values.append(_finite(cell))
@@ -161,7 +161,7 @@ def _written(cell: str, mark: Mark, at: int, found: Numbers) -> float:
         found.signs[at] = sign
     if parts["percent"]:
         found.percents.append(at)
-        value /= 100
+        value = round(value / 100, 14)
     negative = parts["open"] or parts["trailing"] or "-" in (parts["minus"], parts["inner"])
     return -value if negative else value
 

@@ -102,7 +102,7 @@ def _table(path: Path, what: str, sheet: Sheet, data: bytes, known: Known | None
     return Table(
         path=path, header=header, levels=tuple(map(tuple, levels)), rows=rows, numbers=[number for number, _ in body],
         sha256=sha256_of(data), bytes=len(data), sheet=sheet.name, epoch=sheet.epoch,
-        notes=(*sheet.notes, *_about_header(sheet, at, depth)),
+        notes=(*sheet.notes, *_about_header(sheet, at, depth)), header_row=sheet.numbers[at + depth - 1],
     )  # fmt: skip
 
 

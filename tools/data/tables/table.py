@@ -46,8 +46,9 @@ class Table:
     """A header and the rows below it, empty rows left out.
 
     `header`: one name a column, "" where it has none; of a header of several lines the names joined, and `levels` the
-    lines themselves. `rows[i]` has as many cells as the header, and stands in row `numbers[i]` of the file, the first
-    being 1. `epoch`: what a workbook counts days from. `notes`: what was decided about the file, for a person.
+    lines themselves; `header_row` is the file's row of the last of them. `rows[i]` has as many cells as the header, and
+    stands in row `numbers[i]` of the file, the first being 1. `epoch`: what a workbook counts days
+    from. `notes`: what was decided about the file, for a person.
     """
 
     path: Path
@@ -60,11 +61,7 @@ class Table:
     sheet: str | None = None
     epoch: Epoch = 1900
     notes: tuple[str, ...] = ()
-
-    @property
-    def header_row(self) -> int:
-        """The row of the file that is the header's last line."""
-        return self.numbers[0] - 1 if self.numbers else 1
+    header_row: int = 1
 
     def column(self, at: int) -> list[Cell]:
         return [row[at] for row in self.rows]

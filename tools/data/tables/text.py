@@ -104,11 +104,13 @@ def _rows(path: Path, text: str, separator: str, caps: Caps) -> tuple[list[list[
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     cells = before = 0
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         for row in lines:
             rows.append([cell.strip() or None for cell in row])
             numbers.append(before + 1)
+            if lines.line_num > before + 1:
+                _check_quotes(path, row, separator, before + 1)
             before = lines.line_num
             cells += len(row)
             if cells > caps.cells or len(rows) > caps.rows or len(row) > caps.columns:
@@ -116,3 +118,11 @@ def _rows(path: Path, text: str, separator: str, caps: Caps) -> tuple[list[list[
     except csv.Error as error:
         raise InputError(f"{path}: row {before + 1} cannot be read: {error}", fix="export it again as CSV") from error
     return rows, numbers
+
+
+def _check_quotes(path: Path, row: list[str], separator: str, number: int) -> None:
+    """Errors: InputError for a cell with whole lines in it, which only a quote that is missing makes one."""
+    for cell in row:
+        if "\n" in cell and max(line.count(separator) for line in cell.splitlines()) >= max(2, len(row) - 1):
+            raise InputError(f"{path}: row {number}: a cell in quotes holds whole lines, as where a quote is missing",
+                             fix="close or remove the quote in that row")  # fmt: skip

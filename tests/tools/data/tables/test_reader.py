@@ -71,6 +71,13 @@ def test_a_quoted_cell_may_hold_the_separator_and_line_breaks(tmp_path: Path) ->
     assert table.numbers == [2, 4]
 
 
+@pytest.mark.parametrize("text", ['id,n,c\nA,"1,USD\nB,2,EUR\n', 'id,n,c\nA,"1,USD\nB,2,EUR\nC,3",USD\n'])
+def test_a_quote_that_is_missing_swallows_no_rows(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="row 2") as refused:
+        table_of(tmp_path, text)
+    assert "quote" in refused.value.fix or "unexpected end" in refused.value.message
+
+
 def test_two_separators_that_fit_alike_are_refused_with_both(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="may be separated by a comma or ';'"):
         table_of(tmp_path, "a,b;c\n1,2;3\n")

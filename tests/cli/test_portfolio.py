@@ -1,0 +1,102 @@
+"""`finllm portfolio check`: how a file is understood, what is refused, and the map that every command then reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from .conftest import Cli
+
+LIST = """Symbol;Qty;Price;Currency;Market Value;Desk
+KO;1.000;70,50;USD;70.500,00;income
+SIE;100;250,00;EUR;25.000,00;growth
+BAD;10;5,00;USD;5.000,00;growth
+"""
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    path = tmp_path / "depot.csv"
+    path.write_text(LIST)
+    return path
+
+
+def test_every_column_and_row_has_its_reading_its_status_and_its_reason(cli: Cli, book: Path) -> None:
+    said = cli("portfolio", "check", book, "--json")
+    assert said.code == 0
+    assert {one["column"]: one["field"] for one in said.json["columns"]} == {
+        "Symbol": "ticker", "Qty": "quantity", "Price": "price", "Currency": "currency", "Market Value": "market_value",
+        "Desk": None,
+    }  # fmt: skip
+    assert all(one["why"] for one in said.json["columns"])
+    rows = {one["id"]: one for one in said.json["positions"]}
+    assert rows["KO"] | {"name": None} == {
+        "id": "KO", "name": None, "asset_class": "equity", "currency": "USD", "quantity": 1000, "market_value": 70_500,
+        "value_base": 70_500, "status": "read", "reason": "", "row": 2,
+    }  # fmt: skip
+    assert rows["SIE"]["value_base"] is None
+    assert rows["BAD"]["status"] == "refused"
+    assert "quantity × price is 50.00, and the market value 5,000.00" in rows["BAD"]["reason"]
+    assert said.json["base_currency"] == "USD"
+    assert said.json["coverage"]["refused"] == 1
+    assert said.json["coverage"]["share"] == pytest.approx(70_500 / 75_500)
+    assert "column 'Price': the comma is the decimal mark" in said.json["notes"]
+
+
+def test_the_text_names_what_is_refused_first(cli: Cli, book: Path) -> None:
+    out = cli("portfolio", "check", book).out
+    assert out.startswith(
+        "depot: 2 of 3 rows are read and valued, 93.4% of its known gross value (1 refused); 70,500 USD"
+    )
+    assert out.index("Refused: 1 row") < out.index("Read: 2 rows")
+    assert "have no class of asset and are taken as equities" in out
+
+
+def test_a_sheet_that_was_picked_is_kept_in_a_map_that_every_command_reads(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    workbook = openpyxl.Workbook()
+    for name, value in (("Old", 1), ("Current", 250_000)):
+        sheet = workbook.create_sheet(name)
+        sheet.append(["id", "market_value", "currency", "asset_class", "beta"])
+        sheet.append(["FUND", value, "USD", "fund", 1])
+    workbook.save(path)
+    shock = ("stress", "--portfolio", path, "--as-of", "2022-06-30", "--shock", "EQUITY_US=-10%", "--json")
+    refused = cli(*shock)
+    assert refused.code == 2
+    assert "'Old', 'Current'" in refused.json["error"]["message"]
+    assert "--save-map" in refused.json["error"]["fix"]
+    checked = cli("portfolio", "check", path, "--sheet", "Current", "--save-map", "--json")
+    assert checked.json["map"] == f"{path}.map.yaml"
+    assert cli(*shock).json["total"] == pytest.approx(-25_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--dates", "first"], "--dates 'first' is not one of day-first"), (["--decimal", "dot"], "--decimal 'dot'"),
+     (["--map", "no.yaml"], "no map at 'no.yaml'"), (["--sheet", "A"], "a .csv file has no sheets")],
+)  # fmt: skip
+def test_wrong_options_are_bad_input(cli: Cli, book: Path, arguments: list[str], says: str) -> None:
+    said = cli("portfolio", "check", book, *arguments, "--json")
+    assert (said.code, says in said.json["error"]["message"]) == (2, True)
+
+
+def test_a_decimal_mark_that_was_given_holds(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text("Symbol,Qty,Price,Currency\nKO,1.234,5,USD\n")
+    assert cli("portfolio", "check", path).code == 2
+    values = [
+        cli("portfolio", "check", path, "--decimal", mark, "--json").json["value_base"] for mark in ("point", "comma")
+    ]
+    assert values == pytest.approx([6.17, 6170])
+
+
+def test_a_book_of_3000_lines_with_bad_rows_is_summed_up(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    rows = [f"E{at},,{1000 + at},USD,{'equity' if at % 10 else 'meme'},1" for at in range(3000)]
+    path.write_text("\n".join(["id,quantity,market_value,currency,asset_class,beta", *rows]) + "\n")
+    said = cli("portfolio", "check", path)
+    assert said.code == 0
+    assert "and 297 more rows are refused" in said.out
+    assert len(said.out.splitlines()) < 120
