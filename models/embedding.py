@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finllm.errors import BackendError
+from finllm.errors import BackendError, lacking
 from finllm.files import sha256_of_file
 
 EMBEDDING_NAME = "all-MiniLM-L6-v2"
@@ -76,4 +76,5 @@ def _load(folder: Path) -> Any:
             if shown:
                 logging.enable_progress_bar()
     except Exception as error:
-        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} does not load: {error}", fix=_FIX) from error
+        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} does not load: {error}",
+                           fix=lacking(error) or _FIX) from error  # fmt: skip

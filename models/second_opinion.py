@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finllm.errors import BackendError
+from finllm.errors import BackendError, lacking
 from finllm.files import sha256_of_file
 from finllm.models.embedding import Embedder
 
@@ -241,7 +241,8 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
             if shown:
                 logging.enable_progress_bar()
     except Exception as error:
-        raise BackendError(f"the embedding model in {str(folder)!r} does not load: {error}", fix=_FIX) from error
+        raise BackendError(f"the embedding model in {str(folder)!r} does not load: {error}",
+                           fix=lacking(error) or _FIX) from error  # fmt: skip
     return tokenizer, encoder.float().eval()
 
 

