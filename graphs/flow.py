@@ -241,8 +241,9 @@ def _waits(held: StateSnapshot) -> bool:
 
 def _believed(held: StateSnapshot, run: RunContext) -> bool:
     """Whether a checkpoint holds what the run's nodes found, and stands where that leads to."""
-    results = [task.result for task in held.tasks if isinstance(task.result, dict)]
-    if not all(on_record(found, run.run_id, run.desk.ledger) for found in (held.values, *results)):
+    results = [cast(Json, task.result) for task in held.tasks if isinstance(task.result, dict)]
+    values = cast(Json, held.values)
+    if not all(on_record(found, run.run_id, run.desk.ledger) for found in (values, *results)):
         return False
     routed = {"reread", "human", "stress_tester"}.intersection(held.next)
     if not routed or "answer" in held.values:

@@ -175,6 +175,12 @@ def _swapped_answers(victim: Victim) -> None:
     victim.sql("UPDATE entry SET key = ? WHERE key = '-'", two)
 
 
+def _run_deleted(victim: Victim) -> None:
+    run = victim.run()
+    victim.sql("DELETE FROM run WHERE id = ?", run)
+    victim.sql("DELETE FROM use WHERE run_id = ?", run)
+
+
 def _forged_answer(victim: Victim) -> None:
     victim.sql("INSERT INTO entry VALUES ('call-forged', 'call', 'edge', 0, '{}', '{\"text\": \"small\"}')")
     victim.sql("INSERT INTO use (run_id, node, key, reused, at_ns) VALUES (?, 'narrative', 'call-forged', 0, 0)",
@@ -262,8 +268,7 @@ ATTACKS: dict[str, Attack] = {
     "an answer is forged": _forged_answer,
     "an answer and its record are forged": _forged_record,
     "a run is deleted": lambda v: v.sql("DELETE FROM run WHERE id = ?", v.run()),
-    "a run and its uses are deleted": lambda v: (run := v.run(), v.sql("DELETE FROM run WHERE id = ?", run),
-                                                 v.sql("DELETE FROM use WHERE run_id = ?", run))[0] and None,
+    "a run and its uses are deleted": _run_deleted,
     "a request is edited": _edited("run", "request", "json_set(request, '$.seed', 2)", _by_run),
     "a report is edited": _edited("run", "result", "json_set(result, '$.total', 512750)", _by_run),
     "a report is taken away": _edited("run", "result", "NULL", _by_run),
