@@ -63,8 +63,8 @@ def attribute(
 
 
 def direction_of(holding: Holding) -> str:
-    """`short` for a negative market value, or for a negative delta where there is no market value; else `long`."""
-    size = holding.market_value or holding.delta or 0.0
+    """`short` for a negative market value, or notional or delta where there is no market value; else `long`."""
+    size = holding.notional or holding.delta or 0.0
     return "short" if size < 0 else "long"
 
 

@@ -83,8 +83,9 @@ def simulate(
     quantiles of the differences from the point, which always lies inside.
     """
     drawn = len(residual.factors)
-    point = totals(arrays, moves[None, :])[0]
-    gains = totals(arrays, moves + residual.factors) - point
+    gains = np.zeros(drawn)
+    if residual.factors.any():
+        gains += totals(arrays, moves + residual.factors) - totals(arrays, moves[None, :])[0]
     gains += own_sums(residual.daily, residual.horizon, drawn, seed)
     low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
     return Interval(

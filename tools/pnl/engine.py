@@ -38,6 +38,8 @@ HORIZONS = (1, 5, 10, 20, 60, 120, 250)
 BY_HORIZON = "by horizon: the same shocks at the same size in σ, each move × √(days/horizon); rows nest and do not add"
 TAYLOR_LIMIT_BP = 300
 """Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
+GREEKS_LIMIT = 0.10
+"""Return of the factor beyond which delta, gamma and vega no longer tell an option's price, which is noted."""
 
 
 class Engine:
@@ -247,17 +249,22 @@ def _limits_of_the_model(
     book: Book, arrays: Sensitivities, moves: np.ndarray, realised: Mapping[str, float]
 ) -> list[str]:
     gains, shifts = arrays.linear @ moves, arrays.direction @ moves
-    far = [
-        f"{holding.id!r}: duration and convexity are used beyond {TAYLOR_LIMIT_BP} bp of yield"
-        for row, holding in enumerate(book.holdings)
-        if holding.asset_class == "bond" and abs(shifts[row]) > TAYLOR_LIMIT_BP
-    ]
-    return far + [
-        f"{holding.id!r}: beta times the shock is below -100 %; its price is floored at zero"
-        for row, holding in enumerate(book.holdings)
-        if arrays.floored[row] and holding.id not in realised and holding.market_value
-        and gains[row] / holding.market_value < -1
-    ]  # fmt: skip
+    if arrays.contracts:
+        shifts[arrays.contracts.rows] = arrays.contracts.loads[0] @ moves
+    found: list[str] = []
+    for row, holding in enumerate(book.holdings):
+        greeks = holding.asset_class != "volatility" and (
+            holding.gamma or holding.vega or holding.asset_class == "option"
+        )
+        if holding.units is None and holding.asset_class == "bond" and abs(shifts[row]) * 1e4 > TAYLOR_LIMIT_BP:
+            found.append(f"{holding.id!r}: duration and convexity are used beyond {TAYLOR_LIMIT_BP} bp of yield")
+        elif holding.units is None and greeks and abs(shifts[row]) > GREEKS_LIMIT:
+            found.append(f"{holding.id!r}: its delta, gamma and vega are an approximation beyond ±{GREEKS_LIMIT:.0%} of"
+                         " its factor; give its strike and expiry")  # fmt: skip
+        elif (arrays.floored[row] and not greeks and holding.id not in realised and holding.market_value
+              and gains[row] / holding.market_value < -1):  # fmt: skip
+            found.append(f"{holding.id!r}: beta times the shock is below -100 %; its price is floored at zero")
+    return found
 
 
 def _window_note(plan: Plan) -> list[str]:

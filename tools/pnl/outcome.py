@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
 
-ENGINE = 2
+ENGINE = 3
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
-in a run and shrunk betas in `stress`."""
+in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost."""
 INTERACTION = "interaction"
-"""Row for what no single factor explains: the cross term of a bond's two factors, and the floor at a price of zero."""
+"""Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"
 """Row for a replayed instrument's own return beyond beta times the index."""
 

@@ -30,6 +30,10 @@ from finllm.tools.pnl.solve import Gains, Problem, Solution, solve_convex, solve
 
 SHORTFALL = 1e-6
 """Share of the target by which a full revaluation may fall short of it, for rounding."""
+CONTRACT_TOLERANCE = 1e-9
+"""Of local answers with contracts, whose slopes are differences of their revaluation."""
+MOST_STEPS = 30
+"""Of the convex programme, where the P&L is convex and no quadratic."""
 
 
 def reverse(
@@ -182,14 +186,20 @@ def _solve(
 ) -> tuple[list[Solution], Method]:
     """The convex answer where it holds under full revaluation, else up to `wanted` local ones, the nearest first."""
     gains = _gains(arrays, problem.covariance)
-    if problem.convex:
+    contracts = arrays.contracts
+    if problem.convex and (contracts is None or contracts.convex):
         solution = solve_convex(problem)
+        if solution is not None and contracts:
+            solution = _refined(problem, arrays, gains, solution)
         if solution is None:
             return [], "convex"
         if -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
             return [solution], "convex"
     starts = starts_for(problem, gains, seed, _past(problem.covariance, view))
     quadratic = solve_quadratic(problem)
+    if contracts:
+        near = [quadratic.moves] if quadratic else []
+        return solve_local(problem, gains, [*near, *starts], CONTRACT_TOLERANCE)[:wanted], "local"
     if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
         return solve_local(problem, gains, starts)[:wanted], "local"
     if wanted == 1:
@@ -198,15 +208,33 @@ def _solve(
     return others[:wanted] or [quadratic], "local"
 
 
+def _refined(problem: Problem, arrays: Sensitivities, gains: Gains, solution: Solution) -> Solution | None:
+    """The answer of a convex P&L that is no quadratic: the programme again at its own slope and curvature, until it
+    loses the target. None where a step finds nothing within the bounds."""
+    at = [arrays.factors.index(name) for name in problem.covariance.names]
+    for _ in range(MOST_STEPS):
+        moves = solution.moves
+        gain, slope = gains(moves)
+        if abs(gain + problem.loss) <= 0.01 * SHORTFALL * problem.loss:
+            break
+        curve = arrays.hessian(_full(arrays, problem.covariance, moves))[np.ix_(at, at)]
+        loss = problem.loss + gain - slope @ moves + 0.5 * moves @ curve @ moves
+        if not loss > 0:
+            break
+        found = solve_convex(replace(problem, gradient=slope - curve @ moves, hessian=curve, loss=float(loss)))
+        if found is None:
+            return None
+        solution = found
+    return solution
+
+
 def _gains(arrays: Sensitivities, covariance: Covariance) -> Gains:
     """Full revaluation of the book, and its gradient where no floor holds."""
     at = [arrays.factors.index(name) for name in covariance.names]
 
     def revalued(moves: np.ndarray) -> tuple[float, np.ndarray]:
         full = _full(arrays, covariance, moves)
-        slope = arrays.linear + (arrays.curvature * (arrays.direction @ full))[:, None] * arrays.direction
-        dead = arrays.floored & (np.sign(arrays.value) * (arrays.linear @ full) <= -np.abs(arrays.value))
-        return float(totals(arrays, full[None, :])[0]), slope[~dead].sum(axis=0)[at]
+        return float(totals(arrays, full[None, :])[0]), arrays.gradient(full)[at]
 
     return revalued
 

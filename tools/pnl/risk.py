@@ -98,8 +98,8 @@ def daily_gains(
 
     Own returns where a holding has some (beta times the index's on days without), else its factors' daily moves; a
     holding with a factor that has no fresh daily history is `missing`. After the shock, exposure by returns has moved
-    with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta. None without
-    any holding or day.
+    with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta; contracts are
+    revalued from there. None without any holding or day.
     """
     if INDEX not in market:
         return None
@@ -111,8 +111,7 @@ def daily_gains(
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
-    loads = (arrays.linear != 0) | (arrays.direction * arrays.curvature[:, None] != 0)
-    unknown = (loads & ~known).any(axis=1)
+    unknown = (_needed(arrays) & ~known).any(axis=1)
     gross = np.abs(arrays.value)
     own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
     moved = np.ones(len(gross))
@@ -136,7 +135,7 @@ def daily_gains(
             after += line * moved[row]
     rest = np.flatnonzero(~own & ~missing)
     before += totals(arrays.rows(rest), daily)
-    after += totals(_after(arrays, slope, moved).rows(rest), daily)
+    after += totals(_after(arrays, moves, slope, moved).rows(rest), daily)
     covered, whole = float(gross[~missing].sum()), float(gross.sum())
     if missing.all():
         return None
@@ -145,12 +144,23 @@ def daily_gains(
     return DailyGains(before, after, words, covered / whole if whole else 1.0, left_out)
 
 
-def _after(arrays: Sensitivities, slope: np.ndarray, moved: np.ndarray) -> Sensitivities:
-    """The book after the shock: slopes moved by the curvature, everything scaled by what is left of its price."""
+def _needed(arrays: Sensitivities) -> np.ndarray:
+    """Which factors' daily moves a position's need, (P, K): a contract's volatility and rate are held still without."""
+    loads = (arrays.linear != 0) | (arrays.direction * arrays.curvature[:, None] != 0)
+    if arrays.contracts:
+        loads[arrays.contracts.rows] = arrays.contracts.loads[0] != 0
+    return loads
+
+
+def _after(arrays: Sensitivities, moves: np.ndarray, slope: np.ndarray, moved: np.ndarray) -> Sensitivities:
+    """The book after the shock: slopes moved by the curvature, everything scaled by what is left of its price.
+
+    Contracts stand where the shock took what they are on.
+    """
     return Sensitivities(
         arrays.positions, arrays.factors, arrays.sectors, arrays.sector, arrays.value,
         moved[:, None] * (arrays.linear + slope[:, None] * arrays.direction), arrays.direction,
-        moved * arrays.curvature, np.zeros_like(arrays.floored),
+        moved * arrays.curvature, np.zeros_like(arrays.floored), arrays.contracts and arrays.contracts.moved(moves),
     )  # fmt: skip
 
 

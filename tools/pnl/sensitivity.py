@@ -12,16 +12,15 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Holding
-from finllm.tools.data.books.valuation import MIN_HISTORY
+from finllm.tools.data.books.underlying import MIN_HISTORY
 from finllm.tools.data.market import MarketStore, span
+from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.kernel import Sensitivities
 
 STOCKS_AND_FUNDS = ("equity", "index", "fund")
 """Classes that load on the index by betas."""
-GOVERNMENT = ("government", "sovereign", "treasury")
-"""Sectors of bonds that carry no credit spread."""
 WINDOW = 504
 """Daily returns behind a regression: two years."""
 MIN_CROSS_SECTION = 5
@@ -72,13 +71,13 @@ def book_sensitivities(
     """What every holding gains when the factors move.
 
     Equities and indices: betas to `regressors` (see `regress`); a beta given in the portfolio is that to EQUITY_US and
-    wins; their gamma is on the return of EQUITY_US. Bonds: RATE_US_10Y, and CREDIT_BAA_AAA but for `GOVERNMENT`
-    sectors, by duration and convexity. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by delta and gamma,
-    but a holding whose id is a named factor loads on that. Volatility: VIX. A vega adds VIX to any of them. Errors:
-    see `regress`.
+    wins; their gamma is on the return of EQUITY_US. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by
+    delta and gamma, but a holding whose id is a named factor loads on that. Volatility: VIX. A vega adds VIX to any of
+    them. What has gamma or vega, and a market value, loses no more than that. Bonds, and options, futures and forwards
+    with terms, are revalued in full (see `contracts_of`). Errors: see `regress`.
     """
-    names = [holding.series for holding in book.holdings if holding.series and holding.beta is None]
-    found = regress(list(dict.fromkeys(names)), [factors[name] for name in regressors], market, as_of,
+    names = [_regressed(holding, factors) for holding in book.holdings]
+    found = regress([one for one in dict.fromkeys(names) if one], [factors[name] for name in regressors], market, as_of,
                     window=window, shrinkage=shrinkage)  # fmt: skip
     ids = tuple(factors.drivers)
     column = {id: at for at, id in enumerate(ids)}
@@ -88,8 +87,13 @@ def book_sensitivities(
     curvature, floored = np.zeros(shape[0]), np.zeros(shape[0], dtype=bool)
     how: dict[str, str] = {}
     notes: list[str] = []
+    held = {holding.id: holding for holding in book.holdings}
     for row, holding in enumerate(book.holdings):
-        loads, scale, second, words = _loads(holding, factors, found)
+        if holding.series in found and holding.beta is None:
+            notes += [f"{holding.id!r}: {note}" for note in found[holding.series].notes]
+        if is_contract(holding):
+            continue
+        loads, scale, second, words = _loads(holding, factors, found, held)
         for factor, one in loads.items():
             linear[row, column[factor]] = scale * one
             direction[row, column[factor]] = one
@@ -97,26 +101,28 @@ def book_sensitivities(
             direction[row] = 0.0
             direction[row, column["EQUITY_US"]] = 1.0
         curvature[row] = second
-        plain = holding.asset_class in STOCKS_AND_FUNDS and not (holding.gamma or holding.vega)
-        floored[row] = plain
-        if holding.vega and holding.asset_class not in ("bond", "volatility"):
+        floored[row] = _is_floored(holding)
+        if holding.vega and holding.asset_class != "volatility":
             linear[row, column["VIX"]] += holding.vega
             words += f", vega {holding.vega:g} USD per point"
         how[holding.id] = words
-        if holding.series in found and holding.beta is None:
-            notes += [f"{holding.id!r}: {note}" for note in found[holding.series].notes]
+    contracts, words = contracts_of(book, ids, lambda one: _underlying(one, factors, found, held), as_of)
+    how |= words
+    if any(holding.asset_class == "option" and is_contract(holding) for holding in book.holdings):
+        notes.append(NO_TIME)
     arrays = Sensitivities(
         positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
         sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
         value=np.array([holding.market_value for holding in book.holdings]),
         linear=linear, direction=direction, curvature=curvature, floored=floored,
+        contracts=contracts,
     )  # fmt: skip
     return BookSensitivities(arrays, how, found, tuple(notes))
 
 
 def _loads(
-    holding: Holding, factors: FactorSet, found: Mapping[str, Regression]
-) -> tuple[dict[str, float], float, float, str]:
+    holding: Holding, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
+) -> tuple[Loads, float, float, str]:
     """The direction of a holding's move in the factors, USD per unit of it, its curvature, and how, in words."""
     value, gamma = holding.market_value, holding.gamma or 0.0
     match holding.asset_class:
@@ -128,19 +134,14 @@ def _loads(
             own = found[holding.series]
             words = ", ".join(f"{name} {beta:.2f}" for name, beta in own.betas.items())
             return own.betas, value, value * gamma, f"betas {words} ({own.window})"
-        case "bond":
-            years, convexity = holding.duration or 0.0, holding.convexity or 0.0
-            loads = {"RATE_US_10Y": 1.0, "CREDIT_BAA_AAA": 1.0}
-            if holding.sector.lower() in GOVERNMENT:
-                del loads["CREDIT_BAA_AAA"]
-            return loads, -value * years / 1e4, value * convexity / 1e8, f"duration {years:g}, convexity {convexity:g}"
         case "cash":
             return {}, value, 0.0, "cash"
-        case "future" | "option":
-            raise InputError(
-                f"{holding.id!r} is an {holding.asset_class}, which has no delta here",
-                fix="give it as a position in its underlying's class, with delta",
-            )
+        case "option":
+            delta = holding.delta or 0.0
+            loads = _underlying(holding, factors, found, held)
+            return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g} on {holding.underlying}"
+        case "bond" | "future":
+            raise InputError(f"{holding.id!r}, a {holding.asset_class}, has no terms", fix="value it as a contract")
         case "volatility":
             delta = holding.delta or 0.0
             return {"VIX": 1.0}, delta, gamma, f"delta {delta:g} USD per point, gamma {gamma:g}"
@@ -150,6 +151,42 @@ def _loads(
             delta = 1.0 if holding.delta is None else holding.delta
             loads = {holding.id if own_factor else known: 1.0}
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"
+
+
+def _is_floored(holding: Holding) -> bool:
+    """Whether what a holding is worth is all that it can lose: a stock, or a premium with greeks."""
+    greeks = holding.gamma or (holding.vega and holding.asset_class != "volatility")
+    return bool(holding.market_value and (holding.asset_class in (*STOCKS_AND_FUNDS, "option") or greeks))
+
+
+def _regressed(holding: Holding, factors: FactorSet) -> str | None:
+    """The series whose betas a holding or its underlying needs, if it needs any."""
+    kind, _, name = (holding.exposure or "").partition(":")
+    if kind == "series":
+        return None if name in factors and factors[name].kind == "named" else name
+    return holding.series if holding.beta is None else None
+
+
+def _underlying(
+    holding: Holding, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
+) -> Loads:
+    """The return of a contract's underlying per unit of each factor. Errors: InputError for one that nothing moves."""
+    kind, _, name = (holding.exposure or "").partition(":")
+    match kind:
+        case "beta":
+            return {"EQUITY_US": holding.beta or 0.0}
+        case "factor":
+            level = holding.spot or 1.0
+            return {name: 1.0 / level if factors[name].unit == "points" else 1.0}
+        case "series":
+            return found[name].betas if name in found else {name: 1.0}
+        case "position" if name in held:
+            loads, scale, _, _ = _loads(held[name], factors, found, held)
+            value = held[name].market_value
+            return {factor: load * scale / value for factor, load in loads.items()} if value else loads
+        case _:
+            raise InputError(f"{holding.id!r}: nothing moves its underlying {holding.underlying!r}",
+                             fix="give its beta in the portfolio")  # fmt: skip
 
 
 def regress(

@@ -159,11 +159,14 @@ def solve_quadratic(problem: Problem) -> Solution | None:
     return Solution(moves, float(np.linalg.norm(whitened)), price / problem.loss)
 
 
-def solve_local(problem: Problem, gains: Gains, starts: Sequence[np.ndarray]) -> list[Solution]:
+def solve_local(
+    problem: Problem, gains: Gains, starts: Sequence[np.ndarray], tolerance: float = 1e-12
+) -> list[Solution]:
     """Local minima under the full revaluation `gains`, from each start (K,) in the factors' units, the nearest first.
 
     Sequential quadratic programming (SLSQP) in whitened coordinates; an answer that does not lose X is dropped, and so
-    are repeats. No proof that any is the smallest.
+    are repeats. `tolerance` on half the squared distance: a gradient from differences cannot meet the finest. No proof
+    that any is the smallest.
     """
     from scipy.optimize import minimize
 
@@ -192,7 +195,7 @@ def solve_local(problem: Problem, gains: Gains, starts: Sequence[np.ndarray]) ->
     found: list[Solution] = []
     for start in starts:
         answer = minimize(lambda z: 0.5 * float(z @ z), np.linalg.solve(root, start), jac=lambda z: z, method="SLSQP",
-                          constraints=limits, options={"maxiter": 200, "ftol": 1e-12})  # fmt: skip
+                          constraints=limits, options={"maxiter": 200, "ftol": tolerance})  # fmt: skip
         one = Solution(root @ answer.x, float(np.linalg.norm(answer.x)), None)
         within = (one.moves >= problem.lower - 1e-6 * problem.scale) & (
             one.moves <= problem.upper + 1e-6 * problem.scale

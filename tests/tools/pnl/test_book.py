@@ -117,10 +117,11 @@ def test_two_user_shocks_of_one_factor_are_refused() -> None:
 def test_a_bond_loses_by_duration_and_convexity_with_the_cross_term_apart() -> None:
     bond = held("B", "bond", 1e6, duration=7.0, convexity=60.0)
     result = stressed(book_of(bond), shock("RATE_US_10Y", 100.0), shock("CREDIT_BAA_AAA", 50.0))
-    assert result.by_factor["RATE_US_10Y"] == Decimal("-67000.00")  # 1e6·(−7·0.01 + ½·60·0.01²)
-    assert result.by_factor["CREDIT_BAA_AAA"] == Decimal("-34250.00")  # 1e6·(−7·0.005 + ½·60·0.005²)
-    assert result.by_factor[INTERACTION] == Decimal("3000.00")  # 1e6·60·0.01·0.005
-    assert result.total == Decimal("-98250.00")  # 1e6·(−7·0.015 + ½·60·0.015²)
+    # 1e6·(e^(−7·y + ½·(60 − 49)·y²) − 1) for y of 1 %, ½ % and 1½ %
+    assert result.by_factor["RATE_US_10Y"] == Decimal("-67093.22")
+    assert result.by_factor["CREDIT_BAA_AAA"] == Decimal("-34261.80")
+    assert result.total == Decimal("-98560.63")
+    assert result.by_factor[INTERACTION] == result.total - Decimal("-101355.02")
 
 
 def test_a_long_stock_loses_no_more_than_its_price() -> None:

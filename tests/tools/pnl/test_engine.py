@@ -1,6 +1,7 @@
 """The engine from portfolio to result: exact cuts, history replayed, propagation, bands, analogues, no look-ahead."""
 
 import datetime as dt
+import math
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_p_and_l_is_shrunk_betas_durations_and_deltas_times_the_moves() -> None:
         assert float(result.by_position[name]) == pytest.approx(values[name] * beta * -0.10, abs=0.01)
     bond = next(one for one in DEFAULT.positions if one.asset_class == "bond")
     years, convexity = bond.duration or 0.0, bond.convexity or 0.0
-    expected = values[bond.id] * (-years * 0.015 + 0.5 * convexity * 0.015**2)
+    expected = values[bond.id] * math.expm1(-years * 0.015 + 0.5 * (convexity - years**2) * 0.015**2)
     assert float(result.by_position[bond.id]) == pytest.approx(expected, abs=0.01)
     oil = next(one for one in DEFAULT.positions if one.asset_class == "commodity")
     assert float(result.by_position[oil.id]) == pytest.approx(values[oil.id] * -0.20, abs=0.01)

@@ -95,10 +95,15 @@ def test_parametric_positions_have_their_greeks() -> None:
     )  # fmt: skip
     arrays = book_sensitivities(book, FACTORS, MARKET, AS_OF).arrays
     at = {name: column for column, name in enumerate(arrays.factors)}
-    assert arrays.linear[0, [at["RATE_US_10Y"], at["CREDIT_BAA_AAA"]]] == pytest.approx([-700.0, -700.0])  # USD per bp
-    assert arrays.linear[1, at["CREDIT_BAA_AAA"]] == 0
+    assert arrays.contracts is not None
+    slopes, curves = arrays.contracts.slopes(np.zeros(len(arrays.factors)))
+    assert slopes[0, [at["RATE_US_10Y"], at["CREDIT_BAA_AAA"]]] == pytest.approx(
+        [-700.0, -700.0], rel=1e-5
+    )  # USD per bp
+    assert curves[0] == pytest.approx(60e6, rel=1e-4)
+    assert slopes[1, at["CREDIT_BAA_AAA"]] == 0
     assert arrays.linear[2, [at["EQUITY_US"], at["VIX"]]] == pytest.approx([2e4, 50.0])
     assert arrays.linear[3, at["OIL_WTI"]] == pytest.approx(1.5e5)
     assert arrays.linear[4, at["VIX"]] == pytest.approx(1000.0)
-    assert arrays.curvature == pytest.approx([0.6, 0.0, 1e5, 3e5, -5.0])
-    assert not arrays.floored.any()
+    assert arrays.curvature == pytest.approx([0.0, 0.0, 1e5, 3e5, -5.0])
+    assert arrays.floored.tolist() == [False, False, True, True, False]  # a premium is all that one can lose

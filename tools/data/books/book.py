@@ -12,6 +12,10 @@ class Holding(Terms):
     """A position with its value. `market_value` in USD; `price` in USD of `price_date`, if it was valued by quantity.
 
     `series` names the history that its own returns come from, if it has one that the market store can use.
+
+    Of a contract: `units` of its underlying (negative is short), or of 100 of nominal for a bond, at `spot` USD each,
+    discounted at `rate` (decimal a year, continuous); `volatility` and `yield_` are those that give its value.
+    `exposure` is what the underlying moves with: `factor:ID`, `series:NAME`, `position:ID`, or `beta` to EQUITY_US.
     """
 
     sector: str
@@ -20,6 +24,15 @@ class Holding(Terms):
     price: float | None = None
     price_date: dt.date | None = None
     series: str | None = None
+    units: float | None = None
+    spot: float | None = None
+    rate: float = 0.0
+    exposure: str | None = None
+
+    @property
+    def notional(self) -> float:
+        """What a position without a market value is measured by: units at their spot, USD; else its market value."""
+        return self.market_value or (self.units or 0.0) * (self.spot or 0.0)
 
 
 class Exclusion(Frozen):

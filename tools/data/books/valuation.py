@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
+from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position
+<<<<<<< HEAD
 from finllm.tools.data.market import MarketStore, Observed
 
 MIN_HISTORY = 61
@@ -19,13 +21,18 @@ MAX_PRICE_AGE = 400
 APART = 0.1
 """Share of its file's value from which the market's value of a position is said beside it."""
 
+=======
+from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
+from finllm.tools.data.market import MarketStore
+
+>>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
 USED_BY: dict[str, tuple[AssetClass, ...]] = {
     "duration": ("bond",),
     "convexity": ("bond",),
-    "beta": ("equity", "index", "fund"),
-    "delta": ("commodity", "fx", "gold", "volatility"),
-    "gamma": ("equity", "index", "fund", "commodity", "fx", "gold", "volatility"),
-    "vega": ("equity", "index", "fund", "commodity", "fx", "gold"),
+    "beta": ("equity", "index", "fund", "future", "option"),
+    "delta": ("commodity", "fx", "gold", "volatility", "option"),
+    "gamma": ("equity", "index", "fund", "commodity", "fx", "gold", "volatility", "option"),
+    "vega": ("equity", "index", "fund", "commodity", "fx", "gold", "option"),
 }
 
 
@@ -37,8 +44,9 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
     notes = ["values are in USD; no FX series is given, so positions in other currencies are left out"]
     kept: list[Holding] = []
     dropped: list[tuple[str, str, float | None]] = []
+    contracts = ContractValuer(portfolio, market, as_of)
     for position in portfolio.positions:
-        holding, reason = _valued(position, market, as_of)
+        holding, reason = _valued(position, market, as_of, contracts)
         if holding is None:
             dropped.append((position.id, reason, None))
             continue
@@ -47,6 +55,12 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
             continue
         kept.append(holding)
         notes += _notes(position, holding, as_of)
+    held = {holding.id for holding in kept}
+    for holding in [one for one in kept if (one.exposure or "").startswith("position:")]:
+        if (name := (holding.exposure or "").partition(":")[2]) not in held:
+            kept.remove(holding)
+            dropped.append((holding.id, f"its underlying {name!r} is left out", holding.market_value))
+    notes += contracts.notes
     known = [holding.market_value for holding in kept] + [value for *_, value in dropped if value is not None]
     gross = math.fsum(abs(value) for value in known)
     exclusions = tuple(
@@ -61,11 +75,22 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
                 exclusions=exclusions, notes=tuple(notes))  # fmt: skip
 
 
-def _valued(position: Position, market: MarketStore, as_of: dt.date) -> tuple[Holding | None, str]:
+def _valued(
+    position: Position, market: MarketStore, as_of: dt.date, contracts: ContractValuer
+) -> tuple[Holding | None, str]:
     """The position with its value, or why it has none."""
     if position.currency != "USD":
         return None, f"in {position.currency}, and there is no FX series"
+<<<<<<< HEAD
     value, price, price_date = file_value(position), None, None
+=======
+    if is_contract(position):
+        try:
+            return contracts.value(position), ""
+        except Unvalued as reason:
+            return None, str(reason)
+    value, price, price_date = position.market_value, None, None
+>>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
     if position.quantity is not None:
         seen = last_price(position.id, market, as_of)
         if isinstance(seen, Observed) and (value is None or not seen.stale):

@@ -1,0 +1,124 @@
+"""Option prices against QuantLib used directly, and what no option price may break."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finllm.tools.instruments.options import (
+    american,
+    black_scholes,
+    forward_value,
+    implied_spot,
+    implied_volatility,
+    price,
+    quantlib,
+)
+
+ql: Any = quantlib()
+TERMS = st.fixed_dictionaries(
+    {
+        "call": st.booleans(), "spot": st.floats(1, 500), "strike": st.floats(1, 500), "days": st.integers(1, 1500),
+        "volatility": st.floats(0.02, 1.5), "rate": st.floats(-0.02, 0.12), "dividend": st.floats(0, 0.08),
+    }
+)  # fmt: skip
+
+
+def arrays(one: dict[str, Any]) -> list[np.ndarray]:
+    return [np.array(one[name]) for name in ("call", "spot", "strike", "volatility", "rate", "dividend")]
+
+
+def ours(one: dict[str, Any], pricer: Any = black_scholes) -> float:
+    years = np.array(one["days"] / 365)
+    call, spot, strike, *rest = arrays(one)
+    return float(pricer(call, spot, strike, years, *rest))
+
+
+def directly(one: dict[str, Any], engine: str) -> float:
+    """The plain QuantLib way: dates, curves, a process, an engine."""
+    with ql.SavedSettings():
+        today, count = ql.Date(30, 6, 2022), ql.Actual365Fixed()
+        ql.Settings.instance().evaluationDate = today
+        process = ql.BlackScholesMertonProcess(
+            ql.QuoteHandle(ql.SimpleQuote(one["spot"])),
+            ql.YieldTermStructureHandle(ql.FlatForward(today, one["dividend"], count)),
+            ql.YieldTermStructureHandle(ql.FlatForward(today, one["rate"], count)),
+            ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), one["volatility"], count)),
+        )  # fmt: skip
+        payoff = ql.PlainVanillaPayoff(ql.Option.Call if one["call"] else ql.Option.Put, one["strike"])
+        end = today + one["days"]
+        european = engine == "European"
+        exercise = ql.EuropeanExercise(end) if european else ql.AmericanExercise(today, end)
+        option = ql.VanillaOption(payoff, exercise)
+        found = ql.AnalyticEuropeanEngine(process) if european else ql.QdFpAmericanEngine(process)
+        option.setPricingEngine(found)
+        return float(option.NPV())
+
+
+@settings(max_examples=300, deadline=None)
+@given(one=TERMS)
+def test_a_european_price_is_that_of_quantlib(one: dict[str, Any]) -> None:
+    reference = directly(one, "European")
+    assert ours(one) == pytest.approx(reference, rel=1e-8, abs=1e-10 * one["strike"])
+    years = one["days"] / 365
+    scalar = price(one["call"], one["spot"], one["strike"], years, one["volatility"], one["rate"], one["dividend"])
+    assert scalar == pytest.approx(reference, rel=1e-8, abs=1e-10 * one["strike"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(one=TERMS.filter(lambda one: one["rate"] >= 0))
+def test_an_american_price_is_that_of_quantlib_within_1e_5_of_what_changes_hands(one: dict[str, Any]) -> None:
+    found = ours(one, american)
+    assert found == pytest.approx(directly(one, "American"), abs=1e-5 * max(one["spot"], one["strike"]))
+    intrinsic = one["spot"] - one["strike"] if one["call"] else one["strike"] - one["spot"]
+    assert found >= max(intrinsic, ours(one), 0.0) - 1e-12 * one["strike"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(one=TERMS)
+def test_a_call_less_a_put_is_a_forward(one: dict[str, Any]) -> None:
+    years = np.array(one["days"] / 365)
+    _, spot, strike, _, rate, dividend = arrays(one)
+    apart = ours(one | {"call": True}) - ours(one | {"call": False})
+    assert apart == pytest.approx(
+        float(forward_value(spot, strike, years, rate, dividend)), abs=1e-11 * (one["spot"] + one["strike"])
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(one=TERMS, is_american=st.booleans())
+def test_the_implied_volatility_gives_the_price_back(one: dict[str, Any], is_american: bool) -> None:
+    fixed = one["call"], one["spot"], one["strike"], one["days"] / 365
+    rates = max(one["rate"], 0.0), one["dividend"]
+    premium = price(*fixed, one["volatility"], *rates, is_american=is_american)
+    found = implied_volatility(premium, *fixed, *rates, is_american=is_american)
+    if found is None:  # no time value is left to imply one from
+        european = price(*fixed, 0.001, *rates, is_american=is_american)
+        assert premium == pytest.approx(european, abs=1e-6 * one["strike"])
+    elif found > 0:
+        assert price(*fixed, found, *rates, is_american=is_american) == pytest.approx(premium, abs=1e-6 * one["strike"])
+
+
+def test_a_price_that_no_volatility_gives_has_none() -> None:
+    assert implied_volatility(9.0, True, 110.0, 100.0, 0.25, 0.0, 0.0) is None  # below its intrinsic value of 10
+    assert implied_volatility(120.0, True, 110.0, 100.0, 0.25, 0.0, 0.0) is None  # dearer than the share
+
+
+def test_the_implied_spot_gives_the_price_back() -> None:
+    found = implied_spot(6.35, False, 640.0, 21 / 365, 0.2, 0.0, 0.0)
+    assert found is not None
+    assert price(False, found, 640.0, 21 / 365, 0.2, 0.0, 0.0) == pytest.approx(6.35, abs=1e-9)
+
+
+def test_the_ends_of_the_range_are_prices_too() -> None:
+    both = np.array([True, False])
+    nothing = black_scholes(both, np.zeros(2), np.full(2, 100.0), *(np.array(one) for one in (0.25, 0.2, 0.0, 0.0)))
+    assert nothing.tolist() == [0.0, 100.0]
+    still = black_scholes(both, np.full(2, 110.0), np.full(2, 100.0), *(np.array(one) for one in (0.0, 0.0, 0.0, 0.0)))
+    assert still.tolist() == [10.0, 0.0]
+    worthless = american(np.array(False), np.array(0.0), np.array(50.0), np.array(1.0), np.array(0.3), np.array(0.05),
+                         np.array(0.0))  # fmt: skip
+    assert math.isclose(float(worthless), 50.0)
