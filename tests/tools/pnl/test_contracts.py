@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finllm.errors import InputError
 from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.books.valuation import value_portfolio
@@ -282,18 +281,14 @@ def test_bands_tail_risk_and_reverse_stress_revalue_contracts() -> None:
     assert (convex.method, float(convex.loss)) == ("convex", pytest.approx(900_000, rel=1e-6))
 
 
-def test_the_columns_of_a_file_are_read_and_a_percentage_is_not_taken_for_a_fraction(tmp_path: Path) -> None:
-    head = ("id,currency,asset_class,quantity,market_value,underlying,option_type,exercise,strike,expiry,volatility,"
-            "coupon,maturity,yield")  # fmt: skip
+def test_a_file_with_terms_is_read_valued_and_revalued(tmp_path: Path) -> None:
     file = tmp_path / "book.csv"
     file.write_text(
-        f"{head}\nO,USD,option,,1000,SP500,P,A,3400,2022-09-30,22%,,,\nB,USD,bond,,1000,,,,,,,0.04,2052-06-30,4%\n"
+        "id,currency,asset_class,market_value,underlying,option_type,exercise,strike,expiry,volatility,coupon,maturity,yield\n"
+        f"O,USD,option,1000,SP500,put,American,{0.9 * SPOT},{THREE_MONTHS},22%,,,\n"
+        "B,USD,bond,1000,,,,,,,0.04,2052-06-30,4%\n"
     )
-    read = load_portfolio(file).positions
-    assert (read[0].option_type, read[0].exercise, read[0].volatility) == ("put", "American", pytest.approx(0.22))
-    assert (read[1].coupon, read[1].yield_, read[1].maturity) == (0.04, pytest.approx(0.04), dt.date(2052, 6, 30))
-    file.write_text(f"{head}\nO,USD,option,,1000,SP500,straddle,A,3400,30/09/2022,22,,,\n")
-    with pytest.raises(InputError, match=r"22 would be 2200%; in per cent\? write 0.22, or 22%") as refused:
-        load_portfolio(file)
-    assert "column 'option_type': 'straddle' is neither of call and put" in str(refused.value)
-    assert "column 'expiry': '30/09/2022' is not a date; write it as 2026-12-18" in str(refused.value)
+    result = run_engine(load_portfolio(file), MARKET, AS_OF, 20, [parse_user_shock("EQUITY_US", "+30%", UNITS),
+                        parse_user_shock("RATE_US_10Y", "+300bp", UNITS)])  # fmt: skip
+    assert float(result.by_position["O"]) == pytest.approx(-1000, abs=2)
+    assert float(result.by_position["B"]) == pytest.approx(-373.95, abs=0.3)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finllm.errors import InputError
-<<<<<<< HEAD
 from finllm.tools.data.books.amounts import values_are_in_base
 from finllm.tools.data.books.columns import REQUIRED, Column, is_known, is_own, understand
 from finllm.tools.data.books.fields import words
@@ -20,19 +19,6 @@ from finllm.tools.data.tables.reader import read_table
 
 SHOWN = 3
 """How many of a kind are named before the others are counted."""
-=======
-from finllm.tools.data.books.position import ASSET_CLASSES, Portfolio, Position
-from finllm.tools.data.books.terms import TERMS, read_terms
-from finllm.tools.data.books.valuation import USED_BY
-from finllm.tools.data.tables.cells import as_text
-from finllm.tools.data.tables.reader import read_table
-
-COLUMNS = (
-    "id", "quantity", "market_value", "currency", "asset_class", "sector", "duration", "convexity", "beta", "delta",
-    "gamma", "vega", *TERMS,
-)  # fmt: skip
-REQUIRED = ("id", "currency", "asset_class")
->>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,6 @@ def _check_columns(path: Path, row: int, columns: Sequence[Column], mapping: Map
     """Errors: InputError that lists what every position needs and no column holds."""
     held = {one.field for one in columns if one.field} | set(mapping.constants)
     problems: list[str] = []
-<<<<<<< HEAD
     if not held & {"id", "ticker", "isin", "cusip", "sedol", "figi", "name"}:
         problems.append("no column 'id'; add it")
     if not held & {"quantity", "market_value", "value_base"}:
@@ -116,42 +101,6 @@ def _check_columns(path: Path, row: int, columns: Sequence[Column], mapping: Map
         raise InputError("\n".join(f"{path}: row {row}: {text}" for text in problems),
                          fix=f"name them {', '.join(REQUIRED)} and so on, or say which they are by a map: "
                              "'finllm portfolio check FILE --map MAP.yaml'")  # fmt: skip
-=======
-    if not row["id"]:
-        problems.append("column 'id': is empty; name the instrument")
-    if not re.fullmatch(r"[A-Z]{3}", row["currency"]):
-        problems.append(f"column 'currency': {row['currency']!r} is not a three-letter code such as 'USD'")
-    if row["asset_class"] not in ASSET_CLASSES:
-        problems.append(f"column 'asset_class': {row['asset_class']!r} is not one of {', '.join(ASSET_CLASSES)}")
-    numbers: dict[str, float | None] = {}
-    for name in ("quantity", "market_value", *USED_BY):
-        numbers[name] = None
-        if text := row.get(name, ""):
-            try:
-                numbers[name] = float(text)
-            except ValueError:
-                problems.append(f"column {name!r}: {text!r} is not a number; write 1234.5")
-                continue
-            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
-            if not math.isfinite(float(text)):
-                problems.append(f"column {name!r}: {text!r} is not a finite number; correct it or leave it empty")
-            elif not low <= float(text) <= high:
-                problems.append(f"column {name!r}: {text} is not between {low} and {high}; correct it")
-    wrong, terms = read_terms(row)
-    problems += wrong
-    contract = row["asset_class"] in ("option", "future", "bond")  # both give the price of one
-    if bool(row.get("quantity")) == bool(row.get("market_value")) and not (row.get("quantity") and contract):
-        which = "both are given" if row.get("quantity") else "neither is given"
-        problems.append(f"columns 'quantity' and 'market_value': {which}; give exactly one")
-    if row["asset_class"] == "bond" and not row.get("duration") and not (row.get("coupon") and row.get("maturity")):
-        problems.append("column 'duration': a bond needs one, in years, or else coupon, maturity and a yield or price")
-    if row["asset_class"] == "volatility" and not row.get("delta"):
-        problems.append("column 'delta': a volatility position needs one, in USD per VIX point")
-    if problems:
-        return problems, None
-    text = {name: row[name] for name in ("id", "currency", "asset_class")}
-    return [], Position.model_validate({**text, **numbers, **terms, "sector": row.get("sector") or None})
->>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
 
 
 def _base(values: Values) -> tuple[str | None, bool]:

@@ -10,27 +10,17 @@ from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position
-<<<<<<< HEAD
+from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
 from finllm.tools.data.market import MarketStore, Observed
-
-MIN_HISTORY = 61
-"""Days shared with the S&P 500 (60 returns) below which a position's beta is not estimated."""
-MAX_PRICE_AGE = 400
-"""Calendar days after which a price no longer values a position."""
 
 APART = 0.1
 """Share of its file's value from which the market's value of a position is said beside it."""
 
-=======
-from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
-from finllm.tools.data.market import MarketStore
-
->>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
 USED_BY: dict[str, tuple[AssetClass, ...]] = {
     "duration": ("bond",),
     "convexity": ("bond",),
     "beta": ("equity", "index", "fund", "future", "option"),
-    "delta": ("commodity", "fx", "gold", "volatility", "option"),
+    "delta": ("commodity", "fx", "gold", "volatility", "option", "future"),
     "gamma": ("equity", "index", "fund", "commodity", "fx", "gold", "volatility", "option"),
     "vega": ("equity", "index", "fund", "commodity", "fx", "gold", "option"),
 }
@@ -81,16 +71,12 @@ def _valued(
     """The position with its value, or why it has none."""
     if position.currency != "USD":
         return None, f"in {position.currency}, and there is no FX series"
-<<<<<<< HEAD
-    value, price, price_date = file_value(position), None, None
-=======
     if is_contract(position):
         try:
             return contracts.value(position), ""
         except Unvalued as reason:
             return None, str(reason)
-    value, price, price_date = position.market_value, None, None
->>>>>>> bf4fa07 (Options, futures, forwards and bonds are revalued in full inside the one engine, now of version 3)
+    value, price, price_date = file_value(position), None, None
     if position.quantity is not None:
         seen = last_price(position.id, market, as_of)
         if isinstance(seen, Observed) and (value is None or not seen.stale):
