@@ -26,7 +26,7 @@ from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.data.factors import FACTOR_TABLE_PATH
-from finllm.tools.data.market import packaged_series
+from finllm.tools.data.market import NAMES_PATH, packaged_series
 from finllm.tools.data.sources import IMPORTED, imported_digests
 from finllm.tools.evidence import sha256_of
 from finllm.tools.pnl.outcome import ENGINE
@@ -42,6 +42,7 @@ _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
     "tools/size_table.yaml": SIZE_TABLE_PATH,
     "tools/factors.yaml": FACTOR_TABLE_PATH,
+    "tools/market/names.yaml": NAMES_PATH,
     "guardrails/injection.yaml": RULES_PATH,
 }
 """Tables that the tools read, under the names that records know them by."""
@@ -172,7 +173,7 @@ def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterat
     """Everything that is not as it was when the run began: inputs, prompts, data, weights. Reads every file whole.
 
     An input whose content the record holds and whose file is gone is not told here: see `not_compared`. Data that was
-    imported after a run which had none changes nothing: such a run is computed again without it.
+    imported or added after the run changes nothing: it is computed again without it.
     """
     now = sha256_of(canonical(dict(request)))
     if was.request != now:
@@ -183,9 +184,8 @@ def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterat
         if found != digest and (found != "gone" or path in prices):
             yield Difference(f"input file {path!r}", digest, found)
     yield from _compare("prompt", was.prompts, prompt_digests(PROMPTS))
-    seen = data_digests(desk)
-    if not was.imported:
-        seen = {name: digest for name, digest in seen.items() if not name.startswith(IMPORTED)}
+    seen = {name: digest for name, digest in data_digests(desk).items()
+            if not name.startswith(IMPORTED) or name in was.data}  # fmt: skip
     yield from _compare("data", was.data, seen)
     for one in was.weights:
         if one.path is not None and (found := _digest(Path(one.path))) != one.offer["weights_sha256"]:

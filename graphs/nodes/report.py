@@ -96,12 +96,19 @@ def summary_lines(stress: StressRow, table: EvidenceTable) -> list[str]:
         )
     moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
     if not moved:
-        return [*lines, "No shock was applied: nothing in the scenario, supported by its sources, moves the book."]
+        return [*lines, nothing_moved(stress)]
     worst = min(moved, key=lambda name: float(table[moved[name]].value))
     if float(table[moved[worst]].value) < 0:
         return [*lines, f"The largest loss comes through [[{moved[worst]}.entity]]: [[{moved[worst]}]]."]
     return [*lines, f"No factor costs the book anything; least is gained through [[{moved[worst]}.entity]]: "
                     f"[[{moved[worst]}]]."]  # fmt: skip
+
+
+def nothing_moved(stress: StressRow) -> str:
+    """Why no factor moves the book: nothing was shocked, or nothing that it depends on."""
+    if any(shock.move for shock in stress.result.shocks):
+        return "No position of the book depends on what was shocked."
+    return "No shock was applied: nothing in the scenario, supported by its sources, moves the book."
 
 
 def _event_probability(reading: JudgedOpinion[Reading] | None) -> dict[str, float]:

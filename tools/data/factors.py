@@ -30,7 +30,8 @@ Origin = Literal["user", "historical", "model", "table", "completed"]
 class Factor(BaseModel):
     """A row of the table: `unit` of its moves, `series` its history in the market store, if there is one.
 
-    `imported` takes the place of `series` where it was imported; `liquidity` in trading days.
+    `imported` takes the place of `series` where it was imported, and `added`, a series of 'finllm data add', that of
+    both; so does `series` where the user's days extend it. `liquidity` in trading days.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Factor(BaseModel):
     unit: MoveUnit
     series: str | None = None
     imported: str | None = None
+    added: str | None = None
     judged: bool = False
     liquidity: int = 120
 

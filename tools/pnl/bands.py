@@ -50,7 +50,10 @@ def own_residuals(book: Book, regressions: Mapping[str, Regression]) -> tuple[np
     found = {
         holding.id: holding.market_value * regressions[holding.series].residuals
         for holding in book.holdings
-        if holding.series and holding.series in regressions and holding.beta is None
+        if holding.series
+        and holding.series in regressions
+        and holding.beta is None
+        and len(regressions[holding.series].residuals)
     }
     without = len(book.holdings) - len(found)
     apart = f"; {without} positions without a regression add none of their own" if without else ""

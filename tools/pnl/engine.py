@@ -131,7 +131,7 @@ class Engine:
             shocks=shock_rows(known, plan.shocks, completion, past),
             mahalanobis=given.mahalanobis if given.shocked else None,
             analogue=self._analogue(plan, completion.covariance), alignment=past.rule, exclusions=book.exclusions,
-            notes=(*book.notes, *self.sens.notes, *plan.notes, *said, *completion.notes,
+            notes=(*book.notes, *self._remarks(moves), *self.sens.notes, *plan.notes, *said, *completion.notes,
                    *_still(arrays, completion, past), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
         )  # fmt: skip
@@ -146,6 +146,15 @@ class Engine:
             wanted = [factors[name] for name in factors.drivers if name in names or name in loaded]
             self._histories[names] = history(wanted, self.view.market, self.view.as_of, optional=spare)
         return self._histories[names]
+
+    def _remarks(self, moves: np.ndarray) -> list[str]:
+        """What is to be said of the user's series that the result stands on: positions' and moved factors'."""
+        factors, ids = self.view.factors, self.arrays.factors
+        used = [one.series or (one.id if one.price is not None else "") for one in self.book.holdings]
+        used += [factors[name].series or "" for name, move in zip(ids, moves, strict=True) if move]
+        if any(one.series for one in self.book.holdings):
+            used.append(factors["EQUITY_US"].series or "")
+        return self.view.market.remarks([name for name in used if name], self.view.as_of)
 
     def _vector(self, moves: Mapping[str, float]) -> np.ndarray:
         return np.array([moves.get(name, 0.0) for name in self.arrays.factors])

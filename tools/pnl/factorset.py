@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.data.factors import MoveUnit, UserShock, factor_table, parse_user_shock
-from finllm.tools.data.market import INDEX, Frequency, MarketStore, SeriesUnit
+from finllm.tools.data.factors import Factor, MoveUnit, UserShock, factor_table, parse_user_shock
+from finllm.tools.data.market import INDEX, NO_DAYS, Frequency, MarketStore, SeriesUnit
 
 STEP_DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
 """Trading days in one step of a series."""
@@ -48,20 +48,39 @@ class Driver:
     def seen(self, market: MarketStore, as_of: dt.date) -> tuple[pd.Series, Frequency]:
         """Levels known at `as_of` in the unit of the moves (a yield in bp), and their frequency.
 
-        Errors: InputError without a history, or where a level that moves by returns is not positive.
+        Of one that moves by returns, levels of zero or less are left out. Errors: InputError without a history.
         """
+        levels = self.levelled(market, as_of)
+        return levels.values, levels.frequency
+
+    def levelled(self, market: MarketStore, as_of: dt.date) -> Levels:
+        """As `seen`, with the days whose move from the observation before is not used."""
         if self.levels is not None:
-            return pd.Series(self.levels[self.levels.index <= pd.Timestamp(as_of)]), "daily"
+            return Levels(pd.Series(self.levels[self.levels.index <= pd.Timestamp(as_of)]), "daily", NO_DAYS)
         if self.series is None:
             raise InputError(f"{self.id!r} has no history", fix="add a price file with a column for it")
         observed = market.read(self.series, as_of)
+        values, breaks = observed.positive() if self.unit == "return" else (observed.values, observed.breaks)
+        if values.empty:
+            raise InputError(f"series {self.series!r} has no level above zero, and so no return",
+                             fix="correct the prices, or add the series with --unit points")  # fmt: skip
         scale = 100.0 if observed.series.unit == "percent" else 1.0
-        values = observed.values * scale
-        if self.unit == "return" and (values <= 0).any():
-            day = values.index[(values <= 0).to_numpy()][0].date()
-            raise InputError(f"series {self.series!r} is not positive on {day}, so it has no return there",
-                             fix="correct the price or declare the factor in points")  # fmt: skip
-        return values, observed.series.frequency
+        return Levels(values * scale, observed.series.frequency, breaks)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A factor's levels in the unit of its moves, and the `breaks`: days whose move is not used."""
+
+    values: pd.Series
+    frequency: Frequency
+    breaks: pd.DatetimeIndex
+
+
+def series_of(row: Factor, market: MarketStore) -> str | None:
+    """The history of a factor in this store: what the user added or extended, what was imported, what is packaged."""
+    own = row.series if row.series and market.extended(row.series) else None
+    return next((one for one in (row.added, own, row.imported, row.series) if one in market), None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ class FactorSet:
         """The judged factors, and every other of the table that has a series in the store."""
         found: dict[str, Driver] = {}
         for row in factor_table().values():
-            series = next((one for one in (row.imported, row.series) if one in market), None)
+            series = series_of(row, market)
             if row.judged or series:
                 found[row.id] = Driver(row.id, row.label, row.unit, series, liquidity=row.liquidity)
         return cls(found)

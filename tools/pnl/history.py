@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import MoveUnit
-from finllm.tools.data.market import STALE_AFTER, Frequency, MarketStore, day_of, span
+from finllm.tools.data.market import STALE_AFTER, Frequency, MarketStore, crosses, day_of, span
 from finllm.tools.pnl.factorset import STEP_DAYS, Driver
 
 LOOKBACK_YEARS = 30
@@ -83,6 +83,7 @@ def _history(
 ) -> History:
     levels: dict[str, pd.Series] = {}
     frequencies: dict[str, Frequency] = {}
+    breaks: dict[str, pd.DatetimeIndex] = {}
     units: dict[str, MoveUnit] = {driver.id: driver.unit for driver in drivers}
     since = pd.Timestamp(year=as_of.year - years, month=as_of.month, day=1)
     for driver in drivers:
@@ -90,16 +91,15 @@ def _history(
             missing[driver.id] = "it has no history"
             continue
         try:
-            values, frequencies[driver.id] = driver.seen(market, as_of)
+            seen = driver.levelled(market, as_of)
         except InputError as error:
-            if "not positive" in error.message:
-                raise
             missing[driver.id] = error.message
             continue
+        values, frequencies[driver.id], breaks[driver.id] = seen.values, seen.frequency, seen.breaks
         levels[driver.id] = pd.Series(values[values.index >= since])
     while levels:
         frequency: Frequency = max((frequencies[name] for name in levels), key=STEP_DAYS.__getitem__)
-        moves, dropped = _aligned(levels, units, frequency)
+        moves, dropped = _aligned(levels, units, frequency, breaks)
         if len(moves) >= MIN_ROWS:
             return History(moves, frequency, _rule(moves, frequencies, frequency, dropped, missing, as_of), missing)
         shortest = min(levels, key=lambda name: len(levels[name]) * STEP_DAYS[frequencies[name]])
@@ -110,9 +110,12 @@ def _history(
 
 
 def _aligned(
-    levels: dict[str, pd.Series], units: dict[str, MoveUnit], frequency: Frequency
+    levels: dict[str, pd.Series],
+    units: dict[str, MoveUnit],
+    frequency: Frequency,
+    breaks: Mapping[str, pd.DatetimeIndex],
 ) -> tuple[pd.DataFrame, int]:
-    """The moves, and how many were dropped because they span more than one step."""
+    """The moves, and how many were dropped because they span more than one step, or a break of one of the series."""
     sampled: dict[str, pd.Series] = {}
     for name, values in levels.items():
         periods = pd.DatetimeIndex(values.index).to_period(_PERIOD[frequency])
@@ -125,6 +128,10 @@ def _aligned(
     )
     ordinals = np.array([period.ordinal for period in table.index], dtype="int64")
     kept = ordinals[1:] - ordinals[:-1] <= _LONGEST[frequency]
+    for name in levels:
+        if len(breaks[name]):
+            periods = pd.DatetimeIndex(breaks[name]).to_period(_PERIOD[frequency]).to_timestamp()
+            kept &= ~crosses(pd.PeriodIndex(table.index).to_timestamp(), pd.DatetimeIndex(periods))
     moves = moves.loc[kept]
     moves.index = pd.PeriodIndex(moves.index).to_timestamp()
     return moves, int((~kept).sum())

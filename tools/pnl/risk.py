@@ -12,7 +12,7 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book
-from finllm.tools.data.market import INDEX, MarketStore, span
+from finllm.tools.data.market import INDEX, MarketStore, crosses, halts, span
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
 from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals
@@ -103,7 +103,7 @@ def daily_gains(
     """
     if INDEX not in market:
         return None
-    days = market.read(INDEX, as_of).values.pct_change().dropna().tail(window)
+    days = _index_days(market, as_of, window)
     if days.empty:
         return None
     table = _factor_days(arrays, factors, market, as_of, pd.DatetimeIndex(days.index))
@@ -152,6 +152,12 @@ def _needed(arrays: Sensitivities) -> np.ndarray:
     return loads
 
 
+def _index_days(market: MarketStore, as_of: dt.date, window: int) -> pd.Series:
+    """The index's daily returns, those across a break left out, by day."""
+    index = market.read(INDEX, as_of)
+    return pd.Series(index.values.pct_change().iloc[1:][~crosses(index.values.index, index.breaks)]).tail(window)
+
+
 def _after(arrays: Sensitivities, moves: np.ndarray, slope: np.ndarray, moved: np.ndarray) -> Sensitivities:
     """The book after the shock: slopes moved by the curvature, everything scaled by what is left of its price.
 
@@ -167,10 +173,15 @@ def _after(arrays: Sensitivities, moves: np.ndarray, slope: np.ndarray, moved: n
 def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index) -> np.ndarray:
     """Simple daily returns on `days`, NaN where it has none: on the last `window` days that it shares with the index.
 
-    A return spans two days that both have observed, so a day missing from one is bridged.
+    A return spans two days that both have observed, so a day missing from one is bridged. One across a break has none,
+    and none while the name is halted.
     """
-    prices, index = market.read(series, as_of).values, market.read(INDEX, as_of).values
-    returns = prices.loc[prices.index.intersection(index.index)].pct_change().iloc[1:].tail(window)
+    (prices, breaks), index = market.read(series, as_of).positive(), market.read(INDEX, as_of).values
+    shared = prices.loc[prices.index.intersection(index.index)]
+    left_out = crosses(shared.index, breaks)
+    for start, end in halts(shared.to_numpy()):
+        left_out[start:end] = True
+    returns = pd.Series(shared.pct_change().iloc[1:].where(~left_out)).tail(window)
     return returns.reindex(days).to_numpy()
 
 
@@ -184,12 +195,14 @@ def _factor_days(
         if not driver.has_history:
             continue
         try:
-            values, frequency = driver.seen(market, as_of)
+            seen = driver.levelled(market, as_of)
         except InputError:
             continue
-        if frequency != "daily" or len(values) < 2:
+        values = seen.values
+        if seen.frequency != "daily" or len(values) < 2:
             continue
-        moves = pd.Series(one_step(values.to_numpy(), driver.unit), index=values.index[1:]).reindex(days)
+        moves = pd.Series(one_step(values.to_numpy(), driver.unit), index=values.index[1:])
+        moves = moves[~crosses(values.index, seen.breaks)].reindex(days)
         if moves.isna().mean() <= 0.1:
             found[name] = moves.fillna(0.0).to_numpy()
     return found

@@ -13,9 +13,9 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.books.underlying import MIN_HISTORY
-from finllm.tools.data.market import MarketStore, span
+from finllm.tools.data.market import HALTED_DAYS, MarketStore, crosses, halts, span
 from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
-from finllm.tools.pnl.factorset import Driver, FactorSet
+from finllm.tools.pnl.factorset import MIN_NAMES, Driver, FactorSet, Levels
 from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.kernel import Sensitivities
 
@@ -25,8 +25,6 @@ WINDOW = 504
 """Daily returns behind a regression: two years."""
 MIN_CROSS_SECTION = 5
 """Names below which there is no cross-section to shrink towards."""
-HALTED_DAYS = 5
-"""Unchanged closes in a row from which an instrument counts as halted; their returns are left out."""
 
 Shrinkage = Literal["vasicek", "none"]
 
@@ -78,7 +76,7 @@ def book_sensitivities(
     """
     names = [_regressed(holding, factors) for holding in book.holdings]
     found = regress([one for one in dict.fromkeys(names) if one], [factors[name] for name in regressors], market, as_of,
-                    window=window, shrinkage=shrinkage)  # fmt: skip
+                    window=window, shrinkage=shrinkage, sectors=_sectors(book))  # fmt: skip
     ids = tuple(factors.drivers)
     column = {id: at for at, id in enumerate(ids)}
     sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
@@ -197,23 +195,28 @@ def regress(
     *,
     window: int = WINDOW,
     shrinkage: Shrinkage = "vasicek",
+    sectors: Mapping[str, str] | None = None,
 ) -> dict[str, Regression]:
     """Betas of series to several factors: least squares with intercept on the last `window` shared days.
 
     A return spans two days that all have observed. Unchanged closes of a halted name are left out. Shrinkage is that
     of Vasicek (1973), factor by factor: β = β̂ + (β̄ − β̂)·s²/(s² + τ²), with β̄ and τ² the mean of the estimates and their
     variance less the mean s², both over `names`; with fewer than five names nothing is shrunk. The S&P 500 itself is
-    not shrunk. Errors: InputError for a regressor that is not daily, too few shared days, or collinear regressors.
+    not shrunk. A name that was halted on too many of its days takes the mean betas of its `sectors` (by name), where
+    three others have some, else the first regressor's own, and says so. Errors: InputError for a regressor that is not
+    daily, too few shared days, or collinear regressors.
     """
     if not names:
         return {}
-    levels: dict[str, pd.Series] = {}
+    levels: dict[str, Levels] = {}
     for driver in regressors:
-        values, frequency = driver.seen(market, as_of)
-        if frequency != "daily":
-            raise InputError(f"{driver.id!r} is {frequency}, and betas are regressed on daily moves",
+        seen = driver.levelled(market, as_of)
+        if seen.frequency != "daily":
+            raise InputError(f"{driver.id!r} is {seen.frequency}, and betas are regressed on daily moves",
                              fix="leave it to propagation")  # fmt: skip
-        levels[driver.id] = values
+        levels[driver.id] = seen
+    halted = [name for name in names if _always_halted(name, levels, market, as_of, window)]
+    names = [name for name in names if name not in halted]
     fits = {name: _fit(name, levels, {one.id: one for one in regressors}, market, as_of, window) for name in names}
     ids = [driver.id for driver in regressors]
     exact = {name for name in names if any(driver.series == name for driver in regressors)}
@@ -238,7 +241,46 @@ def regress(
             residuals=pd.Series(rest - rest.mean(), index=fit.days), n=len(fit.own),
             window=f"{span(fit.days)}, {words}", notes=fit.notes,
         )  # fmt: skip
-    return found
+    return found | {name: _stand_in(name, found, ids, sectors or {}, market, as_of) for name in halted}
+
+
+def _sectors(book: Book) -> dict[str, str]:
+    """The sectors of holdings that name one, by series."""
+    return {one.series: one.sector for one in book.holdings if one.series and one.sector != one.asset_class}
+
+
+def _always_halted(
+    name: str, levels: Mapping[str, Levels], market: MarketStore, as_of: dt.date, window: int
+) -> bool:  # fmt: skip
+    """Whether the days on which a name was halted leave too few returns for a regression that had enough with them."""
+    shared = market.read(name, as_of).positive()[0]
+    for one in levels.values():
+        shared = pd.Series(shared[shared.index.isin(one.values.index)])
+    still = _halted(shared.to_numpy())[-window:]
+    return len(still) >= MIN_HISTORY - 1 > int((~still).sum())
+
+
+def _stand_in(
+    name: str,
+    found: Mapping[str, Regression],
+    ids: Sequence[str],
+    sectors: Mapping[str, str],
+    market: MarketStore,
+    as_of: dt.date,
+) -> Regression:
+    """The betas that stand in for those of a halted name."""
+    peers = [one for other, one in found.items() if name in sectors and sectors.get(other) == sectors[name]]
+    if len(peers) >= MIN_NAMES:
+        betas = {id: float(np.mean([one.betas[id] for one in peers])) for id in ids}
+        source = f"the mean of {len(peers)} names of its sector {sectors[name]!r}"
+    else:
+        betas = {id: 1.0 if at == 0 else 0.0 for at, id in enumerate(ids)}
+        source = f"that of {ids[0]} itself"
+    since = market.halted_since(name, as_of)
+    when = f"halted since {since}" if since else "halted on most of its days"
+    words = ", ".join(f"{id} {beta:.2f}" for id, beta in betas.items())
+    note = f"{when}: its closes tell no beta, and {source} stands in ({words}); give its beta in the portfolio"
+    return Regression(betas, {}, {}, pd.Series(dtype="float64"), 0, f"stand-in, {when}", (note,))
 
 
 @dataclass(frozen=True)
@@ -253,19 +295,23 @@ class _Fit:
 
 def _fit(
     name: str,
-    levels: dict[str, pd.Series],
+    levels: dict[str, Levels],
     drivers: dict[str, Driver],
     market: MarketStore,
     as_of: dt.date,
     window: int,
 ) -> _Fit:
     seen = market.read(name, as_of)
-    columns = {"own": seen.values} | {f"factor {id}": values for id, values in levels.items()}
+    prices, breaks = seen.positive()
+    columns = {"own": prices} | {f"factor {id}": one.values for id, one in levels.items()}
     table = pd.concat(columns, axis="columns", join="inner")
     halted = _halted(table["own"].to_numpy())
+    broken = crosses(table.index, breaks)
+    for one in levels.values():
+        broken |= crosses(table.index, one.breaks)
     moves = {"own": one_step(table["own"].to_numpy(), "return")}
     moves |= {id: one_step(table[f"factor {id}"].to_numpy(), drivers[id].unit) for id in levels}
-    frame = pd.DataFrame(moves, index=table.index[1:]).loc[~halted].tail(window)
+    frame = pd.DataFrame(moves, index=table.index[1:]).loc[~halted & ~broken].tail(window)
     if len(frame) < MIN_HISTORY - 1:
         raise InputError(f"{name!r} has {len(frame)} returns on days shared with {', '.join(levels)}, too few",
                          fix="give its beta in the portfolio, or use fewer regressors")  # fmt: skip
@@ -292,10 +338,7 @@ def _fit(
 
 def _halted(prices: np.ndarray) -> np.ndarray:
     """Which returns, (n − 1,), lie in a run of `HALTED_DAYS` or more unchanged closes."""
-    still = np.diff(prices) == 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(int), [0]])))
-    found = np.zeros(len(still), dtype=bool)
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start >= HALTED_DAYS:
-            found[start:end] = True
+    found = np.zeros(max(0, len(prices) - 1), dtype=bool)
+    for start, end in halts(prices):
+        found[start:end] = True
     return found

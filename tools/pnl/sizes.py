@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from finllm.tools.data.market import STALE_AFTER, MarketStore, day_of, span
+from finllm.tools.data.market import STALE_AFTER, MarketStore, crosses, day_of, span
 from finllm.tools.pnl.factorset import STEP_DAYS, FactorSet
 from finllm.tools.pnl.history import LOOKBACK_YEARS, one_step
 from finllm.tools.pnl.size_table import Reviewed, reviewed
@@ -78,7 +78,8 @@ class FactorView:
         driver = self.factors[factor]
         if not driver.has_history or (driver.series and not self.market.visible(driver.series, self.as_of)):
             return None
-        values, frequency = driver.seen(self.market, self.as_of)
+        seen = driver.levelled(self.market, self.as_of)
+        values, frequency = seen.values, seen.frequency
         since = pd.Timestamp(year=self.as_of.year - LOOKBACK_YEARS, month=self.as_of.month, day=1)
         values = pd.Series(values[values.index >= since])
         step = STEP_DAYS[frequency]
@@ -95,4 +96,8 @@ class FactorView:
             words += f", × √({horizon}/{step})"
         if (age := (self.as_of - last).days) > STALE_AFTER[frequency]:
             words += f", {age} days old"
-        return one_step(values.to_numpy(), driver.unit, steps) * part, words
+        moves, broken = one_step(values.to_numpy(), driver.unit, steps), crosses(values.index, seen.breaks, steps)
+        if broken.any():
+            words += f", {int(broken.sum())} across breaks left out"
+            moves = moves[~broken]
+        return (moves * part, words) if len(moves) >= MIN_MOVES else None

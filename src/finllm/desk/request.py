@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -63,12 +64,12 @@ class RunRequest(BaseModel):
         """Every file that the run was started from."""
         return (*self.files, *self.prices)
 
-    def market(self, data: Path | None) -> MarketStore:
-        """The run's market data. `data`: the home's folder of imported data, None to do without.
+    def market(self, data: Path | None, only: Collection[str] | None = None) -> MarketStore:
+        """The run's market data. `data`: the home's folder of imported data, None to do without; `only`: see there.
 
         Errors: InputError for a price file that is not what the run began with.
         """
-        return open_market(data, [file.unchanged() for file in self.prices])
+        return open_market(data, [file.unchanged() for file in self.prices], only)
 
     @property
     def as_of(self) -> dt.date:

@@ -189,7 +189,7 @@ def _checked(row: RunRow, desk: Desk, ledger: RecordedLedger) -> _Basis:
         for difference in differences(standing, row.request, desk):
             _refuse(row.id, difference)
     last, request = standings[-1], RunRequest.model_validate(row.request)
-    market = request.market(desk.settings.data_dir if last.imported else None)
+    market = request.market(desk.settings.data_dir if last.imported else None, last.data)
     return _Basis(request, last, market, tuple(not_compared(last, row.request)))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from finllm.agents.narrative import Reading
 from finllm.errors import GroundingError
-from finllm.graphs.nodes.report import summary_lines
+from finllm.graphs.nodes.report import nothing_moved, summary_lines
 from finllm.graphs.state import Finished, JudgedOpinion
 from finllm.guardrails.grounding import ground
 from finllm.review.whatif import Flip, Otherwise, Verdict, WhatIf
@@ -23,7 +23,6 @@ NO_FLIP = (
     "No factor, read otherwise alone, flips whether the book loses, whether a limit is breached, or whether the run is "
     "blocked."
 )
-NO_SHOCK = "No shock was applied: nothing in the scenario, supported by its sources, moves the book."
 LEFT_OUT = "A sentence is left out here: the grounding guard did not let it pass."
 _CHANGES: Mapping[tuple[Flip, bool], str] = {
     ("sign", True): "the book would lose",
@@ -93,7 +92,7 @@ def drove(teller: Teller, what_if: WhatIf, title: str) -> list[str]:
         lines.append(teller.say(f"Through [[{id}.entity]] it moves by [[{id}]]{behind}."))
         if shock and shock.origin in ("model", "table") and what_if.reading is not None:
             lines.append(_read(teller, name, what_if.reading))
-    return lines if parts else [*lines, NO_SHOCK]
+    return lines if parts else [*lines, nothing_moved(state.stress)]
 
 
 def _read(teller: Teller, factor: str, reading: JudgedOpinion[Reading]) -> str:

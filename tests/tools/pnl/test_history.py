@@ -75,10 +75,13 @@ def test_an_old_window_says_how_old_it_is() -> None:
     assert "its last move is 1274 days old" in found.rule
 
 
-def test_a_factor_that_is_not_positive_has_no_return() -> None:
+def test_no_return_is_taken_from_or_to_a_level_below_zero_and_a_move_in_points_is() -> None:
     market = MarketStore.of([series("OIL", [*range(10, 60), -37, 12])])
-    with pytest.raises(InputError, match="series 'OIL' is not positive on 2015-03-13"):
-        history([Driver("OIL", "oil", "return", "OIL")], market, D(2016, 1, 1))
+    returns = history([Driver("OIL", "oil", "return", "OIL")], market, D(2016, 1, 1)).moves["OIL"]
+    assert len(returns) == 49
+    assert returns.min() > 0
+    points = history([Driver("OIL", "oil", "points", "OIL")], market, D(2016, 1, 1)).moves["OIL"]
+    assert points.tolist()[-2:] == [-96.0, 49.0]
 
 
 def test_a_spare_factor_may_not_halve_the_window() -> None:

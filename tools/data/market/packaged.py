@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -54,18 +55,23 @@ def packaged_series() -> Mapping[str, Series]:
         for column, name in columns.items():
             cells = pd.Series(pd.to_numeric(table[column], errors="coerce"), dtype="float64", name=name)
             found[name] = Series(name, cells.dropna().sort_index(), unit, frequency, uri, sha256_of(data))
-    aaa, baa = found["AAA"], found["BAA"]
-    spread = ((baa.values - aaa.values) * 100).dropna().round(6).rename("BAA_AAA")
-    found["BAA_AAA"] = Series("BAA_AAA", spread, "bp", "monthly", baa.uri, baa.sha256)
+    found["BAA_AAA"] = spread_of(found["AAA"], found["BAA"])
     return found | {series.name: series for series in read_series_folder(SERIES_DIR)}
+
+
+def spread_of(aaa: Series, baa: Series) -> Series:
+    """The yield of BAA bonds over that of AAA ones, bp, in the months that have both."""
+    spread = ((baa.values - aaa.values) * 100).dropna().round(6).rename("BAA_AAA")
+    return replace(baa, name="BAA_AAA", values=spread, unit="bp", notes=(*aaa.notes, *baa.notes))
 
 
 def read_series_folder(folder: Path) -> list[Series]:
     """The series of every CSV file of a folder, as `tools/data/series/README.md` has it. Errors: InputError."""
-    return [series for path in sorted(folder.glob("*.csv")) for series in _read_series_file(path)]
+    return [series for path in sorted(folder.glob("*.csv")) for series in read_series_file(path)]
 
 
-def _read_series_file(path: Path) -> list[Series]:
+def read_series_file(path: Path) -> list[Series]:
+    """The series of one such file. Errors: InputError."""
     data = path.read_bytes()
     try:
         lines = data.decode("utf-8").splitlines()

@@ -1,0 +1,1 @@
+"""Market data of the user: files, names, extension, checks, the home."""
