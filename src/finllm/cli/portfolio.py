@@ -46,6 +46,12 @@ def check(
     decimal: Annotated[
         str | None, typer.Option("--decimal", metavar="point|comma", help="The decimal mark, where 1.234 may be two.")
     ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="For all rows, where FILE has none: currency=USD. Repeatable."
+        ),
+    ] = None,
     prices: PricesOption = None,
     as_of: AsOfOption = None,
     as_json: JsonFlag = False,
@@ -57,8 +63,9 @@ def check(
     from finllm.sessions.books import check_portfolio
 
     asked = parse_as_of(as_of)
-    checked, saved = check_portfolio(file, map_file, sheet=sheet, dates=dates, decimal=decimal, prices=prices or (),
-                                     as_of=asked, save=save_map)  # fmt: skip
+    checked, saved = check_portfolio(file, map_file, sheet=sheet, dates=dates, decimal=decimal,
+                                     constants=constants or (), prices=prices or (), as_of=asked,
+                                     save=save_map)  # fmt: skip
     if as_json:
         print_json({**checked.model_dump(mode="json"), "map": None if saved is None else str(saved)})
         return

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def check_portfolio(
     file: Path, map_file: Path | None = None, *, sheet: str | None = None, dates: str | None = None,
-    decimal: str | None = None, prices: Sequence[Path] = (), as_of: dt.date | None = None, save: bool = False,
+    decimal: str | None = None, constants: Sequence[str] = (), prices: Sequence[Path] = (),
+    as_of: dt.date | None = None, save: bool = False,
 ) -> tuple[CheckedBook, Path | None]:  # fmt: skip
     """Read a portfolio and value it by its own figures, else at the last price by `as_of`; the map's path if `save`d.
 
@@ -28,7 +29,7 @@ def check_portfolio(
     from finllm.tools.data.books.load import read_book
     from finllm.tools.data.books.mapping import save_map
 
-    given = _map(file, map_file, sheet, dates, decimal)
+    given = _map(file, map_file, sheet, dates, decimal, constants)
     read = read_book(file, given)
     market = open_market(prices)
     day = as_of or last_priced(read) or last_day(market)
@@ -40,7 +41,8 @@ def check_portfolio(
 
 
 def _map(
-    file: Path, map_file: Path | None, sheet: str | None, dates: str | None, decimal: str | None
+    file: Path, map_file: Path | None, sheet: str | None, dates: str | None, decimal: str | None,
+    constants: Sequence[str],
 ) -> Map | None:  # fmt: skip
     """The map that the options ask for; None where there are none, and the one beside the file counts."""
     from finllm.tools.data.books.mapping import Map, beside, load_map
@@ -51,8 +53,11 @@ def _map(
     ):
         if text is not None and text not in known:
             raise InputError(f"{name} {text!r} is not one of {', '.join(known)}", fix=f"write {name} {known[0]}")
-    if map_file is None and (sheet, dates, decimal) == (None, None, None):
+    for text in constants:
+        if "=" not in text:
+            raise InputError(f"--set {text!r} is not FIELD=VALUE", fix="write it as --set currency=USD")
+    if map_file is None and not constants and (sheet, dates, decimal) == (None, None, None):
         return None
     path = map_file or (beside(file) if beside(file).is_file() else None)
     found = load_map(path) if path is not None else Map()
-    return found.over(sheet=sheet, dates=dates, decimal=decimal)
+    return found.over(dict(text.split("=", 1) for text in constants), sheet=sheet, dates=dates, decimal=decimal)

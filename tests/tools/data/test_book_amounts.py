@@ -77,6 +77,13 @@ def test_a_column_in_thousands_or_millions_is_scaled(tmp_path: Path, name: str, 
     assert one_of(tmp_path, f"Symbol,Type of security,Currency,{name}", f"A,equity,USD,{value}").market_value == 50_000
 
 
+def test_a_rate_the_other_way_round_is_told_by_the_value_in_the_base_currency(tmp_path: Path) -> None:
+    read = book_of(tmp_path, "Symbol,Asset Class,Currency,Market Value Local,FX Rate,Market Value Base",
+                   "KO,equity,USD,100,1,100", "TM,equity,JPY,30000,150,200", "HM,equity,JPY,30000,150,900")  # fmt: skip
+    assert positions_of(read)["TM"].fx == pytest.approx(1 / 150)
+    assert "is not its value of 900.00 in the base currency" in read.portfolio.refused[0].reason
+
+
 def test_a_share_of_the_portfolio_is_no_market_value(tmp_path: Path) -> None:
     read = book_of(tmp_path, "Symbol,Asset Class,Currency,Quantity,Market Value (%)", "A,equity,USD,5,12.5")
     assert fields_of(read)["Market Value (%)"] is None

@@ -163,6 +163,35 @@ def test_what_may_be_read_in_two_ways_is_refused_in_one_line_with_the_mend(
     assert mend in refused.value.fix
 
 
+AMERICAN = """"Positions for account ...123 as of 2026/11/27","","","","",""
+"Symbol","Description","Qty (Quantity)","Price","Mkt Val (Market Value)","Security Type",
+"KO","COCA COLA","1,000","$70.50","$70,500.00","Equity",
+"AGG","CORE BONDS","50","$100.00","$5,000.00","ETFs & Closed End Funds",
+"-SPY261218P640","SPY DEC 18 2026 $640 PUT","-2","$6.35","($1,270.00)","Option",
+"Cash & Cash Investments","--","--","--","$5,000.00","Cash and Money Market",
+"Account Total","","--","--","$79,230.00","--",
+"The data and information in this spreadsheet is provided to you solely for your use."
+"""
+
+
+def test_dollars_of_no_country_are_asked_for_and_then_hold_for_all_rows(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="may be the dollar of the United States, Canada") as refused:
+        book_of(tmp_path, AMERICAN)
+    assert "--set currency=USD" in refused.value.fix
+    read = book_of(tmp_path, AMERICAN, map=Map(constants={"currency": "USD"}))
+    assert not read.portfolio.refused
+    assert {one.asset_class for one in read.portfolio.positions} == {"equity", "fund", "option", "cash"}
+    option = positions_of(read)["-SPY261218P640"]
+    assert (option.underlying, option.strike, option.multiplier, option.quantity) == ("SPY", 640, 100, -2)
+    assert "'Account Total', is a total and no position; it agrees with the sum of all rows, 79,230" in said(read)
+    assert "row 8 is a remark and no position" in said(read)
+
+
+def test_a_column_of_kinds_of_accounts_is_no_class_of_assets(tmp_path: Path) -> None:
+    read = book_of(tmp_path, "Symbol,Quantity,Price,Currency,Type", "KO,10,70,USD,Cash", "PEP,10,150,USD,Margin")
+    assert [one.asset_class for one in read.portfolio.positions] == ["equity", "equity"]
+
+
 def test_every_command_names_the_one_that_settles_a_question(tmp_path: Path) -> None:
     path = tmp_path / "book.csv"
     path.write_text("Symbol,Qty,Currency\nKO,1.234,USD\n")

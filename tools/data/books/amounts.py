@@ -108,6 +108,9 @@ def _from_base(found: Amounts, worth: float | None, base: str | None, expected: 
     if found.market_value is not None:
         if found.fx is None and found.market_value:
             found.fx = worth / found.market_value
+        elif found.fx and found.market_value and _near(worth / found.market_value, 1 / found.fx) and found.fx != 1:
+            found.fx = 1 / found.fx
+            found.said.append("have their exchange rate the other way round, as their value in the base currency tells")
         elif found.fx and abs(found.market_value * found.fx - worth) > CLOSE * abs(worth):
             found.problems.append(f"its market value of {found.market_value:,.2f} at a rate of {found.fx:g} is not its "
                                   f"value of {worth:,.2f} in the base currency")  # fmt: skip

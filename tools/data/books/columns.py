@@ -51,7 +51,7 @@ class Column:
 
 def is_known(text: str) -> bool:
     """Whether a text is the name of a column that holds a field, by which a header is found."""
-    return text in OWN or plain(_bare(text)[0]) in words().fields
+    return text in OWN or plain(_bare(text)[0]) in words().fields or _by_parts(text)[0] is not None
 
 
 def is_own(header: Sequence[str]) -> bool:
@@ -98,7 +98,7 @@ def _by_name(table: Table, at: int, name: str, mapping: Map) -> Column:
     levels = [line[at] for line in table.levels] if len(table.levels) > 1 else []
     for text in [name, *reversed(levels)]:
         bare, unit, scale, percent = _bare(text)
-        field, rank = words().fields.get(plain(text)) or words().fields.get(plain(bare)) or (None, 0)
+        field, rank = words().fields.get(plain(text)) or words().fields.get(plain(bare)) or _by_parts(bare)
         if field is None or (percent and FIELDS[field].percent_from is None):
             continue
         if field not in SIZES:
@@ -106,6 +106,15 @@ def _by_name(table: Table, at: int, name: str, mapping: Map) -> Column:
         why = "by its name" + (f", in {unit}" if unit else "") + (f", in units of {scale:,.0f}" if scale != 1 else "")
         return Column(at, name, field, why, unit, scale, rank=rank)
     return Column(at, name, None, "kept as a tag" if name else "has no name: not read")
+
+
+def _by_parts(text: str) -> tuple[str | None, int]:
+    """The field of a name in two parts that mean one thing, such as `Qty (Quantity)` or `Shares/Par`."""
+    parts = [plain(part) for part in re.split(r"[/()\[\]]", text) if part.strip()]
+    found = [words().fields.get(part) for part in parts]
+    if len(parts) < 2 or len({one and one[0] for one in found}) != 1 or found[0] is None:
+        return None, 0
+    return found[0]
 
 
 def _bare(text: str) -> tuple[str, str | None, float, bool]:
@@ -131,7 +140,11 @@ def _by_cells(table: Table, column: Column, found: set[str]) -> Column:
         ("asset_class", "its cells are classes of assets", lambda text: plain(text) in words().asset_classes),
     )  # fmt: skip
     for field, why, holds in checks:
-        if field not in found and texts and sum(map(holds, texts)) >= MOST * len(texts):
+        account = field == "asset_class" and {plain(text) for text in texts} <= {
+            "cash",
+            "margin",
+        }  # its kind, not assets
+        if field not in found and texts and not account and sum(map(holds, texts)) >= MOST * len(texts):
             found.add(field)
             return Column(column.at, column.name, field, why)
     return column

@@ -33,7 +33,7 @@ class Field:
 _NUMBER = Field("number")
 FIELDS: dict[str, Field] = {
     "id": Field(many=True), "ticker": Field(many=True), "isin": Field(many=True), "cusip": Field(many=True),
-    "sedol": Field(many=True), "figi": Field(many=True), "name": Field(many=True),
+    "sedol": Field(many=True), "figi": Field(many=True), "code": Field(many=True), "name": Field(many=True),
     "quantity": _NUMBER, "market_value": _NUMBER, "value_base": _NUMBER, "price": _NUMBER, "priced_on": Field("day"),
     "currency": Field(), "base_currency": Field(), "fx": Field("number", 1e-9, 1e9), "asset_class": Field(),
     "subclass": Field(many=True), "sector": Field(many=True), "side": Field(), "underlying": Field(many=True),
@@ -51,7 +51,7 @@ OWN = (
     "coupon", "maturity", "frequency", "day_count", "yield", "price", "priced_on", "fx", "isin",
 )  # fmt: skip
 """finllm's own columns."""
-IDENTIFIERS = ("id", "ticker", "isin", "cusip", "sedol", "figi", "name")
+IDENTIFIERS = ("id", "ticker", "isin", "cusip", "sedol", "figi", "code", "name")
 """What names a position, in the order of preference."""
 
 
@@ -88,7 +88,7 @@ def words() -> Words:
     )
 
 
-_RUN_TOGETHER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_RUN_TOGETHER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _SIGNS = re.compile(r"[^a-z0-9]+")
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from finllm.tools.data.books.fields import plain, words
+from finllm.tools.data.books.fields import IDENTIFIERS, plain, words
 from finllm.tools.data.books.values import Values
 from finllm.tools.data.tables.cells import as_text
 from finllm.tools.data.tables.table import Cell, Table
@@ -18,7 +18,7 @@ AGREE = 0.005
 """How near a total is to the sum of its rows where it agrees with them, as a share of it."""
 LONG = 40
 """Letters from which a text alone in a row is a sentence, and no name."""
-_IDENTIFIERS = ("id", "ticker", "isin", "cusip", "sedol", "figi")
+_IDENTIFIERS = IDENTIFIERS[:-1]
 _TOTALS = ("total ", "subtotal ", "gesamt ", "summe ")
 
 Kind = Literal["position", "total", "heading", "remark"]
@@ -46,9 +46,12 @@ def look_over(table: Table, values: Values, own: bool) -> Listed:
     summed = _confirmed(kinds, sizes, table.rows)
     found = Listed()
     heading, since = "", 0
+    for at, kind in enumerate(kinds):
+        if kind == "heading" and at not in summed and _filled(table.rows[at]) > 1:
+            kinds[at] = "position"
     inside = np.where([kind == "position" for kind in kinds], sizes, 0.0)
     for at, kind in enumerate(kinds):
-        if kind == "position" or (kind == "heading" and at not in summed and _filled(table.rows[at]) > 1):
+        if kind == "position":
             if heading:
                 found.groups[at] = heading
             continue
@@ -72,7 +75,8 @@ def _suspects(rows: Sequence[Sequence[Cell]], values: Values) -> list[int]:
     currencies = values.texts.get("currency") or [""] * len(rows)
     quantities = values.numbers.get("quantity") or [math.nan] * len(rows)
     return [at for at, (row, currency, quantity) in enumerate(zip(rows, currencies, quantities, strict=True))
-            if (not currency and math.isnan(quantity)) or _label(row)[:3].lower() in stems]  # fmt: skip
+            if (not currency and math.isnan(quantity)) or (label := _label(row))[:3].lower() in stems
+            or label[-5:].lower() == "total"]  # fmt: skip
 
 
 def _sizes(values: Values) -> list[float]:
@@ -120,7 +124,7 @@ def _kind(row: Sequence[Cell], at: int, values: Values, own: bool) -> Kind:
         return "position"
     sized = _has("market_value", at, values) or _has("value_base", at, values)
     bare = label.lower() if label.isascii() and label.isalnum() else plain(label)
-    if bare in words().totals or bare.startswith(_TOTALS):
+    if bare in words().totals or bare.startswith(_TOTALS) or bare.endswith(" total"):
         return "total" if sized or not _has("quantity", at, values) else "position"
     if _has("quantity", at, values) or _has("currency", at, values):
         return "position"

@@ -9,12 +9,12 @@ from pathlib import Path
 from finllm.errors import InputError
 from finllm.tools.data.books.amounts import values_are_in_base
 from finllm.tools.data.books.columns import REQUIRED, Column, is_known, is_own, understand
-from finllm.tools.data.books.fields import words
+from finllm.tools.data.books.fields import IDENTIFIERS, words
 from finllm.tools.data.books.listed import Listed, look_over
 from finllm.tools.data.books.mapping import Map, beside, load_map
 from finllm.tools.data.books.position import Portfolio, ReadColumn, Refused
 from finllm.tools.data.books.rows import Context, Rows, read_rows, united
-from finllm.tools.data.books.values import Values, read_values
+from finllm.tools.data.books.values import Values, fill_constants, read_values
 from finllm.tools.data.tables.reader import read_table
 
 SHOWN = 3
@@ -36,7 +36,7 @@ def load_portfolio(path: Path) -> Portfolio:
     try:
         return read_book(path).portfolio
     except InputError as error:
-        if any(option in error.fix for option in ("--sheet", "--dates", "--decimal")):
+        if any(option in error.fix for option in ("--sheet", "--dates", "--decimal", "--set")):
             raise InputError(error.message, fix=f"{error.fix}, to 'finllm portfolio check {path} --save-map', which "
                                                 "settles it for every command") from error  # fmt: skip
         raise
@@ -55,10 +55,11 @@ def read_book(path: Path, given: Map | None = None) -> ReadBook:
     table = read_table(path, what="portfolio", sheet=mapping.sheet,
                        known=lambda text: text in mapping.columns or is_known(text))  # fmt: skip
     columns = understand(table, mapping)
-    _check_columns(path, table.header_row, columns, mapping)
-    own = is_own(table.header)
     values = read_values(table, columns, mapping)
+    _check_columns(path, table.header_row, columns, mapping, values.signs)
+    own = is_own(table.header)
     listed = look_over(table, values, own)
+    fill_constants(table, mapping, values)
     base, in_base = _base(values)
     tags = [one for one in columns if one.name and (one.field is None or one.field == "isin")]
     rows = read_rows(Context(table, values, listed, base, tags, own, in_base))
@@ -81,26 +82,31 @@ def summed_up(items: Sequence[str]) -> str:
     return ", ".join(items[:SHOWN]) + more
 
 
-def _check_columns(path: Path, row: int, columns: Sequence[Column], mapping: Map) -> None:
+def _check_columns(
+    path: Path, row: int, columns: Sequence[Column], mapping: Map, signs: dict[int, str]
+) -> None:  # fmt: skip
     """Errors: InputError that lists what every position needs and no column holds."""
     held = {one.field for one in columns if one.field} | set(mapping.constants)
     problems: list[str] = []
-    if not held & {"id", "ticker", "isin", "cusip", "sedol", "figi", "name"}:
+    if not held & set(IDENTIFIERS):
         problems.append("no column 'id'; add it")
     if not held & {"quantity", "market_value", "value_base"}:
         problems.append("no column 'quantity' or 'market_value'; add one")
     units = any(one.unit for one in columns)
     tells = {"ticker", "isin", "duration", "coupon", "strike", "subclass", "name"}
     if not held & {"currency", "base_currency"} and not units:
-        problems.append("no column 'currency'; add it")
+        dollars = "$" in signs.values()
+        if not signs or dollars:
+            which = ", and '$' may be the dollar of the United States, Canada, Australia or others" if dollars else ""
+            problems.append(f"no column 'currency'{which}; add it, or say which: --set currency=USD")
     if "asset_class" not in held and not held & tells:
         problems.append("no column 'asset_class'; add it")
     if problems:
         names = ", ".join(repr(one.name) for one in columns if one.name)
         problems.append(f"its columns are {names[:300]}")
         raise InputError("\n".join(f"{path}: row {row}: {text}" for text in problems),
-                         fix=f"name them {', '.join(REQUIRED)} and so on, or say which they are by a map: "
-                             "'finllm portfolio check FILE --map MAP.yaml'")  # fmt: skip
+                         fix=f"name them {', '.join(REQUIRED)} and so on, or say which they are by --map MAP.yaml, or "
+                             "what holds for all rows by --set currency=USD")  # fmt: skip
 
 
 def _base(values: Values) -> tuple[str | None, bool]:

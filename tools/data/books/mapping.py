@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -37,9 +38,11 @@ class Map(BaseModel):
     def mark(self) -> Mark | None:
         return MARKS[self.decimal] if self.decimal else None
 
-    def over(self, **given: str | None) -> Map:
-        """The map with what an option of a command says in place of its own."""
-        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
+    def over(self, constants: dict[str, str], **given: str | None) -> Map:
+        """The map with what the options of a command say in place of its own. Errors: InputError for no field."""
+        _check_fields("--set", constants)
+        changed = {name: value for name, value in given.items() if value is not None}
+        return self.model_copy(update={**changed, "constants": {**self.constants, **constants}})
 
 
 def beside(portfolio: Path) -> Path:
@@ -64,10 +67,14 @@ def load_map(path: Path) -> Map:
         raise InputError(f"{path}: field {where!r}: {first['msg']}", fix=mend) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a map: {str(error).splitlines()[0]}", fix=mend) from error
-    for field in [*found.columns.values(), *found.constants]:
-        if field is not None and field not in FIELDS:
-            raise InputError(f"{path}: {field!r} is no field of a position", fix=f"use one of {', '.join(FIELDS)}")
+    _check_fields(str(path), [*found.columns.values(), *found.constants])
     return found
+
+
+def _check_fields(where: str, fields: Iterable[str | None]) -> None:
+    for field in fields:
+        if field is not None and field not in FIELDS:
+            raise InputError(f"{where}: {field!r} is no field of a position", fix=f"use one of {', '.join(FIELDS)}")
 
 
 def save_map(portfolio: Path, found: Map) -> Path:

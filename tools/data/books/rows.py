@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from finllm.tools.data.books.amounts import Amounts, settle
 from finllm.tools.data.books.columns import Column
-from finllm.tools.data.books.fields import plain, words
+from finllm.tools.data.books.fields import IDENTIFIERS, plain, words
 from finllm.tools.data.books.listed import Listed
 from finllm.tools.data.books.position import ASSET_CLASSES, AssetClass, Position, Refused
 from finllm.tools.data.books.symbols import Told, bond_told, future_told, is_isin, option_told, ticker_of
@@ -22,7 +22,7 @@ from finllm.tools.data.tables.table import Table
 
 T = TypeVar("T")
 _CODE = re.compile(r"[A-Z]{3}|GBp|ZAc")
-_KEPT = frozenset(("isin", "cusip", "sedol", "figi", "ticker", "subclass"))
+_KEPT = frozenset((*IDENTIFIERS[1:-1], "subclass"))
 _SIZES = frozenset(("quantity", "market_value", "value_base"))
 _SETTLED = ("quantity", "market_value", "value_base", "price", "fx", "multiplier")
 
@@ -128,7 +128,7 @@ def _identity(row: _Row) -> tuple[str, AssetClass | None]:
     own = " ".join(row.text.get("id", "").split())
     if own and not keyed and " " in own:
         own, keyed = ticker_of(own)
-    others = (row.text.get(name, "") for name in ("isin", "cusip", "sedol", "figi", "name"))
+    others = (row.text.get(name, "") for name in IDENTIFIERS[2:])
     return own or ticker or next((one for one in others if one), ""), keyed
 
 
@@ -173,7 +173,9 @@ def _by_terms(row: _Row, id: str) -> AssetClass | None:
 
 
 def _is_cash(id: str, row: _Row) -> bool:
-    return id in words().currencies or words().asset_classes.get(plain(row.text.get("name", id))) == "cash"
+    name = plain(row.text.get("name", id))
+    kind = words().asset_classes.get(name)
+    return id in words().currencies or kind == "cash" or name.startswith("cash ") or name.endswith("money market")
 
 
 def _terms(row: _Row, kind: AssetClass | None, id: str) -> Told:

@@ -14,6 +14,7 @@ _ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}\d")
 _CUSIP = re.compile(r"[A-Z0-9*@#]{8}\d")
 _US = ("US", "UN", "UW", "UQ", "UA", "UP", "UR", "UV")
 _OCC = re.compile(r"([A-Z][A-Z0-9.]{0,5}) *(\d{2})(\d{2})(\d{2})([CP])(\d{8})")
+_SHORT = re.compile(r"-?([A-Z]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{1,5}(?:\.\d+)?)")
 _LISTED = re.compile(r"([A-Z0-9]{1,8})(?: [A-Z]{2})? (\d{1,2})/(\d{1,2})/(\d{2}|\d{4}) ([CP]) ?(\d+(?:\.\d+)?)(?: .*)?")
 _FUTURE = re.compile(r"([A-Z0-9]{1,4}?)([FGHJKMNQUVXZ])(\d{1,2})(?: .*)?")
 _COUPON = re.compile(r"(\d+(?:\.\d+)?)(?: (\d+)/(\d+))? (?:V?\d\d? )?(\d{1,2})/(\d{1,2})/(\d{2}|\d{4})")
@@ -83,6 +84,10 @@ def option_told(text: str) -> Told | None:
         day = _day(match[2], match[3], match[4])
         units = table["options"].get(match[1], table["us_options"])
         return day and Told("option", match[1], _type(match[5]), int(match[6]) / 1000, day, units)
+    if match := _SHORT.fullmatch(text):
+        day = _day(match[2], match[3], match[4])
+        units = table["options"].get(match[1], table["us_options"])
+        return day and Told("option", match[1], _type(match[5]), float(match[6]), day, units)
     if match := _LISTED.fullmatch(text):
         day = _day(match[4], match[2], match[3])
         units = table["options"].get(match[1])

@@ -58,8 +58,10 @@ def read_values(table: Table, columns: Sequence[Column], mapping: Map) -> Values
         else:
             lists = [_numbers(table, column, cells[column.at], marks, mapping, values) for column in group]
             values.numbers[name] = _merged(table, group, lists, math.isnan)
-    for name, text in mapping.constants.items():
-        _constant(table, name, text, values)
+    values.notes += [
+        f"column {column.name!r}: a rate is taken as what one unit of the row's currency is worth in the base currency"
+        for column in groups.get("fx", ()) if "base" not in column.name.lower() and column.name not in OWN
+    ]  # fmt: skip
     if all(column.name not in OWN for column in groups.get("convexity", ())):
         _scale_convexity(values)
     return values
@@ -185,6 +187,12 @@ def _days(
         values.problems.setdefault(at, []).append(f"{where}: {wrong}")
     values.notes += read.notes
     return read.values
+
+
+def fill_constants(table: Table, mapping: Map, values: Values) -> None:
+    """Put what the map says for all rows where the file has nothing. Errors: InputError for a value of another kind."""
+    for name, text in mapping.constants.items():
+        _constant(table, name, text, values)
 
 
 def _constant(table: Table, name: str, text: str, values: Values) -> None:

@@ -112,7 +112,7 @@ def decimal_mark(own: Marks, others: Marks, given: Mark | None, where: str) -> M
         return "." if others.point else ","
     parts = _parts(own.either)
     assert parts is not None
-    readings = [f"{_reading(parts['body'], mark):,}".replace(",", "") for mark in MARKS.values()]
+    readings = [f"{_reading(parts['body'], mark):.15g}" for mark in MARKS.values()]
     raise InputError(f"{where}: {own.either!r} may be {readings[0]} or {readings[1]}",
                      fix="say which: --decimal point or --decimal comma")  # fmt: skip
 
