@@ -62,7 +62,7 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
         raise InputError(f"nothing of portfolio {portfolio.name!r} can be valued at {as_of} ({reasons})",
                          fix="give market values with betas, a price file, or another 'as_of'")  # fmt: skip
     return Book(name=portfolio.name, as_of=as_of, sha256=portfolio.sha256, holdings=tuple(kept),
-                exclusions=exclusions, notes=tuple(notes))  # fmt: skip
+                exclusions=exclusions, notes=(*notes, *portfolio.notes))  # fmt: skip
 
 
 def _valued(
