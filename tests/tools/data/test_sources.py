@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from finllm.errors import InputError
 from finllm.tools.data import factors
 from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, factor_table
-from finllm.tools.data.market import MarketStore, packaged, packaged_series
+from finllm.tools.data.market import MarketFolder, MarketStore, Series, packaged, packaged_series
 from finllm.tools.data.sources import imported_digests, open_market
 from finllm.tools.pnl.engine import run_engine
 from finllm.tools.pnl.factorset import FactorSet
@@ -85,3 +86,18 @@ def test_series_of_a_home_are_read_and_named_by_digest(tmp_path: Path) -> None:
     file.write_text(file.read_text() + "2022-12-30,1.0\n")
     assert imported_digests(tmp_path) != before
     assert imported_digests(tmp_path / "nothing") == {}
+
+
+def test_what_is_added_after_a_run_is_not_read_for_its_replay_and_a_change_shows(tmp_path: Path) -> None:
+    folder = MarketFolder(tmp_path / "market")
+    index = packaged_series()["SP500"].values.loc["2020":]
+    made = [Series(name, index.rename(name), "price", "daily", "file:///x.csv", "0" * 64) for name in ("OLD", "NEW")]
+    now = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
+    folder.keep(made[:1], file=Path("x.csv"), rule="wide", at=now)
+    then = imported_digests(tmp_path)
+    assert list(then) == ["imported/market/OLD.parquet"]
+    folder.keep(made[1:], file=Path("x.csv"), rule="wide", at=now)
+    assert {"OLD", "NEW"} <= set(open_market(tmp_path).names())
+    assert "NEW" not in open_market(tmp_path, only=then)
+    folder.keep([replace(made[0], values=index.rename("OLD") * 2)], file=Path("x.csv"), rule="wide", at=now)
+    assert imported_digests(tmp_path)["imported/market/OLD.parquet"] != then["imported/market/OLD.parquet"]

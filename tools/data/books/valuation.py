@@ -11,7 +11,7 @@ from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
-from finllm.tools.data.market import MarketStore, Observed
+from finllm.tools.data.market import INDEX, MarketStore, Observed
 
 APART = 0.1
 """Share of its file's value from which the market's value of a position is said beside it."""
@@ -108,6 +108,8 @@ def last_price(id: str, market: MarketStore, as_of: dt.date) -> Observed | str:
         return f"the series {id!r} is in {seen.series.unit}, which is not a price"
     if seen.age_days > MAX_PRICE_AGE:
         return f"its last price, of {seen.last}, is {seen.age_days} days old"
+    if seen.values.iloc[-1] <= 0:
+        return f"its last price, of {seen.last}, is {seen.values.iloc[-1]:g}: no return of it is told"
     return seen
 
 
@@ -127,6 +129,9 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
     had = (
         f"{days} days of history shared with the S&P 500 (at least {MIN_HISTORY} are needed)" if days else "no history"
     )
+    if not days and holding.id in market and INDEX in market and (index := market.read(INDEX, as_of)).stale:
+        had = (f"its prices share no day with the S&P 500, whose own end on {index.last} (add those: 'finllm data add "
+               "^GSPC.csv', or --as COLUMN=SP500 for a column of yours)")  # fmt: skip
     return f"{had} and no beta"
 
 

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import InputError
+from finllm.tools.data.books.position import Portfolio, Position
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import factor_table
 from finllm.tools.data.market import MarketStore, Series, day_of, extend, packaged_series, read_price_file, stamp_of
 from finllm.tools.data.market.checks import breaks_of
@@ -117,6 +119,30 @@ def test_an_index_is_found_by_its_common_names_and_by_a_part_of_an_own_one(tmp_p
     other = MarketStore([column(tmp_path / "x.csv", series(300, "2022-11-01", start=3900.0), "SPX_MINE")])
     assert other.read("SP500", D(2023, 12, 31)).last == D(2022, 12, 28)
     assert "^GSPC" in MarketStore()
+
+
+def test_prices_that_the_index_does_not_reach_ask_for_it(tmp_path: Path) -> None:
+    market = MarketStore([column(tmp_path / "x.csv", series(300, "2023-06-01"), "ACME")])
+    rows = (
+        Position(id="ACME", asset_class="equity", quantity=10.0),
+        Position(id="C", asset_class="cash", market_value=1.0),
+    )
+    book = value_portfolio(Portfolio(name="t", uri="file:t", sha256="0" * 64, positions=rows), market, D(2024, 6, 28))
+    (left_out,) = book.exclusions
+    assert "share no day with the S&P 500, whose own end on 2022-12-28" in left_out.reason
+    assert "--as COLUMN=SP500" in left_out.reason
+
+
+def test_a_price_below_zero_values_nothing(tmp_path: Path) -> None:
+    values = pd.Series([19.9, 18.3, -37.6], index=days(3, "2020-04-16"))
+    market = MarketStore([column(tmp_path / "x.csv", values, "CLMAY")])
+    rows = (
+        Position(id="CLMAY", asset_class="commodity", quantity=10.0),
+        Position(id="C", asset_class="cash", market_value=1.0),
+    )
+    book = value_portfolio(Portfolio(name="t", uri="file:t", sha256="0" * 64, positions=rows), market, D(2020, 4, 20))
+    (left_out,) = book.exclusions
+    assert "is -37.6: no return of it is told" in left_out.reason
 
 
 def test_the_spread_follows_the_yields_it_is_of(tmp_path: Path) -> None:
