@@ -48,7 +48,7 @@ class Taken:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        commands = commands_on(write_book(Path(folder) / "book.csv"))
+        commands = commands_on(write_book(Path(folder) / "book.csv"), write_list(Path(folder) / "list.csv"))
         reference, found = measure(commands, Path(folder) / "home")
     table, missed = table_of(commands, reference, found)
     print(table)
@@ -56,8 +56,8 @@ def main() -> None:
     sys.exit(1 if missed else 0)
 
 
-def commands_on(book: Path) -> tuple[Command, ...]:
-    """What is measured; the last one stresses `book`."""
+def commands_on(book: Path, listed: Path) -> tuple[Command, ...]:
+    """What is measured; the last ones stress `book`, and check `listed`."""
     stress = ("stress", "--shock", "EQUITY_US=-10%")
     return (
         Command("`--help`", ("--help",), 0.45, bar=0.4),
@@ -66,6 +66,8 @@ def commands_on(book: Path) -> tuple[Command, ...]:
         Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.3),
         Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 7.0,
                 bar=5.0, mib=400, rounds=2),
+        Command(f"`portfolio check`, a broker's list of {POSITIONS:,}", ("portfolio", "check", str(listed), "--json"),
+                10.0, bar=8.0, mib=600, rounds=2),
     )  # fmt: skip
 
 
@@ -81,6 +83,26 @@ def write_book(path: Path) -> Path:
             lines.append(f"B{at},,{value},USD,bond,{sector},{1 + at % 89 / 10:.1f},{5 + at % 71},,")
         else:
             lines.append(f"C{at},,{value},USD,commodity,{sector},,,,1")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_list(path: Path) -> Path:
+    """A list in a broker's columns and three currencies: of ten positions one is an option, two are bonds."""
+    lines = ["Symbol,Description,Asset Class,Currency,FX Rate,Quantity,Price,Market Value,Multiplier,Strike,Put/Call,"
+             "Expiry,Underlying,Coupon,Maturity,Desk"]  # fmt: skip
+    for at in range(POSITIONS):
+        quantity, price, desk = 100 + at % 900, 10 + at % 97 / 4, f"Desk {at % 7}"
+        currency, rate = (("USD", 1), ("EUR", 1.16), ("GBP", 1.31))[at % 3]
+        head = f"S{at},Instrument {at},{{}},{currency},{rate},{quantity}"
+        if at % 10 == 0:
+            terms = f"100,{50 + at % 50},{'PC'[at % 20 // 10]},2026-12-18,U{at % 50},,"
+            lines.append(f"{head.format('OPT')},{price},{quantity * price * 100},{terms},{desk}")
+        elif at % 10 < 3:
+            lines.append(f"{head.format('BOND')},{90 + price / 10},{quantity * (90 + price / 10) / 100:.6f},"
+                         f",,,,,{2 + at % 40 / 10},2034-11-15,{desk}")  # fmt: skip
+        else:
+            lines.append(f"{head.format('STK')},{price},{quantity * price},,,,,,,,{desk}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

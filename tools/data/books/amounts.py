@@ -21,6 +21,8 @@ HUNDREDTHS = {"GBX": "GBP", "GBp": "GBP", "ILA": "ILS", "ZAc": "ZAR"}
 """What exchanges quote in hundredths of a currency."""
 BOND_LOT = 1000
 """Nominal of one bond where a list counts bonds, as is usual in the United States."""
+_FIGURES = frozenset(("quantity", "market_value", "price", "value_base", "fx", "multiplier"))
+_SIZED = ("cash", "future", "option")
 _PAIR = re.compile(r"([A-Z]{3})[/. ]?([A-Z]{3})?(?: .*)?")
 
 
@@ -52,6 +54,8 @@ def settle(
     """
     found = Amounts(currency, number.get("quantity"), number.get("market_value"), number.get("price"), number.get("fx"),
                     number.get("multiplier"))  # fmt: skip
+    if len(number.keys() & _FIGURES) == 1 and unit is None and not in_base and kind not in _SIZED:
+        return found  # one figure alone, which nothing can be held against
     worth = number.get("value_base")
     if found.market_value is not None and (in_base or (unit and unit != currency)):
         if HUNDREDTHS.get(currency) == unit and not in_base:

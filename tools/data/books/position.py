@@ -53,7 +53,7 @@ class Terms(Frozen):
     frequency: int | None = None
     day_count: str | None = None
     yield_: float | None = Field(default=None, alias="yield")
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
 
 
 class Position(Terms):

@@ -106,7 +106,7 @@ def _read_row(context: Context, at: int, row: _Row, found: Rows) -> None:
         _needs(row, kind, told)
     currency = _currency(context, row, at)
     amounts = _amounts(context, row, kind, told, currency, id, found)
-    if row.problems or kind is None or currency is None or amounts is None:
+    if row.problems or amounts is None or kind is None or currency is None:
         reason = "; ".join(dict.fromkeys(row.problems))
         found.refused.append(Refused(id=id or "?", row=number, reason=reason, name=row.text.get("name"),
                                      market_value=_worth(row, amounts, currency, context.base)))  # fmt: skip

@@ -136,8 +136,7 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
 
 
 def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str]:
-    told = file_value(position)
-    if holding.price_date and told and abs(holding.market_value - told) > APART * abs(told):
+    if holding.price_date and (told := file_value(position)) and abs(holding.market_value - told) > APART * abs(told):
         yield (f"{holding.id!r} is worth {holding.market_value:,.0f} at its price of {holding.price_date}, and "
                f"{told:,.0f} by its file")  # fmt: skip
     if holding.price_date and (age := (as_of - holding.price_date).days) > 7:
