@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
 from finllm.tools.data.factors import FACTOR_IDS, LONGEST_HORIZON, MoveUnit, UserShock, check_move, parse_user_shock
-from finllm.tools.data.unique_keys import refuse_repeated_keys
+from finllm.tools.data.yaml_files import read_yaml
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
@@ -143,66 +142,8 @@ def load_scenario(path: Path) -> Scenario:
 
     Errors: InputError naming file, line and field for anything that is not a valid scenario.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"no scenario at {str(path)!r}", fix="run 'finllm scenarios list' for those shipped"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}", fix="give a UTF-8 YAML file") from error
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        refuse_repeated_keys(node)
-        data = yaml.load(text, Loader=_Loader)
-    except RecursionError as error:
-        raise InputError(f"{path}:1: nested too deeply", fix="write a scenario as the shipped ones are") from error
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}:{line}: not YAML: {problem}", fix="correct that line") from error
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{path}:1: a scenario is a mapping with 'title', 'narrative', 'horizon' and 'as_of'",
-            fix="start from a shipped scenario: 'finllm scenarios list'",
-        )
-    try:
-        return Scenario.model_validate(data)
-    except ValidationError as error:
-        problems = [
-            f"{path}:{_line_of(node, problem['loc'])}: field {_dotted(problem['loc'])!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise InputError("\n".join(problems), fix="correct the field" + ("s" if len(problems) > 1 else "")) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without dates of its own: the schema reads them, and can name the field of an impossible one."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "scenario"
-
-
-def _line_of(node: Any, loc: tuple[int | str, ...]) -> int:
-    """Line of the deepest YAML node that `loc` leads to; a missing field is placed at its parent."""
-    line = node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if found is None:
-                return line
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
+    return read_yaml(
+        path, Scenario, "scenario",
+        needs="a scenario is a mapping with 'title', 'narrative', 'horizon' and 'as_of'",
+        example="run 'finllm scenarios list' for those shipped, and start from one",
+    )  # fmt: skip

@@ -178,10 +178,10 @@ def test_limits_are_read(tmp_path: Path) -> None:
     [
         ("", "limits.yaml:1: limits are a mapping"),
         ("version: [1\n", "limits.yaml:2: not YAML"),
-        ("loss_by_factor: {}\n", "limits.yaml:1: field 'version': Field required"),
+        ("loss_by_factor: {}\n", "limits.yaml:1: field 'version': is not there; add it"),
         ("version: 1\nvar_975_1d: -5\n", "limits.yaml:2: field 'var_975_1d'"),
         ("version: 1\nloss_by_sector:\n  Energy: lots\n", "limits.yaml:3: field 'loss_by_sector.Energy'"),
-        ("version: 1\nloss: 5\n", "limits.yaml:2: field 'loss': Extra inputs"),
+        ("version: 1\nloss: 5\n", "limits.yaml:2: field 'loss': is no field of this"),
         ("version: 1\nloss_by_factor:\n  VIX: 1\n  VIX: 900\n", "limits.yaml:4: .*the key 'VIX' stands twice"),
     ],
 )
