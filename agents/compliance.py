@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.agents.agent import Agent
-from finllm.guardrails.rules import RuleId
+from finllm.guardrails.rules import JudgedRule
 
 
 class RuleCall(BaseModel):
@@ -19,7 +19,7 @@ class RuleCall(BaseModel):
 class ComplianceReview(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    rules: dict[RuleId, RuleCall]
+    rules: dict[JudgedRule, RuleCall]
     because: tuple[str, ...]
 
 

@@ -13,6 +13,8 @@ from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
 from finllm.tools.data.factors import Origin
 from finllm.tools.evidence import Evidence, Unit, show
+from finllm.tools.pnl.coverage import Coverage, of_the_book, part_of_the_book
+from finllm.tools.pnl.limits import NO_LIMITS
 
 
 class _Frozen(BaseModel):
@@ -80,6 +82,12 @@ class AnalogueRow(_Frozen):
     end: str
     total: Figure | None
     why_no_total: str | None
+    how: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The event, its days, and who or what found it the closest."""
+        return f"{self.title}, {self.start} to {self.end}" + (f" ({self.how})" if self.how else "")
 
 
 class AgentRow(_Frozen):
@@ -97,7 +105,8 @@ class AgentRow(_Frozen):
 class Report(_Frozen):
     """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why.
 
-    `engine`: the version of the P&L arithmetic; a report that does not say is of the first.
+    `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
+    was not measured; `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -136,7 +145,32 @@ class Report(_Frozen):
     notes: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     second: tuple[SecondRow, ...] = ()
+    coverage: Coverage | None = None
+    var_coverage: float = 1.0
+    unchecked: tuple[str, ...] = ()
     spent: SpentRow | None = None
+
+    @property
+    def var_name(self) -> str:
+        """What the VaR is called: with the share of the book that it is of, where that is not the whole."""
+        return of_the_book("one-day VaR", self.var_coverage)
+
+    @property
+    def of_what(self) -> str:
+        """What the P&L is a share of."""
+        return part_of_the_book(self.coverage)
+
+    @property
+    def no_breach(self) -> str:
+        """What is said where no limit is breached: nothing was, or there was none to check."""
+        idle = any(one.rule == "limits" and one.verdict == "not checked" for one in self.findings)
+        return NO_LIMITS if idle else "None."
+
+    @property
+    def ruled(self) -> str:
+        """The verdict of compliance, with the rules that had nothing to look at."""
+        idle = [finding.rule for finding in self.findings if finding.verdict == "not checked"]
+        return self.compliance + (f" (not checked: {', '.join(idle)})" if idle else "")
 
 
 COST_HEADER = ("", "spent", "unit", "provenance", "basis")
@@ -148,7 +182,7 @@ def to_markdown(report: Report) -> str:
     parts = [
         f"# {markdown_text(report.title)}",
         f"Run `{report.run_id}`, as of {report.as_of}, over {report.horizon} trading days. "
-        f"Compliance: **{report.compliance}**. Text and measurements: **{report.verdict}**.",
+        f"Compliance: **{report.ruled}**. Text and measurements: **{report.verdict}**.",
         *(markdown_text(sentence) for sentence in report.summary),
         *(_section(title, lines) for title, lines in (*_found(report), *_behind(report))),
     ]
@@ -172,7 +206,8 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
         ("P&L by position", _money(report.by_position)),
         ("Interval", _interval_lines(report)),
         ("Closest past event", _analogue_lines(report)),
-        ("Limit breaches", [f"- {line}" for line in report.breaches] or ["None."]),
+        ("Limit breaches", [f"- {line}" for line in report.breaches] or [report.no_breach]),
+        ("Limits not checked", [f"- {markdown_text(line)}" for line in report.unchecked] or ["None."]),
         ("Compliance", _table(("rule", "verdict", "finding"), findings)),
         ("Who dissented", dissent or ["Nobody."]),
         ("What was blocked", [f"- {markdown_text(line)}" for line in report.blocked] or ["Nothing."]),
@@ -236,7 +271,7 @@ def _analogue_lines(report: Report) -> list[str]:
         return ["None was found."]
     a = report.analogue
     outcome = f"the book would move by {_cite(a.total)}" if a.total else f"not replayed: {a.why_no_total}"
-    return [f"{markdown_text(a.title)}, {a.start} to {a.end}: {outcome}"]
+    return [f"{markdown_text(a.named)}: {outcome}"]
 
 
 def _money(figures: dict[str, Figure]) -> list[str]:

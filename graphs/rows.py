@@ -138,9 +138,14 @@ class WantedShock(StateRow):
 
 
 class StressRow(StateRow):
-    """The stress test's `result`, and the evidence id of each of its numbers. `interval`: its lower and upper end."""
+    """The stress test's `result`, and the evidence id of each of its numbers. `interval`: its lower and upper end.
 
-    LATER = frozenset({"interval_level", "interval_method"})
+    `covered`, `stand_in` and `missing`: shares of the book; `unknown`: how many positions no value is known of; `day`:
+    what `as_of` is where it is no day of the data.
+    """
+
+    LATER = frozenset({"interval_level", "interval_method", "es_975_1d", "covered", "stand_in", "missing", "unknown",
+                       "day"})  # fmt: skip
 
     book_value: str
     by_position: dict[str, str]
@@ -153,12 +158,23 @@ class StressRow(StateRow):
     interval_level: str | None = None
     interval_method: str | None = None
     var_975_1d: str | None
+    es_975_1d: str | None = None
+    covered: str | None = None
+    stand_in: str | None = None
+    missing: str | None = None
+    unknown: str | None = None
+    day: str | None = None
     notes: tuple[str, ...]
     result: EngineResult
 
 
 class ClosestEvent(StateRow):
-    """The closest past event; `total` is the evidence id of the P&L were it to repeat, or `why` there is none."""
+    """The closest past event; `total` is the evidence id of the P&L were it to repeat, or `why` there is none.
+
+    `how` says who or what found it the closest.
+    """
+
+    LATER = frozenset({"how"})
 
     id: str
     title: str
@@ -167,6 +183,7 @@ class ClosestEvent(StateRow):
     evidence: str
     total: str | None = None
     why: str | None = None
+    how: str | None = None
 
 
 class BreachRow(StateRow):

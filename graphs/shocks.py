@@ -15,7 +15,8 @@ EXTRAPOLATED = 5.0
 def engine_of(state: AfterIntake, run: RunContext) -> Engine:
     """The engine on the book that intake valued. Takes a moment: betas are estimated anew."""
     factors = scenario_factors(run.request.scenario, run.market)
-    return Engine(state.book, run.market, run.request.as_of, factors)
+    request = run.request
+    return Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future)
 
 
 def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:

@@ -35,6 +35,7 @@ from finllm.guardrails.rules import Finding
 from finllm.scheduler.placement.task import canonical
 from finllm.tools.data.books.book import Book
 from finllm.tools.evidence import Evidence, EvidenceTable
+from finllm.tools.pnl.limits import Unchecked
 
 Verdict = Literal["aligned", "diverged", "unresolved"]
 Answer = Literal["withhold", "accept"]
@@ -65,6 +66,7 @@ class Channels(TypedDict):
     stress: Json
     analogue: Json | None
     breaches: list[Json]
+    unchecked: list[Json]
     findings: list[Json]
     report: Json
 
@@ -154,7 +156,10 @@ class AfterStress(AfterValidator):
 
 
 class AfterCompliance(AfterStress):
+    """`unchecked`: the limits that could not be checked."""
+
     breaches: tuple[BreachRow, ...]
+    unchecked: tuple[Unchecked, ...] = ()
     findings: tuple[Finding, ...]
 
 
@@ -183,6 +188,7 @@ class Update(BaseModel):
     stress: StressRow | None = None
     analogue: ClosestEvent | None = None
     breaches: tuple[BreachRow, ...] = ()
+    unchecked: tuple[Unchecked, ...] = ()
     findings: tuple[Finding, ...] = ()
     report: Report | None = None
 

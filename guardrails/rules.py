@@ -1,4 +1,4 @@
-"""The rule book: five plain, versioned rules, each a pure check whose finding compliance reads and may not overrule."""
+"""The rule book: six plain, versioned rules, each a pure check whose finding compliance reads and may not overrule."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-RULE_BOOK_VERSION = "1"
+RULE_BOOK_VERSION = "2"
 
-RuleId = Literal["limits", "restricted", "lookahead", "approval", "support"]
+JudgedRule = Literal["limits", "restricted", "lookahead", "approval", "support"]
+"""The rules that the compliance agent reads and says its own of; the others are arithmetic."""
+RuleId = Literal[JudgedRule, "completeness"]
 """The rules, in the order in which they are told:
 
-`limits`: no loss limit may be breached (flag). `restricted`: the book may not hold a restricted name (block).
+`limits`: no limit may be breached, or stay unchecked (flag). `restricted`: the book may not hold a restricted name
+(block). Either is `not checked` where there is no limit, or no restricted name, to hold the book against.
 `lookahead`: no source published after `as_of` may be used (flag when one was refused, block when one was used).
 `approval`: the scenario must have been approved (flag). `support`: every claim needs evidence (flag when a claim was
-withheld, block when one was used without).
+withheld, block when one was used without). `completeness`: the result must be about enough of the book (flag, or
+block where the settings say so).
 """
 RuleVerdict = Literal["pass", "flag", "block"]
+FindingVerdict = Literal[RuleVerdict, "not checked"]
+"""What a rule says; `not checked` where it had nothing to look at, which is no pass."""
 
 
 class Finding(BaseModel):
@@ -28,14 +34,18 @@ class Finding(BaseModel):
 
     rule: RuleId
     version: str
-    verdict: RuleVerdict
+    verdict: FindingVerdict
     what: str
     because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RuleFacts:
-    """What the rules look at. Each list holds (name, evidence ids)."""
+    """What the rules look at. `breaches` holds (name, evidence ids); `limited`: whether there is a limit at all.
+
+    `left_out` names what keeps the result from being about the whole book, None where it is; `measured` are the
+    evidence ids of the coverage, and `block_incomplete` says that a gap blocks.
+    """
 
     breaches: Sequence[tuple[str, tuple[str, ...]]]
     restricted_held: Sequence[str]
@@ -44,23 +54,20 @@ class RuleFacts:
     approved_by: str | None
     claims_withheld: Sequence[str]
     claims_unsupported: Sequence[str]
+    limited: bool = True
+    restricting: bool = True
+    unchecked: Sequence[str] = ()
+    left_out: Sequence[str] | None = None
+    measured: tuple[str, ...] = ()
+    block_incomplete: bool = False
 
 
 def check_rules(facts: RuleFacts) -> list[Finding]:
     """One finding per rule, in the order of `RuleId`."""
     cited = tuple(id for _name, ids in facts.breaches for id in ids)
     return [
-        _finding(
-            "limits",
-            "flag" if facts.breaches else "pass",
-            _listed("limits breached", [name for name, _ids in facts.breaches]),
-            cited,
-        ),
-        _finding(
-            "restricted",
-            "block" if facts.restricted_held else "pass",
-            _listed("restricted names held", facts.restricted_held),
-        ),
+        _limits(facts, cited),
+        _restricted(facts),
         _finding(
             "lookahead",
             _worse(facts.sources_used_late, facts.sources_refused),
@@ -76,15 +83,38 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
             _worse(facts.claims_unsupported, facts.claims_withheld),
             _sorted_out("claims without support", facts.claims_unsupported, "withheld", facts.claims_withheld),
         ),
+        _completeness(facts),
     ]
 
 
-def worst(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
-    """The gravest verdict; `pass` for none."""
+def _limits(facts: RuleFacts, cited: tuple[str, ...]) -> Finding:
+    if not facts.limited:
+        return _finding("limits", "not checked", "there are no limits to check")
+    said = [_listed("limits breached", [name for name, _ids in facts.breaches])]
+    said += [_listed("limits not checked", facts.unchecked)] if facts.unchecked else []
+    return _finding("limits", "flag" if facts.breaches or facts.unchecked else "pass", "; ".join(said), cited)
+
+
+def _restricted(facts: RuleFacts) -> Finding:
+    if not facts.restricting:
+        return _finding("restricted", "not checked", "no names are restricted")
+    said = _listed("restricted names held", facts.restricted_held)
+    return _finding("restricted", "block" if facts.restricted_held else "pass", said)
+
+
+def _completeness(facts: RuleFacts) -> Finding:
+    if facts.left_out is None:
+        return _finding("completeness", "pass", "enough of the book is covered", facts.measured)
+    said = f"too little of the book is covered: {', '.join(facts.left_out)}"
+    return _finding("completeness", "block" if facts.block_incomplete else "flag", said, facts.measured)
+
+
+def worst(verdicts: Sequence[FindingVerdict]) -> RuleVerdict:
+    """The gravest verdict of the rules that were checked; `pass` for none."""
     return _worse([v for v in verdicts if v == "block"], [v for v in verdicts if v == "flag"])
 
 
-def _finding(rule: RuleId, verdict: RuleVerdict, what: str, because: tuple[str, ...] = ()) -> Finding:
+def _finding(rule: RuleId, verdict: FindingVerdict, what: str, because: tuple[str, ...] = ()) -> Finding:
     return Finding(rule=rule, version=RULE_BOOK_VERSION, verdict=verdict, what=what, because=because)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finllm.agents.agent import Offered
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.escalation import judge_escalating
@@ -11,14 +13,17 @@ from finllm.graphs.state import AfterStress, Update
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import RuleFacts, check_rules
 from finllm.tools.evidence import EvidenceTable
-from finllm.tools.pnl.limits import Breach, breaches
+from finllm.tools.pnl.asked import scenario_factors
+from finllm.tools.pnl.coverage import Coverage
+from finllm.tools.pnl.limits import Breach, Known, Unchecked, hold, restricted_in
 
 
 async def compliance(state: AfterStress, run: RunContext) -> Update:
     """Check the rules; the agent reads the findings, and where it differs that is dissent."""
     table = state.table()
-    breached = _breached(state.stress, run, table)
-    findings = check_rules(rule_facts(state, run, breached))
+    held = hold(state.stress.result, known(state, run), run.request.limits)
+    breached = _breached(held.breaches, state.stress, run, table)
+    findings = check_rules(rule_facts(state, run, breached, held.unchecked))
     cites = [
         table.add(
             f"{finding.rule}: {finding.what}",
@@ -38,12 +43,21 @@ async def compliance(state: AfterStress, run: RunContext) -> Update:
     return Update(
         evidence=tuple(table),
         breaches=tuple(breached),
+        unchecked=held.unchecked,
         findings=tuple(findings),
         opinions=(OpinionRow.of(opinion),),
     )
 
 
-def _breached(stress: StressRow, run: RunContext, table: EvidenceTable) -> list[BreachRow]:
+def known(state: AfterStress, run: RunContext) -> Known:
+    """What the limits are held against besides the P&L."""
+    factors = scenario_factors(run.request.scenario, run.market)
+    return Known.of(state.stress.result, factors.drivers)
+
+
+def _breached(
+    breaches: Sequence[Breach], stress: StressRow, run: RunContext, table: EvidenceTable
+) -> list[BreachRow]:  # fmt: skip
     """Every breach, with the evidence rows of the loss and of the limit."""
     return [
         BreachRow(
@@ -52,7 +66,7 @@ def _breached(stress: StressRow, run: RunContext, table: EvidenceTable) -> list[
             loss=_loss(breach, stress),
             limit=table.add(
                 float(breach.limit),
-                "usd",
+                "probability" if breach.kind == "coverage" else "usd",
                 entity=breach.subject,
                 what=f"limit, {breach.kind}",
                 period="this run",
@@ -60,7 +74,7 @@ def _breached(stress: StressRow, run: RunContext, table: EvidenceTable) -> list[
                 formula="given by the limits file",
             ),
         )
-        for breach in breaches(stress.result, stress.result.var_975_1d, run.request.limits)
+        for breach in breaches
     ]
 
 
@@ -73,24 +87,46 @@ def _loss(breach: Breach, stress: StressRow) -> str | None:
             return stress.by_sector[breach.subject]
         case "loss_by_position":
             return stress.by_position[breach.subject]
+        case "total_loss":
+            return stress.total
         case "var_975_1d":
             return stress.var_975_1d
+        case "es_975_1d":
+            return stress.es_975_1d
+        case "coverage":
+            return stress.covered
 
 
-def rule_facts(state: AfterStress, run: RunContext, breached: list[BreachRow]) -> RuleFacts:
+def rule_facts(
+    state: AfterStress, run: RunContext, breached: list[BreachRow], unchecked: Sequence[Unchecked] = ()
+) -> RuleFacts:  # fmt: skip
     """What the rule book looks at, from the finished state and the request."""
-    held = {holding.id for holding in state.book.holdings}
+    coverage, stress = state.stress.result.coverage, state.stress
     late = {s.id for s in run.request.scenario.sources if s.published_at.date() > run.request.as_of}
     left_out = {source.id for source in state.sources if source.left_out is not None}
     return RuleFacts(
         breaches=[(f"{breach.subject} ({breach.kind})", breach.cites) for breach in breached],
-        restricted_held=[name for name in run.request.limits.restricted if name in held],
+        restricted_held=restricted_in(run.request.portfolio, run.request.limits),
         sources_refused=sorted(late & left_out),
         sources_used_late=sorted(late - left_out),
         approved_by=run.request.scenario.approved_by,
         claims_withheld=[f"{check.factor} {check.read}" for check in withheld(state)],
         claims_unsupported=_unsupported(state),
+        limited=not run.request.limits.allow_all,
+        restricting=bool(run.request.limits.restricted),
+        unchecked=[f"{one.subject} ({one.kind})" for one in unchecked],
+        left_out=None if coverage is None or coverage.complete else _gaps(coverage),
+        measured=tuple(id for id in (stress.covered, stress.stand_in, stress.missing, stress.unknown) if id),
+        block_incomplete=coverage is not None and coverage.thresholds.block,
     )
+
+
+def _gaps(coverage: Coverage) -> list[str]:
+    """The first names of what is missing, has no known value, or is only stood in for."""
+    gaps = (*coverage.first_missing, *coverage.first_unknown, *coverage.first_stand_ins)
+    named = list(dict.fromkeys(one.id for one in gaps))
+    more = coverage.left_out + coverage.stand_ins > len(named)
+    return [*named, *(["and more"] if more else [])]
 
 
 def _unsupported(state: AfterStress) -> list[str]:

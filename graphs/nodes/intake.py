@@ -19,6 +19,7 @@ from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.sanitise import sanitise
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.tools.data.books.book import first_exclusions
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId
 from finllm.tools.data.scenario import SourceText
@@ -44,7 +45,8 @@ def _intake(run: RunContext) -> Update:
     precedents = _precedents(run, table)
     market = _market(run, table)
     second = second_opinion(run, sources, table)
-    for exclusion in book.exclusions:
+    named = first_exclusions(book.exclusions)
+    for exclusion in named:
         weight = "of unknown weight" if exclusion.weight is None else f"{exclusion.weight:.2%} of the book"
         if exclusion.weight is not None:
             table.add(
@@ -57,6 +59,8 @@ def _intake(run: RunContext) -> Update:
                 formula="its value over the gross value of all valued positions",
             )
         run.desk.bus.emit(Noted(level="warning", message=f"excluded {exclusion.id!r} ({weight}): {exclusion.reason}"))
+    if more := len(book.exclusions) - len(named):
+        run.desk.bus.emit(Noted(level="warning", message=f"and {more} more positions are left out"))
     return Update(
         sources=tuple(sources),
         precedents=tuple(precedents),

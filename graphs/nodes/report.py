@@ -15,8 +15,9 @@ from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
 from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import worst
-from finllm.tools.data.books.book import Book
+from finllm.tools.data.books.book import Book, first_exclusions
 from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl.coverage import Coverage, named
 
 
 async def report(state: AfterCompliance, run: RunContext) -> Update:
@@ -34,8 +35,8 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         as_of=run.request.as_of.isoformat(),
         horizon=scenario.horizon,
         engine=stress.result.engine,
-        summary=tuple(ground(line, figures.table, {"title": scenario.title})
-                      for line in summary_lines(stress, figures.table)),
+        summary=tuple(ground(line, figures.table, _quotes(scenario.title, stress.result.coverage))
+                      for line in _summary(state, figures.table)),
         event=state.reading.judgement.event_fields() if state.reading else None,
         event_probability=_event_probability(state.reading),
         factors=state.checks,
@@ -51,6 +52,9 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         by_factor=figures.by_name(stress.by_factor),
         by_sector=figures.by_name(stress.by_sector),
         breaches=tuple(_breach_lines(state, figures.table)),
+        unchecked=tuple(str(one) for one in state.unchecked),
+        coverage=stress.result.coverage,
+        var_coverage=stress.result.var_975_1d.coverage if stress.result.var_975_1d else 1.0,
         analogue=_analogue(state, figures),
         verdict=state.verdict,
         compliance=verdict,
@@ -83,8 +87,43 @@ class _Figures:
         return {name: self.of(id) for name, id in ids.items()}
 
 
-def summary_lines(stress: StressRow, table: EvidenceTable) -> list[str]:
-    """The summary as the grounding guard takes it: every number a reference, the scenario's title `[[title]]`."""
+def _summary(state: AfterCompliance, table: EvidenceTable) -> list[str]:
+    """The summary with what it is about: the coverage in the first sentence, which a gap opens, and the day."""
+    stress, coverage = state.stress, state.stress.result.coverage
+    applied = any(shock.refused is None for shock in state.shocks)
+    first, *rest = summary_lines(stress, table, applied=applied)
+    if coverage is None:
+        return [first, *rest]
+    if coverage.complete:
+        first = f"{first.removesuffix('.')}; [[{stress.covered}]] of the book is covered."
+    else:
+        missing = [f"[[{stress.missing}]] of the book is not stressed ([[missing]])"] if coverage.missing else []
+        if coverage.unknown:
+            missing.append(f"positions of unknown value: [[{stress.unknown}]] ([[unknown]])")
+        if coverage.stand_in > coverage.thresholds.stand_ins:
+            missing.append(f"[[{stress.stand_in}]] is only by stand-ins ([[stand_ins]])")
+        gap = ", ".join(missing)
+        first = (f"{gap[0].upper()}{gap[1:]}; what is stressed «[[title]]» moves by [[{stress.total}]], over "
+                 f"[[{stress.horizon}]].")  # fmt: skip
+    return [first, *([f"This is [[{stress.day}]]."] if stress.day else []), *rest]
+
+
+def _quotes(title: str, coverage: Coverage | None) -> dict[str, str]:
+    """What the summary quotes: the scenario's title, and the names of what is missing."""
+    if coverage is None:
+        return {"title": title}
+    known = coverage.left_out - coverage.unknown
+    groups = {"missing": (coverage.first_missing, known), "unknown": (coverage.first_unknown, coverage.unknown),
+              "stand_ins": (coverage.first_stand_ins, coverage.stand_ins)}  # fmt: skip
+    return {"title": title} | {name: f"such as {named([one.id for one in gaps], count)}"
+                               for name, (gaps, count) in groups.items()}  # fmt: skip
+
+
+def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = False) -> list[str]:
+    """The summary as the grounding guard takes it: every number a reference, the scenario's title `[[title]]`.
+
+    `applied`: whether a shock was, so that a book which stands still is not taken for one that nothing was done to.
+    """
     lines = [
         f"«[[title]]» moves the book by [[{stress.total}]], [[{stress.total_share}]] of its value, "
         f"over [[{stress.horizon}]]."
@@ -95,6 +134,8 @@ def summary_lines(stress: StressRow, table: EvidenceTable) -> list[str]:
             f"What the shocks leave open puts the book between [[{low}]] and [[{high}]] at [[{stress.interval_level}]]."
         )
     moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
+    if not moved and applied:
+        return [*lines, "The shocks were applied, and nothing in the book answers to them."]
     if not moved:
         return [*lines, nothing_moved(stress)]
     worst = min(moved, key=lambda name: float(table[moved[name]].value))
@@ -141,14 +182,17 @@ def _source(source: HeardSource) -> SourceRow:
 
 def _exclusions(book: Book, table: EvidenceTable) -> list[str]:
     weights = {row.entity: row.id for row in table if row.what == LEFT_OUT}
-    return [
+    shown = first_exclusions(book.exclusions)
+    lines = [
         ground(
             "excluded [[id]]: [[reason]]" + (f" (weight [[{weights[e.id]}]])" if e.id in weights else ""),
             table,
             {"id": e.id, "reason": e.reason},
         )
-        for e in book.exclusions
+        for e in shown
     ]
+    more = len(book.exclusions) - len(shown)
+    return [*lines, *([f"and {more} more positions are left out"] if more else [])]
 
 
 def _breach_lines(state: AfterCompliance, table: EvidenceTable) -> list[str]:
@@ -173,6 +217,7 @@ def _analogue(state: AfterCompliance, figures: _Figures) -> AnalogueRow | None:
         end=past.end.isoformat(),
         total=figures.optional(past.total),
         why_no_total=past.why,
+        how=past.how,
     )
 
 
@@ -212,7 +257,8 @@ def _dissent(state: AfterCompliance) -> Iterator[Dissent]:
             yield Dissent(who="second opinion", about=second.field, said=second.second, instead_of=second.read)
     review = state.said(COMPLIANCE)
     for finding in state.findings:
-        call = review.rules[finding.rule].verdict if review else finding.verdict
+        own = review.rules.get(finding.rule) if review and finding.rule != "completeness" else None
+        call = own.verdict if own and finding.verdict != "not checked" else finding.verdict
         if call != finding.verdict:
             yield Dissent(who="compliance", about=f"rule {finding.rule}", said=call, instead_of=finding.verdict)
 

@@ -15,6 +15,7 @@ from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
 from finllm.tools.data.factors import Shock
 from finllm.tools.evidence import EvidenceTable, Unit, show
+from finllm.tools.pnl.coverage import down, up
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult
 from finllm.tools.pnl.shocks import Plan
@@ -163,6 +164,7 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         notes=result.notes,
         result=result,
     )
+    row = row.model_copy(update=_coverage_rows(result, table))
     if result.interval is not None:
         method = result.interval.method
         row = row.model_copy(update={
@@ -175,7 +177,32 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         return row
     how = f"historical simulation, {result.var_975_1d.window}"
     loss = add(result.var_975_1d.loss, "one-day value at risk, before the event", "book", how)
-    return row.model_copy(update={"var_975_1d": loss})
+    row = row.model_copy(update={"var_975_1d": loss})
+    if result.es_975_1d is None:
+        return row
+    mean = add(result.es_975_1d.loss, "one-day expected shortfall, before the event", "book", how)
+    return row.model_copy(update={"es_975_1d": mean})
+
+
+def _coverage_rows(result: EngineResult, table: EvidenceTable) -> dict[str, str]:
+    """How much of the book the result is about, as evidence: shares in whole per cents that flatter nothing."""
+    coverage = result.coverage
+    if coverage is None:
+        return {}
+    shares = (("covered", down(coverage.covered), "share of the book that is covered"),
+              ("stand_in", up(coverage.stand_in), "share of the book by stand-ins"),
+              ("missing", up(coverage.missing), "share of the book that is not stressed"))  # fmt: skip
+
+    def add(value: float | str, unit: Unit, what: str, formula: str) -> str:
+        return table.add(value, unit, entity="book", what=what, period=f"at {result.as_of}", as_of=result.as_of,
+                         formula=formula)  # fmt: skip
+
+    of_all = "its gross value over that of all positions, in whole per cents"
+    ids = {name: add(share / 100, "probability", what, of_all) for name, share, what in shares}
+    ids["unknown"] = add(float(coverage.unknown), "count", "positions of unknown value", "counted")
+    if coverage.day:
+        ids["day"] = add(coverage.day, "text", "what as_of is", "the last day of the data used")
+    return ids
 
 
 def _analogue(
@@ -185,8 +212,11 @@ def _analogue(
     if not state.precedents:
         return None
     named = choice.closest if choice else ()
-    chosen = next((past for past in state.precedents if past.evidence in named), state.precedents[0])
-    found = ClosestEvent(id=chosen.id, title=chosen.title, start=chosen.start, end=chosen.end, evidence=chosen.evidence)
+    chosen = next((past for past in state.precedents if past.evidence in named), None)
+    how = "the stress-tester's choice among the most similar texts" if chosen else "the most similar text"
+    chosen = chosen or state.precedents[0]
+    found = ClosestEvent(id=chosen.id, title=chosen.title, start=chosen.start, end=chosen.end,
+                         evidence=chosen.evidence, how=how)  # fmt: skip
     try:
         cuts = engine.revalue(engine.plan(horizon, replay=(chosen.start, chosen.end)))
     except InputError as error:

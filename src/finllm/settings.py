@@ -67,6 +67,19 @@ class Settings(BaseModel):
     carbon_accounting: Literal["lca", "direct"] = Field(
         default="lca", description="column of an Electricity Maps export: life cycle, or direct emissions"
     )
+    coverage_least: float = Field(
+        default=0.95, gt=0, le=1, description="share of the book under which a result's headline is what is missing"
+    )
+    coverage_stand_ins: float = Field(
+        default=0.10, ge=0, le=1, description="share of the book that stand-ins may count for, at most"
+    )
+    coverage_history: int = Field(
+        default=61, ge=61, le=504, description="days shared with the index from which a beta counts as a position's own"
+    )
+    coverage_age: int = Field(
+        default=30, ge=0, le=400, description="age from which a price, a valuation or a history is a stand-in, days"
+    )
+    coverage_block: bool = Field(default=False, description="compliance blocks an incomplete result, not only flags it")
     tenant: str = Field(default="default", min_length=1, max_length=64, description="on whose account runs are")
     tenant_budget: str | None = Field(
         default=None, description="what all runs of the tenant may spend in a day (UTC), such as 100000tokens,50kJ"

@@ -20,6 +20,7 @@ from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.evidence import Evidence, Source
 from finllm.tools.pnl.engine import run_engine
+from finllm.tools.pnl.limits import Held
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = "</svg><script>alert(1)</script><img src=x onerror=alert(1)>\x1b]0;owned\x07\u202e"
@@ -138,7 +139,7 @@ def test_the_engines_page_says_what_the_result_says() -> None:
                         [UserShock(factor="OIL_WTI", amount=0.4, in_sigmas=False)], propagate=True)  # fmt: skip
     charts = engine_charts(result, stress_index=INDEX)
     assert [chart.name for chart in charts] == ["waterfall", "positions", "fan", "stress-index"]
-    text = is_harmless(engine_html(result, f"book {HOSTILE}", charts, ())).text
+    text = is_harmless(engine_html(result, f"book {HOSTILE}", charts, Held())).text
     for name, gain in (*result.by_position.items(), *result.by_factor.items(), *result.by_sector.items()):
         assert name in text
         assert (f"{gain:+,.0f}".replace("-", "−") if round(gain) else "0") in text

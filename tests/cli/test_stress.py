@@ -205,3 +205,15 @@ def test_the_command_in_a_process_of_its_own_loads_no_model_and_nothing_that_it_
     assert child.stderr.strip() == "0 []"
     assert json.loads(child.stdout)["total"] < 0
     assert not home.exists()
+
+
+def test_the_text_names_the_age_of_a_stale_factor(cli: Cli) -> None:
+    said = " ".join(cli("stress", "--shock", "OIL_WTI=-10%", "--as-of", "2022-06-30").out.split())
+    assert "OIL_WTI: σ: 20-day moves of WTI" in said
+    assert "1274 days old" in said
+
+
+def test_the_nearest_past_event_says_that_it_is_so_by_its_moves(cli: Cli) -> None:
+    said = " ".join(cli("stress", "--shock", "EQUITY_US=-20%").out.split("Closest past event")[1].split())
+    assert "the nearest by its moves (" in said
+    assert "σ away over EQUITY_US" in said

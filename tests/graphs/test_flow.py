@@ -12,11 +12,12 @@ import pytest
 from finllm.desk.desk import Desk, open_run
 from finllm.errors import BudgetExceeded, InputError
 from finllm.graphs.nodes.compliance import rule_facts
-from finllm.graphs.rows import HeardSource, WantedShock
+from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterStress
 from finllm.guardrails.formula import cited_by
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.scenario import BudgetEntry
+from finllm.tools.pnl.outcome import EngineResult
 from tests.desks import Seen, go_on, request_for, run
 
 EMPTY_BOOK = Book(name="b", as_of=dt.date(2022, 6, 30), sha256="0", holdings=(), exclusions=(), notes=())
@@ -207,6 +208,7 @@ def test_late_sources_that_were_used_and_shocks_without_support_would_block(scri
         sources=(HeardSource.model_construct(id=later.id, left_out=None),),
         checks=(),
         shocks=(WantedShock.model_construct(factor="GOLD", origin="model"),),
+        stress=StressRow.model_construct(result=EngineResult.model_construct()),
     )
     accepted = state.model_copy(update={"answer": "accept"})
     facts = rule_facts(state, context, [])

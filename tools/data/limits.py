@@ -106,6 +106,7 @@ def _unknown(limits: Limits, factors: Collection[str]) -> dict[tuple[int | str, 
         if name.casefold() in known or name == EACH:
             continue
         close = difflib.get_close_matches(name.upper(), list(factors), n=2, cutoff=0.5)
-        meant = f"did you mean {' or '.join(map(repr, close))}?" if close else f"factors are {', '.join(list(factors)[:SHOWN])}"
+        listed = f"factors are {', '.join(list(factors)[:SHOWN])}"
+        meant = f"did you mean {' or '.join(map(repr, close))}?" if close else listed
         found["loss_by_factor", name] = f"{name!r} is no factor; {meant}"
     return found

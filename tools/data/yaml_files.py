@@ -143,7 +143,7 @@ def _parsed(path: Path, what: str, example: str) -> tuple[Any, object]:
     try:
         node = yaml.compose(text, Loader=_Loader)
         refuse_repeated_keys(node)
-        return node, yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+        return node, yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise InputError(f"{path}:1: nested too deeply", fix=f"write it as other {what} are") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -38,13 +38,14 @@ class Completion:
 
 def complete(
     factors: FactorSet, shocks: Mapping[str, Shock], past: History, days: int, *, on: bool, tails: Tails = "gaussian",
-    seed: int = 0, draws: int = DRAWS,
+    seed: int = 0, draws: int = DRAWS, least: Mapping[str, float] | None = None,
 ) -> Completion:  # fmt: skip
     """Move the factors of `past` that were not shocked to their means given the shocks, or hold them still.
 
     With a vine it is their medians, and the draws are about these. A return is not completed below −95 %, nor drawn
-    below −99.9 %: linear moves know no such floor. Errors: see `covariance_of`, `propagate` and `fat_tailed`; where the
-    others are held these only leave the plausibility unknown, which is noted.
+    below −100 %, and no factor falls farther than `least` says: linear moves know no such floor. Errors: see
+    `covariance_of`, `propagate` and `fat_tailed`; where the others are held these only leave the plausibility unknown,
+    which is noted.
     """
     moved = {name: one.move for name, one in shocks.items()}
     try:
@@ -74,6 +75,11 @@ def complete(
                 notes = (*notes, f"{name}: linear completion gives {means[at]:.0%}; it is stopped at {FLOOR:.0%}")
             means[at] = max(means[at], FLOOR)
             drawn[:, at] = np.maximum(drawn[:, at], BOUNDS["return"][0] - means[at])
+        if (floor := (least or {}).get(name)) is not None and np.isfinite(floor):
+            if means[at] < floor:
+                notes = (*notes, f"{name}: linear completion takes it below its floor; it is stopped there")
+            means[at] = max(means[at], floor)
+            drawn[:, at] = np.maximum(drawn[:, at], floor - means[at])
     completed = dict(zip(given.others, means.tolist(), strict=True))
     return Completion(moved | completed, given, given.others, drawn, covariance, words, notes)
 

@@ -10,6 +10,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.bands import Residual, own_residuals, simulate
 from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
+from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, history
@@ -58,13 +60,29 @@ class Engine:
         *,
         regressors: Sequence[str] = ("EQUITY_US",),
         shrinkage: Shrinkage = "vasicek",
+        thresholds: Thresholds | None = None,
+        future: bool = False,
     ) -> None:
+        """`thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for."""
         self.book = book
+        self._thresholds, self._future = thresholds, future
         self.view = FactorView(factors or FactorSet.default(market), market, as_of)
         self.sens = book_sensitivities(book, self.view.factors, market, as_of, regressors=regressors,
                                        shrinkage=shrinkage)  # fmt: skip
         self._histories: dict[tuple[str, ...], History] = {}
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the book every answer of this engine is about."""
+        view = self.view
+        return coverage_of(self.book, view.market, view.factors, self._thresholds, future=self._future)
+
+    @cached_property
+    def _least(self) -> dict[str, float]:
+        """The farthest down that each factor with a floor can go."""
+        return {name: self.view.least_move(name)[0] for name, one in self.view.factors.drivers.items()
+                if one.floor is not None}  # fmt: skip
 
     @property
     def arrays(self) -> Sensitivities:
@@ -90,7 +108,8 @@ class Engine:
         moves = {name: one.move for name, one in plan.shocks.items()}
         if propagate:
             past = self.history(plan)
-            moves = complete(self.view.factors, plan.shocks, past, plan.days, on=True, draws=0).moves
+            moves = complete(self.view.factors, plan.shocks, past, plan.days, on=True, draws=0,
+                             least=self._least).moves  # fmt: skip
         realised, _ = self._own_returns(plan.own_returns)
         return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
 
@@ -108,7 +127,8 @@ class Engine:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
         past = self.history(plan)
-        completion = complete(known, plan.shocks, past, plan.days, on=propagate, tails=tails, seed=seed)
+        completion = complete(known, plan.shocks, past, plan.days, on=propagate, tails=tails, seed=seed,
+                              least=self._least)  # fmt: skip
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
@@ -134,6 +154,7 @@ class Engine:
             notes=(*book.notes, *self._remarks(moves), *self.sens.notes, *plan.notes, *said, *completion.notes,
                    *_still(arrays, completion, past), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
+            coverage=self.coverage,
         )  # fmt: skip
 
     def history(self, plan: Plan) -> History:
@@ -224,10 +245,13 @@ def run_engine(
     factors: FactorSet | None = None,
     regressors: Sequence[str] = ("EQUITY_US",),
     shrinkage: Shrinkage = "vasicek",
+    thresholds: Thresholds | None = None,
+    future: bool = False,
 ) -> EngineResult:
     """Value a portfolio and stress it, in one go. Errors: those of `value_portfolio`, `plan_shocks` and `stress`."""
     book = value_portfolio(portfolio, market, as_of)
-    engine = Engine(book, market, as_of, factors, regressors=regressors, shrinkage=shrinkage)
+    engine = Engine(book, market, as_of, factors, regressors=regressors, shrinkage=shrinkage, thresholds=thresholds,
+                    future=future)  # fmt: skip
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
     return engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
 

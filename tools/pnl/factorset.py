@@ -40,6 +40,10 @@ class Driver:
     how: str = ""
     liquidity: int = 120
     """Trading days to leave a position in it (Basel Committee, MAR33.12)."""
+    floor: float | None = None
+    """Level below which it cannot go, in the unit of its moves (a yield in bp)."""
+    level: float | None = None
+    """Where it is taken to stand while no history tells."""
 
     @property
     def has_history(self) -> bool:
@@ -96,7 +100,8 @@ class FactorSet:
         for row in factor_table().values():
             series = series_of(row, market)
             if row.judged or series:
-                found[row.id] = Driver(row.id, row.label, row.unit, series, liquidity=row.liquidity)
+                found[row.id] = Driver(row.id, row.label, row.unit, series, liquidity=row.liquidity, floor=row.floor,
+                                       level=row.level)  # fmt: skip
         return cls(found)
 
     @classmethod

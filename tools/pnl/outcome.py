@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
+from finllm.tools.pnl.coverage import Coverage, part_of_the_book
 
 ENGINE = 3
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
-in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost."""
+in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost,
+measured no coverage, and had a VaR of the stressed part alone."""
 INTERACTION = "interaction"
 """Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"
@@ -21,7 +23,7 @@ IDIOSYNCRATIC = "idiosyncratic"
 
 Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
 """USD in whole cents: a Decimal in Python, a number in JSON."""
-Method = Literal["convex", "local"]
+Method = Literal["convex", "local", "given"]
 
 
 def usd(amount: float) -> Decimal:
@@ -45,7 +47,8 @@ class Interval(Frozen):
 class ValueAtRisk(Frozen):
     """One-day loss, positive in USD, that current holdings exceed on 2.5 % of the days of `window`.
 
-    `coverage` is the share of the gross value that the window has prices for; `missing` names the others.
+    `coverage` is the share of the book's gross value, with what was left out of it, that the window has prices for;
+    `missing` names the holdings that it has none for.
     """
 
     loss: Cents
@@ -79,11 +82,13 @@ class AppliedShock(Frozen):
 
 
 class ExpectedShortfall(Frozen):
-    """Mean one-day loss beyond the VaR, positive in USD, at `level` over `window`."""
+    """Mean one-day loss beyond the VaR, positive in USD, at `level` over `window`; `coverage` as of the VaR."""
 
     loss: Cents
     level: float
     window: str
+    coverage: float = 1.0
+    missing: tuple[str, ...] = ()
 
 
 class HorizonRow(Frozen):
@@ -142,7 +147,7 @@ class EngineResult(Frozen):
     (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
     `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
     `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
-    the version of the arithmetic.
+    the version of the arithmetic; `coverage` is None in records from before it was measured.
     """
 
     engine: int = ENGINE
@@ -168,6 +173,12 @@ class EngineResult(Frozen):
     alignment: str
     exclusions: tuple[Exclusion, ...]
     notes: tuple[str, ...]
+    coverage: Coverage | None = None
+
+    @property
+    def of_what(self) -> str:
+        """What the P&L is a share of."""
+        return part_of_the_book(self.coverage)
 
 
 class ReverseMove(Frozen):
@@ -192,14 +203,25 @@ class ReverseAnswer(Frozen):
     distance: float
     loss: Cents
     by_factor: dict[str, Cents]
+    by_sector: dict[str, Cents] = {}
+    by_position: dict[str, Cents] = {}
     method: Method
     price: float | None
     without: tuple[str, ...]
     explanation: str
 
+    @property
+    def total(self) -> Decimal:
+        """The P&L, USD: what a limit on the whole loss is held against."""
+        return -self.loss
+
 
 class ReverseResult(Frozen):
-    """The most plausible ways to lose `target` USD within `horizon` trading days, the nearest first."""
+    """The most plausible ways to lose `target` USD within `horizon` trading days, the nearest first.
+
+    `given_loss`: what the given shocks lose alone, where that is the target or more: then there is nothing to seek, and
+    the one answer is these shocks. VaR and ES are of the book as it is, one day.
+    """
 
     as_of: dt.date
     horizon: int
@@ -208,3 +230,8 @@ class ReverseResult(Frozen):
     answers: tuple[ReverseAnswer, ...]
     alignment: str
     notes: tuple[str, ...]
+    given_loss: Cents | None = None
+    var_975_1d: ValueAtRisk | None = None
+    es_975_1d: ExpectedShortfall | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+    coverage: Coverage | None = None

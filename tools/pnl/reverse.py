@@ -17,17 +17,21 @@ from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.evidence import show
 from finllm.tools.pnl.attribution import Attribution, attribute
+from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import history
 from finllm.tools.pnl.kernel import Sensitivities, totals
 from finllm.tools.pnl.outcome import INTERACTION, Method, ReverseAnswer, ReverseMove, ReverseResult, usd
-from finllm.tools.pnl.propagate import Covariance, covariance_of
+from finllm.tools.pnl.propagate import Covariance, covariance_of, mahalanobis
+from finllm.tools.pnl.risk import daily_gains
 from finllm.tools.pnl.shocks import BOUNDS, replayed, user_shock
 from finllm.tools.pnl.sizes import FactorView
 from finllm.tools.pnl.solve import Gains, Problem, Solution, solve_convex, solve_local, solve_quadratic, starts_for
 
+SAME = 0.01
+"""σ of every factor within which two answers are one."""
 SHORTFALL = 1e-6
 """Share of the target by which a full revaluation may fall short of it, for rounding."""
 CONTRACT_TOLERANCE = 1e-9
@@ -48,9 +52,12 @@ def reverse(
     answers: int = 3,
     seed: int = 0,
     factors: FactorSet | None = None,
+    thresholds: Thresholds | None = None,
+    future: bool = False,
 ) -> ReverseResult:
     """Value a portfolio and find what loses `loss` of it. Errors: those of `value_portfolio` and `reverse_stress`."""
-    engine = Engine(value_portfolio(portfolio, market, as_of), market, as_of, factors)
+    book = value_portfolio(portfolio, market, as_of)
+    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     return reverse_stress(engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed)
 
 
@@ -71,8 +78,9 @@ def reverse_stress(
     factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed table. A linear or
     long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise, or where a floor
     takes part of the loss back, answers are local. All are confirmed by full revaluation. Further answers are other
-    local ones, or hold the largest driver of those before them still. Errors: InputError for a horizon below one day, a
-    loss that is not positive, bounds that exclude or name nothing, or a loss that no shock within the bounds reaches.
+    local ones, or hold the largest driver of those before them still. Where `fixed` alone lose as much, they are the
+    one answer. Errors: InputError for a horizon below one day, a loss that is not positive, bounds that exclude or name
+    nothing, or a loss that no shock within the bounds reaches.
     """
     book, view, arrays, factors = engine.book, engine.view, engine.arrays, engine.view.factors
     if horizon < 1:
@@ -82,17 +90,55 @@ def reverse_stress(
         raise InputError(f"{answers} answers", fix="ask for one or more")
     insisted = {one.factor: user_shock(one, view, horizon).move for one in fixed}
     problem, alignment, notes = _posed(engine, horizon, target, bounds, insisted)
+    given = _given(problem, arrays, book, insisted)
+    if given is not None:
+        found = [_answer(*given, problem, factors, (), tuple(insisted))]
+        notes.append(f"the given shocks alone lose {show(-float(given[2].total), 'usd').lstrip('+')}, no less than the "
+                     f"{show(target, 'usd').lstrip('+')} asked for: there is no other shock to seek")  # fmt: skip
+    else:
+        found = _sought(problem, engine, insisted, answers, seed, notes)
+    gains = daily_gains(book, arrays, np.zeros(len(arrays.factors)), factors, view.market, view.as_of)
+    var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)
+    return ReverseResult(
+        as_of=view.as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
+        alignment=alignment, notes=(*book.notes, *notes), given_loss=-given[2].total if given else None,
+        var_975_1d=var, es_975_1d=shortfall, exclusions=book.exclusions, coverage=engine.coverage,
+    )  # fmt: skip
+
+
+def _given(
+    problem: Problem, arrays: Sensitivities, book: Book, insisted: Mapping[str, float]
+) -> tuple[Solution, Method, Attribution] | None:
+    """The given shocks with every other factor held still, where they lose the target alone; else None."""
+    if not insisted:
+        return None
     covariance = problem.covariance
+    moves = np.array([insisted.get(name, 0.0) for name in covariance.names])
+    cuts = attribute(arrays, book.holdings, _full(arrays, covariance, moves), tuple(insisted))
+    if -float(cuts.total) < problem.loss:
+        return None
+    return Solution(moves, mahalanobis(insisted, covariance), None), "given", cuts
+
+
+def _sought(
+    problem: Problem, engine: Engine, insisted: Mapping[str, float], answers: int, seed: int, notes: list[str]
+) -> list[ReverseAnswer]:
+    """Up to `answers` distinct ones; adds to `notes` where there are fewer. Errors: InputError where there is none."""
+    arrays, book, view, covariance = engine.arrays, engine.book, engine.view, problem.covariance
     found: list[ReverseAnswer] = []
+    seen: list[np.ndarray] = []
     still: list[str] = []
     while len(found) < answers:
-        one = replace(problem, fixed=insisted | dict.fromkeys(still, 0.0))
+        one = replace(problem, fixed={**insisted, **dict.fromkeys(still, 0.0)})
         solved, method = _solve(one, arrays, view, seed, answers - len(found))
         if not solved:
             break
         for solution in solved:
+            if any(np.allclose(solution.moves / problem.scale, other, atol=SAME) for other in seen):
+                continue
+            seen.append(solution.moves / problem.scale)
             cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solution.moves), covariance.names)
-            found.append(_answer(solution, method, cuts, one, factors, tuple(still), tuple(insisted)))
+            found.append(_answer(solution, method, cuts, one, view.factors, tuple(still), tuple(insisted)))
         cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solved[0].moves), covariance.names)
         drivers = {
             name: gain for name, gain in cuts.by_factor.items() if name in covariance.names and name not in insisted
@@ -101,14 +147,12 @@ def reverse_stress(
         if len(still) + len(insisted) >= len(covariance.names):
             break
     if not found:
-        raise InputError(f"no shock within the bounds loses {show(float(target), 'usd')}",
+        raise InputError(f"no shock within the bounds loses {show(problem.loss, 'usd')}",
                          fix="widen the bounds, free a fixed factor, or ask for a smaller loss")  # fmt: skip
     if len(found) < answers:
-        notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing loses as much")
-    return ReverseResult(
-        as_of=view.as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
-        alignment=alignment, notes=(*book.notes, *notes),
-    )  # fmt: skip
+        notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing else loses as "
+                     "much")  # fmt: skip
+    return found
 
 
 def _posed(
@@ -128,7 +172,7 @@ def _posed(
                          fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
     at = [arrays.factors.index(name) for name in covariance.names]
     problem = Problem(covariance, arrays.gradient()[at], arrays.hessian()[np.ix_(at, at)], target,
-                      *_limits(factors, covariance, bounds, insisted), insisted)  # fmt: skip
+                      *_limits(view, covariance, bounds, insisted), insisted)  # fmt: skip
     return problem, past.rule, notes
 
 
@@ -163,12 +207,13 @@ def _whole(known: Covariance, names: Sequence[str], view: FactorView, horizon: i
 
 
 def _limits(
-    factors: FactorSet, covariance: Covariance, bounds: Mapping[str, tuple[float, float]], insisted: Mapping[str, float]
+    view: FactorView, covariance: Covariance, bounds: Mapping[str, tuple[float, float]], insisted: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds (K,) and (K,): the user's, within what a move of that unit can be."""
     lower, upper = np.zeros(len(covariance.names)), np.zeros(len(covariance.names))
     for at, name in enumerate(covariance.names):
-        least, most = BOUNDS[factors[name].unit]
+        least, most = BOUNDS[view.factors[name].unit]
+        least = max(least, view.least_move(name)[0])
         low, high = bounds.get(name, (least, most))
         if not low <= high or not low <= 0 <= high:
             raise InputError(f"the bounds of {name!r}, {low:g} to {high:g}, do not contain no move at all",
@@ -280,9 +325,12 @@ def _answer(
     if solution.price is not None:
         farther = solution.price * problem.loss * 0.01 / max(solution.distance, 1e-300)
         words += f"; one per cent more loss is {farther:.3f} σ farther"
+    if method == "given":
+        words += "; nothing but the given shocks moves"
     if method == "local":
         words += "; a local answer, confirmed by full revaluation, and a smaller shock may exist"
     return ReverseAnswer(
-        moves=tuple(moves), distance=solution.distance, loss=-cuts.total, by_factor=cuts.by_factor, method=method,
+        moves=tuple(moves), distance=solution.distance, loss=-cuts.total, by_factor=cuts.by_factor,
+        by_sector=cuts.by_sector, by_position=cuts.by_position, method=method,
         price=solution.price, without=still, explanation=words,
     )  # fmt: skip

@@ -77,9 +77,10 @@ class DailyGains:
             for one in (self.before, self.after)
         ]  # fmt: skip
         shortfall = [
-            ExpectedShortfall(loss=usd(expected_shortfall(one, level)), level=level, window=self.window)
+            ExpectedShortfall(loss=usd(expected_shortfall(one, level)), level=level, window=self.window,
+                              coverage=self.coverage, missing=self.missing)
             for one in (self.before, self.after)
-        ]
+        ]  # fmt: skip
         return var[0], var[1], shortfall[0], shortfall[1]
 
 
@@ -112,7 +113,7 @@ def daily_gains(
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
     unknown = (_needed(arrays) & ~known).any(axis=1)
-    gross = np.abs(arrays.value)
+    gross = np.array([one.counts_for for one in book.holdings])
     own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
     moved = np.ones(len(gross))
     before, after = np.zeros(len(days)), np.zeros(len(days))
@@ -136,12 +137,12 @@ def daily_gains(
     rest = np.flatnonzero(~own & ~missing)
     before += totals(arrays.rows(rest), daily)
     after += totals(_after(arrays, moves, slope, moved).rows(rest), daily)
-    covered, whole = float(gross[~missing].sum()), float(gross.sum())
+    covered, whole = float(gross[~missing].sum()), float(gross.sum()) + book.left_out
     if missing.all():
         return None
     words = f"1-day moves, {span(days.index)}"
-    left_out = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
-    return DailyGains(before, after, words, covered / whole if whole else 1.0, left_out)
+    names = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
+    return DailyGains(before, after, words, covered / whole if whole else 1.0, names)
 
 
 def _needed(arrays: Sensitivities) -> np.ndarray:

@@ -21,11 +21,11 @@ Window = tuple[dt.date, dt.date]
 QUANTILE: dict[Size, float] = {"small": 0.50, "medium": 0.80, "large": 0.95, "extreme": 0.99}
 """Size bucket → quantile of the moves of that sign, so `large` is a move that one in twenty such moves exceeds."""
 BOUNDS: dict[MoveUnit, tuple[float, float]] = {
-    "return": (-0.999, 100),
+    "return": (-1.0, 100),
     "bp": (-10_000, 10_000),
     "points": (-1_000, 1_000),
 }
-"""The least and the greatest move a user may write, by unit: beyond it is a slip of the pen."""
+"""The least and the greatest move a user may write, by unit: beyond it is a slip of the pen, or no price can fall."""
 FLOOR = -0.95
 """The least return that scaling a reviewed size to a longer horizon, or completion, may reach."""
 FAR = 5.0
@@ -129,6 +129,12 @@ def user_shock(user: UserShock, view: FactorView, horizon: int) -> Shock:
     if not low <= move <= high:  # NaN is refused here too
         raise InputError(f"the shock of {driver.id!r} is {show(move, driver.unit)}",
                          fix=f"stay between {show(low, driver.unit)} and {show(high, driver.unit)}")  # fmt: skip
+    least, why = view.least_move(driver.id)
+    if move < least - 1e-9:
+        below = "zero" if not driver.floor else show(driver.floor, driver.unit)
+        raise InputError(f"the shock of {driver.id!r}, {show(move, driver.unit)}, takes it below {below}: {why}",
+                         fix=f"let it fall by at most {show(-least, driver.unit).lstrip('+')}, or give its history up "
+                             f"to {view.as_of} if it stands higher")  # fmt: skip
     return _shock(driver, move, size, "user", _basis(size))
 
 
@@ -144,6 +150,7 @@ def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     same = np.abs(size.moves[np.sign(size.moves) == sign]) if size.moves is not None and sign else np.zeros(0)
     if size.moves is not None and size.sigma and (sign == 0 or len(same) >= MIN_MOVES):
         move = sign * float(np.quantile(same, QUANTILE[judged.size])) if sign else 0.0
+        move = max(move, view.least_move(driver.id)[0])
         return _shock(driver, move, size, "model", f"{said}: {size.sigma.window}")
     if size.table is None:
         raise InputError(
@@ -153,6 +160,7 @@ def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     move = sign * size.table.sizes[judged.size]
     if driver.unit == "return":
         move = max(move, FLOOR)
+    move = max(move, view.least_move(driver.id)[0])
     return Shock(factor=driver.id, move=move, unit=driver.unit, sigma=move / size.table.sigma, origin="table",
                  window=f"{said}: {size.table.words}", flags=_flags(move, move / size.table.sigma, size))  # fmt: skip
 

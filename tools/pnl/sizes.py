@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from finllm.errors import InputError
 from finllm.tools.data.market import STALE_AFTER, MarketStore, crosses, day_of, span
-from finllm.tools.pnl.factorset import STEP_DAYS, FactorSet
+from finllm.tools.pnl.factorset import STEP_DAYS, Driver, FactorSet
 from finllm.tools.pnl.history import LOOKBACK_YEARS, one_step
 from finllm.tools.pnl.size_table import Reviewed, reviewed
 
@@ -61,6 +62,26 @@ class FactorView:
             self._sizes[key] = self._size(factor, horizon)
         return self._sizes[key]
 
+    def least_move(self, factor: str) -> tuple[float, str]:
+        """The farthest down that a move can take the factor, in its own unit, and the level that this is from.
+
+        −∞ and nothing for a factor without a floor. A stale level is used, and said.
+        """
+        driver = self.factors[factor]
+        if driver.floor is None:
+            return -math.inf, ""
+        try:
+            values, frequency = driver.seen(self.market, self.as_of)
+        except InputError:
+            if driver.level is None:
+                return -math.inf, ""
+            return driver.floor - driver.level, f"it is taken to stand at {_level(driver.level, driver)}, as no " \
+                                                "history tells"  # fmt: skip
+        level, last = float(values.iloc[-1]), day_of(values.index[-1])
+        age = (self.as_of - last).days
+        old = f", {age} days before {self.as_of}" if age > STALE_AFTER[frequency] else ""
+        return min(0.0, driver.floor - level), f"it stood at {_level(level, driver)} on {last}{old}"
+
     def _size(self, factor: str, horizon: int) -> Size:
         table = reviewed(factor, horizon)
         found = self._history(factor, horizon, least_years=MIN_YEARS if table else 0)
@@ -101,3 +122,7 @@ class FactorView:
             words += f", {int(broken.sum())} across breaks left out"
             moves = moves[~broken]
         return (moves * part, words) if len(moves) >= MIN_MOVES else None
+
+
+def _level(level: float, driver: Driver) -> str:
+    return f"{level / 100:.2f} %" if driver.unit == "bp" else f"{level:.1f}"

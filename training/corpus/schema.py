@@ -12,7 +12,7 @@ from finllm.agents.compliance import RuleCall
 from finllm.agents.narrative import FactorCall, Reading
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.agents.validator import Validation
-from finllm.guardrails.rules import RuleId
+from finllm.guardrails.rules import JudgedRule
 from finllm.tools.data.factors import Direction, FactorId
 
 HANDWRITTEN = Path(__file__).parent / "handwritten"
@@ -86,7 +86,7 @@ class ComparedInputs(_Strict):
 
 
 class FindingInputs(_Strict):
-    findings: dict[RuleId, str] = Field(min_length=1)
+    findings: dict[JudgedRule, str] = Field(min_length=1)
 
 
 class StanceLabels(_Strict):
@@ -146,7 +146,7 @@ class ValidatorLabels(_Strict):
 
 
 class ComplianceLabels(_Strict):
-    rules: dict[RuleId, str] = Field(min_length=1)
+    rules: dict[JudgedRule, str] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _known(self) -> ComplianceLabels:

@@ -86,6 +86,7 @@ def batch_view(report: BatchReport) -> RenderableType:
 
     from finllm.cli.display.report import table, text
     from finllm.tools.evidence import show
+    from finllm.tools.pnl.coverage import down
 
     def money(value: float | None) -> str:
         return "-" if value is None else show(value, "usd")
@@ -93,10 +94,12 @@ def batch_view(report: BatchReport) -> RenderableType:
     rows = [
         (row.scenario, text(row.failed_on or row.status, _STYLES["failed"] if row.failed_on else _STYLES[row.status]),
          money(row.total), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
-         row.compliance or "-", "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)
+         row.compliance or "-", "-" if row.covered is None else text(f"{down(row.covered)} %",
+                                                                     "" if row.complete else "bold red"),
+         "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)
         for row in report.rows
     ]  # fmt: skip
-    header = ("scenario", "status", "P&L", "share", "text, market", "compliance", "breaches", "s", "run")
+    header = ("scenario", "status", "P&L", "share", "text, market", "compliance", "coverage", "breaches", "s", "run")
     failed: list[Text] = []
     for row in report.rows:
         if row.error_kind is not None:
@@ -105,4 +108,12 @@ def batch_view(report: BatchReport) -> RenderableType:
                 Text(f"  fix: {clean(row.error_fix or '')}"),
             ]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts().items())
-    return Group(table(header, rows, right=(2, 3, 6, 7)), Text(), *failed, text(f"batch {report.id}: {counts}"))
+    incomplete = any(row.complete == 0 for row in report.rows)
+    return Group(
+        text(report.headline, "bold red" if incomplete else "bold"),
+        Text(),
+        table(header, rows, right=(2, 3, 6, 7, 8)),
+        Text(),
+        *failed,
+        text(f"batch {report.id}: {counts}"),
+    )

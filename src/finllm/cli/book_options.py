@@ -13,6 +13,9 @@ PortfolioOption = Annotated[
 PricesOption = Annotated[
     list[Path] | None, typer.Option("--prices", metavar="FILE", help="Your daily prices. May be repeated.")
 ]
+LimitsOption = Annotated[
+    Path | None, typer.Option("--limits", help="YAML.  \\[default: limits.yaml beside the portfolio]")
+]
 FactorsOption = Annotated[
     list[str] | None,
     typer.Option("--factor", metavar="SERIES", help="A series of your prices as a factor of its own, also where no "

@@ -38,12 +38,14 @@ AsOfOption = Annotated[
 class FailOn(StrEnum):
     breach = "breach"
     block = "block"
+    incomplete = "incomplete"
 
 
 FailOnOption = Annotated[
     list[FailOn] | None,
-    typer.Option("--fail-on", help="Exit with 3 if a limit is breached, or if the report is blocked. May be repeated."),
-]
+    typer.Option("--fail-on", help="Exit with 3 if a limit is breached or could not be checked, if the result is "
+                                   "blocked, or if too much of the book is not covered. May be repeated."),
+]  # fmt: skip
 
 
 def examples(*commands: str) -> str:

@@ -12,20 +12,19 @@ from finllm.cli.book_options import (
     FilesOption,
     FormatOption,
     HorizonOption,
+    LimitsOption,
     PortfolioOption,
     PricesOption,
     SeedOption,
     dollars,
 )
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import AsOfOption, JsonFlag, check_out, examples, parse_as_of, write_out
-from finllm.sessions.inputs import read_inputs
-from finllm.sessions.reverse import ReverseQuestion, answer_reverse
+from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.sessions.inputs import find_limits, limitable, read_inputs
+from finllm.sessions.reverse import ReverseAnswers, ReverseQuestion, answer_reverse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from finllm.tools.pnl.outcome import ReverseResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,35 +53,48 @@ def reverse(
     prices: PricesOption = None,
     factor: FactorsOption = None,
     seed: SeedOption = 0,
+    limits: LimitsOption = None,
+    fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full."""
+    """Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full.
+
+    The limits are held against the nearest answer.
+    """
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     question = ReverseQuestion(loss, shock or (), bound or (), horizon, answers, seed)
     check_out(out)
-    answer = answer_reverse(read_inputs(portfolio, prices or (), day, factor or ()), question)
+    inputs = read_inputs(portfolio, prices or (), day, factor or ())
+    answer = answer_reverse(inputs, question, find_limits(limits, portfolio, limitable(inputs.factors, inputs.market)))
     if out is not None:
         write_out(out, answer.files(kinds))
     if as_json:
         print_json(answer.to_json())
     else:
-        out_console().print(_view(answer.result, answer.portfolio))
+        out_console().print(_view(answer))
+    if answer.against.failed_on(fail_on or ()):
+        raise typer.Exit(3)
 
 
-def _view(result: ReverseResult, portfolio: str) -> RenderableType:
+def _view(answer: ReverseAnswers) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.display.report import table, text
+    from finllm.cli.display.limits import limit_sections
+    from finllm.cli.display.report import headline, table, text
     from finllm.tools.evidence import show
 
+    result = answer.result
     parts: list[RenderableType] = [
-        text(f"What loses {result.target:,.0f} USD of {portfolio} within {result.horizon} trading days, as of "
-             f"{result.as_of}", "bold"),
+        headline(f"What loses {result.target:,.0f} USD of {answer.portfolio} within {result.horizon} trading days, as "
+                 f"of {result.as_of}", result.coverage),
     ]  # fmt: skip
+    if result.given_loss is not None:
+        parts.append(text(f"The given shocks alone lose {result.given_loss:,.0f} USD, no less than is asked for: there "
+                          "is no other shock to seek.", "bold"))  # fmt: skip
     for at, one in enumerate(result.answers, start=1):
         parts += [
             text(""), text(f"{at}. {one.distance:.1f} σ away, loses {one.loss:,.0f} USD ({one.method})", "bold cyan"),
@@ -92,5 +104,7 @@ def _view(result: ReverseResult, portfolio: str) -> RenderableType:
                     dollars(one.by_factor.get(move.factor)), "given" if move.fixed else "at its bound" if move.at_bound
                     else "") for move in one.moves], right=(1, 2, 3)),
         ]  # fmt: skip
+    for title, body in limit_sections(answer.held, answer.restricted):
+        parts += [text(""), text(f"{title}, nearest answer" if title == "Limit breaches" else title, "bold cyan"), body]
     parts += [text(""), text(result.alignment, "dim"), *(text(f"- {line}") for line in result.notes)]
     return Group(*parts)

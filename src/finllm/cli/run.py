@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.batch import Shown, go_on, run_scenarios
-from finllm.cli.book_options import FactorsOption, PricesOption, PropagateFlag
+from finllm.cli.book_options import FactorsOption, LimitsOption, PricesOption, PropagateFlag
 from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
@@ -32,6 +32,7 @@ from finllm.events import EventBus, Noted, Progress
 from finllm.files import check_folder
 from finllm.plain_text import clean, clean_lines
 from finllm.sessions.batch_driver import JOBS, BatchWanted, check_files
+from finllm.sessions.failing import against_report
 from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
 from finllm.sessions.run_driver import Begin, drive_run, new_run, resumable, resumed_run, write_run
 from finllm.settings import Settings, load_settings
@@ -108,8 +109,7 @@ def run(
     portfolio: Annotated[
         Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  \\[default: the shipped book]")
     ] = None,
-    limits: Annotated[
-        Path | None, typer.Option("--limits", help="YAML.  \\[default: limits.yaml beside the portfolio]")] = None,
+    limits: LimitsOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
     propagate: PropagateFlag = False,
@@ -241,9 +241,7 @@ def _carry_out(start: Begin, settings: Settings, wanted: Wanted, notes: Sequence
             report = _finish(start, settings, bus, display, wanted)
     if not (wanted.explain or wanted.refine):
         _show(report, wanted)
-    if (FailOn.breach in wanted.fail_on and report.breaches) or (
-        FailOn.block in wanted.fail_on and report.status == "blocked"
-    ):
+    if against_report(report).failed_on(wanted.fail_on):
         raise typer.Exit(3)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from finllm.cli.book_options import (
     FilesOption,
     FormatOption,
     HorizonOption,
+    LimitsOption,
     PortfolioOption,
     PricesOption,
     PropagateFlag,
@@ -22,24 +22,29 @@ from finllm.cli.book_options import (
     dollars,
 )
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, check_out, examples, parse_as_of, write_out
-from finllm.sessions.inputs import find_limits, read_inputs
+from finllm.cli.options import (
+    AsOfOption,
+    FailOnOption,
+    JsonFlag,
+    QuietFlag,
+    check_out,
+    examples,
+    parse_as_of,
+    write_out,
+)
+from finllm.sessions.inputs import find_limits, limitable, read_inputs
 from finllm.sessions.stress import StressQuestion, answer_stress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.pnl.limits import Breach
+    from finllm.sessions.stress import StressAnswer
     from finllm.tools.pnl.outcome import AppliedShock, EngineResult
 
 
 class Tails(StrEnum):
     gaussian = "gaussian"
     vine = "vine"
-
-
-class FailOnBreach(StrEnum):
-    breach = "breach"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,15 +68,13 @@ def stress(
     as_of: AsOfOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
-    limits: Annotated[
-        Path | None, typer.Option("--limits", help="YAML.  \\[default: limits.yaml beside the portfolio]")] = None,
+    limits: LimitsOption = None,
     tails: Annotated[
         Tails, typer.Option("--tails", help="How the factors hang together when shocks are propagated.")
     ] = Tails.gaussian,
     level: Annotated[float, typer.Option("--level", help="Probability that the interval holds.")] = 0.9,
     seed: SeedOption = 0,
-    fail_on: Annotated[
-        FailOnBreach | None, typer.Option("--fail-on", help="Exit with 3 if a limit is breached.")] = None,
+    fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
     quiet: QuietFlag = False,
@@ -87,34 +90,40 @@ def stress(
     question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed)
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or ())
-    answer = answer_stress(inputs, question, find_limits(limits, portfolio))
+    allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market))
+    answer = answer_stress(inputs, question, allowed)
     if out is not None:
         write_out(out, answer.files(kinds))
     if as_json:
         print_json(answer.to_json())
     else:
-        out_console().print(_view(answer.result, answer.portfolio, answer.breaches))
+        out_console().print(_view(answer))
         if out is not None and not quiet:
             typer.echo(f"report.html and the tables are in {str(out)!r}", err=True)
-    if fail_on and answer.breaches:
+    if answer.against.failed_on(fail_on or ()):
         raise typer.Exit(3)
 
 
-def _view(result: EngineResult, portfolio: str, breached: Sequence[Breach]) -> RenderableType:
+def _view(answer: StressAnswer) -> RenderableType:
     from rich.console import Group
 
-    from finllm.cli.display.report import table, text
+    from finllm.cli.display.limits import limit_sections
+    from finllm.cli.display.report import headline, table, text
+    from finllm.tools.data.books.book import first_exclusions
 
-    share = f" ({float(result.total / result.book_value):+.2%} of the book)" if result.book_value else ""
+    result = answer.result
+    share = f" ({float(result.total / result.book_value):+.2%} {result.of_what})" if result.book_value else ""
     parts: list[RenderableType] = [
-        text(f"Stress test of {portfolio}, as of {result.as_of}, over {result.horizon} trading days", "bold"),
+        headline(f"Stress test of {answer.portfolio}, as of {result.as_of}, over {result.horizon} trading days",
+                 result.coverage),
         text(f"P&L {dollars(result.total)} USD{share}", "bold red" if result.total < 0 else "bold green"),
-    ]
+    ]  # fmt: skip
     if result.interval:
         low, high = dollars(result.interval.lower), dollars(result.interval.upper)
         parts.append(text(f"{low} to {high} USD at {result.interval.level:.0%}: {result.interval.method}"))
     parts += _titled("Shocks", table(("factor", "move", "size", "origin", "flags"),
                                      [_shock(row) for row in result.shocks], right=(1, 2)))  # fmt: skip
+    parts += [text(f"{row.factor}: {row.window}", "dim") for row in result.shocks]
     if result.mahalanobis is not None:
         parts.append(text(f"Mahalanobis distance of the shocks with history: {result.mahalanobis:.1f} σ", "dim"))
     for title, gains in (("factor", result.by_factor), ("sector", result.by_sector),
@@ -125,13 +134,15 @@ def _view(result: EngineResult, portfolio: str, breached: Sequence[Breach]) -> R
         rows=[(str(row.horizon), dollars(row.total), dollars(row.lower), dollars(row.upper))
               for row in result.by_horizon]))  # fmt: skip
     parts += _titled("Risk before and after, 97.5 %", _risk(result))
-    parts += _titled("Limit breaches", table(
-        ("limit", "of", "allowed", "loss"), right=(2, 3),
-        rows=[(one.kind, one.subject, f"{one.limit:,.0f}", f"{one.loss:,.0f}") for one in breached]))  # fmt: skip
+    for title, body in limit_sections(answer.held, answer.restricted):
+        parts += _titled(title, body)
     if past := result.analogue:
-        said = f"{past.title}, {past.start} to {past.end}: the book would move by {dollars(past.total)} USD"
+        said = (f"{past.title}, {past.start} to {past.end}, the nearest by its moves ({past.distance:.1f} σ away over "
+                f"{', '.join(past.shared)}): the book would move by {dollars(past.total)} USD")  # fmt: skip
         parts += _titled("Closest past event", text(said))
-    left_out = [f"left out {one.id}: {one.reason}" for one in result.exclusions]
+    left_out = [f"left out {one.id}: {one.reason}" for one in first_exclusions(result.exclusions)]
+    if more := len(result.exclusions) - len(left_out):
+        left_out.append(f"and {more} more are left out")
     parts += _titled("Notes", *(text(f"- {line}") for line in (*left_out, *result.notes)))
     return Group(*parts)
 
@@ -158,11 +169,15 @@ def _money(what: str, gains: Mapping[str, object]) -> RenderableType:
 
 def _risk(result: EngineResult) -> RenderableType:
     from finllm.cli.display.report import table
+    from finllm.tools.pnl.coverage import of_the_book
 
     pairs = (("one-day VaR", result.var_975_1d, result.var_975_1d_after),
              ("one-day ES", result.es_975_1d, result.es_975_1d_after))  # fmt: skip
-    rows = [(name, f"{before.loss:,.0f}" if before else "-", f"{after.loss:,.0f}" if after else "-")
-            for name, before, after in pairs]  # fmt: skip
+    rows = [
+        (of_the_book(name, before.coverage) if before else name, f"{before.loss:,.0f}" if before else "-",
+         f"{after.loss:,.0f}" if after else "-")
+        for name, before, after in pairs
+    ]  # fmt: skip
     if result.liquidity:
         rows.append(("liquidity-adjusted ES (MAR33)", f"{result.liquidity.total:,.0f}", "-"))
     return table(("loss, USD", "before", "after"), rows, right=(1, 2))

@@ -16,6 +16,7 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.data.scenario import BudgetEntry, Scenario
 from finllm.tools.data.sources import open_market
 from finllm.tools.evidence import sha256_of
+from finllm.tools.pnl.coverage import Thresholds
 
 OnUnresolved = Literal["withhold", "ask"]
 """What happens where text and measurements stay at odds: `withhold` the shocks in dispute, or `ask` a person."""
@@ -45,7 +46,8 @@ class RunRequest(BaseModel):
     """The inputs of a run. `scenario.as_of` is already the effective one.
 
     `files`: those that scenario, portfolio and limits were read from, which a replay compares with what is there.
-    `floor`: coarsest precision that may answer any agent, where its own is coarser.
+    `floor`: coarsest precision that may answer any agent, where its own is coarser. `thresholds`: what makes the result
+    complete, None for the defaults; `future`: whether `as_of` had not come when the run was asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +60,8 @@ class RunRequest(BaseModel):
     seed: int = 0
     on_unresolved: OnUnresolved = "withhold"
     floor: str | None = None
+    thresholds: Thresholds | None = None
+    future: bool = False
 
     @property
     def inputs(self) -> tuple[PriceFile, ...]:

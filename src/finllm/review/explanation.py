@@ -104,7 +104,7 @@ def explanation_story(explanation: Explanation, report: Report) -> Story:
         run_id=explanation.run_id,
         title=f"Why: {report.title}",
         asked=f"Explained from {explanation.calls} answers{done}.",
-        verdict=(f"Compliance: {report.compliance}. Text and measurements: {report.verdict}.", *report.summary),
+        verdict=(f"Compliance: {report.ruled}. Text and measurements: {report.verdict}.", *report.summary),
         chapters=explanation.chapters,
         evidence=shown(row for row in (*report.evidence, *explanation.evidence) if row.id in named),
         report=report,

@@ -11,7 +11,8 @@ from finllm.review.explanation import Explanation
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of, usd
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
-from finllm.tools.pnl.limits import Breach
+from finllm.tools.pnl.coverage import Coverage, down, of_the_book
+from finllm.tools.pnl.limits import NO_LIMITS, Held
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
 
 FOOT = "Money is in USD. A stress test says what the stated shocks would do; it is no forecast that they come."
@@ -49,7 +50,7 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
     return render_page(Page(
         title=report.title,
         subtitle=f"Run {report.run_id}, as of {report.as_of}, over {report.horizon} trading days",
-        badges=(_verdict(f"compliance: {report.compliance}", report.compliance),
+        badges=(*_coverage_badges(report.coverage), _verdict(f"compliance: {report.ruled}", report.compliance),
                 Cell(f"text and measurements: {report.verdict}"),
                 *((Cell("blocked", tone="bad"),) if report.status == "blocked" else ())),
         cards=_run_cards(report),
@@ -60,19 +61,39 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
     ))  # fmt: skip
 
 
-def engine_html(result: EngineResult, portfolio: str, charts: Sequence[Chart], breaches: Sequence[Breach]) -> str:
+def engine_html(
+    result: EngineResult, portfolio: str, charts: Sequence[Chart], held: Held, restricted: Sequence[str] = ()
+) -> str:  # fmt: skip
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
     return render_page(Page(
         title=f"Stress test of {portfolio}",
         subtitle=f"As of {result.as_of}, over {result.horizon} trading days",
-        badges=(Cell("no model was asked"),
-                Cell(f"{len(breaches)} limits breached", tone="bad") if breaches else Cell("no limit breached")),
+        badges=(*_coverage_badges(result.coverage), Cell("no model was asked"), *_limit_badges(held, restricted)),
         cards=_engine_cards(result),
-        summary=(),
+        summary=[linked_citations(result.coverage.headline, frozenset())] if result.coverage else (),
         charts=charts,
-        parts=_engine_parts(result, breaches),
+        parts=_engine_parts(result, held, restricted),
         foot=FOOT,
     ))  # fmt: skip
+
+
+def _coverage_badges(coverage: Coverage | None) -> tuple[Cell, ...]:
+    if coverage is None:
+        return ()
+    return (Cell(f"coverage: {down(coverage.covered)} %", tone="" if coverage.complete else "bad"),)
+
+
+def _limit_badges(held: Held, restricted: Sequence[str]) -> tuple[Cell, ...]:
+    breached, unchecked = len(held.breaches), len(held.unchecked)
+    return (
+        Cell(f"{breached} limits breached", tone="bad")
+        if breached
+        else Cell("no limit breached")
+        if held.limited
+        else Cell("limits: not checked", tone="warn"),
+        *((Cell(f"{unchecked} limits not checked", tone="warn"),) if unchecked else ()),
+        *((Cell(f"{len(restricted)} restricted names held", tone="bad"),) if restricted else ()),
+    )
 
 
 def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
@@ -90,12 +111,13 @@ def _charts(
 
 
 def _run_cards(report: Report) -> list[Tile]:
-    cards = [Tile("P&L", _figure(report.total), f"{report.total_share} of the book")]
+    cards = [Tile("P&L", _figure(report.total), f"{report.total_share} {report.of_what}")]
     if report.interval and report.interval_level:
         low, high = report.interval
         cards += [Tile(f"interval at {report.interval_level}, low", _figure(low)), Tile("high", _figure(high))]
     if report.var_975_1d:
-        cards.append(Tile("one-day VaR, 97.5 %", _figure(report.var_975_1d, toned=False)))
+        name = of_the_book("one-day VaR, 97.5 %", report.var_coverage)
+        cards.append(Tile(name, _figure(report.var_975_1d, toned=False)))
     return [*cards, Tile("book value", _figure(report.book_value, toned=False))]
 
 
@@ -116,7 +138,8 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("Interval", [[Cell(report.interval_method)]] if report.interval_method else (),
              otherwise="None: no holding has a history."),
         Part("Closest past event", _analogue(report), otherwise="None was found."),
-        Part("Limit breaches", bullets=report.breaches),
+        Part("Limit breaches", bullets=report.breaches, otherwise=report.no_breach),
+        Part("Limits not checked", bullets=report.unchecked, otherwise="None."),
         Part("Compliance", header=("rule", "verdict", "finding"), rows=[
             (Cell(f.rule), _verdict(f.verdict, f.verdict), Cell(f.what)) for f in report.findings]),
         Part("Who dissented", header=("who", "about", "said", "instead of"), otherwise="Nobody.",
@@ -146,14 +169,14 @@ def _event(report: Report) -> list[list[Cell]]:
 def _analogue(report: Report) -> list[list[Cell]]:
     if (a := report.analogue) is None:
         return []
-    past = Cell(f"{a.title}, {a.start} to {a.end}: ")
+    past = Cell(f"{a.named}: ")
     if a.total is None:
         return [[past, Cell(f"not replayed, {a.why_no_total or 'no reason given'}")]]
     return [[past, Cell("the book would move by "), _figure(a.total)]]
 
 
 def _engine_cards(result: EngineResult) -> list[Tile]:
-    share = _minus(f"{float(result.total / result.book_value):+.2%} of the book") if result.book_value else ""
+    share = _minus(f"{float(result.total / result.book_value):+.2%} {result.of_what}") if result.book_value else ""
     cards = [Tile("P&L, USD", usd(float(result.total)), share)]
     if result.interval:
         low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
@@ -164,7 +187,8 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
         ("one-day ES, 97.5 %, USD", result.es_975_1d, result.es_975_1d_after),
     ):
         if before:
-            cards.append(Tile(label, _loss(before.loss), f"after the shocks {_loss(after.loss).text}" if after else ""))
+            then = f"after the shocks {_loss(after.loss).text}" if after else ""
+            cards.append(Tile(of_the_book(label, before.coverage), _loss(before.loss), then))
     if result.liquidity:
         cards.append(Tile("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
@@ -172,7 +196,7 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
     return [*cards, Tile("book value, USD", Cell(f"{result.book_value:,.0f}"))]
 
 
-def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part]:
+def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -> list[Part]:
     interval, liquidity = result.interval, result.liquidity
     return [
         Part("Shocks", header=("factor", "move", "size", "given others", "band", "origin", "flags", "window"),
@@ -185,8 +209,11 @@ def _engine_parts(result: EngineResult, breaches: Sequence[Breach]) -> list[Part
             (Cell(str(row.horizon)), usd(float(row.total)), _maybe(row.lower), _maybe(row.upper))
             for row in result.by_horizon]),
         Part("Limit breaches", header=("limit", "of", "allowed, USD", "loss, USD"), right=(2, 3), rows=[
-            (Cell(one.kind), Cell(one.subject), Cell(f"{one.limit:,.0f}"), Cell(f"{one.loss:,.0f}", tone="loss"))
-            for one in breaches]),
+            (Cell(one.kind), Cell(one.subject), Cell(one.shown[0]), Cell(one.shown[1], tone="loss"))
+            for one in held.breaches], otherwise="None." if held.limited else NO_LIMITS),
+        Part("Limits not checked", header=("limit", "of", "why"), otherwise="None.",
+             rows=_rows((one.kind, one.subject, one.why) for one in held.unchecked)),
+        Part("Restricted names held", bullets=tuple(restricted), otherwise="None."),
         Part("Closest past event", _past(result), otherwise="None was found."),
         Part("Liquidity horizons", [[Cell(liquidity.method)]] if liquidity else (), right=(0, 1, 2),
              header=("days", "ES over ten days, USD", "scaled, USD", "factors"),
@@ -216,7 +243,8 @@ def _past(result: EngineResult) -> list[list[Cell]]:
     if (a := result.analogue) is None:
         return []
     said = (
-        f"{a.title}, {a.start} to {a.end}, {a.distance:.1f} σ away over {', '.join(a.shared)}: the book would move by "
+        f"{a.title}, {a.start} to {a.end}, the nearest by its moves ({a.distance:.1f} σ away over "
+        f"{', '.join(a.shared)}): the book would move by "
     )
     return [[Cell(said), usd(float(a.total)), Cell(" USD")]]
 

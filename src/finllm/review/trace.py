@@ -97,8 +97,9 @@ def trace_html(run_id: str, ledger: LedgerReader) -> str:
 def _verdict(run: RunRow, report: Report | None) -> tuple[str, ...]:
     if report is None:
         return (f"There is no verdict: the run is {run.status}.",)
-    ruled = f"Compliance: {report.compliance}. Text and measurements: {report.verdict}."
-    found = [f"Rule {one.rule}, {one.verdict}: {one.what}." for one in report.findings if one.verdict != "pass"]
+    ruled = f"Compliance: {report.ruled}. Text and measurements: {report.verdict}."
+    found = [f"Rule {one.rule}, {one.verdict}: {one.what}." for one in report.findings
+             if one.verdict in ("flag", "block")]  # fmt: skip
     return (ruled, *report.summary, *found)
 
 
@@ -119,7 +120,7 @@ def _claims(report: Report) -> Iterator[str]:
         yield f"at {report.interval_level} [{report.interval_level.evidence}], no worse than {on(report.interval[0])}"
         yield f"and no better than {on(report.interval[1])}"
     if report.var_975_1d:
-        yield f"before the event, the one-day VaR was {on(report.var_975_1d)}"
+        yield f"before the event, the {report.var_name} was {on(report.var_975_1d)}"
     for check in report.factors:
         if check.support != "silent":
             yield (f"{check.factor} is read {check.read}: {check.support} (the sources' words say {check.words}, "
@@ -131,10 +132,11 @@ def _claims(report: Report) -> Iterator[str]:
     for name, figure in sorted(report.by_factor.items(), key=lambda item: item[1].value):
         yield f"through {name}: {on(figure)}"
     if report.analogue:
-        past = f"closest past event: {report.analogue.title}, {report.analogue.start} to {report.analogue.end}"
+        past = f"closest past event: {report.analogue.named}"
         yield past + (f"; the book would move by {on(report.analogue.total)}" if report.analogue.total else
                       f"; not replayed: {report.analogue.why_no_total}")  # fmt: skip
     yield from (f"limit breached: {line}" for line in report.breaches)
+    yield from (f"limit {line}" for line in report.unchecked)
 
 
 def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:

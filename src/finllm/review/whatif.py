@@ -23,7 +23,7 @@ from finllm.graphs.state import Finished, JudgedOpinion
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.tools.data.factors import FACTOR_IDS, FactorId, Shock
-from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.limits import Known, hold
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 STEP = 0.2
@@ -84,7 +84,8 @@ class WhatIf:
     def __init__(self, state: Finished, run: RunContext) -> None:
         self._state, self._run = state, run
         self._engine = engine_of(state, run)
-        self._var = state.stress.result.var_975_1d
+        engine = self._engine
+        self._known = Known.of(state.stress.result, engine.view.factors.drivers, engine.coverage)
         choice = state.said(STRESS_TESTER)
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
         self.reading: JudgedOpinion[Reading] | None = state.reading
@@ -154,6 +155,7 @@ class WhatIf:
             return None
         move, unit = now.move if now else 0.0, self._engine.view.factors[factor].unit
         low, high = BOUNDS[unit]
+        low = max(low, self._engine.view.least_move(factor)[0])
         for n in range(1, round(FARTHEST / STEP) + 1):
             for sigmas in (n * STEP, -n * STEP):
                 there = move + sigmas * sigma.value
@@ -177,13 +179,13 @@ class WhatIf:
     def _verdict(self, state: Finished, plan: Plan) -> Verdict:
         request = self._run.request
         cuts = self._engine.revalue(plan, propagate=request.scenario.propagate)
-        found = breaches(cuts, self._var, request.limits)
+        held = hold(cuts, self._known, request.limits)
         shocks = tuple(WantedShock(factor=one.factor, move="", sigma=None, origin=one.origin, window=one.window,
                                    extrapolated=False) for one in plan.shocks.values())  # fmt: skip
-        named = [BreachRow(subject=one.subject, kind=one.kind, loss=None, limit="") for one in found]
-        facts = rule_facts(state.model_copy(update={"shocks": shocks}), self._run, named)
+        named = [BreachRow(subject=one.subject, kind=one.kind, loss=None, limit="") for one in held.breaches]
+        facts = rule_facts(state.model_copy(update={"shocks": shocks}), self._run, named, held.unchecked)
         ruled = worst([finding.verdict for finding in check_rules(facts)])
-        return Verdict(cuts.total, frozenset((one.kind, one.subject) for one in found), ruled)
+        return Verdict(cuts.total, frozenset((one.kind, one.subject) for one in held.breaches), ruled)
 
 
 def calls_of(choices: Choices) -> dict[FactorId, FactorCall]:

@@ -29,7 +29,7 @@ SUMMARIES = (".parquet", ".csv", ".json")
 
 @dataclass(frozen=True)
 class BatchWanted:
-    """How a batch is to be run, where its files go, and what makes it fail: `breach`, `block` or both."""
+    """How a batch is to be run, where its files go, and what makes it fail (see `Against`)."""
 
     out: Path | None = None
     fail_on: Sequence[str] = ()

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from finllm.files import write_file
 from finllm.plain_text import clean, clean_lines
+from finllm.sessions.failing import against_report
 
 if TYPE_CHECKING:
     from finllm.errors import FinllmError
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 class BatchRow:
     """A run of a batch. Money in USD, shares as decimals. `status`: finished, blocked or failed (no report).
 
-    `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six and the last four are
-    there. `seconds`: wall-clock in the process that ended it.
+    `covered`, `stand_in`, `missing`: shares of the book, which `coverage` says in words; `complete`: 1 or 0;
+    `unchecked`: limits that could not be checked. `failed_on`: what made it fail under --fail-on, by commas. Of a
+    failed run only the first six and the last four are there. `seconds`: wall-clock in the process that ended it.
     """
 
     run_id: str
@@ -47,8 +49,14 @@ class BatchRow:
     interval_low: float | None = None
     interval_high: float | None = None
     var_975_1d: float | None = None
+    covered: float | None = None
+    stand_in: float | None = None
+    missing: float | None = None
+    complete: int | None = None
+    coverage: str | None = None
     breaches: int | None = None
     breached: str | None = None
+    unchecked: str | None = None
     abstained: int | None = None
     folder: str | None = None
     seconds: float = 0.0
@@ -75,12 +83,24 @@ class BatchReport:
         found = Counter(row.status for row in self.rows)
         return {name: found[name] for name in ("finished", "blocked", "failed")}
 
+    @property
+    def headline(self) -> str:
+        """What a reader must know first: how many of the results are not about the whole book, and the worst gap."""
+        measured = [row for row in self.rows if row.covered is not None]
+        short = [row for row in measured if not row.complete]
+        if short:
+            worst = min(short, key=lambda row: row.covered or 0.0)
+            return f"{len(short)} of {len(self.rows)} results are incomplete; {worst.scenario}: {worst.coverage}"
+        least = min(measured, key=lambda row: row.covered or 0.0, default=None)
+        return f"in every result {least.coverage}" if least else "no result says how much of the book it is about"
+
     def to_json(self) -> dict[str, Any]:
-        return {"batch": self.id, "counts": self.counts(), "runs": [_json_row(row) for row in self.rows]}
+        rows = [_json_row(row) for row in self.rows]
+        return {"batch": self.id, "headline": self.headline, "counts": self.counts(), "runs": rows}
 
 
 def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Sequence[str]) -> BatchRow:
-    """The row of a run that ended with a report, or with an error. `fail_on`: `breach`, `block` or both."""
+    """The row of a run that ended with a report, or with an error. `fail_on`: see `Against`."""
     member = ended.member
     request = member.request
     about = (member.run_id, member.name, request.scenario.title, request.as_of.isoformat(), request.scenario.horizon)
@@ -95,18 +115,21 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
         *about, report.status, failed_on=_failed_on(report, fail_on), compliance=report.compliance,
         verdict=report.verdict, book_value=report.book_value.value, total=report.total.value,
         total_share=report.total_share.value, interval_low=_value(low), interval_high=_value(high),
-        var_975_1d=_value(report.var_975_1d), breaches=len(report.breaches),
-        breached="; ".join(report.breaches) or None,
+        var_975_1d=_value(report.var_975_1d), **_coverage(report), breaches=len(report.breaches),
+        breached="; ".join(report.breaches) or None, unchecked="; ".join(report.unchecked) or None,
         abstained=sum(agent.status == "abstained" for agent in report.agents), folder=str(folder), seconds=seconds,
     )  # fmt: skip
 
 
 def _failed_on(report: Report, fail_on: Sequence[str]) -> str | None:
-    found = [
-        *(["breach"] if "breach" in fail_on and report.breaches else []),
-        *(["block"] if "block" in fail_on and report.status == "blocked" else []),
-    ]
-    return ",".join(found) or None
+    return ",".join(against_report(report).failed_on(fail_on)) or None
+
+
+def _coverage(report: Report) -> dict[str, Any]:
+    if (one := report.coverage) is None:
+        return {}
+    return {"covered": one.covered, "stand_in": one.stand_in, "missing": one.missing, "complete": int(one.complete),
+            "coverage": one.headline}  # fmt: skip
 
 
 def _value(figure: Figure | None) -> float | None:
@@ -137,7 +160,8 @@ def junit_xml(report: BatchReport) -> bytes:
             said = {"type": row.error_kind, "message": _xml(row.error_message or "")}
             ElementTree.SubElement(case, "error", said).text = _xml(f"fix: {row.error_fix}")
         elif row.failed_on is not None:
-            why = row.breached or "compliance blocks the report"
+            why = "; ".join(filter(None, [row.breached, row.unchecked, None if row.complete else row.coverage]))
+            why = why or "compliance blocks the report"
             said = {"type": row.failed_on, "message": _xml(why)}
             ElementTree.SubElement(case, "failure", said).text = _xml(f"see {row.folder}/report.html")
         ElementTree.SubElement(case, "system-out").text = _xml(json.dumps(_json_row(row), ensure_ascii=False))

@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from finllm.tools.data.factors import UserShock
     from finllm.tools.data.limits import Limits
     from finllm.tools.data.market import MarketStore
+    from finllm.tools.pnl.coverage import Thresholds
     from finllm.tools.pnl.factorset import FactorSet
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A portfolio, the prices, the factors that shocks may name, and the day of which nothing later is read."""
+    """A portfolio, the prices, the factors that shocks may name, and the day of which nothing later is read.
+
+    `thresholds`: what makes an answer complete, None for the defaults; `future`: whether that day has not come yet.
+    """
 
     portfolio: Portfolio
     market: MarketStore
     factors: FactorSet
     as_of: dt.date
+    thresholds: Thresholds | None = None
+    future: bool = False
 
     def shocked_by(self, texts: Sequence[str]) -> Inputs:
         """The inputs with every series that a FACTOR=MOVE of `texts` names as a factor."""
@@ -44,6 +50,21 @@ class FoundLimits:
     notes: tuple[str, ...]
 
 
+def thresholds_of(settings: Settings) -> Thresholds:
+    """What the settings say of when a result counts as being about the whole book."""
+    from finllm.tools.pnl.coverage import Thresholds
+
+    return Thresholds(
+        least=settings.coverage_least, stand_ins=settings.coverage_stand_ins, history_days=settings.coverage_history,
+        age_days=settings.coverage_age, block=settings.coverage_block,
+    )  # fmt: skip
+
+
+def is_future(as_of: dt.date) -> bool:
+    """Whether the day has not come yet where this runs."""
+    return as_of > dt.datetime.now().astimezone().date()
+
+
 def read_inputs(
     portfolio: Path | None = None, prices: Sequence[Path] = (), as_of: dt.date | None = None,
     factors: Sequence[str] = (),
@@ -57,7 +78,9 @@ def read_inputs(
 
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     market = open_market(prices)
-    return Inputs(held, market, FactorSet.of(market, factors), as_of or last_day(market))
+    day = as_of or last_day(market)
+    return Inputs(held, market, FactorSet.of(market, factors), day, thresholds_of(load_settings().settings),
+                  is_future(day))  # fmt: skip
 
 
 def open_market(prices: Sequence[Path]) -> MarketStore:
@@ -81,18 +104,28 @@ def last_day(market: MarketStore) -> dt.date:
     return market.read(INDEX, dt.datetime.now(dt.UTC).date()).last
 
 
-def find_limits(limits: Path | None, portfolio: Path | None) -> FoundLimits:
-    """The limits asked for; else those beside the portfolio; else none, said so."""
+def find_limits(limits: Path | None, portfolio: Path | None, factors: Sequence[str] | None = None) -> FoundLimits:
+    """The limits asked for; else those beside the portfolio; else none, said so.
+
+    `factors`: the names that a limit by factor may have, those of `limitable`. Errors: InputError.
+    """
     from finllm.tools.data.limits import Limits, load_limits
 
     if limits is not None:
-        return FoundLimits(load_limits(limits), limits, ())
+        return FoundLimits(load_limits(limits, factors), limits, ())
     beside = (portfolio.parent if portfolio else PORTFOLIOS_DIR) / "limits.yaml"
     if beside.is_file():
         notes = (f"limits are those of {str(beside)!r}",) if portfolio else ()
-        return FoundLimits(load_limits(beside), beside, notes)
+        return FoundLimits(load_limits(beside, factors), beside, notes)
     said = f"no limits: there is no {str(beside)!r} and no --limits; nothing can be breached"
     return FoundLimits(Limits(version="none"), None, (said,))
+
+
+def limitable(factors: FactorSet, market: MarketStore) -> tuple[str, ...]:
+    """Names that a limit by factor may have: the run's factors, those of the table, and every series."""
+    from finllm.tools.data.factors import factor_table
+
+    return tuple(dict.fromkeys([*factors.drivers, *factor_table(), *market.names()]))
 
 
 def parse_shocks(texts: Sequence[str], factors: FactorSet) -> tuple[UserShock, ...]:

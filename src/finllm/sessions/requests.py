@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from finllm.errors import InputError, LookAheadError
 from finllm.files import check_folder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
-from finllm.sessions.inputs import find_limits, open_market
+from finllm.sessions.inputs import find_limits, is_future, limitable, open_market, thresholds_of
+from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from finllm.desk.request import OnUnresolved, RunRequest
@@ -65,6 +66,8 @@ def build_request(
     from finllm.tools.data.books.valuation import value_portfolio
     from finllm.tools.data.scenario import load_scenario
     from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
+    from finllm.tools.pnl.shocks import plan_shocks
+    from finllm.tools.pnl.sizes import FactorView
 
     path = find_scenario(scenario)
     story = load_scenario(path)
@@ -77,19 +80,23 @@ def build_request(
         raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
                              fix=f"set 'as_of' to {end} or later, or end the replay earlier")  # fmt: skip
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
-    allowed = find_limits(limits, portfolio)
     files = tuple(PriceFile.of(file) for file in prices)
     market = open_market([file.unchanged() for file in files])
     value_portfolio(held, market, story.as_of)
     try:
-        scenario_shocks(story, scenario_factors(story, market))
+        known = scenario_factors(story, market)
+        user = scenario_shocks(story, known)
+        plan_shocks(FactorView(known, market, story.as_of), story.horizon, user=user)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", fix=error.fix) from error
+    allowed = find_limits(limits, portfolio, limitable(known, market))
     book = portfolio or PORTFOLIOS_DIR / "default.csv"
     maps = (beside(book),) if beside(book).is_file() else ()
     read = (path, book, *maps, *((allowed.file,) if allowed.file else ()))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
-                         on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read))  # fmt: skip
+                         on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read),
+                         thresholds=thresholds_of(load_settings().settings),
+                         future=is_future(story.as_of))  # fmt: skip
     return Checked(request, allowed.notes)
 
 

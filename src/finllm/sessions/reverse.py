@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finllm.errors import InputError
-from finllm.sessions.inputs import Inputs, parse_shocks
+from finllm.sessions.failing import Against, against, against_limits, limits_json
+from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
 
 if TYPE_CHECKING:
     from finllm.tools.export import Format
     from finllm.tools.pnl.factorset import FactorSet
+    from finllm.tools.pnl.limits import Held
     from finllm.tools.pnl.outcome import ReverseResult
 
 _LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
@@ -38,14 +40,21 @@ class ReverseQuestion:
 
 @dataclass(frozen=True)
 class ReverseAnswers:
-    """The answers that were found, the nearest first."""
+    """The answers that were found, the nearest first; how that one stands to the limits; restricted names held."""
 
     portfolio: str
     result: ReverseResult
+    held: Held
+    restricted: tuple[str, ...]
+
+    @property
+    def against(self) -> Against:
+        return against(self.held, self.restricted, self.result.coverage)
 
     def to_json(self) -> dict[str, object]:
-        """The result's fields and the portfolio's name."""
-        return {"portfolio": self.portfolio, **self.result.model_dump(mode="json")}
+        """The result's fields, the portfolio's name, and how the nearest answer stands to the limits."""
+        return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
+                **limits_json(self.held, self.restricted)}  # fmt: skip
 
     def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
         """The tables in each of the formats, and reverse.json; by file name."""
@@ -55,15 +64,21 @@ class ReverseAnswers:
         return table_files(reverse_tables(self.result), formats, "reverse") | {"reverse.json": f"{said}\n".encode()}
 
 
-def answer_reverse(inputs: Inputs, question: ReverseQuestion) -> ReverseAnswers:
+def answer_reverse(inputs: Inputs, question: ReverseQuestion, allowed: FoundLimits | None = None) -> ReverseAnswers:
     """Answer the question. Errors: InputError for a loss, shock or bound that cannot be read, or that nothing meets."""
+    from finllm.tools.pnl.limits import Held
     from finllm.tools.pnl.reverse import reverse as solve
 
     target, inputs = parse_loss(question.loss), inputs.shocked_by(question.shocks)
     fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
-                   answers=question.answers, seed=question.seed, factors=inputs.factors)  # fmt: skip
-    return ReverseAnswers(inputs.portfolio.name, result)
+                   answers=question.answers, seed=question.seed, factors=inputs.factors,
+                   thresholds=inputs.thresholds, future=inputs.future)  # fmt: skip
+    if allowed is None:
+        return ReverseAnswers(inputs.portfolio.name, result, Held(), ())
+    noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
+    held, restricted = against_limits(noted.answers[0], noted, inputs, allowed.limits)
+    return ReverseAnswers(inputs.portfolio.name, noted, held, restricted)
 
 
 def parse_loss(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from finllm.errors import InputError
 from finllm.plain_text import clean_lines
+from finllm.sessions.failing import Against, against, against_limits, limits_json
 from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from finllm.tools.data.market import MarketStore
     from finllm.tools.export import Format
     from finllm.tools.pnl.completion import Tails
-    from finllm.tools.pnl.limits import Breach
+    from finllm.tools.pnl.limits import Breach, Held, Unchecked
     from finllm.tools.pnl.outcome import EngineResult
 
 
@@ -42,12 +43,25 @@ class StressQuestion:
 
 @dataclass(frozen=True)
 class StressAnswer:
-    """The P&L with its cuts and bands, and the limits that it breaches."""
+    """The P&L with its cuts and bands, how it stands to its limits, and the restricted names that the book holds."""
 
     portfolio: str
     result: EngineResult
-    breaches: tuple[Breach, ...]
+    held: Held
+    restricted: tuple[str, ...]
     market: MarketStore
+
+    @property
+    def breaches(self) -> tuple[Breach, ...]:
+        return self.held.breaches
+
+    @property
+    def unchecked(self) -> tuple[Unchecked, ...]:
+        return self.held.unchecked
+
+    @property
+    def against(self) -> Against:
+        return against(self.held, self.restricted, self.result.coverage)
 
     @cached_property
     def charts(self) -> tuple[Chart, ...]:
@@ -58,15 +72,15 @@ class StressAnswer:
         return engine_charts(self.result, stress_index=stress_index_chart(self.market, self.result.as_of))
 
     def to_json(self) -> dict[str, object]:
-        """The result's fields, the portfolio's name and the breaches."""
+        """The result's fields, the portfolio's name, the breaches, the limits not checked and the restricted names."""
         return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
-                "breaches": [one.model_dump(mode="json") for one in self.breaches]}  # fmt: skip
+                **limits_json(self.held, self.restricted)}  # fmt: skip
 
     def page(self) -> str:
         """A self-contained HTML page that needs no JavaScript."""
         from finllm.review.html import engine_html
 
-        return clean_lines(engine_html(self.result, self.portfolio, self.charts, self.breaches))
+        return clean_lines(engine_html(self.result, self.portfolio, self.charts, self.held, self.restricted))
 
     def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
         """The tables in each of the formats, the page, its charts as PNG, and result.json; by file name."""
@@ -84,7 +98,7 @@ class StressAnswer:
 def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits | None = None) -> StressAnswer:
     """Answer the question. Errors: InputError for one that moves nothing, and those of the P&L engine."""
     from finllm.tools.pnl.engine import run_engine
-    from finllm.tools.pnl.limits import breaches
+    from finllm.tools.pnl.limits import Held
 
     inputs = inputs.shocked_by(question.shocks)
     shocks, window = parse_shocks(question.shocks, inputs.factors), parse_replay(question.replay)
@@ -94,15 +108,16 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     result = run_engine(
         inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
         replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
+        thresholds=inputs.thresholds, future=inputs.future,
     )  # fmt: skip
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
                          fix="replay a window inside the data, or add prices that cover it")  # fmt: skip
     if allowed is None:
-        return StressAnswer(inputs.portfolio.name, result, (), inputs.market)
+        return StressAnswer(inputs.portfolio.name, result, Held(), (), inputs.market)
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
-    found = tuple(breaches(noted, noted.var_975_1d, allowed.limits))
-    return StressAnswer(inputs.portfolio.name, noted, found, inputs.market)
+    held, restricted = against_limits(noted, noted, inputs, allowed.limits)
+    return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market)
 
 
 def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:

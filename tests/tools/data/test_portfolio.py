@@ -132,7 +132,8 @@ def test_what_cannot_be_valued_is_left_out_with_its_reason_and_weight(tmp_path: 
     left_out = {one.id: (one.reason, one.weight) for one in book.exclusions}
     assert left_out["EURO"] == ("in EUR, and there is no FX series", None)
     assert left_out["UNLISTED"] == ("given by quantity, and there is no price series of that name", None)
-    assert left_out["NO_BETA"] == ("no history and no beta", 0.25)
+    by_greeks = 1000 * float(MarketStore().read("VIX", AS_OF).values.iloc[-1])
+    assert left_out["NO_BETA"] == ("no history and no beta", pytest.approx(250 / (1000 + by_greeks)))
     assert left_out["WTI"] == ("its last price, of 2019-01-03, is 1274 days old", None)
     assert "is not a price" in left_out["VIX"][0]
 

@@ -179,3 +179,24 @@ def test_a_budget_may_be_one_line_as_on_the_command_line(tmp_path: Path) -> None
     assert budget is not None
     assert (budget.seconds, budget.deep_tokens, budget.joules) == (20, 500, 2000)
     assert "'20 minutes'" in refused(tmp_path, HEAD + "budget: 20 minutes\n").message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (HEAD.replace("20", "twenty"), "field 'horizon': 'twenty' is not a whole number"),
+        (HEAD.replace("20", "251"), "field 'horizon': '251' is not at most 250"),
+        (HEAD.replace("2022-06-30", "soon"), "field 'as_of': 'soon' is not a date; write it as 2022-06-30"),
+        (HEAD.replace("Hormuz", "NO"), "field 'title': NO is read as yes or no; write it in quotes: 'NO'"),
+        (HEAD.replace("Hormuz", "2022"), "field 'title': 2022 is read as a number; write it in quotes: '2022'"),
+        (HEAD + "sources: none\n", "field 'sources': is not a list"),
+        (HEAD + "replay: 2008\n", "field 'replay': is not a mapping"),
+        (HEAD + "shocks:\n- {factor: VIX, mov: +5points}\n", "field 'shocks.0.mov': is no field of this; did you mean "
+                                                             "'move'?"),
+        (HEAD + "propagate: perhaps\n", "field 'propagate': 'perhaps' is not true or false"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_plain_words(tmp_path: Path, text: str, says: str) -> None:
+    message = refused(tmp_path, text).message
+    assert says in message
+    assert "Input should" not in message

@@ -12,11 +12,11 @@ from skfolio.measures import value_at_risk
 
 from finllm.errors import InputError, LookAheadError
 from finllm.tools.data.books.book import Book, Holding
-from finllm.tools.data.factors import UserShock
+from finllm.tools.data.factors import FACTOR_IDS, UserShock
 from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.limits import Known, hold
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, EngineResult
 from finllm.tools.pnl.shocks import JudgedShock
 
@@ -202,11 +202,11 @@ def test_losses_beyond_their_limits_are_breaches() -> None:
         loss_by_position={"each": 1e6, "OIL": 5e4},
         var_975_1d=1.0,
     )
-    found = breaches(result, result.var_975_1d, limits)
+    found = hold(result, Known.of(result, FACTOR_IDS), limits).breaches
     assert [(one.kind, one.subject) for one in found] == [
         ("loss_by_factor", "OIL_WTI"),
         ("loss_by_position", "OIL"),
         ("var_975_1d", "book"),
     ]
     assert found[0].loss == Decimal("100000.00")
-    assert breaches(result, result.var_975_1d, Limits(version=1)) == []
+    assert not hold(result, Known.of(result, FACTOR_IDS), Limits(version=1)).breaches

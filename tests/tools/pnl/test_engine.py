@@ -25,7 +25,7 @@ from finllm.tools.pnl.attribution import attribute
 from finllm.tools.pnl.engine import Engine, run_engine
 from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.limits import breaches
+from finllm.tools.pnl.limits import Known, hold
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, EngineResult
 from finllm.tools.pnl.sensitivity import book_sensitivities
 from finllm.tools.pnl.shocks import JudgedShock
@@ -266,7 +266,7 @@ def test_several_regressors_spread_a_stock_over_factors() -> None:
 
 def test_limits_are_held_against_an_engine_result() -> None:
     result = run("OIL_WTI=-50%")
-    (one,) = breaches(result, result.var_975_1d, Limits(version=1, loss_by_factor={"OIL_WTI": 5e5}))
+    (one,) = hold(result, Known.of(result, ["OIL_WTI"]), Limits(version=1, loss_by_factor={"OIL_WTI": 5e5})).breaches
     assert (one.subject, one.loss) == ("OIL_WTI", Decimal("1000000.00"))
 
 

@@ -198,3 +198,31 @@ def test_a_share_of_a_book_worth_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="net value is 0 USD"):
         reverse(flat, MARKET, AS_OF, 20, 0.1)
     assert reverse(flat, MARKET, AS_OF, 20, 1e4, answers=1).answers[0].moves[0].move == pytest.approx(-10.0)
+
+
+def test_given_shocks_that_lose_as_much_alone_are_the_one_answer() -> None:
+    given = parse_user_shock("EQUITY_US", "-30%")
+    result = reverse(DEFAULT, MARKET, AS_OF, 20, 0.05, fixed=[given], answers=3)
+    (answer,) = result.answers
+    assert result.given_loss == answer.loss > result.target
+    assert answer.method == "given"
+    assert {move.factor for move in answer.moves if move.move} == {"EQUITY_US"}
+    assert any("no other shock to seek" in note for note in result.notes)
+
+
+def test_answers_differ_from_each_other() -> None:
+    given = parse_user_shock("EQUITY_US", "-8%")
+    result = reverse(DEFAULT, MARKET, AS_OF, 20, 0.10, fixed=[given], answers=5)
+    assert result.given_loss is None
+    seen = [tuple(round(move.sigma, 2) for move in one.moves) for one in result.answers]
+    assert len(set(seen)) == len(seen) > 1
+
+
+def test_no_answer_takes_volatility_or_a_spread_below_zero() -> None:
+    result = reverse(DEFAULT, MARKET, AS_OF, 60, 0.10, answers=2)
+    spread = float(MARKET.read("BAA_AAA", AS_OF).values.iloc[-1])
+    for one in result.answers:
+        moves = {move.factor: move.move for move in one.moves}
+        assert moves["CREDIT_BAA_AAA"] >= -spread - 1e-6
+    assert result.coverage is not None
+    assert result.coverage.complete

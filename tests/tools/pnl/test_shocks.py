@@ -143,10 +143,38 @@ def test_a_users_sigmas_become_a_move(market: MarketStore) -> None:
     assert shock.sigma == pytest.approx(-3.0)
 
 
-@pytest.mark.parametrize(("factor", "move"), [("OIL_WTI", "-100%"), ("RATE_US_10Y", "+20000bp"), ("EQUITY_US", "-40σ")])
+@pytest.mark.parametrize(("factor", "move"), [("RATE_US_10Y", "+20000bp"), ("EQUITY_US", "-40σ")])
 def test_an_impossible_user_shock_is_refused(market: MarketStore, factor: str, move: str) -> None:
     with pytest.raises(InputError, match=f"the shock of '{factor}' is"):
         resolve_user(parse_user_shock(factor, move), market, AS_OF, 20)
+
+
+@pytest.mark.parametrize(("factor", "move", "says", "mend"), [
+    ("VIX", "-60points", "takes it below zero: it stood at", "let it fall by at most"),
+    ("CREDIT_BAA_AAA", "-900bp", "takes it below zero: it stood at", "let it fall by at most"),
+    ("RATE_US_10Y", "-600bp", "takes it below -100 bp: it is taken to stand at 4.00 %", "at most 500 bp"),
+    ("OIL_WTI", "-30sigma", "the shock of 'OIL_WTI' is -", "stay between -100.00 %"),
+])  # fmt: skip
+def test_a_move_that_no_market_can_make_is_refused_with_its_mend(
+    market: MarketStore, factor: str, move: str, says: str, mend: str
+) -> None:
+    with pytest.raises(InputError, match=says) as refusal:
+        user_shock(parse_user_shock(factor, move), seen(market, AS_OF), 20)
+    assert mend in refusal.value.fix
+
+
+def test_a_price_may_fall_by_all_of_it_and_a_yield_to_its_floor(market: MarketStore) -> None:
+    view = seen(market, AS_OF)
+    assert user_shock(parse_user_shock("OIL_WTI", "-100%"), view, 20).move == -1.0
+    assert user_shock(parse_user_shock("RATE_US_10Y", "-500bp"), view, 20).move == -500.0
+
+
+def test_the_level_that_decides_is_the_last_one_known(market: MarketStore) -> None:
+    """In August 2015 the VIX stood at 40, and a fall by 30 points was possible; two years later it was not."""
+    fall = parse_user_shock("VIX", "-30points")
+    assert user_shock(fall, seen(market, D(2015, 8, 24)), 20).move == -30.0
+    with pytest.raises(InputError, match="below zero"):
+        user_shock(fall, seen(market, D(2017, 10, 31)), 20)
 
 
 def test_history_is_replayed_where_there_is_some_and_the_others_are_named(market: MarketStore) -> None:

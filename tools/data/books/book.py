@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Sequence
 
 from finllm.tools.data.books.position import Frozen, Terms
+
+NAMED_EXCLUSIONS = 10
+"""Positions left out that a report names before it counts the rest."""
 
 
 class Holding(Terms):
     """A position with its value. `market_value` in USD; `price` in USD of `price_date`, if it was valued by quantity.
 
-    `series` names the history that its own returns come from, if it has one that the market store can use.
+    `series` names the history that its own returns come from, if it has one that the market store can use;
+    `history_days` of it are shared with the index, the last of them `history_end`. `valued_on`: the day that its value
+    is of, where that is known. `gross`: what it counts for in coverage, USD. `stand_in`: whose sensitivity stands in
+    for its own.
 
     Of a contract: `units` of its underlying (negative is short), or of 100 of nominal for a bond, at `spot` USD each,
     discounted at `rate` (decimal a year, continuous); `volatility` and `yield_` are those that give its value.
@@ -28,19 +35,41 @@ class Holding(Terms):
     spot: float | None = None
     rate: float = 0.0
     exposure: str | None = None
+    valued_on: dt.date | None = None
+    history_days: int | None = None
+    history_end: dt.date | None = None
+    gross: float | None = None
+    stand_in: str | None = None
 
     @property
     def notional(self) -> float:
         """What a position without a market value is measured by: units at their spot, USD; else its market value."""
         return self.market_value or (self.units or 0.0) * (self.spot or 0.0)
 
+    @property
+    def counts_for(self) -> float:
+        """USD, positive, that it counts for in coverage."""
+        return abs(self.market_value) if self.gross is None else self.gross
+
 
 class Exclusion(Frozen):
-    """A position left out. `weight`: its share of the gross value of all valued positions, None if it has no value."""
+    """A position left out. `weight`: its share of the gross value of all valued positions, None if it has no value.
+
+    `gross`: what it counts for in coverage, USD, None where that is not known.
+    """
 
     id: str
     reason: str
     weight: float | None
+    sector: str | None = None
+    underlying: str | None = None
+    gross: float | None = None
+
+
+def first_exclusions(exclusions: Sequence[Exclusion]) -> tuple[Exclusion, ...]:
+    """Those that reports name: of unknown value first, then the largest. The rest is only counted."""
+    ordered = sorted(exclusions, key=lambda one: -math.inf if one.weight is None else -one.weight)
+    return tuple(ordered[:NAMED_EXCLUSIONS])
 
 
 class Book(Frozen):
@@ -52,6 +81,11 @@ class Book(Frozen):
     holdings: tuple[Holding, ...]
     exclusions: tuple[Exclusion, ...]
     notes: tuple[str, ...]
+
+    @property
+    def left_out(self) -> float:
+        """What the positions left out count for in coverage, USD; those of unknown value for nothing."""
+        return math.fsum(one.gross or 0.0 for one in self.exclusions)
 
     @property
     def value(self) -> float:

@@ -85,7 +85,7 @@ class ContractValuer:
             units = value / each
         self._old(position, under)
         return _held(position, value, units=units, spot=spot, rate=rate, volatility=volatility, price=each,
-                     exposure=under.exposure)  # fmt: skip
+                     exposure=under.exposure, valued_on=under.day or position.priced_on)  # fmt: skip
 
     def _by_greeks(self, position: Position) -> Holding:
         """An option without terms: a row of delta, gamma and vega, whose premium is its market value."""
@@ -112,7 +112,8 @@ class ContractValuer:
             self.notes.append(f"{position.id!r}: its market value is its notional, and it is worth nothing by itself")
         if position.price is None:
             self._old(position, under)
-        return _held(position, value, units=units, spot=each, exposure=under.exposure)
+        day = position.priced_on if position.price is not None else under.day
+        return _held(position, value, units=units, spot=each, exposure=under.exposure, valued_on=day)
 
     def _forward(self, position: Position) -> Holding:
         under, units = self._under(position), _units(position)
@@ -123,7 +124,8 @@ class ContractValuer:
         model = under.spot * math.exp(-dividend * years) - position.strike * math.exp(-rate * years)
         value = units * model if position.market_value is None else position.market_value
         self._old(position, under)
-        return _held(position, value, units=units, spot=under.spot, rate=rate, exposure=under.exposure)
+        return _held(position, value, units=units, spot=under.spot, rate=rate, exposure=under.exposure,
+                     valued_on=under.day or position.priced_on)  # fmt: skip
 
     def _bond(self, position: Position) -> Holding:
         found = self._flows(position)
@@ -215,7 +217,8 @@ def is_contract(position: Position) -> bool:
 
 def _held(position: Position, value: float, **more: Any) -> Holding:
     terms = {name: getattr(position, name) for name in Terms.model_fields}
-    own = {"sector": position.sector or position.asset_class, "market_value": value, "quantity": position.quantity}
+    own = {"sector": position.sector or position.asset_class, "market_value": value, "quantity": position.quantity,
+           "valued_on": position.priced_on}  # fmt: skip
     return Holding.model_validate(terms | own | more)
 
 

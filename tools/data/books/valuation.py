@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
-from finllm.tools.data.books.position import AssetClass, Portfolio, Position
+from finllm.tools.data.books.gross import gross_of
+from finllm.tools.data.books.position import AssetClass, Portfolio, Position, Refused
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
 from finllm.tools.data.market import INDEX, MarketStore, Observed
 
@@ -33,29 +34,26 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
     """
     notes = ["values are in USD; no FX series is given, so positions in other currencies are left out"]
     kept: list[Holding] = []
-    dropped: list[tuple[str, str, float | None]] = []
+    dropped = [_of_refused(row) for row in portfolio.refused]
     contracts = ContractValuer(portfolio, market, as_of)
     for position in portfolio.positions:
         holding, reason = _valued(position, market, as_of, contracts)
-        if holding is None:
-            dropped.append((position.id, reason, None))
-            continue
-        if reason := _unusable(holding, market, as_of):
-            dropped.append((position.id, reason, holding.market_value))
-            continue
-        kept.append(holding)
-        notes += _notes(position, holding, as_of)
+        gross = gross_of(position, holding, market, as_of)
+        if reason := reason or (_unusable(holding, market, as_of) if holding else ""):
+            dropped.append(_left_out(position, reason, gross))
+        elif holding is not None:
+            kept.append(holding.model_copy(update={"gross": gross}))
+            notes += _notes(position, holding, as_of)
     held = {holding.id for holding in kept}
     for holding in [one for one in kept if (one.exposure or "").startswith("position:")]:
         if (name := (holding.exposure or "").partition(":")[2]) not in held:
             kept.remove(holding)
-            dropped.append((holding.id, f"its underlying {name!r} is left out", holding.market_value))
+            dropped.append(_left_out(holding, f"its underlying {name!r} is left out", holding.gross))
     notes += contracts.notes
-    known = [holding.market_value for holding in kept] + [value for *_, value in dropped if value is not None]
-    gross = math.fsum(abs(value) for value in known)
+    whole = math.fsum(one.gross or 0.0 for one in (*kept, *dropped))
     exclusions = tuple(
-        Exclusion(id=name, reason=reason, weight=None if value is None else abs(value) / gross if gross else 0.0)
-        for name, reason, value in dropped
+        one if one.gross is None else one.model_copy(update={"weight": one.gross / whole if whole else 0.0})
+        for one in dropped
     )
     if not kept:
         reasons = "; ".join(f"{one.id}: {one.reason}" for one in exclusions)
@@ -63,6 +61,17 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
                          fix="give market values with betas, a price file, or another 'as_of'")  # fmt: skip
     return Book(name=portfolio.name, as_of=as_of, sha256=portfolio.sha256, holdings=tuple(kept),
                 exclusions=exclusions, notes=(*notes, *portfolio.notes))  # fmt: skip
+
+
+def _of_refused(row: Refused) -> Exclusion:
+    known = row.market_value is not None and math.isfinite(row.market_value)
+    return Exclusion(id=row.id, reason=f"row {row.row} was refused: {row.reason}", weight=None,
+                     gross=abs(row.market_value or 0.0) if known else None)  # fmt: skip
+
+
+def _left_out(position: Position | Holding, reason: str, gross: float | None) -> Exclusion:
+    return Exclusion(id=position.id, reason=reason, weight=None, sector=position.sector or position.asset_class,
+                     underlying=position.underlying, gross=gross)  # fmt: skip
 
 
 def _valued(
@@ -85,13 +94,15 @@ def _valued(
         elif value is None:
             return None, str(seen)
     assert value is not None
-    has_history = position.asset_class in ("equity", "index", "fund") and (
-        market.shared_days(position.id, "SP500", as_of) >= MIN_HISTORY
-    )
+    days = market.shared_days(position.id, INDEX, as_of) if position.asset_class in ("equity", "index", "fund") else 0
+    has_history = days >= MIN_HISTORY
     return Holding(
         id=position.id, asset_class=position.asset_class, sector=position.sector or position.asset_class,
         market_value=value, quantity=position.quantity, price=price, price_date=price_date,
-        series=position.id if has_history else None, duration=position.duration, convexity=position.convexity,
+        series=position.id if has_history else None, valued_on=price_date or position.priced_on,
+        history_days=days if has_history else None,
+        history_end=market.read(position.id, as_of).last if has_history else None,
+        underlying=position.underlying, duration=position.duration, convexity=position.convexity,
         beta=position.beta, delta=position.delta, gamma=position.gamma, vega=position.vega,
     ), ""  # fmt: skip
 
@@ -125,7 +136,7 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
     """Why a valued holding cannot be stressed, or nothing."""
     if holding.asset_class not in ("equity", "index", "fund") or holding.series or holding.beta is not None:
         return ""
-    days = market.shared_days(holding.id, "SP500", as_of)
+    days = market.shared_days(holding.id, INDEX, as_of)
     had = (
         f"{days} days of history shared with the S&P 500 (at least {MIN_HISTORY} are needed)" if days else "no history"
     )

@@ -17,6 +17,7 @@ from finllm.tools.evidence import show
 
 if TYPE_CHECKING:
     from finllm.graphs.report import Figure, Report
+    from finllm.tools.pnl.coverage import Coverage
 
 LARGEST = 10
 """Positions that get a row of their own; the rest are one row."""
@@ -37,7 +38,8 @@ def report_view(report: Report) -> Group:
         *_section("P&L by position", _positions(report)),
         *_section("Interval", _interval(report)),
         *_section("Closest past event", _analogue(report)),
-        *_section("Limit breaches", _lines(report.breaches, "None.", "bold red")),
+        *_section("Limit breaches", _lines(report.breaches, report.no_breach, "bold red")),
+        *(_section("Limits not checked", _lines(report.unchecked, "None.", "yellow")) if report.unchecked else ()),
         *_section("Compliance", table(
             ("rule", "verdict", "finding"), [(f.rule, verdict(f.verdict), f.what) for f in report.findings])),
         *_section("Who dissented", _lines(_dissent(report), "Nobody.")),
@@ -92,18 +94,28 @@ def _for_copying(line: Text) -> Text:
 
 
 def verdict(word: str) -> Text:
-    styles = {"pass": "green", "flag": "yellow", "block": "bold red", "ok": "green", "warning": "yellow",
-              "missing": "bold red", "failed": "bold red"}  # fmt: skip
+    styles = {"pass": "green", "flag": "yellow", "not checked": "yellow", "block": "bold red", "ok": "green",
+              "warning": "yellow", "missing": "bold red", "failed": "bold red"}  # fmt: skip
     return text(word, styles.get(word, ""))
+
+
+def headline(what: str, coverage: Coverage | None) -> Text:
+    """The first line of a result: what it is of and how much of the book it is about; a gap has the line to itself."""
+    if coverage is None:  # of a record from before coverage was measured
+        return text(what, "bold")
+    if coverage.complete:
+        return text(f"{what}: {coverage.headline}", "bold")
+    return Text.assemble(text(coverage.headline, "bold red"), "\n", text(what, "bold"))
 
 
 def _headline(report: Report) -> RenderableType:
     status = Text.assemble(
         ("BLOCKED by compliance. " if report.status == "blocked" else "", "bold red"),
-        f"As of {report.as_of}, over {report.horizon} trading days. Compliance: ", verdict(report.compliance),
+        f"As of {report.as_of}, over {report.horizon} trading days. Compliance: ",
+        verdict(report.compliance), report.ruled.removeprefix(report.compliance),
         f". Text and measurements: {clean(report.verdict)}.",
     )  # fmt: skip
-    return Group(text(report.title, "bold"), *(text(sentence) for sentence in report.summary), status,
+    return Group(headline(report.title, report.coverage), *(text(sentence) for sentence in report.summary), status,
                  text(f"run {report.run_id}", "dim"))  # fmt: skip
 
 
@@ -154,7 +166,10 @@ def _positions(report: Report) -> RenderableType:
 
 
 def _interval(report: Report) -> RenderableType:
-    risk = [] if report.var_975_1d is None else [Text.assemble("One-day VaR: ", _figure(report.var_975_1d))]
+    risk: list[Text] = []
+    if report.var_975_1d is not None:
+        name = report.var_name
+        risk.append(Text.assemble(f"{name[0].upper()}{name[1:]}: ", _figure(report.var_975_1d)))
     if report.interval is None or report.interval_level is None:
         return Group(Text("None: no holding has a history."), *risk)
     low, high = report.interval
@@ -169,7 +184,7 @@ def _analogue(report: Report) -> RenderableType:
     a = report.analogue
     if a is None:
         return Text("None was found.")
-    past = text(f"{a.title}, {a.start} to {a.end}: ")
+    past = text(f"{a.named}: ")
     if a.total is None:
         return Text.assemble(past, " ", text(f"not replayed: {a.why_no_total or 'no reason given'}"))
     return Text.assemble(past, " the book would move by ", _figure(a.total))
