@@ -112,7 +112,7 @@ def daily_gains(
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
-    unknown = (_needed(arrays) & ~known).any(axis=1)
+    unknown = np.any(_needed(arrays) & ~known, axis=1, keepdims=True)[:, 0]
     gross = np.array([one.counts_for for one in book.holdings])
     own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
     moved = np.ones(len(gross))
@@ -202,8 +202,8 @@ def _factor_days(
         values = seen.values
         if seen.frequency != "daily" or len(values) < 2:
             continue
-        moves = pd.Series(one_step(values.to_numpy(), driver.unit), index=values.index[1:])
-        moves = moves[~crosses(values.index, seen.breaks)].reindex(days)
+        steps = pd.Series(one_step(values.to_numpy(), driver.unit), index=values.index[1:])
+        moves = pd.Series(steps[~crosses(values.index, seen.breaks)]).reindex(days)
         if moves.isna().mean() <= 0.1:
             found[name] = moves.fillna(0.0).to_numpy()
     return found

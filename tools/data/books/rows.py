@@ -66,8 +66,8 @@ def read_rows(context: Context) -> Rows:
     """Read every row that is no total, heading or remark."""
     found, values = Rows(), context.values
     count = len(context.table.rows)
-    columns = (values.texts, values.numbers, values.days)
-    for at, (texts, numbers, days) in enumerate(zip(*(_across(some, count) for some in columns), strict=True)):
+    across = zip(_across(values.texts, count), _across(values.numbers, count), _across(values.days, count), strict=True)
+    for at, (texts, numbers, days) in enumerate(across):
         if at not in context.listed.skipped:
             row = _Row(
                 {name: text for name, text in zip(values.texts, texts, strict=True) if text},

@@ -134,9 +134,8 @@ def _series(
     first, last = np.flatnonzero(~np.isnan(whole))[[0, -1]]
     if gaps := int(np.isnan(whole[first : last + 1]).sum()):
         notes.append(f"{name!r}: {gaps} days without a figure are taken for holidays")
-    absent = [
-        str(day) for day, _ in options.splits.get(name, ()) if stamp_of(day) not in set(map(stamp_of, values.index[1:]))
-    ]
+    there = set(pd.DatetimeIndex(values.index)[1:])
+    absent = [str(day) for day, _ in options.splits.get(name, ()) if stamp_of(day) not in there]
     if absent:
         raise InputError(f"{where} has no move on {', '.join(absent)}, where --splits says that it was split",
                          fix="name the first day of the new price")  # fmt: skip
@@ -303,7 +302,7 @@ def _periods(values: pd.Series, frequency: Frequency, where: str) -> pd.Series:
     periods = pd.DatetimeIndex(values.index).to_period("M" if frequency == "monthly" else "Q").to_timestamp()
     found = pd.Series(values.to_numpy(), index=pd.DatetimeIndex(periods).as_unit("ns"), name=values.name)
     if found.index.has_duplicates:
-        day = next(iter(found.index[found.index.duplicated()]))
+        day = found.index[found.index.duplicated().argmax()]
         raise InputError(f"{where}: two figures in the month or quarter of {_day(day)}", fix="keep one of them")
     return found
 
