@@ -103,7 +103,7 @@ class AgentRow(_Frozen):
 
 
 class Report(_Frozen):
-    """What a run found. Money in USD. `blocked` lists what was kept from the conclusion and why.
+    """What a run found. Money in `currency`. `blocked` lists what was kept from the conclusion and why.
 
     `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
     was not measured; `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why.
@@ -116,6 +116,7 @@ class Report(_Frozen):
     title: str
     as_of: str
     horizon: int
+    currency: str = "USD"
     engine: int = 1
     summary: tuple[str, ...]
     event: dict[str, str] | None

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
-from finllm.tools.evidence import Evidence, EvidenceTable
+from finllm.tools.evidence import Evidence, EvidenceTable, is_money
 
 _ID = re.compile(r"\bE[1-9][0-9]*\b")
 _TOKEN = re.compile(r"\s*(?:(?P<id>E[1-9][0-9]*)|(?P<number>\d+(?:\.\d+)?)|(?P<name>[a-z]+)|(?P<sign>[-+−*×/(),]))")
@@ -50,7 +50,7 @@ def misfit(row: Evidence, table: EvidenceTable) -> str | None:
         found = _Reader(row.formula, table).value()
     except _NotArithmeticError:
         return None
-    if isinstance(row.value, str) or not _same(found, row.value, row.unit == "usd", len(cited_by(row))):
+    if isinstance(row.value, str) or not _same(found, row.value, is_money(row.unit), len(cited_by(row))):
         return f"its formula {row.formula!r} gives {found:g}, not {row.value!r}"
     return None
 
@@ -58,7 +58,7 @@ def misfit(row: Evidence, table: EvidenceTable) -> str | None:
 def _parts_misfit(row: Evidence, whole: Evidence, table: EvidenceTable) -> str | None:
     parts = [float(one.value) for one in table if (one.formula, one.what) == (row.formula, row.what)]
     found = math.fsum(parts)
-    if isinstance(whole.value, str) or not _same(found, whole.value, row.unit == "usd", len(parts)):
+    if isinstance(whole.value, str) or not _same(found, whole.value, is_money(row.unit), len(parts)):
         return f"the rows {row.what!r} sum to {found:g}, and {whole.id} is {whole.value!r}"
     return None
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from finllm.tools.evidence import Unit
+from finllm.tools.data.currencies import ECB, KNOWN
+from finllm.tools.evidence import Unit, money
 
 UnitKind = Literal[
     "percent", "percentage points", "bp", "points", "usd", "sigma", "days", "years", "times", "bare", "other"
 ]
-"""How a sentence gives a number. `bare`: without a unit; `other`: in a unit that no evidence row has."""
+"""How a sentence gives a number. `bare`: without a unit; `other`: in another currency than
+the dollar, or in a unit that no evidence row has."""
 
 UNITS: dict[UnitKind, tuple[Unit, ...]] = {
     "percent": ("return", "probability"), "percentage points": ("bp",), "bp": ("bp",), "points": ("points",),
@@ -39,7 +41,20 @@ _FRACTIONS = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "fifth": 1 / 5, "
 
 _SCALE = r"(?:thousand|million|billion|trillion|mn|mm|bn|tn|[kmb])(?![A-Za-z])"
 _MONEY = r"(?:US\s?\$|\$|USD(?![A-Za-z_]))"
-_FOREIGN = r"(?:€|£|¥|EUR|GBP|JPY|CHF|CNY)(?![A-Za-z])"
+_CODES = f"(?-i:{'|'.join(ECB)})"
+_FOREIGN = rf"(?:€|£|¥|{_CODES})(?![A-Za-z])"
+_NAMED = {
+    "€": "EUR",
+    "euro": "EUR",
+    "£": "GBP",
+    "pound": "GBP",
+    "¥": "JPY",
+    "yen": "JPY",
+    "franc": "CHF",
+    "yuan": "CNY",
+}
+_CURRENCY = re.compile(rf"{_CODES}|€|£|¥|euro|pound|yen|franc|yuan", re.IGNORECASE)
+_ANY_MONEY: tuple[Unit, ...] = tuple(sorted(money(code) for code in KNOWN))
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _AFTER: tuple[tuple[UnitKind, str], ...] = (
     ("percentage points", r"percentage[ -]points?|pp(?![A-Za-z])"),
@@ -51,8 +66,8 @@ _AFTER: tuple[tuple[UnitKind, str], ...] = (
     ("days", r"(?:trading |business )?days?(?![A-Za-z])"),
     ("years", r"years?(?![A-Za-z])"),
     ("times", r"times(?![A-Za-z])|[x×](?![A-Za-z])|-?fold(?![A-Za-z])"),
-    ("other", r"(?:€|£|¥|EUR|GBP|JPY|CHF|CNY|euros?|pounds?|yen|francs?|yuan|barrels?|ounces?|"
-              r"tonnes?|tons?|degrees?)(?![A-Za-z])"),
+    ("other", rf"(?:€|£|¥|{_CODES}|euros?|pounds?|yen|francs?|yuan|barrels?|ounces?|tonnes?|tons?|degrees?)"
+              r"(?![A-Za-z])"),
 )  # fmt: skip
 _UNIT = "|".join(f"(?P<u{at}>{pattern})" for at, (_kind, pattern) in enumerate(_AFTER))
 _NUMBER = re.compile(
@@ -83,7 +98,7 @@ class Quantity:
 
     `size` is the number as written, a multiple of `step` (the precision it claims), `factor` what a row's value is
     multiplied with to compare. `bound`: +1 for `more than`, −1 for `less than`. `sign`: +1, −1, or 0 where none is
-    written. `cite`: the row that it names.
+    written. `cite`: the row that it names. `currency`: its code, where it is money but no dollars.
     """
 
     start: int
@@ -97,11 +112,14 @@ class Quantity:
     scaled: bool
     bound: int = 0
     cite: str | None = None
+    currency: str | None = None
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """`bare` with a scale (`1.2 million`) is money: the report's is in USD."""
-        return ("usd", "count") if self.kind == "bare" and self.scaled else UNITS[self.kind]
+        """`bare` with a scale (`1.2 million`) is money, in whichever currency the row is."""
+        if self.kind == "bare" and self.scaled:
+            return (*_ANY_MONEY, "count")
+        return (money(self.currency),) if self.kind == "other" and self.currency else UNITS[self.kind]
 
     def holds(self, value: float) -> bool:
         """Whether a row's value, without its sign, is this number at the precision that it claims (ties to even)."""
@@ -206,8 +224,11 @@ def _quantity(
         bound = 1
     elif _BELOW.search(before):
         bound = -1
-    return Quantity(start, match.end(), text[start : match.end()], number, step, _FACTOR.get(kind, 1.0) / scale, kind,
-                    sign, scaled, bound)  # fmt: skip
+    said = text[start : match.end()]
+    named = _CURRENCY.search(said) if kind == "other" else None
+    currency = _NAMED.get(named[0].lower(), named[0]) if named else None
+    return Quantity(start, match.end(), said, number, step, _FACTOR.get(kind, 1.0) / scale, kind,
+                    sign, scaled, bound, currency=currency)  # fmt: skip
 
 
 def _kind(match: re.Match[str]) -> UnitKind:
@@ -227,5 +248,6 @@ def _ranges(found: Sequence[Quantity], text: str) -> list[Quantity]:
         scale = re.search(_SCALE, other.text)
         shared = _SCALES[scale[0].lower()] if scale and not one.scaled else 1.0
         factor = one.factor * _FACTOR.get(other.kind, 1.0) / shared
-        out[at] = replace(one, kind=other.kind, factor=factor, scaled=one.scaled or other.scaled)
+        out[at] = replace(one, kind=other.kind, factor=factor, scaled=one.scaled or other.scaled,
+                          currency=other.currency)  # fmt: skip
     return out

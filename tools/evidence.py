@@ -9,9 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Unit = Literal["return", "bp", "points", "usd", "sigma", "ratio", "years", "probability", "days", "count", "text"]
+from finllm.tools.data.currencies import KNOWN
+
+Money = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+"""An amount's currency: its code in small letters."""
+Measure = Literal["return", "bp", "points", "usd", "sigma", "ratio", "years", "probability", "days", "count", "text"]
+Unit = Measure | Money
 """Units of a value. `return`: decimal return (0.01 is 1 %); `bp`: basis points; `points`: index or volatility points;
-`usd`: US dollars; `sigma`: standard deviations; `ratio`, `probability`: pure numbers; `text`: the value is a span."""
+`usd`, `eur`, …: money; `sigma`: standard deviations; `ratio`, `probability`: pure numbers; `text`: the value is a span.
+"""
 
 
 class Source(BaseModel):
@@ -108,6 +114,16 @@ def sha256_of(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+def money(currency: str) -> Unit:
+    """The unit of an amount in a currency: `eur` for EUR."""
+    return currency.lower()
+
+
+def is_money(unit: Unit) -> bool:
+    """Whether a unit is a currency."""
+    return unit.upper() in KNOWN
+
+
 def show(value: float | str, unit: Unit) -> str:
     """A value as a person reads it: `-39.89 %`, `75 bp`, `-1,234,567 USD`, `2.1 σ`."""
     if isinstance(value, str):
@@ -119,8 +135,6 @@ def show(value: float | str, unit: Unit) -> str:
             return f"{value:+.0f} bp"
         case "points":
             return f"{value:+.2f} points"
-        case "usd":
-            return f"{value:+,.0f} USD"
         case "sigma":
             return f"{value:+.1f} σ"
         case "probability":
@@ -132,4 +146,4 @@ def show(value: float | str, unit: Unit) -> str:
         case "count":
             return f"{value:.0f}"
         case _:
-            return f"{value:.3g}"
+            return f"{value:+,.0f} {unit.upper()}" if is_money(unit) else f"{value:.3g}"

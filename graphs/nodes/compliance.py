@@ -12,7 +12,7 @@ from finllm.graphs.rows import BreachRow, OpinionRow, StressRow
 from finllm.graphs.state import AfterStress, Update
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import RuleFacts, check_rules
-from finllm.tools.evidence import EvidenceTable
+from finllm.tools.evidence import EvidenceTable, money
 from finllm.tools.pnl.asked import scenario_factors
 from finllm.tools.pnl.coverage import Coverage
 from finllm.tools.pnl.limits import Breach, Known, Unchecked, hold, restricted_in
@@ -66,7 +66,7 @@ def _breached(
             loss=_loss(breach, stress),
             limit=table.add(
                 float(breach.limit),
-                "probability" if breach.kind == "coverage" else "usd",
+                "probability" if breach.kind == "coverage" else money(stress.result.currency),
                 entity=breach.subject,
                 what=f"limit, {breach.kind}",
                 period="this run",

@@ -40,7 +40,7 @@ async def intake(_state: Start, run: RunContext) -> Update:
 
 def _intake(run: RunContext) -> Update:
     request, table = run.request, EvidenceTable()
-    book = value_portfolio(request.portfolio, run.market, request.as_of)
+    book = value_portfolio(request.portfolio, run.market, request.as_of, request.currency)
     sources = _sources(run, table)
     precedents = _precedents(run, table)
     market = _market(run, table)

@@ -34,6 +34,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         title=scenario.title,
         as_of=run.request.as_of.isoformat(),
         horizon=scenario.horizon,
+        currency=stress.result.currency,
         engine=stress.result.engine,
         summary=tuple(ground(line, figures.table, _quotes(scenario.title, stress.result.coverage))
                       for line in _summary(state, figures.table)),
@@ -65,7 +66,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         exclusions=tuple(_exclusions(state.book, figures.table)),
         agents=tuple(AgentRow.model_validate({name: getattr(opinion, name) for name in AgentRow.model_fields})
                      for opinion in state.opinions),
-        notes=("Money is in USD.", *stress.notes),
+        notes=(f"Money is in {stress.result.currency}.", *stress.notes),
         evidence=state.evidence,
         second=tuple(_second(state)),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
 from finllm.tools.data.factors import Shock
-from finllm.tools.evidence import EvidenceTable, Unit, show
+from finllm.tools.evidence import EvidenceTable, Unit, money, show
 from finllm.tools.pnl.coverage import down, up
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult
@@ -132,9 +132,9 @@ def _shown(table: EvidenceTable, id: str) -> str:
 def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceTable) -> StressRow:
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
-    period = f"{result.horizon} trading days"
+    period, in_money = f"{result.horizon} trading days", money(result.currency)
 
-    def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = "usd") -> str:
+    def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = in_money) -> str:
         return table.add(
             float(value), unit, entity=entity, what=what, period=period, as_of=result.as_of, formula=formula
         )
@@ -223,7 +223,7 @@ def _analogue(
         return found.model_copy(update={"why": error.message})
     total = table.add(
         float(cuts.total),
-        "usd",
+        money(engine.book.currency),
         entity="book",
         what="P&L were the past event to repeat",
         period=f"{chosen.start} to {chosen.end}",

@@ -59,6 +59,7 @@ class Settings(BaseModel):
     usd_per_kwh: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="price of this machine's energy, USD/kWh"
     )
+    currency: str = Field(default="USD", description="currency of results, such as EUR")
     carbon: str | None = Field(
         default=None, description="grid intensity, gCO₂e/kWh: a number, or a CSV file by time; unset: none is told"
     )

@@ -70,7 +70,7 @@ BAD = {
     "loss unreadable": (("--loss", "a lot"), "'10%'"),
     "loss negative": (("--loss", "-10%"), "'10%'"),
     "loss of all": (("--loss", "100%"), "'100%'"),
-    "loss of cents": (("--loss", "0.5"), "one dollar"),
+    "loss of cents": (("--loss", "0.5"), "an amount below 1"),
     "bound unreadable": (("--loss", "10%", "--bound", "OIL_WTI=50%"), "LOW:HIGH"),
     "bound in sigmas": (("--loss", "10%", "--bound", "OIL_WTI=-3sigma:+3sigma"), "return"),
     "bound reversed": (("--loss", "10%", "--bound", "OIL_WTI=+5%:-5%"), "lower end first"),

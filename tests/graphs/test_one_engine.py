@@ -43,9 +43,12 @@ VALUE = {"market_value": rounded(-1e7, 1e7)}
 MAYBE_CURVED = {"gamma": rounded(-30, 30), "vega": rounded(-5e4, 5e4)}
 
 
+CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF")
+
+
 def position(ids: Sequence[str], asset_class: str, given: dict[str, Any], maybe: dict[str, Any]) -> st.SearchStrategy:
     fixed = {"id": st.sampled_from(ids), "asset_class": st.just(asset_class)}
-    return st.fixed_dictionaries(fixed | given, optional=maybe)
+    return st.fixed_dictionaries(fixed | given, optional={"currency": st.sampled_from(CURRENCIES)} | maybe)
 
 
 SECTOR = {"sector": st.sampled_from(["Tech", "Energy", "Banks"])}
@@ -57,7 +60,8 @@ POSITION = st.one_of(
     position(["CORP"], "bond", VALUE | {"duration": rounded(0.1, 30)}, {"convexity": rounded(-50, 900)}),
     position(["GOV"], "bond", VALUE | {"duration": rounded(0.1, 30), "sector": st.just("Treasury")}, {}),
     position(["OIL"], "commodity", VALUE, {"delta": rounded(-2, 2), **MAYBE_CURVED}),
-    position(["EURUSD"], "fx", VALUE, {"delta": rounded(-2, 2)}),
+    position(["EURUSD", "USDJPY", "BASKET"], "fx", VALUE, {"delta": rounded(-2, 2)}),
+    position(["FRANCS"], "cash", VALUE, {}),
     position(["BARS"], "gold", VALUE, {"delta": rounded(-2, 2), **MAYBE_CURVED}),
     position(["CALLS"], "volatility", VALUE | {"delta": rounded(-1e5, 1e5)}, {"gamma": rounded(-1e3, 1e3)}),
 )
@@ -74,7 +78,9 @@ def move(unit: str) -> st.SearchStrategy[str]:
     return st.one_of(number.map(lambda text: f"{text}{suffix}"), rounded(-3, 3).map(lambda text: f"{text}sigma"))
 
 
-MOVES = st.fixed_dictionaries({}, optional={id: move(row.unit) for id, row in factor_table().items() if row.judged})
+RATES = ("FX_EURUSD", "FX_JPYUSD")
+MOVES = st.fixed_dictionaries({}, optional={id: move(row.unit) for id, row in factor_table().items() if row.judged}
+                              | {id: move("return") for id in RATES})  # fmt: skip
 PAST = [one for one in EPISODES.values() if one.end <= AS_OF]
 
 
@@ -82,10 +88,11 @@ PAST = [one for one in EPISODES.values() if one.end <= AS_OF]
 @given(
     rows=BOOK, moves=MOVES, replay=st.one_of(st.none(), st.sampled_from(PAST)), propagate=st.booleans(),
     horizon=st.sampled_from([1, 10, 20, 60]), seed=st.integers(0, 3), answered=st.booleans(),
+    currency=st.sampled_from(CURRENCIES[:4]),
 )  # fmt: skip
 def test_a_run_and_the_command_give_a_book_one_p_and_l(
     scripted_desk: MakeDesk, tmp_path: Path, rows: list[dict[str, str]], moves: dict[str, str], replay: Any,
-    propagate: bool, horizon: int, seed: int, answered: bool,
+    propagate: bool, horizon: int, seed: int, answered: bool, currency: str,
 ) -> None:  # fmt: skip
     """The node is given a run's state and an agent that answers or fails; the command, the file and what one types."""
     if not moves and replay is None:
@@ -96,10 +103,11 @@ def test_a_run_and_the_command_give_a_book_one_p_and_l(
     file.write_text("\n".join(lines))
     typed = StressQuestion([f"{name}={text}" for name, text in moves.items()], replay.id if replay else None, horizon,
                            propagate, seed=seed)  # fmt: skip
-    command = answer_stress(inputs_of(file), typed).result
+    command = answer_stress(inputs_of(file, currency), typed).result
     scenario = Scenario(
         title="any", narrative="Something happens.", horizon=horizon, as_of=AS_OF, propagate=propagate, sources=(),
-        approved_by=None, shocks=tuple(ShockEntry(factor=name, move=text) for name, text in moves.items()),
+        approved_by=None, currency=currency,
+        shocks=tuple(ShockEntry(factor=name, move=text) for name, text in moves.items()),
         replay=Replay(start=replay.start, end=replay.end) if replay else None,
     )  # fmt: skip
     desk = scripted_desk([{"say": {}}] if answered else [{"fail": "no answer"}])
@@ -108,20 +116,21 @@ def test_a_run_and_the_command_give_a_book_one_p_and_l(
     assert (graph.by_sector, graph.by_direction) == (command.by_sector, command.by_direction)
     assert (graph.interval, graph.var_975_1d, graph.shocks) == (command.interval, command.var_975_1d, command.shocks)
     assert told == float(command.total)
+    assert graph.currency == command.currency == currency
     for cut in (graph.by_position, graph.by_factor, graph.by_sector, graph.by_direction):
         assert sum(cut.values(), Decimal(0)) == graph.total
 
 
-def inputs_of(file: Path) -> Inputs:
+def inputs_of(file: Path, currency: str) -> Inputs:
     """What the command reads; the packaged prices are read once for all examples."""
-    return replace(read_inputs(file, (), AS_OF), market=MARKET)
+    return replace(read_inputs(file, (), AS_OF, (), currency), market=MARKET)
 
 
 def node_result(scenario: Scenario, file: Path, seed: int, desk: Desk) -> tuple[EngineResult, float]:
     """What the graph's node computes for the book as intake values it, and the total that its evidence row tells."""
     request = RunRequest(scenario=scenario, portfolio=load_portfolio(file), limits=Limits(version=1), seed=seed)
     run = replace(open_run(desk, "any", request), market=MARKET)
-    book = value_portfolio(request.portfolio, run.market, AS_OF)
+    book = value_portfolio(request.portfolio, run.market, AS_OF, request.currency)
     state = AfterValidator(evidence=(), sources=(), precedents=(), market=(), book=book, checks=(), verdict="aligned")
     out = bounded(stress_tester(state, run))
     assert out.stress is not None

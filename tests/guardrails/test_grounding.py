@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from finllm.errors import GroundingError
 from finllm.guardrails.grounding import NAMES, ground, ungrounded
+from finllm.guardrails.quantities import find_quantities
 from finllm.tools.evidence import EvidenceTable, Unit
 
 
@@ -181,3 +182,12 @@ def test_seven_mutations_are_caught_and_clean_narratives_pass(phrasings: list[st
     for name, bar in BARS.items():
         hits, made = found[name]
         assert hits >= bar * made, name
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [("-1,234 EUR", "eur"), ("€1,234", "eur"), ("1,234 euros", "eur"), ("-1,234 SEK", "sek"), ("-1,234 USD", "usd")],
+)
+def test_an_amount_is_held_by_a_row_in_its_own_currency_and_by_no_other(text: str, unit: str) -> None:
+    (found,) = find_quantities(text)
+    assert found.units == (unit,)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finllm.tools.evidence import Evidence, EvidenceTable, Source, Unit, sha256_of, show
+from finllm.tools.evidence import Evidence, EvidenceTable, Measure, Source, Unit, sha256_of, show
 
 AS_OF = dt.date(2022, 6, 30)
 SOURCE = Source(uri="https://example.org/a", sha256=sha256_of("a"), pointer="row 7")
@@ -52,7 +52,7 @@ def test_a_row_needs_a_source_or_a_formula() -> None:
     add(table, source=SOURCE, formula="E1 × 2")
 
 
-@pytest.mark.parametrize("unit", get_args(Unit))
+@pytest.mark.parametrize("unit", get_args(Measure))
 def test_a_text_is_text_and_a_number_is_not(unit: Unit) -> None:
     table = EvidenceTable()
     right, wrong = ("a span", 1.0) if unit == "text" else (1.0, "a span")
@@ -72,7 +72,9 @@ def test_a_row_cannot_be_changed() -> None:
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
-values = st.tuples(numbers, st.sampled_from(sorted(set(get_args(Unit)) - {"text"}))) | st.tuples(texts, st.just("text"))
+values = st.tuples(numbers, st.sampled_from(sorted({"eur", *get_args(Measure)} - {"text"}))) | st.tuples(
+    texts, st.just("text")
+)
 
 
 @given(st.lists(st.tuples(values, texts, st.booleans()), max_size=8))
@@ -92,6 +94,7 @@ def test_a_table_comes_back_from_json_as_it_was(rows: list[tuple[tuple[float | s
         (75.0, "bp", "+75 bp"),
         (-12.5, "points", "-12.50 points"),
         (-1_234_567.4, "usd", "-1,234,567 USD"),
+        (-1_234_567.4, "eur", "-1,234,567 EUR"),
         (2.14, "sigma", "+2.1 σ"),
         (0.9, "probability", "90 %"),
         (20.0, "days", "20 days"),

@@ -25,6 +25,8 @@ PORTFOLIO = Portfolio(
     positions=(
         *(Position(id=name, currency="USD", asset_class="equity", quantity=100.0) for name in ("AAPL", "JPM", "XOM")),
         Position(id="WTI", currency="USD", asset_class="commodity", quantity=50.0),
+        Position(id="SAP", currency="EUR", asset_class="equity", market_value=1e5, beta=1.1),
+        Position(id="GBPJPY", currency="USD", asset_class="fx", market_value=5e4),
         Position(id="CORP", currency="USD", asset_class="bond", market_value=1e5, duration=7.0, convexity=60.0),
     ),
 )

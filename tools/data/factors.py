@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.data.currencies import fx_hint
 
 FactorId = Literal["EQUITY_US", "CREDIT_BAA_AAA", "RATE_US_10Y", "OIL_WTI", "USD_BROAD", "GOLD", "VIX"]
 """The factors that the narrative agent judges: a type, since its answers are constrained to them as they are made."""
@@ -118,8 +119,8 @@ def parse_user_shock(factor: str, move: str, units: Mapping[str, MoveUnit] | Non
     """
     known = units or {id: one.unit for id, one in FACTORS.items()}
     if factor not in known:
-        raise InputError(f"unknown factor {factor!r}",
-                         fix=f"use one of {', '.join(known)}, or a series of your --prices")  # fmt: skip
+        others = f"use one of {', '.join(known)}, or a series of your --prices"
+        raise InputError(f"unknown factor {factor!r}", fix=fx_hint(factor) or others)
     example = f"write {_EXAMPLE[known[factor]]} or '-3sigma'"
     number, unit = _read_move(factor, move, example)
     if unit in ("sigma", "σ"):

@@ -25,14 +25,16 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=False)]
 
 
 class Limits(BaseModel):
-    """Largest losses allowed, as positive USD. The key `each` stands for every name that has no limit of its own.
+    """Largest losses allowed, positive, in `currency` (unset: that of the results).
 
-    `coverage`: the least share of the book that must be stressed. Names are matched whatever their case.
+    The key `each` stands for every name that has no limit of its own. `coverage`: the least share of the book that must
+    be stressed. Names are matched whatever their case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: int | str
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
     loss_by_factor: dict[str, Usd] = {}
     loss_by_sector: dict[str, Usd] = {}
     loss_by_position: dict[str, Usd] = {}

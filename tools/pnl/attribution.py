@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 
 from finllm.tools.data.books.book import Holding
-from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
+from finllm.tools.pnl.kernel import Sensitivities, local_gains, local_terms
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION
 
 CENT = Decimal("0.01")
@@ -17,7 +17,7 @@ CENT = Decimal("0.01")
 
 @dataclass(frozen=True)
 class Attribution:
-    """P&L in USD. Every cut adds up the same cells, each of whole cents, so all four sums are `total` to the cent."""
+    """P&L in the book's currency: every cut adds up the same cells of whole cents, so each sums to `total` exactly."""
 
     total: Decimal
     by_position: dict[str, Decimal]
@@ -35,20 +35,29 @@ def attribute(
 ) -> Attribution:
     """Attribute the P&L of one scenario; `moves` (K,) in the order of the book's factors, `moved` those with a row.
 
-    A factor's row has what it explains alone, `interaction` the rest of the model: cross terms and floors. A holding
-    in `realised` gains that many USD instead (its own return in a replay): beyond its factors it is `idiosyncratic`.
+    A factor's row has what it explains alone, `interaction` the rest of the model: cross terms, with the exchange rate
+    too, and floors. A holding in `realised` gains that much at the rate of today instead (its own return in a replay):
+    beyond its factors it is `idiosyncratic`.
     """
     realised = realised or {}
-    own = own_terms(book, moves)
-    gains = position_gains(book, moves[None, :])[:, 0]
+    local = local_terms(book, moves)
+    gains = local_gains(book, moves[None, :])[:, 0]
+    specific = np.zeros(len(holdings))
+    for row, holding in enumerate(holdings):
+        if holding.id in realised:
+            gains[row] = realised[holding.id]
+            specific[row] = gains[row] - float(local[row].sum())
+    own = local if book.fx is None else book.fx.alone(local, moves)
+    if book.fx is not None:
+        gains = book.fx.translated(gains[:, None], moves[None, :])[:, 0]
     cells: dict[tuple[int, str], int] = {}
     for row, column in zip(*np.nonzero(own), strict=True):
         cells[int(row), book.factors[column]] = _cents(float(own[row, column]))
-    rest = gains - own.sum(axis=1)
+    rest = gains - own.sum(axis=1) - specific
     for row, holding in enumerate(holdings):
         if holding.id in realised:
-            cells[row, IDIOSYNCRATIC] = _cents(realised[holding.id] - float(own[row].sum()))
-        elif abs(rest[row]) >= 0.005:
+            cells[row, IDIOSYNCRATIC] = _cents(float(specific[row]))
+        if abs(rest[row]) >= 0.005:
             cells[row, INTERACTION] = _cents(float(rest[row]))
     rows = [*moved, *([IDIOSYNCRATIC] if realised else []), INTERACTION]
     loaded = {name for _, name in cells}

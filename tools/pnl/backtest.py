@@ -21,7 +21,7 @@ from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES, Episode
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.outcome import Cents, usd
-from finllm.tools.pnl.sensitivity import Shrinkage
+from finllm.tools.pnl.sensitivity import Shrinkage, currencies_of
 from finllm.tools.pnl.shocks import Plan, replayed
 from finllm.tools.pnl.sizes import FactorView
 
@@ -152,7 +152,7 @@ def _outcome(portfolio: Portfolio, market: MarketStore, window: Episode, predict
     index = _move(market, INDEX, window)
     return WindowOutcome(
         window=window, as_of=market.read(INDEX, before).last, positions=rows,
-        factors={shock.factor: shock.move for shock in _observed(market, window)},
+        factors={shock.factor: shock.move for shock in _observed(book, market, window)},
         predicted=usd(float(total)), realised=usd(float(outcome)), book_value=usd(book.value),
         sign_right=(total > 0) == (outcome > 0),
         bias=float((guesses - returns).mean()), mae=float(np.abs(guesses - returns).mean()),
@@ -163,11 +163,12 @@ def _outcome(portfolio: Portfolio, market: MarketStore, window: Episode, predict
 
 
 def _own_return(holding: Holding, market: MarketStore, window: Episode) -> tuple[str, float | None]:
-    """The position's own return over the window, or why it has none that could be compared."""
+    """The position's own return over the window in dollars, or why it has none that could be compared."""
     if holding.asset_class not in ("equity", "index") or not holding.series:
         return f"{holding.asset_class} without prices of its own: nothing realised to compare with", None
     try:
-        return "", _move(market, holding.series, window)
+        own = _move(market, holding.series, window)
+        return "", own if holding.fx_factor is None else (1 + own) * (1 + _move(market, holding.fx_factor, window)) - 1
     except InputError as error:
         return error.message, None
 
@@ -177,9 +178,9 @@ def _move(market: MarketStore, name: str, window: Episode) -> float:
     return float(values.iloc[-1] / values.iloc[0] - 1)
 
 
-def _observed(market: MarketStore, window: Episode) -> list[Shock]:
+def _observed(book: Book, market: MarketStore, window: Episode) -> list[Shock]:
     """The factors' moves over the window, as they were seen at its end."""
-    view = FactorView(FactorSet.default(market), market, window.end)
+    view = FactorView(FactorSet.default(market).with_currencies(market, currencies_of(book)), market, window.end)
     return replayed(view, (window.start, window.end))[0]
 
 
@@ -196,7 +197,7 @@ def _by_engine(shrinkage: Shrinkage) -> Predict:
     """The engine's own P&L: betas of the last 504 days times the observed factor moves, no own return of the window."""
 
     def predict(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
-        plan = Plan({shock.factor: shock for shock in _observed(market, window)}, horizon=1)
+        plan = Plan({shock.factor: shock for shock in _observed(book, market, window)}, horizon=1)
         cuts = Engine(book, market, before, shrinkage=shrinkage).revalue(plan)
         return {name: float(gain) for name, gain in cuts.by_position.items()}
 

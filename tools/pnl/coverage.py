@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.books.underlying import MIN_HISTORY
+from finllm.tools.data.currencies import legs_of
 from finllm.tools.data.market import INDEX, MarketStore
 from finllm.tools.pnl.factorset import FactorSet
 
@@ -168,7 +169,9 @@ def why_not_its_own(holding: Holding, factors: FactorSet, as_of: dt.date, limits
             return f"its beta is of {holding.history_days} days, fewer than {limits.history_days}"
     proxy = _PROXIED.get(holding.asset_class)
     named = holding.exposure or (holding.id in factors and factors[holding.id].kind == "named")
-    return f"moved as {proxy}, with no delta of its own" if proxy and holding.delta is None and not named else ""
+    if not proxy or named or holding.delta is not None or (proxy == "USD_BROAD" and legs_of(holding.id, "USD")):
+        return ""
+    return f"moved as {proxy}, with no delta of its own"
 
 
 def data_end(book: Book, market: MarketStore) -> dt.date | None:

@@ -18,7 +18,9 @@ from finllm.errors import InputError
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.books.valuation import value_portfolio
+from finllm.tools.data.currencies import factor_currency
 from finllm.tools.data.factors import UserShock
+from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.bands import Residual, own_residuals, simulate
@@ -31,7 +33,7 @@ from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow, Interval, usd
 from finllm.tools.pnl.propagate import Covariance
 from finllm.tools.pnl.risk import daily_gains, liquidity
-from finllm.tools.pnl.sensitivity import Shrinkage, book_sensitivities
+from finllm.tools.pnl.sensitivity import Shrinkage, book_sensitivities, currencies_of
 from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
 
@@ -66,7 +68,8 @@ class Engine:
         """`thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for."""
         self.book = book
         self._thresholds, self._future = thresholds, future
-        self.view = FactorView(factors or FactorSet.default(market), market, as_of)
+        known = (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
+        self.view = FactorView(known, market, as_of)
         self.sens = book_sensitivities(book, self.view.factors, market, as_of, regressors=regressors,
                                        shrinkage=shrinkage)  # fmt: skip
         self._histories: dict[tuple[str, ...], History] = {}
@@ -104,7 +107,7 @@ class Engine:
         return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
 
     def revalue(self, plan: Plan, *, propagate: bool = False) -> Attribution:
-        """The P&L in USD and its cuts, the same as `stress` finds, without bands and tail risk."""
+        """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
         moves = {name: one.move for name, one in plan.shocks.items()}
         if propagate:
             past = self.history(plan)
@@ -142,9 +145,9 @@ class Engine:
         var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
         given = completion.given
         return EngineResult(
-            engine=ENGINE, as_of=view.as_of, horizon=plan.horizon, book_value=usd(book.value), total=cuts.total,
-            by_position=cuts.by_position, by_factor=cuts.by_factor, by_sector=cuts.by_sector,
-            by_direction=cuts.by_direction,
+            engine=ENGINE, as_of=view.as_of, currency=book.currency, horizon=plan.horizon,
+            book_value=usd(book.value), total=cuts.total, by_position=cuts.by_position, by_factor=cuts.by_factor,
+            by_sector=cuts.by_sector, by_direction=cuts.by_direction,
             by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
             interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
             es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
@@ -181,7 +184,7 @@ class Engine:
         return np.array([moves.get(name, 0.0) for name in self.arrays.factors])
 
     def _own_returns(self, window: Window | None) -> tuple[dict[str, float], list[str]]:
-        """What holdings with a history gained over the window, USD; and which have none there."""
+        """What holdings with a history gained over the window at the rates of today; and which have none there."""
         if window is None:
             return {}, []
         if window not in self._realised:
@@ -247,9 +250,13 @@ def run_engine(
     shrinkage: Shrinkage = "vasicek",
     thresholds: Thresholds | None = None,
     future: bool = False,
+    currency: str = DOLLAR,
 ) -> EngineResult:
-    """Value a portfolio and stress it, in one go. Errors: those of `value_portfolio`, `plan_shocks` and `stress`."""
-    book = value_portfolio(portfolio, market, as_of)
+    """Value a portfolio in `currency` and stress it, in one go.
+
+    Errors: those of `value_portfolio`, `plan_shocks` and `stress`.
+    """
+    book = value_portfolio(portfolio, market, as_of, currency)
     engine = Engine(book, market, as_of, factors, regressors=regressors, shrinkage=shrinkage, thresholds=thresholds,
                     future=future)  # fmt: skip
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
@@ -270,12 +277,15 @@ def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.nd
 
 def _still(arrays: Sensitivities, completion: Completion, past: History) -> list[str]:
     """Factors that the book loads on and nothing moves, and why."""
-    return [
-        f"{name} is held still: no shock" + (f", and none propagates to it ({past.missing[name]})"
-                                             if name in past.missing else "")
-        for name in arrays.loaded()
-        if name not in completion.moves
-    ]  # fmt: skip
+    found: list[str] = []
+    for name in (one for one in arrays.loaded() if one not in completion.moves):
+        why = ""
+        if name in past.missing:
+            why = f", and none propagates to it ({past.missing[name]})"
+        elif "USD_BROAD" in completion.moves and factor_currency(name):
+            why = ", and that of USD_BROAD reaches it only where shocks are propagated"
+        found.append(f"{name} is held still: no shock{why}")
+    return found
 
 
 def _limits_of_the_model(

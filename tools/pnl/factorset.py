@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.currencies import SPECIFIED, factor_currency, fx_factor
 from finllm.tools.data.factors import Factor, MoveUnit, UserShock, factor_table, parse_user_shock
 from finllm.tools.data.market import INDEX, NO_DAYS, Frequency, MarketStore, SeriesUnit
 
@@ -113,8 +114,24 @@ class FactorSet:
         return cls.default(market).with_series(market, named).with_shocked(market, shocked)
 
     def with_shocked(self, market: MarketStore, names: Iterable[str]) -> FactorSet:
-        """A series that a shock names is a factor; a name that is no series either is left for `parse` to refuse."""
-        return self.with_series(market, {one: one for one in names if one not in self and one in market})
+        """A series that a shock names is a factor, so is a currency's rate; others are left for `parse` to refuse."""
+        new = [one for one in names if one not in self]
+        rates = [code for one in new if (code := factor_currency(one))]
+        named = {one: one for one in new if one in market and not factor_currency(one)}
+        return self.with_currencies(market, rates).with_series(market, named)
+
+    def with_currencies(self, market: MarketStore, codes: Iterable[str]) -> FactorSet:
+        """The factors of these currencies against the dollar: `FX_EURUSD` is what one euro costs in USD.
+
+        One without a series can be shocked directly and is not completed. Liquidity: MAR33.12, 10 days or 20.
+        """
+        new = [
+            Driver(name, f"{code} in USD", "return", name if name in market else None,
+                   liquidity=10 if code in SPECIFIED else 20)
+            for code in dict.fromkeys(codes)
+            if code != "USD" and (name := fx_factor(code)) not in self
+        ]  # fmt: skip
+        return self.with_drivers(new) if new else self
 
     def with_series(self, market: MarketStore, names: Iterable[str] | Mapping[str, str]) -> FactorSet:
         """Series of the store as factors: by their own names, or `{factor: series}`.

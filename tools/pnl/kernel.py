@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finllm.tools.pnl.contracts import Contracts
+from finllm.tools.pnl.translation import Translation
 
 CHUNK_BYTES = 2 << 20
 """Size of one block of positions × scenarios: it stays in the cache of a core, and the full tensor is never made."""
@@ -15,11 +16,12 @@ CHUNK_BYTES = 2 << 20
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What P positions gain, USD, when K factors move by m: max(L·m + ½·κ·(D·m)², −value where `floored`).
+    """What P positions gain when K factors move by m: max(L·m + ½·κ·(D·m)², −value where `floored`), then by `fx`.
 
-    `linear` (P, K) USD per unit of the factor; `direction` (P, K) and `curvature` (P,) give the second order, where
-    D·m is the move of a stock or of what greeks are to; `value` (P,) USD; `floored` (P,): a stock's price stops at
-    zero, and so does an option's premium. `contracts` are revalued instead, and their rows of L, D and κ are zero.
+    All money is in the book's currency at the rates of today. `linear` (P, K) per unit of the factor; `direction`
+    (P, K) and `curvature` (P,) give the second order, where D·m is the move of a stock or of what greeks are to;
+    `value` (P,); `floored` (P,): a stock's price stops at zero, and so does an option's premium. `contracts` are
+    revalued instead, and their rows of L, D and κ are zero. `fx` is None where book and positions are all in USD.
     `sector` (P,) indexes `sectors`. No NaN anywhere.
     """
 
@@ -33,6 +35,7 @@ class Sensitivities:
     curvature: np.ndarray
     floored: np.ndarray
     contracts: Contracts | None = None
+    fx: Translation | None = None
 
     @property
     def curved(self) -> np.ndarray:
@@ -45,6 +48,7 @@ class Sensitivities:
             self, positions=tuple(self.positions[row] for row in at), sector=self.sector[at], value=self.value[at],
             linear=self.linear[at], direction=self.direction[at], curvature=self.curvature[at],
             floored=self.floored[at], contracts=self.contracts and self.contracts.within(np.asarray(at, dtype=int)),
+            fx=self.fx and self.fx.rows(at),
         )  # fmt: skip
 
     def loaded(self) -> list[str]:
@@ -53,32 +57,49 @@ class Sensitivities:
         used = ((self.linear != 0) | second).any(axis=0)
         if self.contracts:
             used = used | self.contracts.used
+        if self.fx is not None:
+            used[self.fx.columns()] = True
         return [name for name, one in zip(self.factors, used, strict=True) if one]
 
     def gradient(self, moves: np.ndarray | None = None) -> np.ndarray:
-        """USD per unit of each factor for the whole book, (K,), after `moves` (K,) or now, where no floor holds."""
+        """Money per unit of each factor for the whole book, (K,), after `moves` (K,) or now, where no floor holds."""
         at = np.zeros(len(self.factors)) if moves is None else moves
-        slope = self.linear + (self.curvature * (self.direction @ at))[:, None] * self.direction
-        dead = np.zeros(len(self.floored), dtype=bool)
-        if moves is not None:
-            gains = self.linear @ at + 0.5 * self.curvature * (self.direction @ at) ** 2
-            dead = self.floored & (np.sign(self.value) * gains <= -np.abs(self.value))
-        own = self.contracts.slopes(at)[0].sum(axis=0) if self.contracts else 0.0
-        return slope[~dead].sum(axis=0) + own
+        slope = self._slopes(at, floors=moves is not None)
+        if self.fx is None:
+            return slope.sum(axis=0)
+        gains, rates = local_gains(self, at[None, :])[:, 0], self.fx.returns(at[None, :])
+        return ((1.0 + rates) * slope + (self.fx.exposed + gains)[:, None] * self.fx.slopes(at)).sum(axis=0)
 
     def hessian(self, moves: np.ndarray | None = None) -> np.ndarray:
-        """USD per product of units for the whole book, (K, K): Σ κ·D·Dᵀ, a contract's by its first channel alone."""
+        """Money per product of units for the whole book, (K, K): Σ κ·D·Dᵀ, a contract's by its first channel alone.
+
+        What exchange rates add is that where nothing has moved.
+        """
         at = self.curved
         found = self.direction[at].T @ (self.curvature[at, None] * self.direction[at])
         if self.contracts:
             curves = self.contracts.slopes(np.zeros(len(self.factors)) if moves is None else moves)[1]
             found += self.contracts.loads[0].T @ (curves[:, None] * self.contracts.loads[0])
-        return found
+        if self.fx is None:
+            return found
+        still = np.zeros(len(self.factors))
+        cross = self._slopes(still, floors=False).T @ self.fx.slopes(still)
+        return found + cross + cross.T + self.fx.curve(len(self.factors))
+
+    def _slopes(self, moves: np.ndarray, *, floors: bool) -> np.ndarray:
+        """Each position's own gradient at the moves (K,) and the rates of today, (P, K); none at a floor that holds."""
+        slope = self.linear + (self.curvature * (self.direction @ moves))[:, None] * self.direction
+        if floors:
+            gains = self.linear @ moves + 0.5 * self.curvature * (self.direction @ moves) ** 2
+            slope[self.floored & (np.sign(self.value) * gains <= -np.abs(self.value))] = 0.0
+        if self.contracts:
+            slope[self.contracts.rows] = self.contracts.slopes(moves)[0]
+        return slope
 
 
 @dataclass(frozen=True)
 class Batch:
-    """P&L in USD of S scenarios: `total` (S,), `by_factor` (S, K), `interaction` (S,), `by_sector` (S, n_sectors).
+    """P&L of S scenarios: `total` (S,), `by_factor` (S, K), `interaction` (S,), `by_sector` (S, n_sectors).
 
     Factors and interaction add to the total, and so do sectors, to rounding. `tail` (T,) are the worst scenarios, the
     worst first, and `by_position` (T, P) their P&L.
@@ -93,7 +114,13 @@ class Batch:
 
 
 def position_gains(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
-    """P&L of every position, USD: (P, S) for `moves` of shape (S, K)."""
+    """P&L of every position: (P, S) for `moves` of shape (S, K)."""
+    gains = local_gains(book, moves)
+    return gains if book.fx is None else book.fx.translated(gains, moves)
+
+
+def local_gains(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
+    """P&L of every position at the rates of today: (P, S) for `moves` of shape (S, K)."""
     gains = book.linear @ moves.T
     at = book.curved
     if at.size:
@@ -108,7 +135,13 @@ def position_gains(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
 
 
 def own_terms(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
-    """What each factor explains alone of each position, USD, (P, K) for one scenario (K,).
+    """What each factor explains alone of each position: (P, K) for one scenario (K,)."""
+    own = local_terms(book, moves)
+    return own if book.fx is None else book.fx.alone(own, moves)
+
+
+def local_terms(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
+    """What each factor explains alone at the rates of today: (P, K) for one scenario (K,).
 
     L·m + ½·κ·D²·m², and of a contract its full revaluation under that factor's move and no other.
     """
@@ -119,7 +152,7 @@ def own_terms(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
 
 
 def totals(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
-    """P&L of the book, USD: (S,) for `moves` (S, K), without cuts."""
+    """P&L of the book: (S,) for `moves` (S, K), without cuts."""
     return _by_sector(book, moves).sum(axis=1)
 
 
@@ -130,14 +163,17 @@ def revalue(book: Sensitivities, moves: np.ndarray, tail: float = 0.025) -> Batc
     need a pass over positions × scenarios, in blocks.
     """
     n = len(moves)
-    second = 0.5 * (book.curvature[:, None] * book.direction**2).sum(axis=0)  # (K,)
-    by_factor = moves * book.linear.sum(axis=0) + moves**2 * second
+    second = 0.5 * book.curvature[:, None] * book.direction**2  # (P, K)
+    by_factor = moves * book.linear.sum(axis=0) + moves**2 * second.sum(axis=0)
+    if book.fx is not None:
+        by_factor += book.fx.alone_summed(book.linear, second, moves)
     if book.contracts:
         for at in np.flatnonzero(book.contracts.used):
             alone = np.zeros_like(moves)
             alone[:, at] = moves[:, at]
-            for _, part in book.contracts.parts(alone):
-                by_factor[:, at] += part.sum(axis=0)
+            for some, part in book.contracts.parts(alone):
+                rates = 0.0 if book.fx is None else book.fx.rows(book.contracts.rows[some]).returns(alone)
+                by_factor[:, at] += (part * (1.0 + rates)).sum(axis=0)
     by_sector = _by_sector(book, moves)
     total = by_sector.sum(axis=1)
     worst = min(n, int(np.ceil(tail * n)))
@@ -150,37 +186,48 @@ def revalue(book: Sensitivities, moves: np.ndarray, tail: float = 0.025) -> Batc
 
 
 def _by_sector(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
-    """P&L in USD by sector, (S, n_sectors)."""
-    by_sector = np.zeros((len(moves), len(book.sectors)))
-    for at in range(len(book.sectors)):
-        by_sector[:, at] = moves @ book.linear[book.sector == at].sum(axis=0)
-    _add_curves(book, moves, by_sector)
-    _add_floors(book, moves, by_sector)
+    """P&L by sector, (S, n_sectors). Positions of one sector and currency are translated together."""
+    if book.fx is None:
+        return _by_cell(book, moves, book.sector, len(book.sectors))
+    rates, currency = book.fx.by_currency(moves)  # (C, S) and (P,)
+    cell, shape = book.sector * len(rates) + currency, (len(book.sectors), len(rates))
+    gains = _by_cell(book, moves, cell, shape[0] * shape[1]).reshape(len(moves), *shape)
+    exposed = np.bincount(cell, book.fx.exposed, shape[0] * shape[1]).reshape(shape)
+    return (gains + (exposed + gains) * rates.T[:, None, :]).sum(axis=2)
+
+
+def _by_cell(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
+    """P&L at the rates of today by cell, (S, cells); `cell` (P,) says which one each position is in."""
+    found = np.zeros((len(moves), cells))
+    for at in range(cells):
+        found[:, at] = moves @ book.linear[cell == at].sum(axis=0)
+    _add_curves(book, moves, cell, found)
+    _add_floors(book, moves, cell, found)
     if book.contracts:
         for at, part in book.contracts.parts(moves):
-            _add_rows(by_sector, part, book.sector[book.contracts.rows[at]])
-    return by_sector
+            _add_rows(found, part, cell[book.contracts.rows[at]])
+    return found
 
 
-def _add_rows(by_sector: np.ndarray, gains: np.ndarray, sector: np.ndarray) -> None:
-    """Add `gains` (p, S) of positions in `sector` (p,)."""
-    owners = np.zeros((len(gains), by_sector.shape[1]))
-    owners[np.arange(len(gains)), sector] = 1.0
-    by_sector += gains.T @ owners
+def _add_rows(by_cell: np.ndarray, gains: np.ndarray, cell: np.ndarray) -> None:
+    """Add `gains` (p, S) of positions in the cells `cell` (p,)."""
+    owners = np.zeros((len(gains), by_cell.shape[1]))
+    owners[np.arange(len(gains)), cell] = 1.0
+    by_cell += gains.T @ owners
 
 
-def _add_curves(book: Sensitivities, moves: np.ndarray, by_sector: np.ndarray) -> None:
-    """½·mᵀHm by sector, where H adds κ·D·Dᵀ over the sector's positions."""
+def _add_curves(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, by_cell: np.ndarray) -> None:
+    """½·mᵀHm by cell, where H adds κ·D·Dᵀ over the cell's positions."""
     curved = book.curved
-    for at in np.unique(book.sector[curved]):
-        mine = curved[book.sector[curved] == at]
+    for at in np.unique(cell[curved]):
+        mine = curved[cell[curved] == at]
         hessian = book.direction[mine].T @ (book.curvature[mine, None] * book.direction[mine])
-        by_sector[:, at] += 0.5 * np.einsum("sk,sk->s", moves @ hessian, moves)
+        by_cell[:, at] += 0.5 * np.einsum("sk,sk->s", moves @ hessian, moves)
 
 
-def _add_floors(book: Sensitivities, moves: np.ndarray, by_sector: np.ndarray) -> None:
-    """What the floor at a price of zero gives back, by sector. Only positions that can reach it are looked at."""
-    _add_curved_floors(book, moves, by_sector)
+def _add_floors(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, by_cell: np.ndarray) -> None:
+    """What the floor at a price of zero gives back, by cell. Only positions that can reach it are looked at."""
+    _add_curved_floors(book, moves, cell, by_cell)
     held = np.flatnonzero(book.floored & (book.value != 0) & (book.curvature == 0))
     if not held.size:
         return
@@ -195,13 +242,13 @@ def _add_floors(book: Sensitivities, moves: np.ndarray, by_sector: np.ndarray) -
         back = rate[block] @ moves.T  # (p, S) returns
         np.add(back, 1.0, out=back)
         np.minimum(back, 0.0, out=back)  # below zero by how much
-        owners = np.zeros((len(back), len(book.sectors)))
-        owners[np.arange(len(back)), book.sector[held[block]]] = -book.value[held[block]]
-        by_sector += back.T @ owners
+        owners = np.zeros((len(back), by_cell.shape[1]))
+        owners[np.arange(len(back)), cell[held[block]]] = -book.value[held[block]]
+        by_cell += back.T @ owners
 
 
-def _add_curved_floors(book: Sensitivities, moves: np.ndarray, by_sector: np.ndarray) -> None:
-    """What the floor at a premium of zero gives back where there is curvature, by sector."""
+def _add_curved_floors(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, by_cell: np.ndarray) -> None:
+    """What the floor at a premium of zero gives back where there is curvature, by cell."""
     held = book.curved[book.floored[book.curved] & (book.value[book.curved] != 0)]
     step = max(1, CHUNK_BYTES // (8 * max(1, len(moves))))
     for start in range(0, len(held), step):
@@ -209,4 +256,4 @@ def _add_curved_floors(book: Sensitivities, moves: np.ndarray, by_sector: np.nda
         back = book.linear[block] @ moves.T
         back += 0.5 * book.curvature[block, None] * (book.direction[block] @ moves.T) ** 2
         back = np.minimum(1.0 + back / book.value[block, None], 0.0)  # below zero by how much
-        _add_rows(by_sector, back * -book.value[block, None], book.sector[block])
+        _add_rows(by_cell, back * -book.value[block, None], cell[block])

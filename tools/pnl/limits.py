@@ -19,7 +19,8 @@ BOOK = "book"
 
 
 class Breach(Frozen):
-    """A loss beyond its limit, both positive USD; of the coverage both are shares, and it is under its limit.
+    """A loss beyond its limit, both positive; of the coverage both are shares, and it is under its limit.
+
 
     `subject` is the factor, sector or position, or `book`.
     """
@@ -49,7 +50,7 @@ class Unchecked(Frozen):
 
 
 class Cuts(Protocol):
-    """A stressed P&L, USD, in all and by factor, sector and position."""
+    """A stressed P&L, in all and by factor, sector and position."""
 
     @property
     def total(self) -> Decimal: ...

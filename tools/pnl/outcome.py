@@ -22,7 +22,7 @@ IDIOSYNCRATIC = "idiosyncratic"
 """Row for a replayed instrument's own return beyond beta times the index."""
 
 Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
-"""USD in whole cents: a Decimal in Python, a number in JSON."""
+"""Money of the book's currency in whole cents: a Decimal in Python, a number in JSON."""
 Method = Literal["convex", "local", "given"]
 
 
@@ -36,7 +36,7 @@ class Frozen(BaseModel):
 
 
 class Interval(Frozen):
-    """Where the P&L lies with probability `level`, given the shocks, in USD."""
+    """Where the P&L lies with probability `level`, given the shocks, in the book's currency."""
 
     lower: Cents
     upper: Cents
@@ -45,7 +45,7 @@ class Interval(Frozen):
 
 
 class ValueAtRisk(Frozen):
-    """One-day loss, positive in USD, that current holdings exceed on 2.5 % of the days of `window`.
+    """One-day loss, positive, that current holdings exceed on 2.5 % of the days of `window`.
 
     `coverage` is the share of the book's gross value, with what was left out of it, that the window has prices for;
     `missing` names the holdings that it has none for.
@@ -82,7 +82,7 @@ class AppliedShock(Frozen):
 
 
 class ExpectedShortfall(Frozen):
-    """Mean one-day loss beyond the VaR, positive in USD, at `level` over `window`; `coverage` as of the VaR."""
+    """Mean one-day loss beyond the VaR, positive, at `level` over `window`; `coverage` as of the VaR."""
 
     loss: Cents
     level: float
@@ -101,7 +101,7 @@ class HorizonRow(Frozen):
 
 
 class LiquidityRow(Frozen):
-    """One step of the cascade: ES over ten days of the `factors` whose liquidity horizon is at least `days`, USD.
+    """One step of the cascade: ES over ten days of the `factors` whose liquidity horizon is at least `days`.
 
     `scaled`: that ES times √((days − days before)/10), whose squares add up to that of the total.
     """
@@ -113,7 +113,7 @@ class LiquidityRow(Frozen):
 
 
 class Liquidity(Frozen):
-    """Liquidity-adjusted expected shortfall, USD and positive (Basel Committee, MAR33.4 and MAR33.5)."""
+    """Liquidity-adjusted expected shortfall, positive (Basel Committee, MAR33.4 and MAR33.5)."""
 
     total: Cents
     level: float
@@ -141,7 +141,7 @@ class Analogue(Frozen):
 
 
 class EngineResult(Frozen):
-    """P&L in USD of a book under `shocks` over `horizon` trading days.
+    """P&L in `currency` of a book under `shocks` over `horizon` trading days; all of its money is in that.
 
     `by_position`, `by_factor` (with `interaction`, and `idiosyncratic` in a replay), `by_sector` and `by_direction`
     (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
@@ -153,6 +153,7 @@ class EngineResult(Frozen):
     engine: int = ENGINE
 
     as_of: dt.date
+    currency: str = "USD"
     horizon: int
     book_value: Cents
     total: Cents
@@ -193,9 +194,9 @@ class ReverseMove(Frozen):
 
 
 class ReverseAnswer(Frozen):
-    """A shock that loses the target. `distance`: its Mahalanobis distance; `loss`: by full revaluation, USD, positive.
+    """A shock that loses the target. `distance`: its Mahalanobis distance; `loss`: by full revaluation, positive.
 
-    `price`: what one more USD of loss adds to half the squared distance (the dual of the loss). `without`: factors
+    `price`: what one more unit of loss adds to half the squared distance (the dual of the loss). `without`: factors
     held still so that this answer differs from those before it.
     """
 
@@ -212,18 +213,19 @@ class ReverseAnswer(Frozen):
 
     @property
     def total(self) -> Decimal:
-        """The P&L, USD: what a limit on the whole loss is held against."""
+        """The P&L: what a limit on the whole loss is held against."""
         return -self.loss
 
 
 class ReverseResult(Frozen):
-    """The most plausible ways to lose `target` USD within `horizon` trading days, the nearest first.
+    """The most plausible ways to lose `target`, in `currency`, within `horizon` trading days, the nearest first.
 
     `given_loss`: what the given shocks lose alone, where that is the target or more: then there is nothing to seek, and
     the one answer is these shocks. VaR and ES are of the book as it is, one day.
     """
 
     as_of: dt.date
+    currency: str = "USD"
     horizon: int
     book_value: Cents
     target: Cents

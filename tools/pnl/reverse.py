@@ -14,8 +14,8 @@ from finllm.tools.data.books.book import Book
 from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock
+from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
-from finllm.tools.evidence import show
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
@@ -54,9 +54,13 @@ def reverse(
     factors: FactorSet | None = None,
     thresholds: Thresholds | None = None,
     future: bool = False,
+    currency: str = DOLLAR,
 ) -> ReverseResult:
-    """Value a portfolio and find what loses `loss` of it. Errors: those of `value_portfolio` and `reverse_stress`."""
-    book = value_portfolio(portfolio, market, as_of)
+    """Value a portfolio in `currency` and find what loses `loss` of it.
+
+    Errors: those of `value_portfolio` and `reverse_stress`.
+    """
+    book = value_portfolio(portfolio, market, as_of, currency)
     engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     return reverse_stress(engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed)
 
@@ -72,7 +76,7 @@ def reverse_stress(
     seed: int = 0,
 ) -> ReverseResult:
     """The smallest shocks by Mahalanobis distance over `horizon` that lose `loss`: a share of the value below 1, else
-    USD.
+    an amount of the book's currency.
 
     `bounds` are on a factor's move, in its own unit; `fixed` are shocks that every answer contains. Σ is that of the
     factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed table. A linear or
@@ -93,16 +97,17 @@ def reverse_stress(
     given = _given(problem, arrays, book, insisted)
     if given is not None:
         found = [_answer(*given, problem, factors, (), tuple(insisted))]
-        notes.append(f"the given shocks alone lose {show(-float(given[2].total), 'usd').lstrip('+')}, no less than the "
-                     f"{show(target, 'usd').lstrip('+')} asked for: there is no other shock to seek")  # fmt: skip
+        notes.append(f"the given shocks alone lose {-float(given[2].total):,.0f} {book.currency}, no less than the "
+                     f"{target:,.0f} {book.currency} asked for: there is no other shock to seek")  # fmt: skip
     else:
         found = _sought(problem, engine, insisted, answers, seed, notes)
     gains = daily_gains(book, arrays, np.zeros(len(arrays.factors)), factors, view.market, view.as_of)
     var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)
     return ReverseResult(
-        as_of=view.as_of, horizon=horizon, book_value=usd(book.value), target=usd(target), answers=tuple(found),
-        alignment=alignment, notes=(*book.notes, *notes), given_loss=-given[2].total if given else None,
-        var_975_1d=var, es_975_1d=shortfall, exclusions=book.exclusions, coverage=engine.coverage,
+        as_of=view.as_of, currency=book.currency, horizon=horizon, book_value=usd(book.value), target=usd(target),
+        answers=tuple(found), alignment=alignment, notes=(*book.notes, *notes),
+        given_loss=-given[2].total if given else None, var_975_1d=var, es_975_1d=shortfall,
+        exclusions=book.exclusions, coverage=engine.coverage,
     )  # fmt: skip
 
 
@@ -147,7 +152,7 @@ def _sought(
         if len(still) + len(insisted) >= len(covariance.names):
             break
     if not found:
-        raise InputError(f"no shock within the bounds loses {show(problem.loss, 'usd')}",
+        raise InputError(f"no shock within the bounds loses {problem.loss:,.0f} {book.currency}",
                          fix="widen the bounds, free a fixed factor, or ask for a smaller loss")  # fmt: skip
     if len(found) < answers:
         notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing else loses as "
@@ -177,14 +182,14 @@ def _posed(
 
 
 def _target(book: Book, loss: float) -> float:
-    """The loss in USD. Errors: InputError for one that is not positive and finite, or a share of nothing."""
+    """The loss in the book's currency. Errors: InputError for no positive, finite one, or a share of nothing."""
     if not math.isfinite(loss) or loss <= 0:
-        raise InputError(f"a loss of {loss:g}", fix="give a share such as 0.1, or USD, above zero")
+        raise InputError(f"a loss of {loss:g}", fix="give a share such as 0.1, or an amount, above zero")
     if loss >= 1:
         return loss
     if book.value <= 0:
-        raise InputError(f"the book's net value is {book.value:,.0f} USD, so a share of it is no loss",
-                         fix="give the loss in USD")  # fmt: skip
+        raise InputError(f"the book's net value is {book.value:,.0f} {book.currency}, so a share of it is no loss",
+                         fix=f"give the loss in {book.currency}")  # fmt: skip
     return loss * book.value
 
 

@@ -15,7 +15,7 @@ from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import INDEX, MarketStore, crosses, halts, span
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
-from finllm.tools.pnl.kernel import Sensitivities, position_gains, totals
+from finllm.tools.pnl.kernel import Sensitivities, local_gains, totals
 from finllm.tools.pnl.outcome import ExpectedShortfall, Liquidity, LiquidityRow, ValueAtRisk, usd
 
 VAR_LEVEL = 0.975
@@ -112,37 +112,52 @@ def daily_gains(
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
-    unknown = np.any(_needed(arrays) & ~known, axis=1, keepdims=True)[:, 0]
+    unknown, adrift = _unknown(arrays, known)
     gross = np.array([one.counts_for for one in book.holdings])
     own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
-    moved = np.ones(len(gross))
+    moved, gained = np.ones(len(gross)), local_gains(arrays, moves[None, :])[:, 0]
+    rates = np.ones(len(gross)) if arrays.fx is None else 1.0 + arrays.fx.returns(moves[None, :])[:, 0]
     before, after = np.zeros(len(days)), np.zeros(len(days))
     histories = {name: _own(name, market, as_of, window, days.index)
                  for name in {one.series for one in book.holdings} if name}  # fmt: skip
     for row, holding in enumerate(book.holdings):
         returns = histories.get(holding.series or "")
-        if returns is None and unknown[row]:
+        if adrift[row] or (returns is None and unknown[row]):
             missing[row] = True
             continue
         if holding.asset_class in ("equity", "index", "commodity", "fx", "gold"):
             moved[row] = max(0.0, 1.0 + float(shift[row]))
         if realised and holding.id in realised and holding.market_value:
             moved[row] = max(0.0, 1.0 + realised[holding.id] / holding.market_value)
+            gained[row] = realised[holding.id]
         if returns is not None and not (holding.gamma or holding.vega):
             own[row] = True
-            line = position_gains(arrays.rows(np.array([row])), daily)[0]
-            line = np.where(np.isnan(returns), line, holding.market_value * returns)
+            line = _own_line(arrays.rows(np.array([row])), holding.market_value * returns, daily)
             before += line
-            after += line * moved[row]
+            after += line * moved[row] * rates[row]
     rest = np.flatnonzero(~own & ~missing)
     before += totals(arrays.rows(rest), daily)
-    after += totals(_after(arrays, moves, slope, moved).rows(rest), daily)
+    after += totals(_after(arrays, moves, slope, moved * rates, gained).rows(rest), daily)
     covered, whole = float(gross[~missing].sum()), float(gross.sum()) + book.left_out
     if missing.all():
         return None
     words = f"1-day moves, {span(days.index)}"
     names = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
     return DailyGains(before, after, words, covered / whole if whole else 1.0, names)
+
+
+def _unknown(arrays: Sensitivities, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which positions need a factor that is not `known` (K,), and which are in a currency that is not; (P,) each."""
+    needed = _needed(arrays)
+    rates = np.zeros(needed.shape) if arrays.fx is None else arrays.fx.slopes(np.zeros(len(known)))
+    lacking = [np.any(one & ~known, axis=1, keepdims=True)[:, 0] for one in (needed, rates != 0)]
+    return lacking[0], lacking[1]
+
+
+def _own_line(one: Sensitivities, gains: np.ndarray, daily: np.ndarray) -> np.ndarray:
+    """One position's P&L by day, (n,): its own local `gains`, and where these are NaN its factors', translated."""
+    line = np.where(np.isnan(gains), local_gains(one, daily), gains)
+    return (line if one.fx is None else one.fx.translated(line, daily))[0]
 
 
 def _needed(arrays: Sensitivities) -> np.ndarray:
@@ -159,15 +174,19 @@ def _index_days(market: MarketStore, as_of: dt.date, window: int) -> pd.Series:
     return pd.Series(index.values.pct_change().iloc[1:][~crosses(index.values.index, index.breaks)]).tail(window)
 
 
-def _after(arrays: Sensitivities, moves: np.ndarray, slope: np.ndarray, moved: np.ndarray) -> Sensitivities:
+def _after(
+    arrays: Sensitivities, moves: np.ndarray, slope: np.ndarray, moved: np.ndarray, gained: np.ndarray
+) -> Sensitivities:
     """The book after the shock: slopes moved by the curvature, everything scaled by what is left of its price.
 
-    Contracts stand where the shock took what they are on.
+    Contracts stand where the shock took what they are on. What is held in a currency has moved by the local gains
+    `gained` (P,) and by the rate.
     """
     return Sensitivities(
         arrays.positions, arrays.factors, arrays.sectors, arrays.sector, arrays.value,
         moved[:, None] * (arrays.linear + slope[:, None] * arrays.direction), arrays.direction,
         moved * arrays.curvature, np.zeros_like(arrays.floored), arrays.contracts and arrays.contracts.moved(moves),
+        arrays.fx and arrays.fx.after(gained, moves),
     )  # fmt: skip
 
 

@@ -13,11 +13,13 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.books.underlying import MIN_HISTORY
+from finllm.tools.data.currencies import currency_of, fx_factor, legs_of
 from finllm.tools.data.market import HALTED_DAYS, MarketStore, crosses, halts, span
 from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
 from finllm.tools.pnl.factorset import MIN_NAMES, Driver, FactorSet, Levels
 from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.kernel import Sensitivities
+from finllm.tools.pnl.translation import Translation
 
 STOCKS_AND_FUNDS = ("equity", "index", "fund")
 """Classes that load on the index by betas."""
@@ -69,10 +71,11 @@ def book_sensitivities(
     """What every holding gains when the factors move.
 
     Equities and indices: betas to `regressors` (see `regress`); a beta given in the portfolio is that to EQUITY_US and
-    wins; their gamma is on the return of EQUITY_US. Commodities load on OIL_WTI, fx on USD_BROAD, gold on GOLD, by
-    delta and gamma, but a holding whose id is a named factor loads on that. Volatility: VIX. A vega adds VIX to any of
-    them. What has gamma or vega, and a market value, loses no more than that. Bonds, and options, futures and forwards
-    with terms, are revalued in full (see `contracts_of`). Errors: see `regress`.
+    wins; their gamma is on the return of EQUITY_US. Commodities load on OIL_WTI, gold on GOLD, fx on the rates of its
+    pair (or of the currency that it is named by), else on USD_BROAD, by delta and gamma, but a holding whose id is a
+    named factor loads on that. Volatility: VIX. A vega adds VIX to any of them. What has gamma or vega, and a market
+    value, loses no more than that. Bonds, and options, futures and forwards with terms, are revalued in full (see
+    `contracts_of`). Exchange rates translate all but pairs. Errors: see `regress`.
     """
     names = [_regressed(holding, factors) for holding in book.holdings]
     found = regress([one for one in dict.fromkeys(names) if one], [factors[name] for name in regressors], market, as_of,
@@ -91,7 +94,7 @@ def book_sensitivities(
             notes += [f"{holding.id!r}: {note}" for note in found[holding.series].notes]
         if is_contract(holding):
             continue
-        loads, scale, second, words = _loads(holding, factors, found, held)
+        loads, scale, second, words = _loads(holding, book.currency, factors, found, held)
         for factor, one in loads.items():
             linear[row, column[factor]] = scale * one
             direction[row, column[factor]] = one
@@ -101,27 +104,50 @@ def book_sensitivities(
         curvature[row] = second
         floored[row] = _is_floored(holding)
         if holding.vega and holding.asset_class != "volatility":
-            linear[row, column["VIX"]] += holding.vega
-            words += f", vega {holding.vega:g} USD per point"
+            linear[row, column["VIX"]] += holding.vega * holding.fx
+            words += f", vega {holding.vega:g} {holding.currency} per point"
         how[holding.id] = words
-    contracts, words = contracts_of(book, ids, lambda one: _underlying(one, factors, found, held), as_of)
+    contracts, words = contracts_of(book, ids, lambda one: _underlying(one, book.currency, factors, found, held), as_of)
     how |= words
     if any(holding.asset_class == "option" and is_contract(holding) for holding in book.holdings):
         notes.append(NO_TIME)
     arrays = Sensitivities(
         positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
         sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
-        value=np.array([holding.market_value for holding in book.holdings]),
-        linear=linear, direction=direction, curvature=curvature, floored=floored,
-        contracts=contracts,
+        value=np.array([holding.market_value for holding in book.holdings]), linear=linear, direction=direction,
+        curvature=curvature, floored=floored, contracts=contracts, fx=_translation(book, column),
     )  # fmt: skip
     return BookSensitivities(arrays, how, found, tuple(notes))
 
 
+def currencies_of(book: Book) -> list[str]:
+    """The currencies whose rates against the dollar move the book's value, without the dollar."""
+    found = {book.currency: None}
+    for holding in book.holdings:
+        found |= dict.fromkeys(_legs(holding, book.currency) or ())
+        if holding.fx_factor and (currency := currency_of(holding.currency, book.as_of)):
+            found[currency.code] = None
+    return [code for code in found if code != "USD"]
+
+
+def _legs(holding: Holding, base: str) -> tuple[str, str] | None:
+    return legs_of(holding.id, base) if holding.asset_class == "fx" else None
+
+
+def _translation(book: Book, column: Mapping[str, int]) -> Translation | None:
+    """How exchange rates translate the book's positions; None where all of it is in dollars."""
+    base = -1 if book.currency == "USD" else column[fx_factor(book.currency)]
+    if base < 0 and not any(one.fx_factor for one in book.holdings):
+        return None
+    own = [column[one.fx_factor] if one.fx_factor else -1 for one in book.holdings]
+    exposed = [0.0 if _legs(one, book.currency) else one.market_value for one in book.holdings]
+    return Translation(np.array(own), base, np.array(exposed))
+
+
 def _loads(
-    holding: Holding, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
+    holding: Holding, base: str, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
 ) -> tuple[Loads, float, float, str]:
-    """The direction of a holding's move in the factors, USD per unit of it, its curvature, and how, in words."""
+    """The direction of a holding's move in the factors, money per unit of it, its curvature, and how, in words."""
     value, gamma = holding.market_value, holding.gamma or 0.0
     match holding.asset_class:
         case "equity" | "index" | "fund":
@@ -136,18 +162,20 @@ def _loads(
             return {}, value, 0.0, "cash"
         case "option":
             delta = holding.delta or 0.0
-            loads = _underlying(holding, factors, found, held)
+            loads = _underlying(holding, base, factors, found, held)
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g} on {holding.underlying}"
         case "bond" | "future":
             raise InputError(f"{holding.id!r}, a {holding.asset_class}, has no terms", fix="value it as a contract")
         case "volatility":
-            delta = holding.delta or 0.0
-            return {"VIX": 1.0}, delta, gamma, f"delta {delta:g} USD per point, gamma {gamma:g}"
+            delta, words = holding.delta or 0.0, f"delta {holding.delta or 0.0:g} {holding.currency} per point"
+            return {"VIX": 1.0}, delta * holding.fx, gamma * holding.fx, f"{words}, gamma {gamma:g}"
         case "commodity" | "fx" | "gold":
             known = {"commodity": "OIL_WTI", "fx": "USD_BROAD", "gold": "GOLD"}[holding.asset_class]
             own_factor = holding.id in factors and factors[holding.id].kind == "named"
             delta = 1.0 if holding.delta is None else holding.delta
             loads = {holding.id if own_factor else known: 1.0}
+            if not own_factor and (legs := _legs(holding, base)):
+                loads = {fx_factor(code): sign for code, sign in zip(legs, (1.0, -1.0), strict=True) if code != "USD"}
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"
 
 
@@ -166,7 +194,7 @@ def _regressed(holding: Holding, factors: FactorSet) -> str | None:
 
 
 def _underlying(
-    holding: Holding, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
+    holding: Holding, base: str, factors: FactorSet, found: Mapping[str, Regression], held: Mapping[str, Holding]
 ) -> Loads:
     """The return of a contract's underlying per unit of each factor. Errors: InputError for one that nothing moves."""
     kind, _, name = (holding.exposure or "").partition(":")
@@ -179,7 +207,7 @@ def _underlying(
         case "series":
             return found[name].betas if name in found else {name: 1.0}
         case "position" if name in held:
-            loads, scale, _, _ = _loads(held[name], factors, found, held)
+            loads, scale, _, _ = _loads(held[name], base, factors, found, held)
             value = held[name].market_value
             return {factor: load * scale / value for factor, load in loads.items()} if value else loads
         case _:

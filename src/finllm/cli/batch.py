@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from finllm.desk.desk import Desk
     from finllm.sessions.batch import Batch
-    from finllm.sessions.batch_report import BatchReport
+    from finllm.sessions.batch_report import BatchReport, BatchRow
     from finllm.tools.data.scenario import BudgetEntry
 
 
@@ -85,15 +85,16 @@ def batch_view(report: BatchReport) -> RenderableType:
     from rich.text import Text
 
     from finllm.cli.display.report import table, text
+    from finllm.tools.evidence import money as in_money
     from finllm.tools.evidence import show
     from finllm.tools.pnl.coverage import down
 
-    def money(value: float | None) -> str:
-        return "-" if value is None else show(value, "usd")
+    def money(row: BatchRow) -> str:
+        return "-" if row.total is None else show(row.total, in_money(row.currency or "USD"))
 
     rows = [
         (row.scenario, text(row.failed_on or row.status, _STYLES["failed"] if row.failed_on else _STYLES[row.status]),
-         money(row.total), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
+         money(row), "-" if row.total_share is None else show(row.total_share, "return"), row.verdict or "-",
          row.compliance or "-", "-" if row.covered is None else text(f"{down(row.covered)} %",
                                                                      "" if row.complete else "bold red"),
          "-" if row.breaches is None else str(row.breaches), f"{row.seconds:.1f}", row.run_id)

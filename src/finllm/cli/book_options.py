@@ -21,6 +21,10 @@ FactorsOption = Annotated[
     typer.Option("--factor", metavar="SERIES", help="A series of your prices as a factor of its own, also where no "
                                                     "shock names it. May be repeated."),
 ]  # fmt: skip
+CurrencyOption = Annotated[
+    str | None, typer.Option("--currency", metavar="CODE", help="Currency of all results.  \\[default: USD, or the "
+                                                                "setting]")
+]  # fmt: skip
 PropagateFlag = Annotated[
     bool, typer.Option("--propagate", help="Let the shocked factors move the others, by their covariance.")
 ]

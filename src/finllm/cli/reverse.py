@@ -8,6 +8,7 @@ import typer
 
 from finllm.cli.book_options import (
     SHOCK_HELP,
+    CurrencyOption,
     FactorsOption,
     FilesOption,
     FormatOption,
@@ -36,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 def reverse(
     loss: Annotated[
-        str, typer.Option("--loss", metavar="10%|500000", help="What to lose: a share of the book or USD.")
+        str, typer.Option("--loss", metavar="10%|500000", help="What to lose: a share of the book, or an amount.")
     ],
     portfolio: PortfolioOption = None,
     shock: Annotated[
@@ -52,6 +53,7 @@ def reverse(
     as_of: AsOfOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
+    currency: CurrencyOption = None,
     seed: SeedOption = 0,
     limits: LimitsOption = None,
     fail_on: FailOnOption = None,
@@ -68,8 +70,9 @@ def reverse(
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     question = ReverseQuestion(loss, shock or (), bound or (), horizon, answers, seed)
     check_out(out)
-    inputs = read_inputs(portfolio, prices or (), day, factor or ())
-    answer = answer_reverse(inputs, question, find_limits(limits, portfolio, limitable(inputs.factors, inputs.market)))
+    inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
+    allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
+    answer = answer_reverse(inputs, question, allowed)
     if out is not None:
         write_out(out, answer.files(kinds))
     if as_json:
@@ -89,17 +92,19 @@ def _view(answer: ReverseAnswers) -> RenderableType:
 
     result = answer.result
     parts: list[RenderableType] = [
-        headline(f"What loses {result.target:,.0f} USD of {answer.portfolio} within {result.horizon} trading days, as "
-                 f"of {result.as_of}", result.coverage),
+        headline(f"What loses {result.target:,.0f} {result.currency} of {answer.portfolio} within {result.horizon} "
+                 f"trading days, as of {result.as_of}", result.coverage),
     ]  # fmt: skip
     if result.given_loss is not None:
-        parts.append(text(f"The given shocks alone lose {result.given_loss:,.0f} USD, no less than is asked for: there "
-                          "is no other shock to seek.", "bold"))  # fmt: skip
+        parts.append(text(f"The given shocks alone lose {result.given_loss:,.0f} {result.currency}, no less than is "
+                          "asked for: there is no other shock to seek.", "bold"))  # fmt: skip
     for at, one in enumerate(result.answers, start=1):
         parts += [
-            text(""), text(f"{at}. {one.distance:.1f} σ away, loses {one.loss:,.0f} USD ({one.method})", "bold cyan"),
+            text(""),
+            text(f"{at}. {one.distance:.1f} σ away, loses {one.loss:,.0f} {result.currency} ({one.method})",
+                 "bold cyan"),
             text(one.explanation),
-            table(("factor", "move", "size", "P&L, USD", ""),
+            table(("factor", "move", "size", f"P&L, {result.currency}", ""),
                   [(move.factor, show(move.move, move.unit), show(move.sigma, "sigma"),
                     dollars(one.by_factor.get(move.factor)), "given" if move.fixed else "at its bound" if move.at_bound
                     else "") for move in one.moves], right=(1, 2, 3)),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.batch import Shown, go_on, run_scenarios
-from finllm.cli.book_options import FactorsOption, LimitsOption, PricesOption, PropagateFlag
+from finllm.cli.book_options import CurrencyOption, FactorsOption, LimitsOption, PricesOption, PropagateFlag
 from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
@@ -113,6 +113,7 @@ def run(
     prices: PricesOption = None,
     factor: FactorsOption = None,
     propagate: PropagateFlag = False,
+    currency: CurrencyOption = None,
     as_of: AsOfOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -149,7 +150,7 @@ def run(
         return build_request(
             scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
             seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
-            factors=factor or (), propagate=propagate,
+            factors=factor or (), propagate=propagate, currency=currency,
         )  # fmt: skip
 
     if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):

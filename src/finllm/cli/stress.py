@@ -10,6 +10,7 @@ import typer
 
 from finllm.cli.book_options import (
     SHOCK_HELP,
+    CurrencyOption,
     FactorsOption,
     FilesOption,
     FormatOption,
@@ -68,6 +69,7 @@ def stress(
     as_of: AsOfOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
+    currency: CurrencyOption = None,
     limits: LimitsOption = None,
     tails: Annotated[
         Tails, typer.Option("--tails", help="How the factors hang together when shocks are propagated.")
@@ -89,8 +91,8 @@ def stress(
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed)
     check_out(out)
-    inputs = read_inputs(portfolio, prices or (), day, factor or ())
-    allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market))
+    inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
+    allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
     answer = answer_stress(inputs, question, allowed)
     if out is not None:
         write_out(out, answer.files(kinds))
@@ -116,11 +118,13 @@ def _view(answer: StressAnswer) -> RenderableType:
     parts: list[RenderableType] = [
         headline(f"Stress test of {answer.portfolio}, as of {result.as_of}, over {result.horizon} trading days",
                  result.coverage),
-        text(f"P&L {dollars(result.total)} USD{share}", "bold red" if result.total < 0 else "bold green"),
+        text(f"P&L {dollars(result.total)} {result.currency}{share}", "bold red" if result.total < 0 else "bold green"),
     ]  # fmt: skip
     if result.interval:
         low, high = dollars(result.interval.lower), dollars(result.interval.upper)
-        parts.append(text(f"{low} to {high} USD at {result.interval.level:.0%}: {result.interval.method}"))
+        parts.append(
+            text(f"{low} to {high} {result.currency} at {result.interval.level:.0%}: {result.interval.method}")
+        )
     parts += _titled("Shocks", table(("factor", "move", "size", "origin", "flags"),
                                      [_shock(row) for row in result.shocks], right=(1, 2)))  # fmt: skip
     parts += [text(f"{row.factor}: {row.window}", "dim") for row in result.shocks]
@@ -128,9 +132,9 @@ def _view(answer: StressAnswer) -> RenderableType:
         parts.append(text(f"Mahalanobis distance of the shocks with history: {result.mahalanobis:.1f} σ", "dim"))
     for title, gains in (("factor", result.by_factor), ("sector", result.by_sector),
                          ("position", result.by_position)):  # fmt: skip
-        parts += _titled(f"P&L by {title}", _money(title, gains))
+        parts += _titled(f"P&L by {title}", _money(title, gains, result.currency))
     parts += _titled("P&L by horizon", table(
-        ("days", "USD", "low", "high"), right=(0, 1, 2, 3),
+        ("days", result.currency, "low", "high"), right=(0, 1, 2, 3),
         rows=[(str(row.horizon), dollars(row.total), dollars(row.lower), dollars(row.upper))
               for row in result.by_horizon]))  # fmt: skip
     parts += _titled("Risk before and after, 97.5 %", _risk(result))
@@ -138,7 +142,8 @@ def _view(answer: StressAnswer) -> RenderableType:
         parts += _titled(title, body)
     if past := result.analogue:
         said = (f"{past.title}, {past.start} to {past.end}, the nearest by its moves ({past.distance:.1f} σ away over "
-                f"{', '.join(past.shared)}): the book would move by {dollars(past.total)} USD")  # fmt: skip
+                f"{', '.join(past.shared)}): the book would move by {dollars(past.total)} "
+                f"{result.currency}")  # fmt: skip
         parts += _titled("Closest past event", text(said))
     left_out = [f"left out {one.id}: {one.reason}" for one in first_exclusions(result.exclusions)]
     if more := len(result.exclusions) - len(left_out):
@@ -160,11 +165,11 @@ def _shock(row: AppliedShock) -> tuple[str, ...]:
     return row.factor, show(row.move, row.unit), size, row.origin, ", ".join(row.flags) or "-"
 
 
-def _money(what: str, gains: Mapping[str, object]) -> RenderableType:
+def _money(what: str, gains: Mapping[str, object], currency: str) -> RenderableType:
     from finllm.cli.display.report import table
 
     ordered = sorted(gains.items(), key=lambda item: float(str(item[1])))
-    return table((what, "USD"), [(name, dollars(gain)) for name, gain in ordered], right=(1,))
+    return table((what, currency), [(name, dollars(gain)) for name, gain in ordered], right=(1,))
 
 
 def _risk(result: EngineResult) -> RenderableType:
@@ -180,4 +185,4 @@ def _risk(result: EngineResult) -> RenderableType:
     ]  # fmt: skip
     if result.liquidity:
         rows.append(("liquidity-adjusted ES (MAR33)", f"{result.liquidity.total:,.0f}", "-"))
-    return table(("loss, USD", "before", "after"), rows, right=(1, 2))
+    return table((f"loss, {result.currency}", "before", "after"), rows, right=(1, 2))

@@ -202,8 +202,7 @@ def open_run(desk: Desk, run_id: str, request: RunRequest) -> RunContext:
     budget = budget_of(request.budget)
     desk.broker.costing.check(budget, desk.broker.offers)
     account = Account(budget, time.monotonic, carried(desk.ledger, run_id), above=desk.tenant)
-    if request.portfolio.positions and any(p.currency == "USD" for p in request.portfolio.positions):
-        desk.bus.emit(Noted(level="info", message="money is in USD: no FX series are given"))
+    desk.bus.emit(Noted(level="info", message=f"money is in {request.currency}"))
     return RunContext(desk, run_id, request, market, account)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.tools.data.books.position import Portfolio
+from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.limits import Limits
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.scenario import BudgetEntry, Scenario
@@ -78,6 +79,11 @@ class RunRequest(BaseModel):
     @property
     def as_of(self) -> dt.date:
         return self.scenario.as_of
+
+    @property
+    def currency(self) -> str:
+        """That of the book and of all results."""
+        return self.scenario.currency or DOLLAR
 
     @property
     def budget(self) -> BudgetEntry:

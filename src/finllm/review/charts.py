@@ -55,7 +55,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class FanPoint:
-    """The book's P&L after `day` trading days, USD: the point and the interval around it."""
+    """The book's P&L after `day` trading days: the point and the interval around it."""
 
     day: int
     point: float
@@ -87,7 +87,7 @@ def compact(usd: float) -> str:
     return f"{usd:+.0f}".replace("-", "−") if round(usd) else "0"
 
 
-def waterfall(by_factor: Mapping[str, float]) -> Chart:
+def waterfall(by_factor: Mapping[str, float], currency: str = "USD") -> Chart:
     """From zero to the total, one step per factor, the largest loss first."""
     import altair as alt
 
@@ -104,18 +104,21 @@ def waterfall(by_factor: Mapping[str, float]) -> Chart:
         labelExpr=_names(rows), labelAngle=-25 if len(rows) > 5 else 0, labelLimit=150))  # fmt: skip
     base = alt.Chart(alt.Data(values=rows))
     bars = base.mark_bar(size=min(64, WIDTH // (len(rows) + 3))).encode(
-        x=x, y=alt.Y("from:Q", title="P&L, USD", axis=_usd_axis()), y2="to:Q", color=_colours("loss", "gain", "total")
+        x=x,
+        y=alt.Y("from:Q", title=f"P&L, {currency}", axis=_usd_axis()),
+        y2="to:Q",
+        color=_colours("loss", "gain", "total"),
     )
     links = base.transform_filter("datum.kind != 'total'").mark_rule(color=QUIET, strokeDash=[2, 2]).encode(
         x=x, x2="next:O", y="to:Q"
     )  # fmt: skip
     labels = base.mark_text(dy=-8, fontSize=12, color=INK).encode(x=x, y="top:Q", text="label:N")
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK).encode(y="zero:Q")
-    return _chart("waterfall", "P&L by factor", "How each factor's contribution adds up to the total, USD.",
+    return _chart("waterfall", "P&L by factor", f"How each factor's contribution adds up to the total, {currency}.",
                   zero + links + bars + labels, height=300)  # fmt: skip
 
 
-def positions(by_position: Mapping[str, float]) -> Chart:
+def positions(by_position: Mapping[str, float], currency: str = "USD") -> Chart:
     """A bar for each of the twenty largest contributions, sorted; one for all the others together."""
     import altair as alt
 
@@ -131,17 +134,18 @@ def positions(by_position: Mapping[str, float]) -> Chart:
         labelExpr=_names(rows), labelLimit=180, ticks=False, domain=False, grid=False))  # fmt: skip
     base = alt.Chart(alt.Data(values=rows))
     bars = base.mark_bar().encode(
-        y=y, x=alt.X("usd:Q", title="P&L, USD", axis=_usd_axis(), scale=alt.Scale(padding=48)),
+        y=y, x=alt.X("usd:Q", title=f"P&L, {currency}", axis=_usd_axis(), scale=alt.Scale(padding=48)),
         color=_colours("loss", "gain"),
     )  # fmt: skip
     losses = base.transform_filter("datum.usd < 0").mark_text(align="right", dx=-4, fontSize=11, color=INK)
     gains = base.transform_filter("datum.usd >= 0").mark_text(align="left", dx=4, fontSize=11, color=INK)
     labels = [side.encode(y=y, x="usd:Q", text="label:N") for side in (losses, gains)]
-    return _chart("positions", "P&L by position", "Each position's P&L over the horizon, USD, the largest loss on top.",
+    caption = f"Each position's P&L over the horizon, {currency}, the largest loss on top."
+    return _chart("positions", "P&L by position", caption,
                   alt.layer(bars, *labels), height=max(60, 22 * len(rows)))  # fmt: skip
 
 
-def fan(points: Sequence[FanPoint], level: float) -> Chart:
+def fan(points: Sequence[FanPoint], level: float, currency: str = "USD") -> Chart:
     """The book's P&L from today over the horizon, with its interval given the shocks."""
     import altair as alt
 
@@ -156,7 +160,7 @@ def fan(points: Sequence[FanPoint], level: float) -> Chart:
               scale=alt.Scale(nice=False))  # fmt: skip
     base = alt.Chart(alt.Data(values=rows))
     band = base.mark_area(color=BAND, opacity=0.55).encode(
-        x=x, y=alt.Y("lower:Q", title="P&L, USD", axis=_usd_axis()), y2="upper:Q"
+        x=x, y=alt.Y("lower:Q", title=f"P&L, {currency}", axis=_usd_axis()), y2="upper:Q"
     )
     line = base.mark_line(color=TOTAL, strokeWidth=2.5, point=alt.OverlayMarkDef(color=TOTAL, size=36)).encode(
         x=x, y="point:Q"
@@ -165,7 +169,7 @@ def fan(points: Sequence[FanPoint], level: float) -> Chart:
     label = alt.Chart(alt.Data(values=ends)).mark_text(align="left", dx=8, fontSize=12, color=INK).encode(
         x="day:Q", y="usd:Q", text="label:N"
     )  # fmt: skip
-    caption = f"Point and {level:.0%} interval given the shocks, USD. Every point is a total from today."
+    caption = f"Point and {level:.0%} interval given the shocks, {currency}. Every point is a total from today."
     return _chart("fan", "P&L over the horizon", caption, zero + band + line + label, height=260)
 
 

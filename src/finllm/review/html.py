@@ -15,7 +15,7 @@ from finllm.tools.pnl.coverage import Coverage, down, of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS, Held
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
 
-FOOT = "Money is in USD. A stress test says what the stated shocks would do; it is no forecast that they come."
+FOOT = "A stress test says what the stated shocks would do; it is no forecast that they come."
 
 
 def run_charts(
@@ -27,7 +27,7 @@ def run_charts(
         low, high = report.interval
         points = (FanPoint(report.horizon, report.total.value, low.value, high.value),)
     level = report.interval_level.value if report.interval_level else 0.0
-    return _charts(_values(report.by_factor), _values(report.by_position), points, level, stress_index)
+    return _charts(_values(report.by_factor), _values(report.by_position), points, level, stress_index, report.currency)
 
 
 def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) -> tuple[Chart, ...]:
@@ -38,7 +38,7 @@ def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) ->
         if row.lower is not None and row.upper is not None
     )
     level = result.interval.level if result.interval else 0.0
-    return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index)
+    return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index, result.currency)
 
 
 def report_html(report: Report, charts: Sequence[Chart], explanation: Explanation | None = None) -> str:
@@ -57,7 +57,7 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
         summary=[linked_citations(sentence, known) for sentence in report.summary],
         charts=charts,
         parts=[*parts, evidence],
-        foot=FOOT,
+        foot=f"Money is in {report.currency}. {FOOT}",
     ))  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def engine_html(
         summary=[linked_citations(result.coverage.headline, frozenset())] if result.coverage else (),
         charts=charts,
         parts=_engine_parts(result, held, restricted),
-        foot=FOOT,
+        foot=f"Money is in {result.currency}. {FOOT}",
     ))  # fmt: skip
 
 
@@ -103,10 +103,10 @@ def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
 
 def _charts(
     by_factor: Mapping[str, float], by_position: Mapping[str, float], points: Sequence[FanPoint], level: float,
-    index: Chart | None,
+    index: Chart | None, currency: str,
 ) -> tuple[Chart, ...]:  # fmt: skip
-    drawn = [waterfall(by_factor), positions(by_position)]
-    drawn += [fan(points, level)] if points else []
+    drawn = [waterfall(by_factor, currency), positions(by_position, currency)]
+    drawn += [fan(points, level, currency)] if points else []
     return (*drawn, index) if index else tuple(drawn)
 
 
@@ -177,38 +177,39 @@ def _analogue(report: Report) -> list[list[Cell]]:
 
 def _engine_cards(result: EngineResult) -> list[Tile]:
     share = _minus(f"{float(result.total / result.book_value):+.2%} {result.of_what}") if result.book_value else ""
-    cards = [Tile("P&L, USD", usd(float(result.total)), share)]
+    code = result.currency
+    cards = [Tile(f"P&L, {code}", usd(float(result.total)), share)]
     if result.interval:
         low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
         level = f"given the shocks, at {result.interval.level:.0%}"
-        cards += [Tile("interval, low, USD", low, level), Tile("interval, high, USD", high, level)]
+        cards += [Tile(f"interval, low, {code}", low, level), Tile(f"interval, high, {code}", high, level)]
     for label, before, after in (
-        ("one-day VaR, 97.5 %, USD", result.var_975_1d, result.var_975_1d_after),
-        ("one-day ES, 97.5 %, USD", result.es_975_1d, result.es_975_1d_after),
+        (f"one-day VaR, 97.5 %, {code}", result.var_975_1d, result.var_975_1d_after),
+        (f"one-day ES, 97.5 %, {code}", result.es_975_1d, result.es_975_1d_after),
     ):
         if before:
             then = f"after the shocks {_loss(after.loss).text}" if after else ""
             cards.append(Tile(of_the_book(label, before.coverage), _loss(before.loss), then))
     if result.liquidity:
-        cards.append(Tile("liquidity-adjusted ES, USD", _loss(result.liquidity.total), "97.5 %, MAR33"))
+        cards.append(Tile(f"liquidity-adjusted ES, {code}", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
         cards.append(Tile("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
-    return [*cards, Tile("book value, USD", Cell(f"{result.book_value:,.0f}"))]
+    return [*cards, Tile(f"book value, {code}", Cell(f"{result.book_value:,.0f}"))]
 
 
 def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -> list[Part]:
-    interval, liquidity = result.interval, result.liquidity
+    interval, liquidity, code = result.interval, result.liquidity, result.currency
     return [
         Part("Shocks", header=("factor", "move", "size", "given others", "band", "origin", "flags", "window"),
              right=(1, 2, 3), rows=[_shock(row) for row in result.shocks], otherwise="No factor was shocked."),
-        _cut("P&L by factor", "factor", result.by_factor),
-        _cut("P&L by sector", "sector", result.by_sector),
-        _cut("P&L by direction", "direction", result.by_direction),
-        _cut("P&L by position", "position", result.by_position),
-        Part("P&L by horizon", header=("trading days", "P&L, USD", "low", "high"), right=(0, 1, 2, 3), rows=[
+        _cut("P&L by factor", "factor", result.by_factor, code),
+        _cut("P&L by sector", "sector", result.by_sector, code),
+        _cut("P&L by direction", "direction", result.by_direction, code),
+        _cut("P&L by position", "position", result.by_position, code),
+        Part("P&L by horizon", header=("trading days", f"P&L, {code}", "low", "high"), right=(0, 1, 2, 3), rows=[
             (Cell(str(row.horizon)), usd(float(row.total)), _maybe(row.lower), _maybe(row.upper))
             for row in result.by_horizon]),
-        Part("Limit breaches", header=("limit", "of", "allowed, USD", "loss, USD"), right=(2, 3), rows=[
+        Part("Limit breaches", header=("limit", "of", f"allowed, {code}", f"loss, {code}"), right=(2, 3), rows=[
             (Cell(one.kind), Cell(one.subject), Cell(one.shown[0]), Cell(one.shown[1], tone="loss"))
             for one in held.breaches], otherwise="None." if held.limited else NO_LIMITS),
         Part("Limits not checked", header=("limit", "of", "why"), otherwise="None.",
@@ -216,7 +217,7 @@ def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -
         Part("Restricted names held", bullets=tuple(restricted), otherwise="None."),
         Part("Closest past event", _past(result), otherwise="None was found."),
         Part("Liquidity horizons", [[Cell(liquidity.method)]] if liquidity else (), right=(0, 1, 2),
-             header=("days", "ES over ten days, USD", "scaled, USD", "factors"),
+             header=("days", f"ES over ten days, {code}", f"scaled, {code}", "factors"),
              rows=[_liquidity(row) for row in (liquidity.rows if liquidity else ())]),
         Part("How the interval was made", [[Cell(interval.method)]] if interval else (),
              otherwise="There is none: no holding has a history."),
@@ -246,17 +247,17 @@ def _past(result: EngineResult) -> list[list[Cell]]:
         f"{a.title}, {a.start} to {a.end}, the nearest by its moves ({a.distance:.1f} σ away over "
         f"{', '.join(a.shared)}): the book would move by "
     )
-    return [[Cell(said), usd(float(a.total)), Cell(" USD")]]
+    return [[Cell(said), usd(float(a.total)), Cell(f" {result.currency}")]]
 
 
 def _liquidity(row: LiquidityRow) -> tuple[Cell, ...]:
     return Cell(str(row.days)), _loss(row.es_10d), _loss(row.scaled), Cell(", ".join(row.factors))
 
 
-def _cut(title: str, what: str, gains: Mapping[str, Decimal]) -> Part:
+def _cut(title: str, what: str, gains: Mapping[str, Decimal], currency: str) -> Part:
     ordered = sorted(gains.items(), key=lambda item: item[1])
     rows = [(Cell(name), usd(float(gain))) for name, gain in ordered]
-    return Part(title, header=(what, "P&L, USD"), rows=rows, right=(1,))
+    return Part(title, header=(what, f"P&L, {currency}"), rows=rows, right=(1,))
 
 
 def _money(title: str, what: str, figures: Mapping[str, Figure]) -> Part:

@@ -51,6 +51,7 @@ class Teller:
         horizon = self.table[state.stress.horizon]
         self._as_of: dt.date = horizon.as_of
         self._period = horizon.period
+        self._money: Unit = self.table[state.stress.total].unit
 
     @property
     def added(self) -> tuple[Evidence, ...]:
@@ -63,7 +64,7 @@ class Teller:
         )
 
     def total(self, verdict: Verdict, how: str) -> str:
-        return self.add(float(verdict.total), "usd", "book", f"P&L, {how}", "computed again by the tools")
+        return self.add(float(verdict.total), self._money, "book", f"P&L, {how}", "computed again by the tools")
 
     def say(self, sentence: str, quotes: Mapping[str, str] | None = None) -> str:
         """A sentence with its references filled in, each number beside its row; left out where it is not grounded."""

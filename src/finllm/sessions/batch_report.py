@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """A run of a batch. Money in USD, shares as decimals. `status`: finished, blocked or failed (no report).
+    """A run of a batch. Money in `currency`, shares as decimals. `status`: finished, blocked or failed (no report).
 
     `covered`, `stand_in`, `missing`: shares of the book, which `coverage` says in words; `complete`: 1 or 0;
     `unchecked`: limits that could not be checked. `failed_on`: what made it fail under --fail-on, by commas. Of a
-    failed run only the first six and the last four are there. `seconds`: wall-clock in the process that ended it.
+    failed run only the first six, `seconds` and the three of the error are there. `seconds`: wall-clock in the process
+    that ended it.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class BatchRow:
     abstained: int | None = None
     folder: str | None = None
     seconds: float = 0.0
+    currency: str | None = None
     error_kind: str | None = None
     error_message: str | None = None
     error_fix: str | None = None
@@ -118,6 +120,7 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
         var_975_1d=_value(report.var_975_1d), **_coverage(report), breaches=len(report.breaches),
         breached="; ".join(report.breaches) or None, unchecked="; ".join(report.unchecked) or None,
         abstained=sum(agent.status == "abstained" for agent in report.agents), folder=str(folder), seconds=seconds,
+        currency=report.currency,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class Inputs:
     """A portfolio, the prices, the factors that shocks may name, and the day of which nothing later is read.
 
     `thresholds`: what makes an answer complete, None for the defaults; `future`: whether that day has not come yet.
+    `currency`: that of the results.
     """
 
     portfolio: Portfolio
@@ -34,6 +35,7 @@ class Inputs:
     as_of: dt.date
     thresholds: Thresholds | None = None
     future: bool = False
+    currency: str = "USD"
 
     def shocked_by(self, texts: Sequence[str]) -> Inputs:
         """The inputs with every series that a FACTOR=MOVE of `texts` names as a factor."""
@@ -67,7 +69,7 @@ def is_future(as_of: dt.date) -> bool:
 
 def read_inputs(
     portfolio: Path | None = None, prices: Sequence[Path] = (), as_of: dt.date | None = None,
-    factors: Sequence[str] = (),
+    factors: Sequence[str] = (), currency: str | None = None,
 ) -> Inputs:  # fmt: skip
     """Read and check a book (else the shipped one) and what moves it. `factors`: series of `prices` to add as factors.
 
@@ -80,7 +82,12 @@ def read_inputs(
     market = open_market(prices)
     day = as_of or last_day(market)
     return Inputs(held, market, FactorSet.of(market, factors), day, thresholds_of(load_settings().settings),
-                  is_future(day))  # fmt: skip
+                  is_future(day), wanted_currency(currency))  # fmt: skip
+
+
+def wanted_currency(asked: str | None) -> str:
+    """The currency of results: the one asked for, else that of the settings. Case does not count."""
+    return (asked or load_settings().settings.currency).strip().upper()
 
 
 def open_market(prices: Sequence[Path]) -> MarketStore:
@@ -104,11 +111,23 @@ def last_day(market: MarketStore) -> dt.date:
     return market.read(INDEX, dt.datetime.now(dt.UTC).date()).last
 
 
-def find_limits(limits: Path | None, portfolio: Path | None, factors: Sequence[str] | None = None) -> FoundLimits:
+def find_limits(
+    limits: Path | None, portfolio: Path | None, factors: Sequence[str] | None = None, currency: str = "USD"
+) -> FoundLimits:
     """The limits asked for; else those beside the portfolio; else none, said so.
 
-    `factors`: the names that a limit by factor may have, those of `limitable`. Errors: InputError.
+    `factors`: the names that a limit by factor may have, those of `limitable`. Errors: InputError for a file that is
+    damaged, or in another currency than the results, `currency`.
     """
+    found = _find_limits(limits, portfolio, factors)
+    said = found.limits.currency
+    if said is not None and said != currency:
+        raise InputError(f"the limits of {str(found.file)!r} are in {said}, and the results in {currency}",
+                         fix=f"give --currency {said}, or limits in {currency}")  # fmt: skip
+    return found
+
+
+def _find_limits(limits: Path | None, portfolio: Path | None, factors: Sequence[str] | None) -> FoundLimits:
     from finllm.tools.data.limits import Limits, load_limits
 
     if limits is not None:

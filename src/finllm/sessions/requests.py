@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from finllm.errors import InputError, LookAheadError
 from finllm.files import check_folder
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
-from finllm.sessions.inputs import find_limits, is_future, limitable, open_market, thresholds_of
+from finllm.sessions.inputs import find_limits, is_future, limitable, open_market, thresholds_of, wanted_currency
 from finllm.settings import load_settings
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def build_request(
     scenario: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
     as_of: dt.date | None = None, budget: BudgetEntry | None = None, seed: int = 0,
     on_unresolved: OnUnresolved = "withhold", factors: Sequence[str] = (), propagate: bool = False,
+    currency: str | None = None,
 ) -> Checked:  # fmt: skip
-    """Read and check a run's inputs. `factors` and `propagate` add to what the scenario says.
+    """Read and check a run's inputs. `factors` and `propagate` add to what the scenario says, `currency` goes before.
 
     Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
     """
@@ -74,6 +75,7 @@ def build_request(
     story = story.model_copy(update={
         "as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget),
         "factors": tuple(dict.fromkeys([*story.factors, *factors])), "propagate": story.propagate or propagate,
+        "currency": wanted_currency(currency or story.currency),
     })  # fmt: skip
     if story.replay is not None and story.replay.end > story.as_of:
         end = story.replay.end
@@ -82,14 +84,14 @@ def build_request(
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     files = tuple(PriceFile.of(file) for file in prices)
     market = open_market([file.unchanged() for file in files])
-    value_portfolio(held, market, story.as_of)
+    value_portfolio(held, market, story.as_of, wanted_currency(story.currency))
     try:
         known = scenario_factors(story, market)
         user = scenario_shocks(story, known)
         plan_shocks(FactorView(known, market, story.as_of), story.horizon, user=user)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", fix=error.fix) from error
-    allowed = find_limits(limits, portfolio, limitable(known, market))
+    allowed = find_limits(limits, portfolio, limitable(known, market), wanted_currency(story.currency))
     book = portfolio or PORTFOLIOS_DIR / "default.csv"
     maps = (beside(book),) if beside(book).is_file() else ()
     read = (path, book, *maps, *((allowed.file,) if allowed.file else ()))

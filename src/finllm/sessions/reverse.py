@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from finllm.tools.pnl.outcome import ReverseResult
 
 _LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
-_LOSS_FIX = "write a share of the book such as '10%', or USD such as '500000'"
+_LOSS_FIX = "write a share of the book such as '10%', or an amount such as '500000'"
 
 
 @dataclass(frozen=True)
 class ReverseQuestion:
     """What is to be lost, as a person writes it.
 
-    `loss`: 10% of the book, or 500000 USD. `shocks`: what every answer contains, as FACTOR=MOVE. `bounds`: how far a
-    factor may move, as FACTOR=LOW:HIGH. `horizon`: trading days. `answers`: how many distinct ones to seek.
+    `loss`: 10% of the book, or 500000 of its currency. `shocks`: what every answer contains, as FACTOR=MOVE. `bounds`:
+    how far a factor may move, as FACTOR=LOW:HIGH. `horizon`: trading days. `answers`: how many distinct ones to seek.
     """
 
     loss: str
@@ -73,7 +73,7 @@ def answer_reverse(inputs: Inputs, question: ReverseQuestion, allowed: FoundLimi
     fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors,
-                   thresholds=inputs.thresholds, future=inputs.future)  # fmt: skip
+                   thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency)  # fmt: skip
     if allowed is None:
         return ReverseAnswers(inputs.portfolio.name, result, Held(), ())
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
@@ -82,7 +82,7 @@ def answer_reverse(inputs: Inputs, question: ReverseQuestion, allowed: FoundLimi
 
 
 def parse_loss(text: str) -> float:
-    """A loss written as `10%` (a share below 1) or `500000` (USD). Errors: InputError for anything else."""
+    """A loss written as `10%` (a share below 1) or `500000` (an amount). Errors: InputError for anything else."""
     match = _LOSS.fullmatch(text.strip())
     if match is None:
         raise InputError(f"loss {text!r} is neither a share nor an amount", fix=_LOSS_FIX)
@@ -91,7 +91,7 @@ def parse_loss(text: str) -> float:
     if share and not 0 < amount < 100:
         raise InputError(f"loss {text!r} is not between 0 % and 100 %", fix=_LOSS_FIX)
     if not share and amount < 1:
-        raise InputError(f"loss {text!r} is less than one dollar", fix=_LOSS_FIX)
+        raise InputError(f"loss {text!r} is an amount below 1", fix=_LOSS_FIX)
     return amount / 100 if share else amount
 
 

@@ -108,7 +108,7 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     result = run_engine(
         inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
         replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
-        thresholds=inputs.thresholds, future=inputs.future,
+        thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
     )  # fmt: skip
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",

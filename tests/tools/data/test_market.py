@@ -10,6 +10,7 @@ import pytest
 
 from finllm.errors import InputError, LookAheadError
 from finllm.tools.data.market import SERIES_DIR, STOCKS, MarketStore, day_of, read_series_folder
+from finllm.tools.data.market.ecb import EcbSeries
 
 D = dt.date
 LATE = D(2022, 12, 30)
@@ -26,7 +27,8 @@ def move(window: pd.Series) -> float:
 
 def test_the_packaged_series_are_there_and_clean(market: MarketStore) -> None:
     files = {series.name for series in read_series_folder(SERIES_DIR)}
-    expected = {*files, *STOCKS, "SP500", "MTUM", "QUAL", "SIZE", "USMV", "VLUE", "WTI", "VIX", "AAA", "BAA", "BAA_AAA"}
+    expected = {*files, *STOCKS, "SP500", "MTUM", "QUAL", "SIZE", "USMV", "VLUE", "WTI", "VIX", "AAA", "BAA", "BAA_AAA",
+                *EcbSeries()}  # fmt: skip
     assert expected == set(market.names())
     assert market.stock_names() == list(STOCKS)
     for name in market.names():

@@ -122,7 +122,7 @@ def test_what_cannot_be_valued_is_left_out_with_its_reason_and_weight(tmp_path: 
     book = book_of(
         tmp_path,
         "KEPT,,-750,USD,equity,,,,1.2,",
-        "EURO,,100,EUR,equity,,,,1,",
+        "ROUBLES,,100,RUB,equity,,,,1,",
         "UNLISTED,10,,USD,equity,,,,1,",
         "NO_BETA,,250,USD,equity,,,,,",
         "WTI,10,,USD,commodity,,,,,",
@@ -130,7 +130,7 @@ def test_what_cannot_be_valued_is_left_out_with_its_reason_and_weight(tmp_path: 
     )
     assert [holding.id for holding in book.holdings] == ["KEPT"]
     left_out = {one.id: (one.reason, one.weight) for one in book.exclusions}
-    assert left_out["EURO"] == ("in EUR, and there is no FX series", None)
+    assert left_out["ROUBLES"] == ("in RUB: the rates of RUB stopped on 2022-03-01, while others went on", None)
     assert left_out["UNLISTED"] == ("given by quantity, and there is no price series of that name", None)
     by_greeks = 1000 * float(MarketStore().read("VIX", AS_OF).values.iloc[-1])
     assert left_out["NO_BETA"] == ("no history and no beta", pytest.approx(250 / (1000 + by_greeks)))
@@ -140,7 +140,7 @@ def test_what_cannot_be_valued_is_left_out_with_its_reason_and_weight(tmp_path: 
 
 def test_a_book_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing of portfolio 'book' can be valued at 2022-06-30"):
-        book_of(tmp_path, "EURO,,100,EUR,equity,,,,1,")
+        book_of(tmp_path, "DIRHAMS,,100,AED,equity,,,,1,")
 
 
 def test_an_old_price_is_used_and_named_with_its_age(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ def test_what_is_not_visible_is_none_and_what_is_stale_says_so() -> None:
     early = market_signals(MARKET, D(2008, 10, 15))
     assert {name for name, signal in early.factors.items() if signal is None} == {
         "RATE_US_10Y",
-        "USD_BROAD",
         "GOLD",
         "VIX",
     }

@@ -270,13 +270,15 @@ def test_limits_are_held_against_an_engine_result() -> None:
     assert (one.subject, one.loss) == ("OIL_WTI", Decimal("1000000.00"))
 
 
-def test_what_is_in_another_currency_is_left_out_with_its_reason() -> None:
+def test_what_is_in_a_currency_without_a_rate_is_left_out_with_its_reason() -> None:
     mixed = book(
         held("AAPL", "equity", market_value=1e6),
-        Position(id="SAP", currency="EUR", asset_class="equity", market_value=1e6),
+        Position(id="TSMC", currency="TWD", asset_class="equity", market_value=1e6),
     )
     result = run("EQUITY_US=-10%", portfolio=mixed)
-    assert [(one.id, one.reason) for one in result.exclusions] == [("SAP", "in EUR, and there is no FX series")]
+    assert [(one.id, one.reason) for one in result.exclusions] == [
+        ("TSMC", "in TWD: there is no rate of TWD by 2022-12-28")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from finllm.tools.pnl.sizes import Size as Known
 
 D = dt.date
 AS_OF = D(2022, 6, 30)
-WITHOUT_HISTORY = ("RATE_US_10Y", "USD_BROAD", "GOLD")
+WITHOUT_HISTORY = ("RATE_US_10Y", "GOLD")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from statistics import median
 
 from finllm.tools.data.books.fields import words
 from finllm.tools.data.books.position import AssetClass
+from finllm.tools.data.currencies import HUNDREDTHS
 
 CLOSE = 0.01
 """How near quantity × price must be to a market value, as a share of it, to agree with it."""
@@ -17,8 +18,6 @@ ACCRUED = 0.06
 DOUBTFUL = 0.10
 """Up to here a position is doubtful, as where the price is of another day; beyond, one of the figures is wrong."""
 DEFAULT_BASE = "USD"
-HUNDREDTHS = {"GBX": "GBP", "GBp": "GBP", "ILA": "ILS", "ZAc": "ZAR"}
-"""What exchanges quote in hundredths of a currency."""
 BOND_LOT = 1000
 """Nominal of one bond where a list counts bonds, as is usual in the United States."""
 _FIGURES = frozenset(("quantity", "market_value", "price", "value_base", "fx", "multiplier"))

@@ -13,20 +13,26 @@ NAMED_EXCLUSIONS = 10
 
 
 class Holding(Terms):
-    """A position with its value. `market_value` in USD; `price` in USD of `price_date`, if it was valued by quantity.
+    """A position with its value. `market_value` in the book's currency, `fx` of which one unit of `currency` is worth.
+
+    `price` in `currency`, of `price_date`, if it was valued by quantity. `fx_factor` is the factor of that currency
+    against the dollar, None for the dollar, and for a position whose value no exchange rate translates.
 
     `series` names the history that its own returns come from, if it has one that the market store can use;
     `history_days` of it are shared with the index, the last of them `history_end`. `valued_on`: the day that its value
-    is of, where that is known. `gross`: what it counts for in coverage, USD. `stand_in`: whose sensitivity stands in
-    for its own.
+    is of, where that is known. `gross`: what it counts for in coverage, as its market value. `stand_in`: whose
+    sensitivity stands in for its own.
 
-    Of a contract: `units` of its underlying (negative is short), or of 100 of nominal for a bond, at `spot` USD each,
-    discounted at `rate` (decimal a year, continuous); `volatility` and `yield_` are those that give its value.
+    Of a contract: `units` of its underlying (negative is short), or of 100 of nominal for a bond, times `fx`, at `spot`
+    of `currency` each, discounted at `rate` (decimal a year, continuous); `volatility` and `yield_` are those that give
+    its value.
     `exposure` is what the underlying moves with: `factor:ID`, `series:NAME`, `position:ID`, or `beta` to EQUITY_US.
     """
 
     sector: str
     market_value: float
+    fx: float = 1.0
+    fx_factor: str | None = None
     quantity: float | None = None
     price: float | None = None
     price_date: dt.date | None = None
@@ -43,19 +49,19 @@ class Holding(Terms):
 
     @property
     def notional(self) -> float:
-        """What a position without a market value is measured by: units at their spot, USD; else its market value."""
+        """Market value, or units at their spot where there is none, in the book's currency."""
         return self.market_value or (self.units or 0.0) * (self.spot or 0.0)
 
     @property
     def counts_for(self) -> float:
-        """USD, positive, that it counts for in coverage."""
+        """What it counts for in coverage, positive, in the book's currency."""
         return abs(self.market_value) if self.gross is None else self.gross
 
 
 class Exclusion(Frozen):
     """A position left out. `weight`: its share of the gross value of all valued positions, None if it has no value.
 
-    `gross`: what it counts for in coverage, USD, None where that is not known.
+    `gross`: what it counts for in coverage, None where that is not known.
     """
 
     id: str
@@ -73,10 +79,11 @@ def first_exclusions(exclusions: Sequence[Exclusion]) -> tuple[Exclusion, ...]:
 
 
 class Book(Frozen):
-    """What a portfolio is worth at `as_of`, in USD: what is held, what was left out and why, what to know about it."""
+    """What a portfolio is worth at `as_of`, in `currency`: what is held, what was left out and why, what to know."""
 
     name: str
     as_of: dt.date
+    currency: str = "USD"
     sha256: str
     holdings: tuple[Holding, ...]
     exclusions: tuple[Exclusion, ...]
@@ -84,10 +91,10 @@ class Book(Frozen):
 
     @property
     def left_out(self) -> float:
-        """What the positions left out count for in coverage, USD; those of unknown value for nothing."""
+        """What the positions left out count for in coverage; those of unknown value for nothing."""
         return math.fsum(one.gross or 0.0 for one in self.exclusions)
 
     @property
     def value(self) -> float:
-        """Net market value, USD."""
+        """Net market value, in the book's currency."""
         return math.fsum(holding.market_value for holding in self.holdings)

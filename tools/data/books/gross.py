@@ -15,14 +15,12 @@ _CENT = 0.005
 
 
 def gross_of(position: Position, holding: Holding | None, market: MarketStore, as_of: dt.date) -> float | None:
-    """USD, positive: what the position weighs in coverage; None where neither value, notional nor greeks are known.
+    """What the position weighs in coverage, positive, in its currency; None where no value, notional or greek is known.
 
     A future counts by its notional and a volatility position by its delta at today's VIX, whatever they are worth:
     their value says nothing of what they move. Others do so only where they are worth nothing. What has no `holding`
-    counts by its file, where that is in USD.
+    counts by its file.
     """
-    if holding is None and position.currency != "USD":
-        return None
     value = position.market_value if holding is None else holding.market_value
     worth = None if value is None else abs(value)
     terms = _notional(position, holding, market, as_of)
@@ -46,7 +44,7 @@ def _notional(position: Position, holding: Holding | None, market: MarketStore, 
 
 
 def _by_greeks(position: Position, market: MarketStore, as_of: dt.date) -> float | None:
-    """USD per VIX point times its level. A delta of another class is a return per return, so it needs a value."""
+    """Money per VIX point times its level. A delta of another class is a return per return, so it needs a value."""
     per_point = abs(position.vega or 0.0)
     if position.asset_class == "volatility":
         per_point += abs(position.delta or 0.0)

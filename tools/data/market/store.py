@@ -96,7 +96,11 @@ class MarketStore:
 
     def extended(self, name: str) -> bool:
         """Whether anything of the series is the user's."""
-        return name in self and self._known(name).since is not None
+        own = (
+            self._series.maps[0] if isinstance(self._series, ChainMap) else self._series
+        )  # rates are not read for this
+        found = own.get(self._resolved(name))
+        return found is not None and found.since is not None
 
     def read(self, name: str, as_of: dt.date) -> Observed:
         """The series up to `as_of`, after the close. InputError if it is unknown or has nothing visible by then."""
