@@ -117,7 +117,7 @@ def test_a_split_in_the_prices_changes_neither_beta_nor_risk_beyond_its_day() ->
 def test_gaps_halts_outliers_and_negative_prices_are_found() -> None:
     values = with_index()
     kept = (np.arange(len(values)) < 100) | (np.arange(len(values)) >= 120)
-    assert kinds(values[kept]) == ["gap"]
+    assert kinds(pd.Series(values[kept])) == ["gap"]
     assert kinds(changed(400, lambda late: late * 0 + late.iloc[0])) == ["halt"]
     spike = values.copy()
     spike.iloc[200] *= 1.37
