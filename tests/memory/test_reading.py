@@ -152,8 +152,8 @@ def test_lists_and_stories_need_no_write_access_to_the_home(tmp_path: Path) -> N
         with contextlib.closing(open_recorder(Settings(home=home))) as ledger:
             ledger.start_run("run", request_for("hormuz-blockade").model_dump(mode="json"))
             ledger.end_run("run", "stopped", None)
-        home.chmod(0o555)
-        (home / "ledger.sqlite").chmod(0o444)
+        for path in (home, *home.rglob("*")):  # a home is private until somebody opens it
+            path.chmod(0o555 if path.is_dir() else 0o444)
         environ = {**os.environ, "FINLLM_HOME": str(home)}
         child = subprocess.run([sys.executable, "-c", UNPRIVILEGED], env=environ, capture_output=True, text=True,
                                timeout=4 * LONGEST, check=False)  # fmt: skip

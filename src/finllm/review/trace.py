@@ -13,6 +13,7 @@ from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
 from finllm.graphs.report import Figure, Report, where
+from finllm.guardrails.audit.records import FILES
 from finllm.memory.entries import Charge, Failure, PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.memory.versions import newest_version
@@ -32,6 +33,8 @@ def trace_rows(run_id: str, ledger: LedgerReader) -> list[dict[str, Any]]:
         {"kind": "run", "run_id": run.id, "created": _utc(run.created_ns), "request": run.request}
     ]
     for use in ledger.uses(run_id):
+        if use.entry.kind == FILES:  # trace.jsonl is one of them, and cannot hold its own digest
+            continue
         rows.append(
             {
                 "kind": use.entry.kind,
