@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -39,55 +39,93 @@ def attribute(
     too, and floors. A holding in `realised` gains that much at the rate of today instead (its own return in a replay):
     beyond its factors it is `idiosyncratic`.
     """
-    realised = realised or {}
-    local = local_terms(book, moves)
-    gains = local_gains(book, moves[None, :])[:, 0]
-    specific = np.zeros(len(holdings))
-    for row, holding in enumerate(holdings):
-        if holding.id in realised:
-            gains[row] = realised[holding.id]
-            specific[row] = gains[row] - float(local[row].sum())
-    own = local if book.fx is None else book.fx.alone(local, moves)
-    if book.fx is not None:
-        gains = book.fx.translated(gains[:, None], moves[None, :])[:, 0]
-    cells: dict[tuple[int, str], int] = {}
-    for row, column in zip(*np.nonzero(own), strict=True):
-        cells[int(row), book.factors[column]] = _cents(float(own[row, column]))
-    rest = gains - own.sum(axis=1) - specific
-    for row, holding in enumerate(holdings):
-        if holding.id in realised:
-            cells[row, IDIOSYNCRATIC] = _cents(float(specific[row]))
-        if abs(rest[row]) >= 0.005:
-            cells[row, INTERACTION] = _cents(float(rest[row]))
+    cells = _cells(book, holdings, moves, realised or {})
+    names = (*book.factors, IDIOSYNCRATIC, INTERACTION)
+    loaded = dict.fromkeys(names[at] for at in cells.columns[np.sort(np.unique(cells.columns, return_index=True)[1])])
     rows = [*moved, *([IDIOSYNCRATIC] if realised else []), INTERACTION]
-    loaded = {name for _, name in cells}
     shown = [name for name in rows if name in loaded or name in (IDIOSYNCRATIC, INTERACTION)]
+    by_factor = dict(zip(names, cells.sums(cells.columns, len(names)), strict=True))
+    short = np.array([direction_of(holding) == "short" for holding in holdings], dtype=int)
     return Attribution(
-        total=_usd(sum(cells.values())),
-        by_position=_cut(cells, book.positions, lambda row, _: book.positions[row]),
-        by_factor=_cut(cells, shown, lambda _, name: name),
-        by_sector=_cut(cells, book.sectors, lambda row, _: book.sectors[book.sector[row]]),
-        by_direction=_cut(cells, ("long", "short"), lambda row, _: direction_of(holdings[row])),
+        total=cells.total,
+        by_position=_named(book.positions, cells.sums(cells.rows, len(book.positions))),
+        by_factor={name: by_factor[name] for name in dict.fromkeys((*shown, *loaded))},
+        by_sector=_named(book.sectors, cells.sums(book.sector[cells.rows], len(book.sectors))),
+        by_direction=_named(("long", "short"), cells.sums(short[cells.rows], 2)),
     )
 
 
-def direction_of(holding: Holding) -> str:
-    """`short` for a negative market value, or notional or delta where there is no market value; else `long`."""
-    size = holding.notional or holding.delta or 0.0
-    return "short" if size < 0 else "long"
+def total_of(
+    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float]
+) -> Decimal:
+    """The total that `attribute` gives, without its cuts."""
+    return _cells(book, holdings, moves, realised).total
 
 
-def _cut(
-    cells: Mapping[tuple[int, str], int], names: Sequence[str], key: Callable[[int, str], str]
-) -> dict[str, Decimal]:
-    sums = dict.fromkeys(names, 0)
-    for (row, name), amount in cells.items():
-        sums[key(row, name)] = sums.get(key(row, name), 0) + amount
-    return {name: _usd(amount) for name, amount in sums.items()}
+@dataclass(frozen=True)
+class _Cells:
+    """The P&L in whole cents of a position (`rows`) by a factor or what is beyond them (`columns`)."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    cents: np.ndarray
+
+    @property
+    def total(self) -> Decimal:
+        return _usd(int(self.cents.sum()))
+
+    def sums(self, groups: np.ndarray, count: int) -> list[Decimal]:
+        """The sum of each of `count` groups; `groups` says which one a cell is in."""
+        sums = np.zeros(count, dtype=self.cents.dtype)
+        np.add.at(sums, groups, self.cents)
+        return [_usd(cents) for cents in sums.tolist()]
 
 
-def _cents(amount: float) -> int:
-    return int((Decimal(float(amount)) * 100).to_integral_value())  # half even, from the exact binary value
+def _cells(
+    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float]
+) -> _Cells:
+    """The cells of one scenario: factors in their order, then what is idiosyncratic, then interaction."""
+    local = local_terms(book, moves)
+    gains = local_gains(book, moves[None, :])[:, 0]
+    specific = np.zeros(len(holdings))
+    replayed = [row for row, holding in enumerate(holdings) if holding.id in realised] if realised else []
+    for row in replayed:
+        gains[row] = realised[holdings[row].id]
+        specific[row] = gains[row] - float(local[row].sum())
+    own = local if book.fx is None else book.fx.alone(local, moves)
+    if book.fx is not None:
+        gains = book.fx.translated(gains[:, None], moves[None, :])[:, 0]
+    rest = gains - own.sum(axis=1) - specific
+    rows, columns = np.nonzero(own)
+    beyond = np.flatnonzero(np.abs(rest) >= 0.005)
+    kinds = len(book.factors)
+    return _Cells(
+        np.concatenate([rows, np.array(replayed, dtype=int), beyond]),
+        np.concatenate([columns, np.full(len(replayed), kinds), np.full(len(beyond), kinds + 1)]),
+        _cents(np.concatenate([own[rows, columns], specific[np.array(replayed, dtype=int)], rest[beyond]])),
+    )
+
+
+def _named(names: Sequence[str], amounts: Sequence[Decimal]) -> dict[str, Decimal]:
+    return dict(zip(names, amounts, strict=True))
+
+
+def _cents(amounts: np.ndarray) -> np.ndarray:
+    """Amounts in whole cents, half even, from the exact binary value: int64, or Python's integers where these are too few.
+
+    A hundredfold that is within its rounding of a half is done in decimals, as is one that a float does not hold.
+    """
+    scaled = amounts * 100
+    size = np.abs(scaled)
+    near = np.abs(size - np.floor(size) - 0.5) <= size * 2.0**-50
+    unsure = np.flatnonzero(near | ~(size < 2.0**49))
+    exact = [int((Decimal(float(amounts[at])) * 100).to_integral_value()) for at in unsure]
+    fits = len(amounts) * max([2**49, *map(abs, exact)]) < 2**63
+    cents = np.where(size < 2.0**49, np.rint(scaled), 0.0).astype(np.int64)
+    if not fits:
+        cents = cents.astype(object)
+    cents[unsure] = exact
+    return cents
 
 
 def _usd(cents: int) -> Decimal:

@@ -22,7 +22,7 @@ from finllm.tools.data.currencies import factor_currency
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
-from finllm.tools.pnl.attribution import Attribution, attribute
+from finllm.tools.pnl.attribution import Attribution, attribute, total_of
 from finllm.tools.pnl.bands import Residual, own_residuals, simulate
 from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
@@ -211,12 +211,12 @@ class Engine:
         for days in (one for one in HORIZONS if one < residual.horizon):
             scale = math.sqrt(days / residual.horizon)
             own = {name: gain * scale for name, gain in realised.items()}
-            cuts = attribute(self.arrays, self.book.holdings, moves * scale, (), own)
+            whole = total_of(self.arrays, self.book.holdings, moves * scale, own)
             part = Residual(residual.factors * scale, residual.daily, days, residual.words)
             band = None
             if interval:
-                band = simulate(self.arrays, moves * scale, part, cuts.total, level=interval.level, seed=seed)
-            rows.append(_row(days, cuts.total, band))
+                band = simulate(self.arrays, moves * scale, part, whole, level=interval.level, seed=seed)
+            rows.append(_row(days, whole, band))
         return (*rows, _row(residual.horizon, total, interval))
 
     def _analogue(self, plan: Plan, covariance: Covariance) -> Analogue | None:

@@ -215,11 +215,18 @@ def is_contract(position: Position) -> bool:
             return False
 
 
+def holding_of(position: Position, value: float, **known: Any) -> Holding:
+    """The position with its value and what else is known of it; what is None is left to its default, for memory."""
+    known = {name: one for name, one in known.items() if one is not None}
+    return Holding.model_validate({"id": position.id, "asset_class": position.asset_class, "market_value": value,
+                                   "sector": position.sector or position.asset_class, **known})  # fmt: skip
+
+
 def _held(position: Position, value: float, **more: Any) -> Holding:
-    terms = {name: getattr(position, name) for name in Terms.model_fields}
-    own = {"sector": position.sector or position.asset_class, "market_value": value, "quantity": position.quantity,
-           "valued_on": position.priced_on}  # fmt: skip
-    return Holding.model_validate(terms | own | more)
+    """A contract keeps all of its terms."""
+    terms = {name: getattr(position, name) for name in Terms.model_fields if name in position.model_fields_set}
+    own = {"quantity": position.quantity, "valued_on": position.priced_on}
+    return holding_of(position, value, **(terms | own | more))
 
 
 def _units(position: Position) -> float | None:

@@ -97,7 +97,7 @@ class _Row:
 def _read_row(context: Context, at: int, row: _Row, found: Rows) -> None:
     id, keyed = _identity(row)
     number = context.table.numbers[at]
-    if not any(map(str.isalnum, id)) or id in ("nan", "null", "none", "#N/A"):
+    if not (id.isalnum() or any(map(str.isalnum, id))) or id in ("nan", "null", "none", "#N/A"):
         id = ""
         row.problems.append("column 'id': is empty; name the instrument")
     kind = _asset_class(context, row, at, id, keyed, found)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
-from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
+from finllm.tools.data.books.contracts import ContractValuer, Unvalued, holding_of, is_contract
 from finllm.tools.data.books.gross import gross_of
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position, Refused
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
@@ -53,15 +53,16 @@ def value_portfolio(
         if reason := reason or (_unusable(holding, market, as_of) if holding else ""):
             dropped.append(_left_out(position, reason, gross))
         elif holding is not None:
-            kept.append(holding.model_copy(update={"gross": gross}))
+            # What most count for is their value, which needs no copy to be said.
+            kept.append(holding if gross == holding.counts_for else holding.model_copy(update={"gross": gross}))
             notes += _notes(position, holding, as_of)
     held = {holding.id for holding in kept}
     for holding in [one for one in kept if (one.exposure or "").startswith("position:")]:
         if (name := (holding.exposure or "").partition(":")[2]) not in held:
             kept.remove(holding)
-            dropped.append(_left_out(holding, f"its underlying {name!r} is left out", holding.gross))
+            dropped.append(_left_out(holding, f"its underlying {name!r} is left out", holding.counts_for))
     notes += contracts.notes
-    whole = math.fsum(one.gross or 0.0 for one in (*kept, *dropped))
+    whole = math.fsum((*(one.counts_for for one in kept), *(one.gross or 0.0 for one in dropped)))
     exclusions = tuple(
         one if one.gross is None else one.model_copy(update={"weight": one.gross / whole if whole else 0.0})
         for one in dropped
@@ -110,9 +111,8 @@ def _valued(
     assert value is not None
     days = market.shared_days(position.id, INDEX, as_of) if position.asset_class in ("equity", "index", "fund") else 0
     has_history = days >= MIN_HISTORY
-    return Holding(
-        id=position.id, asset_class=position.asset_class, sector=position.sector or position.asset_class,
-        market_value=value, quantity=position.quantity, price=price, price_date=price_date,
+    return holding_of(
+        position, value, quantity=position.quantity, price=price, price_date=price_date,
         series=position.id if has_history else None, valued_on=price_date or position.priced_on,
         history_days=days if has_history else None,
         history_end=market.read(position.id, as_of).last if has_history else None,

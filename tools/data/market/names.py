@@ -98,4 +98,4 @@ def _by_key() -> Mapping[str, KnownName]:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s^.$_]+", "", name).upper()
+    return (name if name.isalnum() else re.sub(r"[\s^.$_]+", "", name)).upper()

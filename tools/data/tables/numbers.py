@@ -127,7 +127,8 @@ def read_numbers(cells: Sequence[Cell], mark: Mark = ".") -> Numbers:
     for at, cell in enumerate(cells):
         if cell is None:
             values.append(math.nan)
-        elif isinstance(cell, str):
+            continue
+        if isinstance(cell, str):
             plain = cell.isascii() and (cell.isdigit() or (mark == "." and _PLAIN.fullmatch(cell)))
             values.append(float(cell) if plain else _written(cell, mark, at, found))
         elif isinstance(cell, (int, float)) and not isinstance(cell, bool):
