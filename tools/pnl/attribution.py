@@ -106,12 +106,18 @@ def _cells(
     )
 
 
+def direction_of(holding: Holding) -> str:
+    """`short` for a negative market value, or notional or delta where there is no market value; else `long`."""
+    size = holding.notional or holding.delta or 0.0
+    return "short" if size < 0 else "long"
+
+
 def _named(names: Sequence[str], amounts: Sequence[Decimal]) -> dict[str, Decimal]:
     return dict(zip(names, amounts, strict=True))
 
 
 def _cents(amounts: np.ndarray) -> np.ndarray:
-    """Amounts in whole cents, half even, from the exact binary value: int64, or Python's integers where these are too few.
+    """Amounts in whole cents, half even, from the exact binary value: int64, or Python's integers beyond it.
 
     A hundredfold that is within its rounding of a half is done in decimals, as is one that a float does not hold.
     """

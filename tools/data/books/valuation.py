@@ -39,6 +39,7 @@ def value_portfolio(
     rates = Rates(market, as_of, currency)
     notes: list[str] = []
     kept: list[Holding] = []
+    grosses: list[float | None] = []
     dropped = [_of_refused(row, rates, portfolio.base_currency or DOLLAR) for row in portfolio.refused]
     contracts = ContractValuer(portfolio, market, as_of)
     for position in portfolio.positions:
@@ -53,16 +54,19 @@ def value_portfolio(
         if reason := reason or (_unusable(holding, market, as_of) if holding else ""):
             dropped.append(_left_out(position, reason, gross))
         elif holding is not None:
+            grosses.append(gross)
             # What most count for is their value, which needs no copy to be said.
             kept.append(holding if gross == holding.counts_for else holding.model_copy(update={"gross": gross}))
             notes += _notes(position, holding, as_of)
     held = {holding.id for holding in kept}
-    for holding in [one for one in kept if (one.exposure or "").startswith("position:")]:
+    on_positions = [(holding, gross) for holding, gross in zip(kept, grosses, strict=True)
+                    if (holding.exposure or "").startswith("position:")]  # fmt: skip
+    whole = math.fsum((*(gross or 0.0 for gross in grosses), *(one.gross or 0.0 for one in dropped)))
+    for holding, gross in on_positions:
         if (name := (holding.exposure or "").partition(":")[2]) not in held:
             kept.remove(holding)
-            dropped.append(_left_out(holding, f"its underlying {name!r} is left out", holding.counts_for))
+            dropped.append(_left_out(holding, f"its underlying {name!r} is left out", gross))
     notes += contracts.notes
-    whole = math.fsum((*(one.counts_for for one in kept), *(one.gross or 0.0 for one in dropped)))
     exclusions = tuple(
         one if one.gross is None else one.model_copy(update={"weight": one.gross / whole if whole else 0.0})
         for one in dropped
