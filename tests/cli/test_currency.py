@@ -72,3 +72,17 @@ def test_a_pair_given_as_a_factor_is_answered_with_the_factor_to_write(cli: Cli,
     refused = cli("stress", "--portfolio", book, "--shock", "USDJPY=+5%", "--json")
     assert refused.code == 2
     assert "use FX_JPYUSD" in refused.json["error"]["fix"]
+
+
+@pytest.mark.parametrize("underlying", ["EURUSD", "EUR/USD", "FX_EURUSD"])
+def test_a_forward_on_a_currency_moves_with_its_rate(cli: Cli, tmp_path: Path, underlying: str) -> None:
+    file = tmp_path / "forward.csv"
+    file.write_text(
+        "id,currency,asset_class,quantity,underlying,strike,expiry\n"
+        f"EUR_DEC,USD,fx,100000,{underlying},1.02,2022-12-16\n"
+    )
+    shocks = ("--as-of", "2022-06-30", "--shock", "EQUITY_US=-10%", "--shock", "FX_EURUSD=-5%")
+    result = cli("stress", "--portfolio", str(file), *shocks, "--json").json
+    assert result["coverage"]["covered"] == 1.0
+    assert float(result["by_factor"]["FX_EURUSD"]) == pytest.approx(-0.05 * 1.0387 * 100_000, abs=0.01)
+    assert float(result["total"]) == pytest.approx(-0.05 * 1.0387 * 100_000, abs=0.01)

@@ -13,7 +13,7 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.books.underlying import MIN_HISTORY
-from finllm.tools.data.currencies import currency_of, fx_factor, legs_of
+from finllm.tools.data.currencies import currency_of, factor_currency, fx_factor, legs_of
 from finllm.tools.data.market import HALTED_DAYS, MarketStore, crosses, halts, span
 from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
 from finllm.tools.pnl.factorset import MIN_NAMES, Driver, FactorSet, Levels
@@ -125,6 +125,8 @@ def currencies_of(book: Book) -> list[str]:
     found = {book.currency: None}
     for holding in book.holdings:
         found |= dict.fromkeys(_legs(holding, book.currency) or ())
+        if underlying := factor_currency((holding.exposure or "").removeprefix("factor:")):
+            found[underlying] = None
         if holding.fx_factor and (currency := currency_of(holding.currency, book.as_of)):
             found[currency.code] = None
     return [code for code in found if code != "USD"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from finllm.errors import InputError
 from finllm.tools.data.books.position import Position
+from finllm.tools.data.currencies import fx_factor, pair_of
 from finllm.tools.data.factors import factor_table
 from finllm.tools.data.market import MarketStore
 
@@ -91,6 +92,9 @@ class Underlyings:
         for id, row in table.items():
             if name == id or name in (row.series, row.imported):
                 return self._factor(id) if row.unit != "bp" else None
+        pair = pair_of(name.upper().removeprefix("FX_"))
+        if pair and pair[1] == "USD":  # before a series of that name, which would be moved by its beta to the index
+            return Underlying(f"factor:{fx_factor(pair[0])}", *self.series_price(fx_factor(pair[0])))
         if self._has_history(name):
             return Underlying(f"series:{name}", *self.series_price(name))
         return None
