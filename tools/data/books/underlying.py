@@ -112,7 +112,8 @@ class Underlyings:
             return target.price, target.priced_on
         if target.market_value and target.quantity:
             return target.market_value / target.quantity / (target.multiplier or 1.0), target.priced_on
-        return self.series_price(target.id)
+        pair = pair_of(target.id) if target.asset_class == "fx" else None
+        return self.series_price(fx_factor(pair[0]) if pair and pair[1] == "USD" else target.id)
 
     def series_price(self, name: str) -> tuple[float | None, dt.date | None]:
         """The last price or level of a series of the market and its day; None where it has none, or only an old one."""
