@@ -64,7 +64,7 @@ def commands_on(book: Path, listed: Path) -> tuple[Command, ...]:
         Command("`runs list`, empty home", ("runs", "list"), 0.55),
         Command("`stress`, shipped book", stress, 2.2, bar=1.3),
         Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.3),
-        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 7.0,
+        Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.0,
                 bar=5.0, mib=400, rounds=2),
         Command(f"`portfolio check`, a broker's list of {POSITIONS:,}", ("portfolio", "check", str(listed), "--json"),
                 10.0, bar=8.0, mib=600, rounds=2),

@@ -54,6 +54,7 @@ class Rates:
         if isinstance(found := self._in_dollars(self.base), str):
             raise InputError(f"{self.base} cannot be a book's currency at {self.as_of}: {found}",
                              fix="give --currency USD, or add its rate")  # fmt: skip
+        self._one = Rate(known.units, self.as_of, "")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -66,6 +67,8 @@ class Rates:
         `own`: what the portfolio's file says that one unit of it is worth in `own_base` (else in the base currency), on
         `own_day` (else at `as_of`). It is used where the market has no fresh rate, and held against it where it has.
         """
+        if text == self.base and own is None:
+            return self._one
         currency = currency_of(text, self.as_of)
         if currency is None:
             return f"{text!r} is no currency that finllm knows"

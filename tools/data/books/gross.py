@@ -23,10 +23,12 @@ def gross_of(position: Position, holding: Holding | None, market: MarketStore, a
     """
     value = position.market_value if holding is None else holding.market_value
     worth = None if value is None else abs(value)
+    if worth is not None and worth >= _CENT and position.asset_class not in ("future", "volatility"):
+        return worth
     terms = _notional(position, holding, market, as_of)
     if terms is None:
         terms = _by_greeks(position, market, as_of)
-    if terms is not None and (position.asset_class in ("future", "volatility") or not worth or worth < _CENT):
+    if terms is not None:
         return max(terms, worth or 0.0)
     return None if position.asset_class in DERIVATIVES and (worth is None or worth < _CENT) else worth
 

@@ -155,6 +155,8 @@ def _converted(position: Position, holding: Holding, rate: Rate, rates: Rates) -
 
     A position in a currency pair loads on the rates of the two, so its own currency does not translate it once more.
     """
+    if position.currency == rates.base == holding.currency == DOLLAR and rate.value == holding.fx:
+        return holding
     translated = position.asset_class != "fx" or legs_of(position.id, rates.base) is None
     return holding.model_copy(update={
         "currency": position.currency, "market_value": holding.market_value * rate.value, "fx": rate.value,

@@ -68,7 +68,7 @@ def _table() -> tuple[pd.DataFrame, str, str]:
     data = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         text = archive.read(archive.namelist()[0])
-    table = pd.read_csv(io.BytesIO(text), index_col=0, na_values=["N/A", ""], keep_default_na=False, engine="pyarrow")
+    table = pd.read_csv(io.BytesIO(text), index_col=0, na_values=["N/A", ""], keep_default_na=False)
     table.index = pd.DatetimeIndex(table.index)
     uri = f"pkg:pypi/{_PACKAGE.lower()}@{metadata.version(_PACKAGE)}#{_FILE}"
     return table.sort_index(), uri, sha256_of(data)

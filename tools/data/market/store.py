@@ -92,7 +92,10 @@ class MarketStore:
         return [name for name in STOCKS if name in self]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._resolved(name) in self._series
+        if not isinstance(name, str) or name in self._series:
+            return isinstance(name, str)
+        kept = self._resolved(name)
+        return kept != name and kept in self._series
 
     def extended(self, name: str) -> bool:
         """Whether anything of the series is the user's."""
