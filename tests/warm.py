@@ -86,6 +86,7 @@ class Warm:
             own.parent.mkdir(parents=True, exist_ok=True)
             own.symlink_to(shared)
         self.knowledge(settings.knowledge_dir)
+        folder.chmod(0o700)
         return folder
 
     def knowledge(self, folder: Path) -> Path:
