@@ -59,7 +59,7 @@ def american(
     """Price of American options, as `black_scholes`; `years` are taken to whole days.
 
     Where early exercise cannot pay it is the European price; elsewhere QuantLib's `QdFpAmericanEngine`, fast scheme
-    (Andersen, Lake and Offengenden 2016), whose error is below 1e-5 of the larger of spot and strike.
+    (Andersen, Lake and Offengenden 2016), whose error is below 2e-5 of the larger of spot and strike.
     """
     parts = np.broadcast_arrays(call, spot, strike, years, volatility, rate, dividend)
     flat = [part.ravel() for part in parts]

@@ -50,6 +50,9 @@ def test_a_bond_is_priced_as_quantlib_does(
     assert found.dirty(rate) == pytest.approx(dirty, rel=1e-9)
     assert found.accrued == pytest.approx(accrued, abs=1e-9)
     solved = found.yield_at(dirty)
+    if float(found.amounts @ found.times) == 0:  # by its day count it is paid today, whatever the yield
+        assert solved is None
+        return
     assert solved is not None
     assert found.dirty(solved) == pytest.approx(dirty, rel=1e-9)
 

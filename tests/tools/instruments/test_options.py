@@ -70,9 +70,9 @@ def test_a_european_price_is_that_of_quantlib(one: dict[str, Any]) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(one=TERMS.filter(lambda one: one["rate"] >= 0))
-def test_an_american_price_is_that_of_quantlib_within_1e_5_of_what_changes_hands(one: dict[str, Any]) -> None:
+def test_an_american_price_is_that_of_quantlib_within_2e_5_of_what_changes_hands(one: dict[str, Any]) -> None:
     found = ours(one, american)
-    assert found == pytest.approx(directly(one, "American"), abs=1e-5 * max(one["spot"], one["strike"]))
+    assert found == pytest.approx(directly(one, "American"), abs=2e-5 * max(one["spot"], one["strike"]))
     intrinsic = one["spot"] - one["strike"] if one["call"] else one["strike"] - one["spot"]
     assert found >= max(intrinsic, ours(one), 0.0) - 1e-12 * one["strike"]
 
