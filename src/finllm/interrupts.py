@@ -9,11 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from types import FrameType
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal, a shell, a service manager and a container send to end a process that may still close."""
@@ -77,20 +75,6 @@ def undisturbed(*, dropped: bool = False) -> Generator[None]:
             signal.signal(number, handler)
     if came and not dropped:
         signal.raise_signal(came[0])
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does; a signal does not cut the making of the loop short, whose remains would be talked of."""
-    import asyncio
-
-    with asyncio.Runner() as runner:
-        try:
-            with undisturbed():
-                runner.get_loop()
-        except BaseException:
-            work.close()
-            raise
-        return runner.run(work)
 
 
 @contextlib.contextmanager

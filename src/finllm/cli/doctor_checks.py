@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finllm import interrupts
+from finllm import running
 from finllm.errors import FinllmError
 from finllm.files import check_folder, looser_than
 from finllm.settings import ENV_PREFIX, Settings, load_settings
@@ -264,8 +264,8 @@ def _asked(settings: Settings, site: Site) -> Check:
         except FinllmError as error:
             return Check(name, "missing", error.message, error.fix)
         try:
-            found = interrupts.run(examined(backend))
-            load = interrupts.run(backend.load_words()) if isinstance(backend, TellsLoad) else None
+            found = running.run(examined(backend))
+            load = running.run(backend.load_words()) if isinstance(backend, TellsLoad) else None
         except FinllmError as error:
             return Check(name, "failed", error.message, error.fix)
         offer = backend.offer

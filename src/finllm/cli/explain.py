@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm import interrupts
+from finllm import running
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import Form, find_run
 from finllm.cli.options import JsonFlag, QuietFlag, examples
@@ -89,7 +89,7 @@ def _explained(run_id: str, settings: Settings, display: Display, seconds: float
     bus = EventBus(show)
     try:
         with open_desk(settings, bus) as desk:
-            found = interrupts.run(ask(run_id, desk, Bound(seconds=seconds, calls=calls)))
+            found = running.run(ask(run_id, desk, Bound(seconds=seconds, calls=calls)))
     except KeyboardInterrupt as error:
         raise Cancelled(f"the explanation of {run_id!r} was interrupted; its answers are kept, and so is the run",
                         fix=f"go on with: finllm explain {run_id}") from error  # fmt: skip

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from finllm import interrupts
+from finllm import running
 from finllm.cli.display.terminal import print_json
 from finllm.cli.options import JsonFlag, examples
 from finllm.errors import InputError
@@ -109,7 +109,7 @@ def _asked(node: Joined, settings: Settings) -> tuple[Examined, Joined]:
 
     with contextlib.ExitStack() as closing:
         backend = by_url(node.kind).site(node).open(Opening(settings, EventBus(), closing))
-        found = interrupts.run(examined(backend))
+        found = running.run(examined(backend))
         return found, node.model_copy(update={"scores": backend.offer.scores})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm import interrupts
+from finllm import running
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import JsonFlag, QuietFlag, examples
 from finllm.errors import InputError
@@ -92,7 +92,7 @@ def _ask(story: str, settings: Settings, *, as_json: bool, quiet: bool) -> Opini
 
         with open_desk(settings, bus) as desk:
             bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
-            return interrupts.run(read_event(story, desk))
+            return running.run(read_event(story, desk))
 
 
 def _show(opinion: Opinion[Reading]) -> None:

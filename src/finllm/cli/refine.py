@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm import interrupts
+from finllm import running
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run
 from finllm.cli.options import JsonFlag, QuietFlag, examples
@@ -47,7 +47,7 @@ def refine(
     with open_display(as_json=as_json, quiet=quiet) as display:
         try:
             with open_desk(settings, EventBus(display)) as desk:
-                found = interrupts.run(verified(run_id, desk))
+                found = running.run(verified(run_id, desk))
                 text = refined_text(found, desk)
         except KeyboardInterrupt as error:
             raise Cancelled(f"the verification of {run_id!r} was interrupted; its answers are kept, and so is the run",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finllm import interrupts
+from finllm import running
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import find_run, reading
 from finllm.cli.options import JsonFlag, examples
@@ -51,7 +51,7 @@ def replay(
     with _record_desk(run_id, settings) as desk:
         from finllm.review.replay import replay as rebuild
 
-        rebuilt = interrupts.run(rebuild(run_id, desk, at=at))
+        rebuilt = running.run(rebuild(run_id, desk, at=at))
     asked = _ask_again(run_id, settings) if regenerate else None
     if as_json:
         from finllm.review.replay import regenerated_json
@@ -123,7 +123,7 @@ def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:
         ledger = closing.enter_context(open_recorded(settings, run_id))
         alone = settings.model_copy(update={"slots": 1})  # nothing shared, nothing cached: the same bits each time
         backends = open_backends(Opening(alone, EventBus(), closing))
-        return interrupts.run(regenerate(run_id, ledger, backends))
+        return running.run(regenerate(run_id, ledger, backends))
 
 
 def _told(rebuilt: Replayed, asked: list[Regenerated] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from finllm.errors import FinllmError, HumanNeeded, InputError
 from finllm.events import EventBus, Noted, Progress
 from finllm.files import check_folder
 from finllm.plain_text import clean, clean_lines
+from finllm.running import Runner
 from finllm.sessions.batch_driver import JOBS, BatchWanted, check_files
 from finllm.sessions.failing import against_report
 from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
@@ -260,7 +260,7 @@ def _finish(start: Begin, settings: Settings, bus: EventBus, display: Display, w
     bus.emit(Progress(what="opening the models and the ledger", done=0, total=1))
     from finllm.desk.desk import open_desk
 
-    with open_desk(settings, bus) as desk, asyncio.Runner() as runner:
+    with open_desk(settings, bus) as desk, Runner() as runner:
         bus.emit(Progress(what="opening the models and the ledger", done=1, total=1))
         report = drive_run(start, desk, runner, lambda run_id, question: _ask(run_id, question, display, wanted))
         folder = wanted.out or settings.runs_dir / report.run_id
@@ -284,7 +284,7 @@ def _finish(start: Begin, settings: Settings, bus: EventBus, display: Display, w
         return report
 
 
-def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted) -> None:
+def _refine(report: Report, desk: Desk, runner: Runner, display: Display, wanted: Wanted) -> None:
     """Verify the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
     from finllm.cli.refine import refined_text, verified
 
@@ -302,9 +302,7 @@ def _refine(report: Report, desk: Desk, runner: asyncio.Runner, display: Display
         print(clean_lines(refined_text(found, desk)), end="")
 
 
-def _explain(
-    report: Report, folder: Path, desk: Desk, runner: asyncio.Runner, display: Display, wanted: Wanted
-) -> None:
+def _explain(report: Report, folder: Path, desk: Desk, runner: Runner, display: Display, wanted: Wanted) -> None:
     """Explain the report that is out. Whatever stops this, the report stands, and a warning says how to go on."""
     from finllm.cli.explain import explanation_text
     from finllm.review.explain import explain

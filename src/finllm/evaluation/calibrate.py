@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from finllm import interrupts
+from finllm import running
 from finllm.agents.probing import measure_quality, probes_digest
 from finllm.agents.roles import AGENTS
 from finllm.events import EventBus, Progress
@@ -96,7 +96,7 @@ def calibrate(
             quality = {}
             for step, agent in enumerate(AGENTS):
                 progress(agent.role, step + 1)
-                quality[agent.role] = interrupts.run(measure_quality(backend, agent, card))
+                quality[agent.role] = running.run(measure_quality(backend, agent, card))
         taken = RungCalibration(
             key=key, model=source.name, precision=precision, speed=speed, quality=quality,
             taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), seconds=time.monotonic() - started,

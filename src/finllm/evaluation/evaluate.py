@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from finllm import interrupts
+from finllm import running
 from finllm.agents.asking import Question, Told, ask_all
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.probing import measure_quality
@@ -161,7 +161,7 @@ def evaluate_rows(
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
         put = [_put(task, row) for row in chunk]
-        told = interrupts.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
+        told = running.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
         opinions = _opinions(task, [row.text for row in chunk], second)
         answers = iter(told)
         for row, question, opinion in zip(chunk, put, opinions, strict=True):
@@ -300,5 +300,5 @@ def probe_scores(backend: Backend, bus: EventBus, card: AdapterCard | None = Non
     found: dict[str, Quality] = {}
     for at, agent in enumerate(AGENTS):
         bus.emit(Progress(what=f"probes of {agent.role}", done=at, total=len(AGENTS)))
-        found[agent.role] = interrupts.run(measure_quality(backend, agent, card))
+        found[agent.role] = running.run(measure_quality(backend, agent, card))
     return found

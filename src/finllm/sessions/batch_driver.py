@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError, as_finllm_error
 from finllm.events import EventBus, MemberEnded, Progress
 from finllm.files import check_folder
+from finllm.running import Runner
 from finllm.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def drive_batch(
             assert batch is not None
             bus.emit(_told(one, len(ended), len(batch.members)))
 
-        with asyncio.Runner() as runner:
+        with Runner() as runner:
             results = runner.run(run_batch(batch, desk, wanted.jobs, keep, on_end, budget))
     rows = [row_of(one, _error_of(one), _folder(settings, wanted, one.member), wanted.fail_on) for one in results]
     return BatchReport(batch.id, tuple(rows))

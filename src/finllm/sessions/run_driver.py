@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import secrets
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from finllm.graphs.flow import Outcome
     from finllm.graphs.report import Report
     from finllm.review.explanation import Explanation
+    from finllm.running import Runner
     from finllm.tools.data.scenario import BudgetEntry
 
 Begin = Callable[["Desk"], Awaitable["Outcome"]]
@@ -49,7 +49,7 @@ def resumed_run(run_id: str, answer: str | None, budget: BudgetEntry | None) -> 
     return start
 
 
-def drive_run(start: Begin, desk: Desk, runner: asyncio.Runner, ask: AskPerson) -> Report:
+def drive_run(start: Begin, desk: Desk, runner: Runner, ask: AskPerson) -> Report:
     """Bring a run to its report, asking a person wherever it waits for one. Errors: those of the run and of `ask`."""
     from finllm.graphs.flow import resume
 
