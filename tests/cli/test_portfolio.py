@@ -36,19 +36,19 @@ def test_every_column_and_row_has_its_reading_its_status_and_its_reason(cli: Cli
         "id": "KO", "name": None, "asset_class": "equity", "currency": "USD", "quantity": 1000, "market_value": 70_500,
         "value_base": 70_500, "status": "read", "reason": "", "row": 2,
     }  # fmt: skip
-    assert rows["SIE"]["value_base"] is None
+    assert rows["SIE"]["value_base"] == pytest.approx(26_600), "25,000 EUR at the ECB's 1.064"
     assert rows["BAD"]["status"] == "refused"
     assert "quantity × price is 50.00, and the market value 5,000.00" in rows["BAD"]["reason"]
     assert said.json["base_currency"] == "USD"
     assert said.json["coverage"]["refused"] == 1
-    assert said.json["coverage"]["share"] == pytest.approx(70_500 / 75_500)
+    assert said.json["coverage"]["share"] == pytest.approx(97_100 / 102_100)
     assert "column 'Price': the comma is the decimal mark" in said.json["notes"]
 
 
 def test_the_text_names_what_is_refused_first(cli: Cli, book: Path) -> None:
     out = cli("portfolio", "check", book).out
     assert out.startswith(
-        "depot: 2 of 3 rows are read and valued, 93.4% of its known gross value (1 refused); 70,500 USD"
+        "depot: 2 of 3 rows are read and valued, 95.1% of its known gross value (1 refused); 97,100 USD"
     )
     assert out.index("Refused: 1 row") < out.index("Read: 2 rows")
     assert "have no class of asset and are taken as equities" in out

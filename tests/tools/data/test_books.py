@@ -30,6 +30,16 @@ def checked(read: ReadBook) -> CheckedBook:
     return check_book(read, MARKET, D(2022, 6, 30))
 
 
+def test_a_row_in_a_currency_that_nothing_gives_a_rate_of_has_no_value(tmp_path: Path) -> None:
+    file = tmp_path / "book.csv"
+    file.write_text("id,market_value,currency,asset_class,beta\nA,1000,USD,equity,1\nB,1000,AOA,equity,1\n")
+    found = checked(read_book(file))
+    assert [(one.id, one.status, one.value_base) for one in found.positions] == [
+        ("A", "read", 1000), ("B", "unvalued", None)
+    ]  # fmt: skip
+    assert "AOA" in found.positions[1].reason
+
+
 def test_a_brokers_export_is_valued_in_its_base_currency_by_its_own_rates(tmp_path: Path) -> None:
     read = book_of(tmp_path, FLEX, *FLEX_ROWS)
     assert not read.portfolio.refused

@@ -10,6 +10,7 @@ from finllm.tools.data.books.amounts import DEFAULT_BASE
 from finllm.tools.data.books.load import ReadBook
 from finllm.tools.data.books.position import Frozen, Position, ReadColumn
 from finllm.tools.data.books.valuation import file_value, last_price
+from finllm.tools.data.fx import Rate, Rates
 from finllm.tools.data.market import MarketStore
 
 Status = Literal["read", "doubtful", "unvalued", "refused"]
@@ -63,10 +64,14 @@ class CheckedBook(Frozen):
 
 
 def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBook:
-    """Value what can be valued by the file itself, else by the market's last price at `as_of`."""
+    """Value what can be valued by the file itself, its own rates too, else by the market's last price and rate.
+
+    Errors: InputError for a base currency that has no rate.
+    """
     portfolio = read.portfolio
     base = portfolio.base_currency or DEFAULT_BASE
-    rows = [_row(one, read, market, as_of, base) for one in portfolio.positions]
+    rates = Rates(market, as_of, base)
+    rows = [_row(one, read, market, as_of, rates) for one in portfolio.positions]
     rows += [
         CheckedRow(id=one.id, name=one.name, asset_class=None, currency=None, quantity=None, market_value=None,
                    value_base=one.market_value, status="refused", reason=one.reason, row=one.row)
@@ -77,7 +82,8 @@ def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBo
         name=portfolio.name, sha256=portfolio.sha256, as_of=as_of, base_currency=base,
         value_base=math.fsum(one.value_base or 0.0 for one in rows
                             if one.status != "refused" and one.asset_class != "future"),
-        columns=portfolio.columns, positions=tuple(rows), coverage=_share(rows), notes=portfolio.notes,
+        columns=portfolio.columns, positions=tuple(rows), coverage=_share(rows),
+        notes=(*portfolio.notes, *rates.notes),
     )  # fmt: skip
 
 
@@ -86,16 +92,20 @@ def last_priced(read: ReadBook) -> dt.date | None:
     return max((one.priced_on for one in read.portfolio.positions if one.priced_on), default=None)
 
 
-def _row(position: Position, read: ReadBook, market: MarketStore, as_of: dt.date, base: str) -> CheckedRow:
+def _row(position: Position, read: ReadBook, market: MarketStore, as_of: dt.date, rates: Rates) -> CheckedRow:
     value, reason = file_value(position), read.doubts.get(position.id, "")
     status: Status = "doubtful" if reason else "read"
     if value is None:
         value, reason = _by_market(position, market, as_of)
         status = "read" if value is not None else "unvalued"
-    rate = position.fx if position.fx is not None else 1.0 if position.currency == base else None
-    worth = None if value is None or rate is None else value * rate
-    if value is not None and worth is None and not reason:
-        reason = f"the file has no rate of {position.currency}"
+    worth = None
+    if value is not None:
+        found = position.fx if position.fx is not None else rates.of(position.currency)
+        rate = found.value if isinstance(found, Rate) else found
+        if isinstance(rate, str):
+            status, reason = "unvalued", reason or rate
+        else:
+            worth = value * rate
     return CheckedRow(
         id=position.id, name=position.name, asset_class=position.asset_class, currency=position.currency,
         quantity=position.quantity, market_value=value, value_base=worth, status=status, reason=reason,
