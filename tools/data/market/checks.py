@@ -78,7 +78,7 @@ def _gaps(series: Series, own: pd.Series) -> Iterator[tuple[Finding, Step]]:
 
 
 def _splits(series: Series, own: pd.Series, index: pd.Series | None) -> Iterator[tuple[Finding, Step]]:
-    """Days on which the price moves to about n/m of what it was, and the index does not explain it."""
+    """Days on which the price moves to about n/m of what it was, also net of the index, which does not explain it."""
     if series.unit != "price" or series.frequency != "daily" or len(own) < _FEW:
         return
     prices = own.to_numpy()
@@ -91,8 +91,8 @@ def _splits(series: Series, own: pd.Series, index: pd.Series | None) -> Iterator
     given = {step.day for step in series.steps}
     for at in np.flatnonzero(usual & (np.abs(logs) > max(0.2, 8 * spread))):
         day = own.index[at + 1]
-        found = _named(float(ratio[at]), near)
         market = _move_of(index, own.index[at], day)
+        found = _named(float(ratio[at]), near) or _named(float(ratio[at]) / (1 + (market or 0.0)), near)
         if found is None or day in given or _returns(logs, int(at)) or (market is not None and abs(market) > CALM):
             continue
         said = "no move of the index is known that day" if market is None else f"the index moved {market:+.1%}"
