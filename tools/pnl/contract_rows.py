@@ -10,13 +10,12 @@ import numpy as np
 
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.data.books.contracts import RATE, bond_flows, years_to
+from finllm.tools.data.books.fields import is_government
 from finllm.tools.instruments.bonds import Flows
 from finllm.tools.pnl.contracts import CHANNELS, Contracts, DurationBonds, FlowBonds, Forwards, Kind, Options
 
 Loads = Mapping[str, float]
 """Return of an underlying, or move of a yield or a volatility (decimals), per unit of each factor."""
-GOVERNMENT = ("government", "sovereign", "treasury")
-"""Sectors of bonds that carry no credit spread."""
 VIX_TAG = "vix_ratio"
 """Column of a portfolio with the points of volatility that an option gains when the VIX gains one; 1 without it."""
 NO_TIME = (
@@ -54,7 +53,7 @@ def contracts_of(
     """The contracts of a book, if it has any, and how each is revalued, in words, by its id.
 
     `underlying` gives the loads of a contract's underlying. A bond's yield moves with RATE_US_10Y, and with
-    CREDIT_BAA_AAA but for the sectors of `GOVERNMENT`; an option's volatility with VIX, its rate with RATE_US_10Y.
+    CREDIT_BAA_AAA unless its sector `is_government`; an option's volatility with VIX, its rate with RATE_US_10Y.
     """
     options, forwards, flows, durations = _Rows(), _Rows(), _Rows(), _Rows()
     how: dict[str, str] = {}
@@ -114,7 +113,7 @@ def _add_derivative(
 
 def _add_bond(place: int, holding: Holding, flows: _Rows, durations: _Rows, as_of: dt.date) -> str:
     yields = {RATE: 1e-4, "CREDIT_BAA_AAA": 1e-4}
-    if holding.sector.lower() in GOVERNMENT:
+    if is_government(holding.sector):
         del yields["CREDIT_BAA_AAA"]
     if holding.units is not None and holding.yield_ is not None:
         flows.add(place, (yields, {}, {}), holding.units, holding.yield_)

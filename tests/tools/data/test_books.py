@@ -113,6 +113,21 @@ def test_a_holdings_list_with_preamble_groups_and_totals_is_read(tmp_path: Path)
     assert checked(read).value_base == pytest.approx(193_250)
 
 
+def test_a_bond_is_a_governments_by_class_key_or_name_and_no_companys_is(tmp_path: Path) -> None:
+    read = book_of(
+        tmp_path,
+        """AssetClass,SubCategory,Symbol,Description,Quantity,Value,Currency,Duration
+BOND,Govt,T 4 1/4 11/15/34,US TREASURY N/B,1000,1000,USD,7
+BOND,,UST 4.25 11/34,,1000,1000,USD,7
+BOND,,DE0001102580,BUNDESREPUB. DEUTSCHLAND 0 02/32,1000,1000,EUR,7
+BOND,,T 4.1 02/15/28 Govt,,1000,1000,USD,2
+BOND,Corp,T 4.3 12/15/42,AT&T INC,1000,1000,USD,11
+BOND,,GILTEDGE PLC 5 01/30,GILTEDGE PLC,1000,1000,GBP,4""",
+    )
+    sectors = {one.id: one.sector for one in positions_of(read).values()}
+    assert [sector == "Government" for sector in sectors.values()] == [True, True, True, True, False, False]
+
+
 def test_a_total_that_does_not_agree_is_said_with_both_figures(tmp_path: Path) -> None:
     path = port(tmp_path, ["COCA-COLA", "KO US Equity", None, 500, 70.5, 35_250, 10, "USD"],
                 ["Total", None, None, None, None, 99_000])  # fmt: skip

@@ -64,6 +64,8 @@ class Words:
     yellow_keys: dict[str, AssetClass]
     sides: dict[str, int]
     sectors: frozenset[str]
+    government_classes: frozenset[str]
+    government_names: tuple[str, ...]
     totals: frozenset[str]
     currencies: frozenset[str]
 
@@ -83,6 +85,8 @@ def words() -> Words:
         yellow_keys=data["yellow_keys"],
         sides={word: 1 if side == "long" else -1 for side, names in data["sides"].items() for word in names},
         sectors=frozenset(map(plain, data["sectors"])),
+        government_classes=frozenset(map(plain, data["governments"]["classes"])),
+        government_names=tuple(f"{plain(name)} " for name in data["governments"]["names"]),
         totals=frozenset(map(plain, data["totals"])),
         currencies=frozenset(data["currencies"]),
     )
@@ -98,6 +102,17 @@ def plain(text: str) -> str:
     apart = _RUN_TOGETHER.sub(" ", text.replace("ß", "ss"))
     bare = unicodedata.normalize("NFKD", apart).encode("ascii", "ignore").decode()
     return _SIGNS.sub(" ", bare.lower()).strip()
+
+
+@cache
+def is_government(text: str) -> bool:
+    """Whether a class, a sector, a Bloomberg ticker or a bond's name tells that a government owes it.
+
+    The ticker `T` alone does not: it is the Treasury's and AT&T's.
+    """
+    bare = plain(text)
+    known = words()
+    return bare in known.government_classes or bare.endswith(" govt") or f"{bare} ".startswith(known.government_names)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from finllm.tools.data.books.amounts import Amounts, settle
 from finllm.tools.data.books.columns import Column
-from finllm.tools.data.books.fields import IDENTIFIERS, plain, words
+from finllm.tools.data.books.fields import IDENTIFIERS, is_government, plain, words
 from finllm.tools.data.books.listed import Listed
 from finllm.tools.data.books.position import ASSET_CLASSES, AssetClass, Position, Refused
 from finllm.tools.data.books.symbols import Told, bond_told, future_told, is_isin, option_told, ticker_of
@@ -113,6 +113,9 @@ def _read_row(context: Context, at: int, row: _Row, found: Rows) -> None:
         return
     if amounts.doubt:
         found.doubts[id] = amounts.doubt
+    if kind == "bond" and "sector" not in row.text and _is_government(context, row, at):
+        row.text["sector"] = "Government"
+        found.note("are bonds of a government by class or name: no credit spread moves them", id)
     found.positions.append((number, _position(context, row, at, id, kind, told, amounts)))
 
 
@@ -176,6 +179,11 @@ def _is_cash(id: str, row: _Row) -> bool:
     name = plain(row.text.get("name", id))
     kind = words().asset_classes.get(name)
     return id in words().currencies or kind == "cash" or name.startswith("cash ") or name.endswith("money market")
+
+
+def _is_government(context: Context, row: _Row, at: int) -> bool:
+    told = (row.text.get(name, "") for name in ("asset_class", "subclass", "ticker", "id", "name"))
+    return any(map(is_government, told)) or is_government(context.listed.groups.get(at, ""))
 
 
 def _terms(row: _Row, kind: AssetClass | None, id: str) -> Told:
