@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
+from finllm.guardrails.audit.clock import ClockWatch
 from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.audit.held import HeldToLog
 from finllm.guardrails.audit.keys import signing_key
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
-from finllm.guardrails.audit.records import run_ended, run_started, session_opened, use_recorded
+from finllm.guardrails.audit.records import clock_stepped, run_ended, run_started, session_opened, use_recorded
 from finllm.guardrails.audit.storage import Layout
 from finllm.memory.database import Patience
 from finllm.memory.leases import LEASE_SECONDS, Lease
@@ -46,9 +47,10 @@ class AuditedRecorder(Ledger):
         patience: Patience | None = None,
         *,
         lease_seconds: float = LEASE_SECONDS,
+        watch: ClockWatch | None = None,
     ) -> None:
         super().__init__(path, patience, lease_seconds=lease_seconds)
-        self._log = log
+        self._log, self._watch = log, watch or ClockWatch()
         self._session = secrets.token_hex(6)
         try:
             self._held = HeldToLog(folder, self._database, log)
@@ -101,6 +103,11 @@ class AuditedRecorder(Ledger):
         self._append(use_recorded(row.use, row.run_id, row.id, row.at_ns, self._session, recovered=False))
 
     def _append(self, item: Item) -> None:
+        if by := self._watch.step():
+            self._put(clock_stepped(self._session, by))
+        self._put(item)
+
+    def _put(self, item: Item) -> None:
         body, blobs = item
         self._held.appended(body, self._log.append(body, blobs))
 
@@ -113,6 +120,8 @@ class AuditedRecorder(Ledger):
             fcntl.flock(self._alone, fcntl.LOCK_SH)
             self._append(session_opened(self._session, through=-1, recovered=0, unproven=0))
             return
+        if by := self._watch.behind(_newest(folder)):
+            self._put(clock_stepped(self._session, by))
         through, known = _audited(folder)
         missing = [row for row in self.uses_after(max(through, 0)) if row.id not in known]
         proven = [row for row in missing if self._held.entry(row.row)]
@@ -149,6 +158,12 @@ def open_recorder(settings: Settings, tell: Callable[[str], None] | None = None)
     with _closing_on_error(log):
         patience = Patience.of(settings, tell)
         return AuditedRecorder(settings.ledger_path, log, settings.audit_dir, patience, lease_seconds=settings.lease)
+
+
+def _newest(folder: Path) -> int:
+    """When the newest record was made, ns, UTC; 0 where there is none."""
+    newest = next(LogReader(folder).newest_first(), None)
+    return 0 if newest is None else int(json.loads(newest)["body"]["at"]["ns"])
 
 
 def _audited(folder: Path) -> tuple[int, set[int]]:

@@ -59,6 +59,18 @@ def session_opened(session: str, through: int, recovered: int, unproven: int) ->
     return body, {}
 
 
+def clock_stepped(session: str, by_ns: int) -> Item:
+    """The clock was set by so many ns since the record before, negative for back: times around it do not compare."""
+    body = {
+        "action": "clock.stepped",
+        "actor": SERVICE,
+        "at": moment(),
+        "session": session,
+        "by_ns": str(by_ns),
+    }
+    return body, {}
+
+
 def use_recorded(use: Use, run_id: str, use_id: int, at_ns: int, session: str, *, recovered: bool) -> Item:
     """A run used a ledger entry: a call, a placement or a person's answer; the first use is the one that wrote it.
 

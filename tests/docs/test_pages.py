@@ -62,6 +62,14 @@ def test_every_file_that_a_page_names_exists(page: Path, basenames: set[str]) ->
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=named)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    for code in INLINE.findall(page.read_text(encoding="utf-8")):
+        file, _, test = code.partition("::")
+        if test:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), code
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=named)
 def test_every_command_in_a_block_of_its_own_is_run(page: Path) -> None:
     blocks = [block for block in BLOCK.finditer(page.read_text(encoding="utf-8")) if block["language"] != "console"]
     told = [line for block in blocks for line in block["body"].splitlines() if re.match(r"(\$ |\S+/)?finllm ", line)]
