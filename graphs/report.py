@@ -106,7 +106,8 @@ class Report(_Frozen):
     """What a run found. Money in `currency`. `blocked` lists what was kept from the conclusion and why.
 
     `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
-    was not measured; `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why.
+    was not measured, `gross_value` where it is the `book_value`, `total_share` where a book is worth nothing.
+    `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -124,8 +125,9 @@ class Report(_Frozen):
     factors: tuple[FactorCheck, ...]
     shocks: tuple[ShockRow, ...]
     book_value: Figure
+    gross_value: Figure | None = None
     total: Figure
-    total_share: Figure
+    total_share: Figure | None
     interval: tuple[Figure, Figure] | None
     interval_level: Figure | None
     interval_method: str | None
@@ -159,7 +161,12 @@ class Report(_Frozen):
     @property
     def of_what(self) -> str:
         """What the P&L is a share of."""
-        return part_of_the_book(self.coverage)
+        return part_of_the_book(self.coverage, net=self.gross_value is None)
+
+    @property
+    def share_words(self) -> str:
+        """The P&L as a share of what it is of, or that there is nothing that it could be a share of."""
+        return f"{self.total_share} {self.of_what}" if self.total_share else "of a book that is worth nothing"
 
     @property
     def no_breach(self) -> str:
@@ -172,6 +179,12 @@ class Report(_Frozen):
         """The verdict of compliance, with the rules that had nothing to look at."""
         idle = [finding.rule for finding in self.findings if finding.verdict == "not checked"]
         return self.compliance + (f" (not checked: {', '.join(idle)})" if idle else "")
+
+
+def of_its_value(gross: object) -> str:
+    """What the P&L of a whole book is a share of, in a sentence about the book; `gross`: its gross value, if that is
+    another than its value."""
+    return "of its value" if gross is None else "of its gross value"
 
 
 COST_HEADER = ("", "spent", "unit", "provenance", "basis")

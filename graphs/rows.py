@@ -140,17 +140,20 @@ class WantedShock(StateRow):
 class StressRow(StateRow):
     """The stress test's `result`, and the evidence id of each of its numbers. `interval`: its lower and upper end.
 
+    `gross_value` is None where the book's value is its gross value too, `total_share` where that is nothing.
+
     `covered`, `stand_in` and `missing`: shares of the book; `unknown`: how many positions no value is known of; `day`:
     what `as_of` is where it is no day of the data.
     """
 
-    LATER = frozenset({"interval_level", "interval_method", "es_975_1d", "covered", "stand_in", "missing", "unknown",
-                       "day"})  # fmt: skip
+    LATER = frozenset({"gross_value", "interval_level", "interval_method", "es_975_1d", "covered", "stand_in",
+                       "missing", "unknown", "day"})  # fmt: skip
 
     book_value: str
+    gross_value: str | None = None
     by_position: dict[str, str]
     total: str
-    total_share: str
+    total_share: str | None
     by_factor: dict[str, str]
     by_sector: dict[str, str]
     horizon: str

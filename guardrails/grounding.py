@@ -38,7 +38,9 @@ _CITED = re.compile(r" ?\[(E[1-9][0-9]*)\]")
 _QUOTED = re.compile(r"«[^»]*»")
 _CUT = "\0"
 """Stands where a reference or a name was, so that what was around it cannot join up to another name."""
-_NEUTRAL = re.compile(r"volatility|value at risk|shortfall|^market value|^limit|^level of|share of past|^weight")
+_NEUTRAL = re.compile(
+    r"volatility|value at risk|shortfall|^(market|gross) value|^limit|^level of|share of past|^weight"
+)
 """What a row measures where no direction is meant: a size, a level or a bound."""
 _LOSSES = re.compile(r"value at risk|shortfall|^limit")
 _LOSS_CUE = re.compile(r"at risk|\bC?VaR\b|\bES\b|shortfall|limit|allow|cap\b|ceiling|bound", re.IGNORECASE)

@@ -53,7 +53,8 @@ def engine_tables(result: EngineResult) -> tuple[Table, ...]:
     interval, liquidity = result.interval, result.liquidity
     summary: list[tuple[str, Cell]] = [
         ("as_of", result.as_of.isoformat()), ("horizon_days", result.horizon), ("book_value", result.book_value),
-        ("total", result.total), ("interval_lower", interval and interval.lower),
+        ("gross_value", result.gross_value), ("total", result.total), ("total_share", result.share),
+        ("interval_lower", interval and interval.lower),
         ("interval_upper", interval and interval.upper), ("interval_level", interval and interval.level),
         ("var_975_1d", result.var_975_1d and result.var_975_1d.loss),
         ("var_975_1d_after", result.var_975_1d_after and result.var_975_1d_after.loss),

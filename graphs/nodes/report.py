@@ -10,7 +10,17 @@ from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
 from finllm.graphs.nodes.compliance import shocked, withheld
 from finllm.graphs.nodes.intake import LEFT_OUT
-from finllm.graphs.report import AgentRow, AnalogueRow, Dissent, Figure, Report, SecondRow, ShockRow, SourceRow
+from finllm.graphs.report import (
+    AgentRow,
+    AnalogueRow,
+    Dissent,
+    Figure,
+    Report,
+    SecondRow,
+    ShockRow,
+    SourceRow,
+    of_its_value,
+)
 from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
 from finllm.guardrails.grounding import ground
@@ -43,8 +53,9 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         factors=state.checks,
         shocks=tuple(_shock(shock, figures) for shock in state.shocks),
         book_value=figures.of(stress.book_value),
+        gross_value=figures.optional(stress.gross_value),
         total=figures.of(stress.total),
-        total_share=figures.of(stress.total_share),
+        total_share=figures.optional(stress.total_share),
         interval=(figures.of(stress.interval[0]), figures.of(stress.interval[1])) if stress.interval else None,
         interval_level=figures.optional(stress.interval_level),
         interval_method=stress.interval_method,
@@ -125,20 +136,16 @@ def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = Fa
 
     `applied`: whether a shock was, so that a book which stands still is not taken for one that nothing was done to.
     """
-    lines = [
-        f"«[[title]]» moves the book by [[{stress.total}]], [[{stress.total_share}]] of its value, "
-        f"over [[{stress.horizon}]]."
-    ]
+    share = f", [[{stress.total_share}]] {of_its_value(stress.gross_value)}," if stress.total_share else ""
+    lines = [f"«[[title]]» moves the book by [[{stress.total}]]{share} over [[{stress.horizon}]]."]
     if stress.interval:
         low, high = stress.interval
         lines.append(
             f"What the shocks leave open puts the book between [[{low}]] and [[{high}]] at [[{stress.interval_level}]]."
         )
     moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
-    if not moved and applied:
-        return [*lines, "The shocks were applied, and nothing in the book answers to them."]
     if not moved:
-        return [*lines, nothing_moved(stress)]
+        return [*lines, nothing_moved(applied=applied)]
     worst = min(moved, key=lambda name: float(table[moved[name]].value))
     if float(table[moved[worst]].value) < 0:
         return [*lines, f"The largest loss comes through [[{moved[worst]}.entity]]: [[{moved[worst]}]]."]
@@ -146,10 +153,10 @@ def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = Fa
                     f"[[{moved[worst]}]]."]  # fmt: skip
 
 
-def nothing_moved(stress: StressRow) -> str:
+def nothing_moved(*, applied: bool) -> str:
     """Why no factor moves the book: nothing was shocked, or nothing that it depends on."""
-    if any(shock.move for shock in stress.result.shocks):
-        return "No position of the book depends on what was shocked."
+    if applied:
+        return "The shocks were applied, and nothing in the book answers to them."
     return "No shock was applied: nothing in the scenario, supported by its sources, moves the book."
 
 

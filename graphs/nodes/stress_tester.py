@@ -142,12 +142,18 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
     value = add(result.book_value, "market value", "book", "sum of market values")
     positions = {name: add(pnl, "P&L", name, f"exposure × ({shocked})") for name, pnl in result.by_position.items()}
     total = add(result.total, "P&L", "book", f"sum({', '.join(positions.values())})")
-    share = float(result.total) / float(result.book_value) if result.book_value else 0.0
+    gross = share = None
+    if result.gross_value is not None and result.gross_value != result.book_value:
+        gross = add(result.gross_value, "gross value", "book", "sum of what the holdings count for, unsigned")
+    if result.share is not None:
+        what = "P&L over gross value" if gross else "P&L over market value"
+        share = add(result.share, what, "book", f"{total} / {gross or value}", "return")
     row = StressRow(
         book_value=value,
+        gross_value=gross,
         by_position=positions,
         total=total,
-        total_share=add(share, "P&L over market value", "book", f"{total} / {value}", "return"),
+        total_share=share,
         by_factor={n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
         by_sector={n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
         horizon=table.add(
@@ -175,13 +181,11 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         })  # fmt: skip
     if result.var_975_1d is None:
         return row
-    how = f"historical simulation, {result.var_975_1d.window}"
-    loss = add(result.var_975_1d.loss, "one-day value at risk, before the event", "book", how)
-    row = row.model_copy(update={"var_975_1d": loss})
-    if result.es_975_1d is None:
-        return row
-    mean = add(result.es_975_1d.loss, "one-day expected shortfall, before the event", "book", how)
-    return row.model_copy(update={"es_975_1d": mean})
+    how, tails = f"historical simulation, {result.var_975_1d.window}", dict[str, str]()
+    tails["var_975_1d"] = add(result.var_975_1d.loss, "one-day value at risk, before the event", "book", how)
+    if result.es_975_1d is not None:
+        tails["es_975_1d"] = add(result.es_975_1d.loss, "one-day expected shortfall, before the event", "book", how)
+    return row.model_copy(update=tails)
 
 
 def _coverage_rows(result: EngineResult, table: EvidenceTable) -> dict[str, str]:

@@ -217,3 +217,16 @@ def test_the_nearest_past_event_says_that_it_is_so_by_its_moves(cli: Cli) -> Non
     said = " ".join(cli("stress", "--shock", "EQUITY_US=-20%").out.split("Closest past event")[1].split())
     assert "the nearest by its moves (" in said
     assert "σ away over EQUITY_US" in said
+
+
+def test_a_gain_of_a_net_short_book_is_a_positive_share_on_screen_and_in_its_files(cli: Cli, tmp_path: Path) -> None:
+    book, out = tmp_path / "book.csv", tmp_path / "out"
+    rows = "A,1000000,USD,equity,Tech,1\nB,-3000000,USD,equity,Banks,1\n"
+    book.write_text(f"id,market_value,currency,asset_class,sector,beta\n{rows}", encoding="utf-8")
+    asked = ("stress", "--portfolio", book, "--as-of", "2022-06-30", "--shock", "EQUITY_US=-10%", "--out", out)
+    shown = cli(*asked)
+    assert "P&L +200,000 USD (+5.00% of the book's gross value)" in shown.out
+    page = (out / "report.html").read_text("utf-8")
+    assert "+5.00% of the book&#39;s gross value" in page
+    found = json.loads((out / "result.json").read_text("utf-8"))
+    assert (found["book_value"], found["gross_value"], found["total"]) == (-2e6, 4e6, 2e5)

@@ -52,7 +52,7 @@ def test_a_users_factor_is_shocked_limited_completed_and_replayed(
     desk = scripted_desk([READS_NO_MOVE])
     report = run(asked, desk).report
     assert report is not None
-    assert report.engine == 3
+    assert report.engine == 4
     rows = {row.factor: row for row in report.shocks}
     assert (rows["COBALT"].origin, rows["EQUITY_US"].origin) == ("user", "completed")
     assert report.by_factor["COBALT"].value == pytest.approx(-300_000)

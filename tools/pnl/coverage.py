@@ -214,9 +214,15 @@ def of_the_book(what: str, share: float) -> str:
     return what if share >= 1 - 1e-9 else f"{what}, of {down(share)} % of the book"
 
 
-def part_of_the_book(coverage: Coverage | None) -> str:
-    """What a result's P&L is a share of: the book, or as much of it as is stressed."""
-    return "of the book" if coverage is None or not coverage.left_out else "of what is stressed"
+def part_of_the_book(coverage: Coverage | None, *, net: bool = True) -> str:
+    """What a result's P&L is a share of: the book, or as much of it as is stressed.
+
+    `net`: whether its net value is its gross value too. If not, as where something is sold short, the gross is named.
+    """
+    whole = coverage is None or not coverage.left_out
+    if net:
+        return "of the book" if whole else "of what is stressed"
+    return "of the book's gross value" if whole else "of the gross value of what is stressed"
 
 
 def _named(gaps: Sequence[Gap], count: int) -> str:

@@ -146,8 +146,9 @@ class Engine:
         given = completion.given
         return EngineResult(
             engine=ENGINE, as_of=view.as_of, currency=book.currency, horizon=plan.horizon,
-            book_value=usd(book.value), total=cuts.total, by_position=cuts.by_position, by_factor=cuts.by_factor,
-            by_sector=cuts.by_sector, by_direction=cuts.by_direction,
+            book_value=usd(book.value), gross_value=usd(book.gross), total=cuts.total,
+            by_position=cuts.by_position, by_factor=cuts.by_factor, by_sector=cuts.by_sector,
+            by_direction=cuts.by_direction,
             by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
             interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
             es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),

@@ -12,10 +12,11 @@ from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
 from finllm.tools.pnl.coverage import Coverage, part_of_the_book
 
-ENGINE = 3
+ENGINE = 4
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
 in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost,
-measured no coverage, and had a VaR of the stressed part alone."""
+measured no coverage, and had a VaR of the stressed part alone. 3 took the P&L's share of the net value, which turns its
+sign where more is short than long, and American options by a coarser scheme."""
 INTERACTION = "interaction"
 """Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"
@@ -147,7 +148,8 @@ class EngineResult(Frozen):
     (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
     `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
     `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
-    the version of the arithmetic; `coverage` is None in records from before it was measured.
+    the version of the arithmetic. `book_value` is net, `gross_value` what the holdings count for in coverage; that and
+    `coverage` are None in records from before they were measured.
     """
 
     engine: int = ENGINE
@@ -156,6 +158,7 @@ class EngineResult(Frozen):
     currency: str = "USD"
     horizon: int
     book_value: Cents
+    gross_value: Cents | None = None
     total: Cents
     by_position: dict[str, Cents]
     by_factor: dict[str, Cents]
@@ -177,9 +180,15 @@ class EngineResult(Frozen):
     coverage: Coverage | None = None
 
     @property
+    def share(self) -> float | None:
+        """The P&L as a decimal share of the gross value, so that a gain is positive; None of a book worth nothing."""
+        whole = self.book_value if self.gross_value is None else self.gross_value
+        return float(self.total / whole) if whole else None
+
+    @property
     def of_what(self) -> str:
         """What the P&L is a share of."""
-        return part_of_the_book(self.coverage)
+        return part_of_the_book(self.coverage, net=self.gross_value in (None, self.book_value))
 
 
 class ReverseMove(Frozen):
@@ -228,6 +237,7 @@ class ReverseResult(Frozen):
     currency: str = "USD"
     horizon: int
     book_value: Cents
+    gross_value: Cents | None = None
     target: Cents
     answers: tuple[ReverseAnswer, ...]
     alignment: str

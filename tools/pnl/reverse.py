@@ -75,8 +75,8 @@ def reverse_stress(
     answers: int = 3,
     seed: int = 0,
 ) -> ReverseResult:
-    """The smallest shocks by Mahalanobis distance over `horizon` that lose `loss`: a share of the value below 1, else
-    an amount of the book's currency.
+    """The smallest shocks by Mahalanobis distance over `horizon` that lose `loss`: a share of the gross value below 1,
+    else an amount of the book's currency.
 
     `bounds` are on a factor's move, in its own unit; `fixed` are shocks that every answer contains. Σ is that of the
     factors the book loads on, with a factor without history uncorrelated at the σ of the reviewed table. A linear or
@@ -104,9 +104,9 @@ def reverse_stress(
     gains = daily_gains(book, arrays, np.zeros(len(arrays.factors)), factors, view.market, view.as_of)
     var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)
     return ReverseResult(
-        as_of=view.as_of, currency=book.currency, horizon=horizon, book_value=usd(book.value), target=usd(target),
-        answers=tuple(found), alignment=alignment, notes=(*book.notes, *notes),
-        given_loss=-given[2].total if given else None, var_975_1d=var, es_975_1d=shortfall,
+        as_of=view.as_of, currency=book.currency, horizon=horizon, book_value=usd(book.value),
+        gross_value=usd(book.gross), target=usd(target), answers=tuple(found), alignment=alignment,
+        notes=(*book.notes, *notes), given_loss=-given[2].total if given else None, var_975_1d=var, es_975_1d=shortfall,
         exclusions=book.exclusions, coverage=engine.coverage,
     )  # fmt: skip
 
@@ -187,10 +187,10 @@ def _target(book: Book, loss: float) -> float:
         raise InputError(f"a loss of {loss:g}", fix="give a share such as 0.1, or an amount, above zero")
     if loss >= 1:
         return loss
-    if book.value <= 0:
-        raise InputError(f"the book's net value is {book.value:,.0f} {book.currency}, so a share of it is no loss",
+    if not book.gross:
+        raise InputError("the book is worth nothing, so a share of it is no loss",
                          fix=f"give the loss in {book.currency}")  # fmt: skip
-    return loss * book.value
+    return loss * book.gross
 
 
 def _whole(known: Covariance, names: Sequence[str], view: FactorView, horizon: int) -> tuple[Covariance, list[str]]:

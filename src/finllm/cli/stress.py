@@ -114,7 +114,7 @@ def _view(answer: StressAnswer) -> RenderableType:
     from finllm.tools.data.books.book import first_exclusions
 
     result = answer.result
-    share = f" ({float(result.total / result.book_value):+.2%} {result.of_what})" if result.book_value else ""
+    share = "" if result.share is None else f" ({result.share:+.2%} {result.of_what})"
     parts: list[RenderableType] = [
         headline(f"Stress test of {answer.portfolio}, as of {result.as_of}, over {result.horizon} trading days",
                  result.coverage),

@@ -161,7 +161,11 @@ def _figures(result: Mapping[str, Any] | None) -> dict[str, Figure]:
     if result is None:
         return {}
     report = Report.model_validate(result)
-    named = {"total": report.total, "share of the book": report.total_share, "book value": report.book_value}
+    named = {"total": report.total, "book value": report.book_value}
+    if report.total_share is not None:
+        named["share of the book"] = report.total_share
+    if report.gross_value is not None:
+        named["gross value"] = report.gross_value
     if report.interval is not None:
         named |= {"interval, low": report.interval[0], "interval, high": report.interval[1]}
     if report.var_975_1d is not None:

@@ -111,14 +111,15 @@ def _charts(
 
 
 def _run_cards(report: Report) -> list[Tile]:
-    cards = [Tile("P&L", _figure(report.total), f"{report.total_share} {report.of_what}")]
+    cards = [Tile("P&L", _figure(report.total), report.share_words)]
     if report.interval and report.interval_level:
         low, high = report.interval
         cards += [Tile(f"interval at {report.interval_level}, low", _figure(low)), Tile("high", _figure(high))]
     if report.var_975_1d:
         name = of_the_book("one-day VaR, 97.5 %", report.var_coverage)
         cards.append(Tile(name, _figure(report.var_975_1d, toned=False)))
-    return [*cards, Tile("book value", _figure(report.book_value, toned=False))]
+    gross = [Tile("gross value", _figure(report.gross_value, toned=False))] if report.gross_value else []
+    return [*cards, Tile("book value", _figure(report.book_value, toned=False)), *gross]
 
 
 def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
@@ -176,7 +177,7 @@ def _analogue(report: Report) -> list[list[Cell]]:
 
 
 def _engine_cards(result: EngineResult) -> list[Tile]:
-    share = _minus(f"{float(result.total / result.book_value):+.2%} {result.of_what}") if result.book_value else ""
+    share = "" if result.share is None else _minus(f"{result.share:+.2%} {result.of_what}")
     code = result.currency
     cards = [Tile(f"P&L, {code}", usd(float(result.total)), share)]
     if result.interval:
@@ -194,7 +195,10 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
         cards.append(Tile(f"liquidity-adjusted ES, {code}", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
         cards.append(Tile("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
-    return [*cards, Tile(f"book value, {code}", Cell(f"{result.book_value:,.0f}"))]
+    cards.append(Tile(f"book value, {code}", Cell(_minus(f"{result.book_value:,.0f}"))))
+    if result.gross_value not in (None, result.book_value):
+        cards.append(Tile(f"gross value, {code}", Cell(f"{result.gross_value:,.0f}")))
+    return cards
 
 
 def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -> list[Part]:

@@ -93,7 +93,7 @@ def drove(teller: Teller, what_if: WhatIf, title: str) -> list[str]:
         lines.append(teller.say(f"Through [[{id}.entity]] it moves by [[{id}]]{behind}."))
         if shock and shock.origin in ("model", "table") and what_if.reading is not None:
             lines.append(_read(teller, name, what_if.reading))
-    return lines if parts else [*lines, nothing_moved(state.stress)]
+    return lines if parts else [*lines, nothing_moved(applied=bool(shocks))]
 
 
 def _read(teller: Teller, factor: str, reading: JudgedOpinion[Reading]) -> str:

@@ -110,6 +110,9 @@ def _badges(report: Report | None) -> Sequence[Cell]:
 def _cards(report: Report | None) -> Sequence[Tile]:
     if report is None:
         return ()
-    figures = (("P&L", report.total), ("of the book", report.total_share), ("book value", report.book_value))
-    return [Tile(label, Cell(str(one), one.evidence, tone_of(one.value) if label != "book value" else ""))
-            for label, one in figures]  # fmt: skip
+    moved = (("P&L", report.total), (report.of_what, report.total_share))
+    worth = (("book value", report.book_value), ("gross value", report.gross_value))
+    return [
+        *(Tile(label, Cell(str(one), one.evidence, tone_of(one.value))) for label, one in moved if one),
+        *(Tile(label, Cell(str(one), one.evidence)) for label, one in worth if one),
+    ]

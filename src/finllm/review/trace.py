@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
-from finllm.graphs.report import Figure, Report, where
+from finllm.graphs.report import Figure, Report, of_its_value, where
 from finllm.guardrails.audit.records import FILES
 from finllm.memory.entries import Charge, Failure, PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
@@ -118,7 +118,8 @@ def _claims(report: Report) -> Iterator[str]:
         )
 
     yield f"the book moves by {on(report.total)}"
-    yield f"of its value, that is {on(report.total_share)}"
+    if report.total_share:
+        yield f"{of_its_value(report.gross_value)}, that is {on(report.total_share)}"
     if report.interval and report.interval_level:
         yield f"at {report.interval_level} [{report.interval_level.evidence}], no worse than {on(report.interval[0])}"
         yield f"and no better than {on(report.interval[1])}"

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class BatchRow:
     """A run of a batch. Money in `currency`, shares as decimals. `status`: finished, blocked or failed (no report).
 
-    `covered`, `stand_in`, `missing`: shares of the book, which `coverage` says in words; `complete`: 1 or 0;
-    `unchecked`: limits that could not be checked. `failed_on`: what made it fail under --fail-on, by commas. Of a
-    failed run only the first six, `seconds` and the three of the error are there. `seconds`: wall-clock in the process
-    that ended it.
+    `total_share`: of `gross_value`, which is what the holdings count for, unsigned. `covered`, `stand_in`, `missing`:
+    shares of the book, which `coverage` says in words; `complete`: 1 or 0; `unchecked`: limits that could not be
+    checked. `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six, `seconds`
+    and the three of the error are there. `seconds`: wall-clock in the process that ended it.
     """
 
     run_id: str
@@ -45,6 +45,7 @@ class BatchRow:
     compliance: str | None = None
     verdict: str | None = None
     book_value: float | None = None
+    gross_value: float | None = None
     total: float | None = None
     total_share: float | None = None
     interval_low: float | None = None
@@ -115,8 +116,9 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
     low, high = report.interval or (None, None)
     return BatchRow(
         *about, report.status, failed_on=_failed_on(report, fail_on), compliance=report.compliance,
-        verdict=report.verdict, book_value=report.book_value.value, total=report.total.value,
-        total_share=report.total_share.value, interval_low=_value(low), interval_high=_value(high),
+        verdict=report.verdict, book_value=report.book_value.value,
+        gross_value=(report.gross_value or report.book_value).value, total=report.total.value,
+        total_share=_value(report.total_share), interval_low=_value(low), interval_high=_value(high),
         var_975_1d=_value(report.var_975_1d), **_coverage(report), breaches=len(report.breaches),
         breached="; ".join(report.breaches) or None, unchecked="; ".join(report.unchecked) or None,
         abstained=sum(agent.status == "abstained" for agent in report.agents), folder=str(folder), seconds=seconds,

@@ -194,9 +194,14 @@ def test_a_bad_reverse_question_is_refused(change: dict, says: str) -> None:
 
 
 def test_a_share_of_a_book_worth_nothing_is_refused() -> None:
+    nothing = book(Position(id="A", currency="USD", asset_class="equity", market_value=0.0, beta=1.0))
+    with pytest.raises(InputError, match="the book is worth nothing"):
+        reverse(nothing, MARKET, AS_OF, 20, 0.1)
+
+
+def test_a_position_worth_nothing_counts_for_what_it_moves() -> None:
     flat = book(Position(id="V", currency="USD", asset_class="volatility", market_value=0.0, delta=1000.0))
-    with pytest.raises(InputError, match="net value is 0 USD"):
-        reverse(flat, MARKET, AS_OF, 20, 0.1)
+    assert float(reverse(flat, MARKET, AS_OF, 20, 0.1, answers=1).target) == pytest.approx(0.1 * 1000 * 25.45)
     assert reverse(flat, MARKET, AS_OF, 20, 1e4, answers=1).answers[0].moves[0].move == pytest.approx(-10.0)
 
 

@@ -98,3 +98,8 @@ class Book(Frozen):
     def value(self) -> float:
         """Net market value, in the book's currency."""
         return math.fsum(holding.market_value for holding in self.holdings)
+
+    @property
+    def gross(self) -> float:
+        """What its holdings count for in coverage, in the book's currency: never negative, whatever is sold short."""
+        return math.fsum(holding.counts_for for holding in self.holdings)
