@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.guardrails.audit import AuditLog, LogReader
-from finllm.guardrails.audit.keys import signing_key
+from finllm.guardrails.audit.keys import keyring
 from finllm.guardrails.audit.storage import SEGMENT_RECORDS
 from finllm.settings import Settings
 
@@ -49,7 +49,7 @@ def held() -> dict[str, Any]:
         settings = Settings(home=Path(folder))
         environ = {**os.environ, "FINLLM_HOME": folder}
         _run(environ)
-        log = AuditLog(settings.audit_dir, signing_key(settings))
+        log = AuditLog(settings.audit_dir, keyring(settings))
         body = {"action": "note.recorded", "actor": {"kind": "service", "name": "filler"}, "blobs": [], "node": "n",
                 "request": "0" * 64, "response": "0" * 64, "run": "filler", "text": "x" * 400}  # fmt: skip
         size = LogReader(settings.audit_dir).size

@@ -13,7 +13,7 @@ import pytest
 from finllm.cli.doctor_checks import all_checks
 from finllm.errors import InputError
 from finllm.files import exclusive, write_atomically
-from finllm.guardrails.audit.keys import read_key
+from finllm.guardrails.audit.keys import read_keys
 from finllm.guardrails.audit.recorder import open_recorder
 from finllm.memory.ledger import Ledger
 from finllm.settings import Settings, load_settings
@@ -75,7 +75,7 @@ def test_a_key_that_others_can_read_is_refused_with_its_mend(loose: int, key: Pa
 def test_a_key_of_another_user_is_refused(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: key.stat().st_uid + 1)
     with pytest.raises(InputError, match="belongs to user"):
-        read_key(key)
+        read_keys(key)
 
 
 def test_settings_with_a_secret_are_refused_where_others_can_read_them(tmp_path: Path) -> None:

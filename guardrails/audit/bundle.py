@@ -25,6 +25,8 @@ records.jsonl  one record per line, canonical JSON; its hash is sha256(0x00 || l
 proofs.json    for each record its index and its RFC 6962 inclusion proof under 'checkpoint'
 checkpoint     how far the log went, signed (c2sp.org/tlog-checkpoint)
 log.vkey       the key that signed it; a bundle cannot vouch for its own key
+keys.jsonl     where present: the records that changed the log's key, each signed by the key before it, so that --vkey
+               may also be a key that signed earlier
 verify.py      sha256 {script}
                it travels with what it checks: hold it against what 'finllm audit verifier' prints elsewhere
 blobs/         what the records name, each file under its sha256
@@ -51,14 +53,17 @@ def bundle_of(reader: LogReader, run_id: str, witness: Path | None = None) -> di
         "size": reader.checkpoint.size,
         "inclusion": [{"index": index, "proof": _encoded(reader.inclusion(index))} for index, _ in records],
         "consistency": list[str](),
+        "keys": [{"index": index, "proof": _encoded(reader.inclusion(index))} for index in _changes(reader)],
     }
     files = {
         "records.jsonl": b"".join(data + b"\n" for _, data in records),
         "checkpoint": str(reader.note).encode(),
-        "log.vkey": f"{reader.meta.vkey}\n".encode(),
+        "log.vkey": f"{reader.vkey}\n".encode(),
         "verify.py": verifier(),
         "README.txt": _READ_ME.format(run=run_id, script=sha256(verifier()).hexdigest()).encode(),
     }
+    if changes := _changes(reader):
+        files["keys.jsonl"] = b"".join(reader.record(index) + b"\n" for index in changes)
     for index, data in records:
         for digest in parse_canonical(data)["body"].get("blobs", ()):
             files[f"blobs/{digest}"] = reader.blob(digest, index)
@@ -76,6 +81,11 @@ def proof_text(reader: LogReader, index: int) -> str:
     """The proof that a record is in the log, in the format of c2sp.org/tlog-proof."""
     lines = ["c2sp.org/tlog-proof@v1", f"index {index}", *_encoded(reader.inclusion(index)), "", str(reader.note)]
     return "\n".join(lines)
+
+
+def _changes(reader: LogReader) -> list[int]:
+    """The records under the checkpoint that changed the log's key."""
+    return [index for index in reader.keys.places if index < reader.checkpoint.size]
 
 
 def _witnessed(reader: LogReader, folder: Path, proofs: dict[str, object]) -> dict[str, bytes]:

@@ -111,26 +111,95 @@ def read_key(text: str) -> tuple[str, bytes, int, bytes]:
     return name, expected, raw[0], raw[1:]
 
 
-def check_note(note: str, key: tuple[str, bytes, int, bytes]) -> tuple[str, int, bytes]:
-    """Origin, size and root of a checkpoint that the key has signed."""
-    text, _, lines = note.rpartition("\n\n")
-    text += "\n"
-    name, id, kind, public = key
-    for line in lines.splitlines():
+def signatures(note: str) -> list[tuple[str, bytes, bytes]]:
+    """Name, id and value of each signature under a note, not checked."""
+    found: list[tuple[str, bytes, bytes]] = []
+    for line in note.rpartition("\n\n")[2].splitlines():
         dash, signer, encoded = line.split(" ", 2)
         raw = base64.b64decode(encoded, validate=True)
-        if (dash, signer, raw[:4]) != ("—", name, id):
+        if dash == "—":
+            found.append((signer, raw[:4], raw[4:]))
+    return found
+
+
+def check_note(note: str, key: tuple[str, bytes, int, bytes]) -> tuple[str, int, bytes]:
+    """Origin, size and root of a checkpoint that the key has signed."""
+    text = note.rpartition("\n\n")[0] + "\n"
+    name, id, kind, public = key
+    for signer, signer_id, value in signatures(note):
+        if (signer, signer_id) != (name, id):
             continue
-        signed, value = text.encode(), raw[4:]
-        if kind == 4:
-            signed, value = f"cosignature/v1\ntime {int.from_bytes(value[:8], 'big')}\n{text}".encode(), value[8:]
+        signed, timed = text.encode(), 8 if kind == 4 else 0
+        if timed:
+            signed = f"cosignature/v1\ntime {int.from_bytes(value[:8], 'big')}\n{text}".encode()
         try:
-            Ed25519PublicKey.from_public_bytes(public).verify(value, signed)
+            Ed25519PublicKey.from_public_bytes(public).verify(value[timed:], signed)
         except InvalidSignature:
             raise Bad(f"the signature of {name} is wrong") from None
         origin, size, root = text.split("\n")[:3]
         return origin, int(size), base64.b64decode(root, validate=True)
     raise Bad(f"the checkpoint is not signed by {name}")
+
+
+class Keys:
+    """Which key signs the log, from which record on: each change is a record that the key before it has signed."""
+
+    def __init__(self, bundle: Path, proofs: Any, log_key: str) -> None:
+        self.changes = proofs.get("keys", [])
+        self.lines = read(bundle / "keys.jsonl").split(b"\n")[:-1] if self.changes else []
+        if len(self.lines) != len(self.changes):
+            raise Bad(f"{len(self.changes)} changes of the log's key are promised, {len(self.lines)} are there")
+        bodies = [decoded(line, "a change of the log's key")["body"] for line in self.lines]
+        self.steps: list[tuple[int, str, str | None]] = [(-1, bodies[0]["before"] if bodies else log_key, None)]
+        for at, body in enumerate(bodies):
+            self._follow(self.changes[at]["index"], body["statement"])
+        if self.steps[-1][1] != log_key:
+            raise Bad(f"the log's key is {self.steps[-1][1]} by its records, and the bundle says {log_key}")
+
+    def _follow(self, index: int, statement: str) -> None:
+        _, before, too = self.steps[-1]
+        said, *more = statement.rpartition("\n\n")[0].split("\n")[3:]
+        signs, others = said[len("signs ") :], [line[len("signs-too ") :] for line in more]
+        wording = [f"signs {signs}", *(f"signs-too {one}" for one in others)] == [said, *more]
+        if not wording or others not in ([], [too if signs == before else before]):
+            raise Bad(f"record {index} does not say which key signs the log")
+        if signs != before and signs in self.ever():
+            raise Bad(f"record {index} lets a retired key sign again")
+        for key in (before, signs):
+            origin, size, _ = check_note(statement, read_key(key))
+            if (origin, size) != (read_key(key)[0], index):
+                raise Bad(f"record {index} changes the key of another place")
+        self.steps.append((index, signs, others[0] if others else None))
+
+    def ever(self) -> set[str]:
+        """Every key that signs or signed."""
+        return {signs for _, signs, _ in self.steps}
+
+    def at(self, size: int) -> str:
+        """The key that signs a checkpoint of so many records."""
+        return next(signs for index, signs, _ in reversed(self.steps) if index < size)
+
+    def check(self, note: str, size: int, root: bytes) -> None:
+        """Each change is under the checkpoint, and no retired key has signed that."""
+        for at, line in enumerate(self.lines):
+            index, leaf = self.changes[at]["index"], hashlib.sha256(b"\0" + line).digest()
+            proof = [base64.b64decode(hash, validate=True) for hash in self.changes[at]["proof"]]
+            if not 0 <= index < size or root_from(leaf, index, size, proof) != root:
+                raise Bad(f"record {index}, which changes the log's key, is not under the checkpoint")
+        used = [(name, id) for name, id, _ in signatures(note)]
+        for key in self.ever() - set(self.steps[-1][1:]):
+            if read_key(key)[:2] in used:
+                raise Bad(f"the checkpoint carries the signature of a retired key, {key}")
+
+    def known(self, vkey: str, notes: list[str]) -> None:
+        """Whether the key that somebody knows signs the log, or did until a record that it signed."""
+        now = self.steps[-1][1]
+        if vkey not in self.ever():
+            raise Bad(f"the bundle's key {now} is not the one given")
+        if vkey != now:
+            last = max(at for at, step in enumerate(self.steps) if step[1] == vkey)
+            notes.append(f"the key given signed until record {self.steps[last + 1][0]}, which it signed too; learn the "
+                         f"one that signs now: {now}")  # fmt: skip
 
 
 def check(bundle: Path, vkey: str | None, witness_vkey: str | None = None) -> dict[str, Any]:
@@ -139,16 +208,18 @@ def check(bundle: Path, vkey: str | None, witness_vkey: str | None = None) -> di
     log_key = read(bundle / "log.vkey").decode("ascii").strip()
     if vkey is None:
         notes.append("the log's key was taken from the bundle itself; give the one you know with --vkey")
-    elif vkey.strip() != log_key:
-        raise Bad(f"the bundle's key {log_key} is not the one given")
-    key = read_key(log_key)
-    origin, size, root = check_note(read(bundle / "checkpoint").decode(), key)
     proofs = decoded(read(bundle / "proofs.json"), "proofs.json")
+    keys = Keys(bundle, proofs, log_key)
+    if vkey is not None:
+        keys.known(vkey.strip(), notes)
+    note = read(bundle / "checkpoint").decode()
+    origin, size, root = check_note(note, read_key(log_key))
+    keys.check(note, size, root)
     named = _check_records(bundle, proofs, size, root)
     stray = {path.name for path in (bundle / "blobs").iterdir()} - named if (bundle / "blobs").is_dir() else set()
     if stray:
         raise Bad(f"{len(stray)} files in blobs/ are named by no record, such as {min(stray)!r}")
-    witnessed = _check_witnessed(bundle, key, witness_vkey, origin, size, root, proofs, notes)
+    witnessed = _check_witnessed(bundle, keys, witness_vkey, origin, size, root, proofs, notes)
     return {"ok": True, "run": proofs["run"], "origin": origin, "records": len(proofs["inclusion"]),
             "blobs": len(named), "size": size, "witnessed": witnessed,
             "witness_known": witnessed is not None and witness_vkey is not None, "notes": notes}  # fmt: skip
@@ -184,7 +255,7 @@ def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> set[str
 
 
 def _check_witnessed(
-    bundle: Path, key: tuple[str, bytes, int, bytes], witness_vkey: str | None, origin: str, size: int, root: bytes,
+    bundle: Path, keys: Keys, witness_vkey: str | None, origin: str, size: int, root: bytes,
     proofs: Any, notes: list[str],
 ) -> int | None:  # fmt: skip
     """How many records a witness saw. Whoever holds the log's key can make a witness: its key must be known."""
@@ -201,9 +272,9 @@ def _check_witnessed(
     elif witness_vkey.strip() != theirs:
         raise Bad(f"the bundle's witness {theirs} is not the one given")
     witness = read_key(theirs)
-    if witness[3] == key[3]:
+    if witness[3] in [read_key(signs)[3] for signs in keys.ever()]:
         raise Bad("the witness signs with the log's own key, so it witnesses nothing")
-    saw_origin, saw, saw_root = check_note(note, key)
+    saw_origin, saw, saw_root = check_note(note, read_key(keys.at(int(note.split("\n")[1]))))
     check_note(note, witness)
     proof = [base64.b64decode(hash, validate=True) for hash in proofs["consistency"]]
     if saw_origin != origin or not consistent(saw, saw_root, size, root, proof):

@@ -18,10 +18,12 @@ from typing import Any
 
 from finllm.errors import RecordError
 from finllm.files import make_private, sync, write_atomically
+from finllm.guardrails.audit.canonical import canonical_bytes
 from finllm.guardrails.audit.commit import BATCH, GroupCommit, Item, Waiting
-from finllm.guardrails.audit.keys import SigningKey
+from finllm.guardrails.audit.keychain import CHANGED, MARK, Signers, change_in, read_keychain, statement
+from finllm.guardrails.audit.keys import Keys, SigningKey
 from finllm.guardrails.audit.merkle import leaf_hash, root_of
-from finllm.guardrails.audit.note import Checkpoint, Note
+from finllm.guardrails.audit.note import Checkpoint, Note, VerifierKey
 from finllm.guardrails.audit.reader import load_leaves
 from finllm.guardrails.audit.storage import (
     SEGMENT_RECORDS,
@@ -33,6 +35,7 @@ from finllm.guardrails.audit.storage import (
     read_pack,
     record_json,
     record_line,
+    record_of,
     whole_lines,
 )
 from finllm.guardrails.audit.tree import HASH, Frontier, LogTree, packed, unpacked
@@ -58,15 +61,15 @@ class Disk:
 class AuditLog:
     """The log in `folder`, made if it is not there.
 
-    Errors: RecordError for a log that cannot be read or written, was begun with another key, or does not hold what its
-    own checkpoint says.
+    `keys` hold the one that signs it; a new log begins with their newest. Errors: RecordError for a log that cannot be
+    read or written, that another key signs, or that does not hold what its own checkpoint says.
     """
 
     def __init__(
-        self, folder: Path, key: SigningKey, *, segment_records: int = SEGMENT_RECORDS, disk: Disk | None = None
+        self, folder: Path, keys: Keys, *, segment_records: int = SEGMENT_RECORDS, disk: Disk | None = None
     ) -> None:
         self._layout = Layout(folder)
-        self._key = key
+        self._keys = keys
         self._disk = disk or Disk()
         self._writing = threading.Lock()
         self._group = GroupCommit(self._commit, lambda error: self._failed("write", error))
@@ -76,6 +79,7 @@ class AuditLog:
             self._lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with self._locked():
                 self._meta = self._begun(segment_records)
+                self._learn_keys()
                 self._load()
         except OSError as error:
             raise self._failed("open", error) from error
@@ -95,6 +99,11 @@ class AuditLog:
     @property
     def meta(self) -> Meta:
         return self._meta
+
+    @property
+    def signers(self) -> Signers:
+        """Which keys sign it now, as far as this process knows."""
+        return self._chain.now
 
     def append(self, body: Mapping[str, Any], blobs: Mapping[str, bytes] | None = None) -> int:
         """Add a record and the blobs (sha256 → content) that it names; its index. Durable when this returns.
@@ -116,6 +125,38 @@ class AuditLog:
                 return self._publish()
         except OSError as error:
             raise self._failed("write", error) from error
+
+    def change_keys(self, signs: SigningKey, too: SigningKey | None, about: Mapping[str, Any]) -> int:
+        """Put on record that `signs` signs from here on, and `too` as well; the record's index, which is durable then.
+
+        `about`: what else the record says. Where it dies half way, the keys are those of before or those of after.
+        Errors: RecordError, also for a change that nobody would follow, such as one to a retired key.
+        """
+        if self._keys.holding(signs.public) is None:
+            raise self._refused("the writer of the log does not hold the key that is to sign")
+        try:
+            with self._locked():
+                self._take_in()
+                at, chain = self.size, self._chain
+                keys = [VerifierKey.of(key, self._meta.origin) for key in (signs, too) if key is not None]
+                said = statement(self._tip(), keys[0], keys[1] if too is not None else None)
+                for key in {key.public: key for key in (self._signing(), signs)}.values():
+                    said = said.signed(key, self._meta.origin)
+                body = {**about, "action": CHANGED, "before": str(chain.now.signs), "signs": str(keys[0]),
+                        "signs_too": str(keys[1]) if too is not None else None, "statement": str(said)}  # fmt: skip
+                chain.now.followed_by(at, body)
+                self._put(self._layout.meta, self._meta.with_changes((*chain.places, at)).to_bytes().decode())
+                self._write([(canonical_bytes(body), {})])
+                self._learn_keys()
+                if len(self._leaves) == self._meta.segment_records:
+                    self._seal()
+                self._publish()
+                return at
+        except OSError as error:
+            self._group.broken = self._failed("write", error)
+            raise self._group.broken from error
+        except ValueError as error:
+            raise self._refused(str(error)) from error
 
     def close(self) -> None:
         """Publish a last checkpoint, where there is something new, and let go of the files."""
@@ -171,12 +212,18 @@ class AuditLog:
                 os.ftruncate(descriptor, end)
             raise
 
-    def _publish(self) -> Checkpoint:
+    def _tip(self) -> Checkpoint:
         full = Frontier()
         for root in self._sealed:
             full.push(root)
-        made = Checkpoint(self._meta.origin, self.size, Frontier([*full.stack, *self._open.stack]).root())
-        self._put(self._layout.checkpoint, str(made.note().signed(self._key, self._meta.origin)))
+        return Checkpoint(self._meta.origin, self.size, Frontier([*full.stack, *self._open.stack]).root())
+
+    def _publish(self) -> Checkpoint:
+        made = self._tip()
+        note = made.note().signed(self._signing(), self._meta.origin)
+        if self._too is not None:
+            note = note.signed(self._too, self._meta.origin)
+        self._put(self._layout.checkpoint, str(note))
         self._published, self._published_at = made.size, time.monotonic()
         return made
 
@@ -211,6 +258,11 @@ class AuditLog:
                 self._cut(sum(len(line) + 1 for line in lines[:good]), added)
             self._records_end = os.fstat(self._records).st_size
             self._grow([leaf for leaf in leaves[:good] if leaf is not None])
+            if MARK in added:
+                self._learn_keys()
+                changes = [at for at, line in enumerate(lines[:good], self.size - good) if change_in(record_of(line))]
+                if not set(changes) <= set(self._chain.places):
+                    raise self._damaged("a record changes its key, and log.json does not name it")
         pack_end = os.fstat(self._blobs).st_size
         if pack_end != self._blobs_end:
             pack = read_pack(self._layout.blobs(len(self._sealed)).read_bytes(), check=False)
@@ -270,28 +322,46 @@ class AuditLog:
             note = Note.parse(self._layout.checkpoint.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ValueError("its checkpoint is missing") from error
-        if note.signed_by(self._meta.vkey) is None:
-            raise ValueError("its checkpoint is not signed with its key")
-        return Checkpoint.of(note)
+        checkpoint = Checkpoint.of(note)
+        self._chain.at(checkpoint.size).check(note)
+        return checkpoint
+
+    def _learn_keys(self) -> None:
+        """Which keys sign now; another process may have changed them. Errors: RecordError where those are not here."""
+        try:
+            self._meta = read_meta(self._layout)
+            self._chain = read_keychain(self._layout, self._meta)
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        now = self._chain.now
+        self._signing()
+        self._too = None if now.too is None else self._keys.holding(now.too.public)
+
+    def _signing(self) -> SigningKey:
+        now = self._chain.now.signs
+        key = self._keys.holding(now.public)
+        if key is None:
+            changed = self._chain.places
+            since = f"since record {changed[-1]} " if changed else ""
+            raise RecordError(
+                f"the audit log {str(self._layout.folder)!r} is signed {since}with another signing key, {now}",
+                fix="give that key in FINLLM_AUDIT_KEY or FINLLM_AUDIT_KEY_FILE, or move the folder away to begin anew",
+            )
+        return key
 
     def _begun(self, segment_records: int) -> Meta:
         if not self._layout.meta.exists():
             if self._layout.count():
                 raise self._damaged("log.json is missing")
-            meta = Meta.new(self._key.public, segment_records)
-            empty = Checkpoint(meta.origin, 0, root_of(())).note().signed(self._key, meta.origin)
+            key = self._keys.newest
+            meta = Meta.new(key.public, segment_records)
+            empty = Checkpoint(meta.origin, 0, root_of(())).note().signed(key, meta.origin)
             staged = self._layout.folder / ".log.json.new"  # log.json comes last: with it the log exists
             self._put(staged, meta.to_bytes().decode())
             self._put(self._layout.checkpoint, str(empty))
             staged.rename(self._layout.meta)
             sync(self._layout.folder)
-        meta = read_meta(self._layout)
-        if meta.vkey.public != self._key.public:
-            raise RecordError(
-                f"the audit log {str(self._layout.folder)!r} was begun with another signing key",
-                fix="give that key in FINLLM_AUDIT_KEY or FINLLM_AUDIT_KEY_FILE, or move the folder away to begin anew",
-            )
-        return meta
+        return read_meta(self._layout)
 
     def _put(self, path: Path, text: str) -> None:
         """Replace a small file whole; whoever may read the records may read it."""
@@ -311,6 +381,12 @@ class AuditLog:
         return RecordError(
             f"cannot {verb} the audit log {str(self._layout.folder)!r}: {error}; nothing was decided without it",
             fix="free disk space or mend its permissions, then resume the run",
+        )
+
+    def _refused(self, why: str) -> RecordError:
+        return RecordError(
+            f"the key of the audit log {str(self._layout.folder)!r} is not changed: {why}",
+            fix="give a key that has not signed this log before",
         )
 
     def _damaged(self, what: str) -> RecordError:

@@ -11,8 +11,9 @@ from typing import Any
 
 from finllm.errors import RecordError
 from finllm.guardrails.audit.canonical import parse_canonical
+from finllm.guardrails.audit.keychain import change_in, read_keychain
 from finllm.guardrails.audit.merkle import includes, root_of
-from finllm.guardrails.audit.note import Checkpoint, Note
+from finllm.guardrails.audit.note import Checkpoint, Note, VerifierKey
 from finllm.guardrails.audit.storage import (
     Layout,
     Meta,
@@ -74,15 +75,20 @@ class LogReader:
 
     def __init__(self, folder: Path) -> None:
         self.layout = Layout(folder)
-        self.meta: Meta = read_meta(self.layout)
         try:
             with shared_lock(self.layout):
+                self.meta: Meta = read_meta(self.layout)
+                self.keys = read_keychain(self.layout, self.meta)
                 self._extent = extent_of(self.layout)
                 self.note = Note.parse(self.layout.checkpoint.read_text(encoding="utf-8"))
                 sealed = self.layout.sealed.read_bytes() if self.layout.sealed.exists() else b""
             self.checkpoint = Checkpoint.of(self.note)
-            if self.note.signed_by(self.meta.vkey) is None or self.checkpoint.origin != self.meta.origin:
-                raise ValueError("the checkpoint is not signed with the log's key")
+            if self.checkpoint.origin != self.meta.origin:
+                raise ValueError("the checkpoint is of another log")
+            try:
+                self.keys.at(self.checkpoint.size).check(self.note)
+            except ValueError as error:
+                raise ValueError(f"the checkpoint does not hold: {error}") from error
             width, last = self.meta.segment_records, self._extent.segments - 1
             self._lines = lru_cache(maxsize=2)(self._read)
             self.leaves = lru_cache(maxsize=4)(self._load)
@@ -92,6 +98,17 @@ class LogReader:
             self.tree = LogTree(width, self._sealed_roots, self.leaves)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
+
+    @property
+    def vkey(self) -> VerifierKey:
+        """The key that signs the checkpoint."""
+        return self.keys.at(self.checkpoint.size).signs
+
+    def changes_in(self, segment: int) -> list[int]:
+        """The records of a segment, up to the checkpoint, that say they change the log's keys."""
+        first = segment * self.meta.segment_records
+        lines = self._lines(segment)[: max(self.checkpoint.size - first, 0)]
+        return [index for index, line in enumerate(lines, first) if change_in(record_of(line)) is not None]
 
     def record(self, index: int) -> bytes:
         """The canonical JSON of a record. `0 <= index < size`."""

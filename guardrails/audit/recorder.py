@@ -21,7 +21,7 @@ from finllm.errors import RecordError
 from finllm.guardrails.audit.clock import ClockWatch
 from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.audit.held import HeldToLog
-from finllm.guardrails.audit.keys import signing_key
+from finllm.guardrails.audit.keys import keyring
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.records import clock_stepped, run_ended, run_started, session_opened, use_recorded
@@ -148,13 +148,13 @@ def open_recorder(settings: Settings, tell: Callable[[str], None] | None = None)
     Errors: RecordError; InputError for a signing key that cannot be read.
     """
     try:
-        key = signing_key(settings)
+        keys = keyring(settings)
     except OSError as error:
         raise RecordError(
             f"cannot make the signing key in {str(settings.home)!r}: {error}; nothing was decided without it",
             fix="mend the folder's permissions, or give a key in FINLLM_AUDIT_KEY",
         ) from error
-    log = AuditLog(settings.audit_dir, key)
+    log = AuditLog(settings.audit_dir, keys)
     with _closing_on_error(log):
         patience = Patience.of(settings, tell)
         return AuditedRecorder(settings.ledger_path, log, settings.audit_dir, patience, lease_seconds=settings.lease)

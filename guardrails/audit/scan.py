@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
 from finllm.guardrails.audit.canonical import parse_canonical
+from finllm.guardrails.audit.keychain import change_in
 from finllm.guardrails.audit.storage import SCHEMA, read_pack, whole_lines
 from finllm.guardrails.audit.tree import packed
 
@@ -27,11 +29,14 @@ class Damage:
 
 @dataclass(frozen=True)
 class Scan:
-    """A segment: its records' leaf hashes one after another, its damage, and the bytes of an unfinished last line."""
+    """A segment: its records' leaf hashes one after another, its damage, the bytes of an unfinished last line, and the
+    records that change the log's keys.
+    """
 
     leaves: bytes
     damage: Damage | None
     torn: int
+    changes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
 
     @property
     def count(self) -> int:
@@ -45,10 +50,13 @@ def scan_segment(data: bytes, pack_data: bytes, first: int, log: str) -> Scan:
     bad_blobs = pack.spoilt
     digests: list[bytes] = []
     damage: Damage | None = None
+    changes: list[tuple[int, Mapping[str, Any]]] = []
     for index, line in enumerate(lines, first):
         record = line[65:]
         leaf = sha256(b"\0" + record)
         digests.append(leaf.digest())
+        if (change := change_in(record)) is not None:
+            changes.append((index, change))
         if damage is None:
             if line[:64] != leaf.hexdigest().encode() or line[64:65] != b" ":
                 damage = Damage(index, "edited", "the record does not have the hash written beside it")
@@ -58,7 +66,7 @@ def scan_segment(data: bytes, pack_data: bytes, first: int, log: str) -> Scan:
                 damage = _out_of_order(damage, lines, digests, index, record)
             elif damage is None and b'"blobs":[' in record:
                 damage = _blob_damage(record, index, pack.places.keys(), bad_blobs)
-    return Scan(packed(digests), damage, len(torn))
+    return Scan(packed(digests), damage, len(torn), tuple(changes))
 
 
 def _record_damage(record: bytes, index: int, log: str) -> Damage | None:

@@ -1,8 +1,9 @@
 """How the log lies on disk: one line per record with its hash, packs of blobs, and the few files around them.
 
-`log.json` (schema, origin, id, records per segment, verifier key), `checkpoint`, `segments/NNNNNNNN.log`: lines of
-`<hex leaf hash> <canonical JSON>`, `segments/NNNNNNNN.blobs`: `<hex sha256> <length>`, the bytes, a line end, and
-`sealed`: the roots of the full segments, 32 bytes each, which can always be made again.
+`log.json` (schema, origin, id, records per segment, the first verifier key, and which records changed it),
+`checkpoint`, `segments/NNNNNNNN.log`: lines of `<hex leaf hash> <canonical JSON>`, `segments/NNNNNNNN.blobs`:
+`<hex sha256> <length>`, the bytes, a line end, and `sealed`: the roots of the full segments, 32 bytes each, which can
+always be made again.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from finllm.guardrails.audit.merkle import leaf_hash
 from finllm.guardrails.audit.note import VerifierKey
 
 SCHEMA = 1
+"""Of a record; and of a log whose key was never changed. A finllm that knows of no change refuses a log with one."""
+CHANGED_SCHEMA = 2
+"""Of `log.json` where it names changes of the key."""
 SEGMENT_RECORDS = 16_384
 """Records of a segment: a power of two, so that each full one is a whole subtree. About 10 MB."""
 
@@ -31,13 +35,14 @@ _LINE_HEAD = 65
 
 @dataclass(frozen=True)
 class Meta:
-    """What a log says of itself."""
+    """What a log says of itself. `vkey` is the key that it began with, `changes` the records that changed it."""
 
     schema: int
     origin: str
     log: str
     segment_records: int
     vkey: VerifierKey
+    changes: tuple[int, ...] = ()
 
     @classmethod
     def new(cls, public: bytes, segment_records: int = SEGMENT_RECORDS) -> Meta:
@@ -47,16 +52,25 @@ class Meta:
         return cls(SCHEMA, origin, log, segment_records, VerifierKey(origin, 1, public))
 
     def to_bytes(self) -> bytes:
-        return canonical_bytes({**vars(self), "vkey": str(self.vkey)})
+        said = {**vars(self), "vkey": str(self.vkey)}
+        if not self.changes:
+            del said["changes"]
+        return canonical_bytes(said)
+
+    def with_changes(self, changes: Sequence[int]) -> Meta:
+        return replace(self, schema=CHANGED_SCHEMA if changes else SCHEMA, changes=tuple(changes))
 
     @classmethod
     def parse(cls, data: bytes) -> Meta:
         """Errors: ValueError."""
         try:
             found: dict[str, Any] = parse_canonical(data)
-            if found.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {found.get('schema')}, and this finllm reads {SCHEMA}")
-            meta = cls(**{**found, "vkey": VerifierKey.parse(found["vkey"])})
+            if found.get("schema") not in (SCHEMA, CHANGED_SCHEMA):
+                raise ValueError(f"its schema is {found.get('schema')}, and this finllm reads up to {CHANGED_SCHEMA}")
+            changes = tuple(found.get("changes", ()))
+            if any(type(at) is not int or at < 0 for at in changes):
+                raise ValueError("the records that changed its key are no numbers")
+            meta = cls(**{**found, "vkey": VerifierKey.parse(found["vkey"]), "changes": changes})
             if meta.segment_records < 1 or meta.segment_records & (meta.segment_records - 1):
                 raise ValueError("the size of its segments is no power of two")
         except (TypeError, KeyError, AttributeError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from finllm.errors import InputError
+from finllm.guardrails.audit.keychain import KeyChain
 from finllm.guardrails.audit.merkle import root_of
 from finllm.guardrails.audit.note import Checkpoint, Note, VerifierKey
 from finllm.guardrails.audit.reader import Extent, extent_of
@@ -99,7 +100,10 @@ def verify_log(
     scans = _scan(layout, extent, meta, processes)
     leaves, roots = _gathered(scans, extent, meta, found)
     tree = LogTree(meta.segment_records, roots, lambda segment: _of_segment(leaves, segment, meta.segment_records))
-    signed = _check_own(note, meta, vkey, len(leaves), found)
+    keys = _check_changes(scans, meta, tree, found)
+    signed = _check_own(note, meta, keys, len(leaves), found)
+    if vkey is not None:
+        _check_known(vkey, keys, found)
     if scans and isinstance(scans[-1], Scan) and scans[-1].torn:
         behind = max(signed, witnessed.checkpoint.size if witnessed else 0)
         if len(leaves) < behind:
@@ -108,7 +112,7 @@ def verify_log(
         else:
             found.notes.append(f"an unfinished line follows record {len(leaves) - 1}: a writer died; none was accepted")
     if witnessed is not None:
-        _check_witnessed(witnessed, meta, signed, leaves, tree, found)
+        _check_witnessed(witnessed, meta, keys, signed, leaves, tree, found)
     intact = witnessed.checkpoint.size if witnessed else 0
     _check_signed_root(note if signed else None, signed, tree, leaves, sealed, meta.segment_records, intact, found)
     if len(leaves) > signed and not found.damage:
@@ -173,17 +177,43 @@ def _of_segment(leaves: Sequence[bytes], segment: int, width: int) -> Sequence[b
     return leaves[segment * width : (segment + 1) * width]
 
 
-def _check_own(note: Note | None, meta: Meta, vkey: VerifierKey | None, size: int, found: _Findings) -> int:
+def _check_changes(scans: Sequence[Scan | Damage], meta: Meta, tree: LogTree, found: _Findings) -> KeyChain:
+    """The log's keys as its records say, each change signed by the key before it, over the records before it."""
+    keys = KeyChain(meta.vkey)
+    changes = [change for scan in scans if isinstance(scan, Scan) for change in scan.changes]
+    for index, body in changes:
+        try:
+            keys.follow(index, body)
+            if not found.damage and tree.root(index) != Checkpoint.of(Note.parse(body["statement"])).root:
+                raise ValueError("it was signed over other records than those before it")
+        except ValueError as error:
+            found.add(index, "key", f"the change of the log's key does not hold: {error}")
+            return keys
+        if index not in meta.changes:
+            found.add(index, "key", "the record changes the log's key, and log.json does not name it")
+    return keys
+
+
+def _check_known(vkey: VerifierKey, keys: KeyChain, found: _Findings) -> None:
+    """Hold the key that somebody knows from elsewhere against those that sign or signed."""
+    try:
+        until = keys.until(vkey)
+    except ValueError as error:
+        found.add(0, "key", str(error))
+        return
+    if until is not None:
+        found.notes.append(f"the key given signed until record {until}, which it signed too; learn the key that signs "
+                           f"now: {keys.now.signs}")  # fmt: skip
+
+
+def _check_own(note: Note | None, meta: Meta, keys: KeyChain, size: int, found: _Findings) -> int:
     """Look at the log's own checkpoint; the size that is signed, 0 where that cannot be told."""
     if note is None:
         found.add(size, "checkpoint", "the log has no checkpoint that can be read")
         return 0
-    if vkey is not None and vkey != meta.vkey:
-        found.add(0, "key", f"the log's key is {meta.vkey}, not the expected one")
     try:
         checkpoint = Checkpoint.of(note)
-        if note.signed_by(meta.vkey) is None:
-            raise ValueError("it is not signed with the log's key")
+        keys.at(checkpoint.size).check(note)
         if checkpoint.origin != meta.origin:
             raise ValueError(f"it is of another log, {checkpoint.origin!r}")
     except ValueError as error:
@@ -210,17 +240,19 @@ def _check_signed_root(
 
 
 def _check_witnessed(
-    witnessed: Witnessed, meta: Meta, signed: int, leaves: Sequence[bytes], tree: LogTree, found: _Findings
-) -> None:
+    witnessed: Witnessed, meta: Meta, keys: KeyChain, signed: int, leaves: Sequence[bytes], tree: LogTree,
+    found: _Findings,
+) -> None:  # fmt: skip
     """Hold the records against what the witness saw."""
     saw, size = witnessed.checkpoint, len(leaves)
     if saw.origin != meta.origin:
         found.add(0, "forked", f"this is the log {meta.origin!r}, and the witness saw {saw.origin!r}")
         return
-    if witnessed.vkey is not None and witnessed.vkey != meta.vkey:
-        found.add(0, "key", f"the log's key is {meta.vkey}, and the witness saw it signed with {witnessed.vkey}")
-    elif witnessed.vkey is None and not witnessed.signed_by(meta.vkey):
-        found.add(0, "key", f"the witnessed checkpoint is not signed with the log's key, {meta.vkey}")
+    vkey = keys.at(saw.size).signs
+    if witnessed.vkey is not None and witnessed.vkey != vkey:
+        found.add(0, "key", f"the log's key was {vkey} then, and the witness saw it signed with {witnessed.vkey}")
+    elif witnessed.vkey is None and not witnessed.signed_by(vkey):
+        found.add(0, "key", f"the witnessed checkpoint is not signed with the log's key, {vkey}")
     if size >= saw.size and tree.root(saw.size) == saw.root:
         return
     first = witnessed.first_difference(leaves)

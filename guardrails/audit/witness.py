@@ -86,7 +86,8 @@ def read_witnessed(path: Path) -> Witnessed:
 def witness_log(reader: LogReader, folder: Path, clock: Callable[[], float] = time.time) -> Witnessed:
     """Let the witness in `folder` see the log: its checkpoint is cosigned and kept with the hashes under it.
 
-    The first time it takes the log's key as it is. Errors: InputError for a folder that is no witness's,
+    The first time it takes the log's key as it is; a change of it only through a record that the key before has signed.
+    Errors: InputError for a folder that is no witness's,
     WitnessRefused for a log that is another, has shrunk or was rewritten; nothing is written then.
     """
     _check_place(reader, folder)
@@ -119,8 +120,8 @@ def _check_grown(before: Witnessed, reader: LogReader) -> None:
     saw, now = before.checkpoint, reader.checkpoint
     if saw.origin != now.origin:
         raise _refused(f"it watches {saw.origin!r}, and this log is {now.origin!r}")
-    if before.vkey != reader.meta.vkey:
-        raise _refused(f"the log signs with {reader.meta.vkey}, and the witness knows {before.vkey}")
+    if before.vkey != (vkey := reader.keys.at(saw.size).signs):
+        raise _refused(f"the log signed with {vkey} at {saw.size} records, and the witness knows {before.vkey}")
     if now.size < saw.size:
         raise _refused(f"the log's checkpoint counts {now.size} records, and the witness saw {saw.size}")
     proof = reader.tree.consistency(saw.size, now.size)
@@ -141,6 +142,8 @@ def _keep(reader: LogReader, folder: Path, before: Witnessed | None, at: int) ->
     for segment in range(len(kept) // width, (checkpoint.size + width - 1) // width):
         leaves = reader.leaves(segment)
         kept[segment * width :] = leaves
+        if unnamed := set(reader.changes_in(segment)) - set(reader.keys.places):
+            raise _refused(f"record {min(unnamed)} changes the log's key, and log.json does not name it")
     del kept[checkpoint.size :]
     if kept[: len(known)] != known or root_of(kept) != checkpoint.root:
         raise _refused("its records are not those under its checkpoint")
@@ -152,10 +155,10 @@ def _keep(reader: LogReader, folder: Path, before: Witnessed | None, at: int) ->
         os.fsync(file.fileno())
     key = own_key(folder / "witness.key")
     name = f"{NAME}/{key.public.hex()[:16]}"
-    for file_name, vkey in (("log.vkey", reader.meta.vkey), ("witness.vkey", VerifierKey.of(key, name, COSIGNER))):
+    for file_name, vkey in (("log.vkey", reader.vkey), ("witness.vkey", VerifierKey.of(key, name, COSIGNER))):
         write_atomically(folder / file_name, f"{vkey}\n")
-    note = Note(reader.note.text, tuple(s for s in reader.note.signatures if s.name == reader.meta.vkey.name))
+    note = Note(reader.note.text, tuple(s for s in reader.note.signatures if s.name == reader.vkey.name))
     note = note.cosigned(key, name, at)
     write_atomically(folder / "checkpoint", str(note))
     sync(folder)
-    return Witnessed(note, checkpoint, kept, reader.meta.vkey, at)
+    return Witnessed(note, checkpoint, kept, reader.vkey, at)

@@ -110,8 +110,12 @@ class Settings(BaseModel):
         description="time without a sign of life after which another process may take over a run, s",
     )
 
-    audit_key: SecretStr | None = Field(default=None, description="key that signs the audit log: 32 bytes in base64")
-    audit_key_file: Path | None = Field(default=None, description="file of that key; unset: one made in the home")
+    audit_key: SecretStr | None = Field(
+        default=None, description="key that signs the audit log: 32 bytes in base64; others behind it"
+    )
+    audit_key_file: Path | None = Field(
+        default=None, description="file of such keys, one a line; unset: one in the home"
+    )
 
     @field_validator("vllm_urls", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""`finllm audit`: verify the tamper-evident record, prove a record, take one run out, let a witness see the log."""
+"""`finllm audit`: verify the tamper-evident record, prove a record, take one run out, witness the log, change keys."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from finllm.settings import load_settings
 if TYPE_CHECKING:
     from finllm.guardrails.audit import LogReader, Verification
     from finllm.guardrails.audit.home import Held
+    from finllm.guardrails.audit.rotating import Changed
 
 SHOWN = 10
 """Changes that are named; JSON names all."""
@@ -50,6 +51,8 @@ def add_to(app: typer.Typer) -> None:
     ))(export)  # fmt: skip
     group.command(epilog=examples("finllm audit witness /mnt/usb/witness"))(witness)
     group.command(epilog=examples("finllm audit verifier", "finllm audit verifier --out verify.py"))(verifier)
+    group.command(epilog=examples("finllm audit rotate", "finllm audit rotate --to /mnt/keys/audit-2027.key"))(rotate)
+    group.command(epilog=examples("finllm audit retire"))(retire)
     app.add_typer(group, name="audit")
 
 
@@ -136,7 +139,8 @@ def prove(
     print_json({
         "index": index, "size": reader.checkpoint.size, "leaf": reader.tree.leaf(index).hex(),
         "record": json.loads(reader.record(index)), "proof": [_encoded(hash) for hash in reader.inclusion(index)],
-        "root": _encoded(reader.checkpoint.root), "checkpoint": str(reader.note), "key": str(reader.meta.vkey),
+        "root": _encoded(reader.checkpoint.root), "checkpoint": str(reader.note), "key": str(reader.vkey),
+        "key_changes": list(reader.keys.places),
     })  # fmt: skip
 
 
@@ -185,20 +189,65 @@ def witness(
     saw = witness_log(reader, folder)
     if as_json:
         print_json({"witness": str(folder), "origin": saw.checkpoint.origin, "size": saw.checkpoint.size,
-                    "root": _encoded(saw.checkpoint.root), "at": saw.at, "key": str(reader.meta.vkey)})  # fmt: skip
+                    "root": _encoded(saw.checkpoint.root), "at": saw.at, "key": str(reader.vkey)})  # fmt: skip
     else:
         print(clean(f"the witness in {str(folder)!r} has seen {saw.checkpoint.size} records"))
+
+
+def rotate(
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="File of the new key, made where there is none; holds both then.  "
+                     "\\[default: the file that the key is read from]"),
+    ] = None,
+    overlap: Annotated[
+        bool, typer.Option(help="Whether the key before signs too, until 'finllm audit retire'; without, as for a "
+                                "stolen key, who knows only that one must learn the new one at once.")] = True,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Let a new key sign the log from here on, by a record that the key before has signed.
+
+    A new key in front of the one in use, in the file or in FINLLM_AUDIT_KEY, is taken; else one is made and put there.
+    Who knows the key before can follow: let each witness see the log, and give the new verifier key to whoever checks.
+    """
+    from finllm.guardrails.audit.rotating import rotate as change
+
+    _show_keys(change(load_settings().settings, to, overlap=overlap), as_json)
+
+
+def retire(as_json: JsonFlag = False) -> None:
+    """End the overlap that 'rotate' began: the key before signs no more, and leaves the file of keys."""
+    from finllm.guardrails.audit.rotating import retire as end
+
+    _show_keys(end(load_settings().settings), as_json)
+
+
+def _show_keys(changed: Changed, as_json: bool) -> None:
+    signs, too = changed.signers.signs, changed.signers.too
+    if as_json:
+        print_json({"record": changed.record, "signs": str(signs), "signs_too": None if too is None else str(too),
+                    "file": None if changed.file is None else str(changed.file)})  # fmt: skip
+        return
+    print(f"signs: {signs}")
+    if too is not None:
+        print(f"signs too, until 'finllm audit retire': {too}")
+    if changed.record is not None:
+        print(f"record {changed.record} says so; let each witness see the log now: 'finllm audit witness DIR'")
+    if changed.file is not None:
+        print(clean(f"the keys are in {str(changed.file)!r}"))
+    if changed.elsewhere:
+        print("set FINLLM_AUDIT_KEY_FILE to it, and unset FINLLM_AUDIT_KEY: nothing else signs the log now")
 
 
 def _open(log: Path | None) -> LogReader:
     """The log to read; records of the home's own that no checkpoint covers, as after a kill, are signed first."""
     from finllm.guardrails.audit import AuditLog, LogReader
-    from finllm.guardrails.audit.keys import signing_key
+    from finllm.guardrails.audit.keys import keyring
 
     settings = load_settings().settings
     reader = LogReader(log or settings.audit_dir)
     if log is None and reader.size > reader.checkpoint.size:
-        AuditLog(settings.audit_dir, signing_key(settings)).close()
+        AuditLog(settings.audit_dir, keyring(settings)).close()
         reader = LogReader(settings.audit_dir)
     return reader
 

@@ -125,16 +125,23 @@ def _home(settings: Settings) -> Check:
 
 
 def _signing_key(settings: Settings) -> Check:
-    from finllm.guardrails.audit.keys import signing_key
+    from finllm.guardrails.audit import LogReader
+    from finllm.guardrails.audit.keys import keyring
+    from finllm.guardrails.audit.rotating import fit
 
     by = "FINLLM_AUDIT_KEY" if settings.audit_key is not None else str(settings.audit_key_file or "")
     if not by and not settings.default_audit_key_file.exists():
         return Check("signing key", "ok", "made in the home on first use")
+    where = by or f"{settings.default_audit_key_file}"
     try:
-        signing_key(settings)
+        if not settings.audit_dir.exists():
+            keyring(settings)
+            return Check("signing key", "ok", where)
+        found = fit(settings, LogReader(settings.audit_dir))
     except FinllmError as error:
         return Check("signing key", "failed", error.message, error.fix)
-    return Check("signing key", "ok", by or f"{settings.default_audit_key_file}")
+    status = "failed" if not found.signs else "warning" if found.fix else "ok"
+    return Check("signing key", status, f"{where}: {found.detail}", found.fix)
 
 
 def _disk(settings: Settings) -> Check:

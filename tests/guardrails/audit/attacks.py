@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from finllm.guardrails.audit.canonical import canonical_bytes
-from finllm.guardrails.audit.keys import SigningKey
+from finllm.guardrails.audit.keys import Keyring, SigningKey
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.merkle import leaf_hash, node_hash, root_of
 from finllm.guardrails.audit.note import Checkpoint, VerifierKey
@@ -64,14 +64,26 @@ def body(index: int, source: random.Random) -> tuple[dict[str, object], dict[str
     return said, {digest: content}
 
 
-def build(folder: Path, seed: int, *, key: SigningKey = KEY, fewest: int = 6) -> Victim:
-    """A log of up to forty records over segments of eight, in one or two sessions; a witness saw most of it."""
+def build(
+    folder: Path, seed: int, *, key: SigningKey = KEY, fewest: int = 6, before: SigningKey | None = None
+) -> Victim:
+    """A log of up to forty records over segments of eight, in one or two sessions; a witness saw most of it.
+
+    `before`: another key signed it until one of its first records.
+    """
     source = random.Random(seed)
     size = source.randrange(fewest, 40)
     seen = source.randrange(max(fewest, size - 6), size + 1)
     log_folder, witness = folder / "audit", folder / "witness"
-    log = AuditLog(log_folder, key, segment_records=WIDTH)
-    log.append_many([body(index, source) for index in range(seen)])
+    changed = source.randrange(min(seen, 4)) if before is not None else seen
+    log = AuditLog(log_folder, before or key, segment_records=WIDTH)
+    log.append_many([body(index, source) for index in range(changed)])
+    if before is not None:
+        log.close()
+        ring = Keyring(lambda: [key, before])
+        log = AuditLog(log_folder, ring)
+        log.change_keys(key, None, {})
+    log.append_many([body(index, source) for index in range(changed + 1, seen)])
     log.close()
     witness_log(LogReader(log_folder), witness, clock=lambda: 1_700_000_000.0)
     if size > seen:
@@ -217,6 +229,8 @@ def fork(victim: Victim) -> Expected:
 
 def blob_swap(victim: Victim) -> Expected:
     lines, at = lines_of(victim), victim.pick()
+    while b'"blobs":' not in lines[at]:  # a change of key names none
+        at = victim.pick()
     segment = at // WIDTH
     digest = json.loads(record_of(lines[at].rstrip(b"\n")))["body"]["blobs"][0]
     first = next(index for index in range(segment * WIDTH, at + 1) if digest.encode() in lines[index])

@@ -13,7 +13,7 @@ import pytest
 from finllm.cli.history import list_runs
 from finllm.guardrails.audit import verify_log
 from finllm.guardrails.audit.clock import ClockWatch
-from finllm.guardrails.audit.keys import signing_key
+from finllm.guardrails.audit.keys import keyring
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.recorder import AuditedRecorder
@@ -38,7 +38,7 @@ class Clocks:
 
 
 def recorder(home: Settings, clocks: Clocks) -> AuditedRecorder:
-    log = AuditLog(home.audit_dir, signing_key(home))
+    log = AuditLog(home.audit_dir, keyring(home))
     return AuditedRecorder(home.ledger_path, log, home.audit_dir, watch=clocks.watch())
 
 

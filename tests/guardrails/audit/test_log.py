@@ -16,7 +16,7 @@ import pytest
 
 from finllm.errors import FinllmError, InputError, RecordError
 from finllm.guardrails.audit import AuditLog, LogReader, read_witnessed, verify_log, witness_log
-from finllm.guardrails.audit.keys import SigningKey, signing_key
+from finllm.guardrails.audit.keys import SigningKey, keyring
 from finllm.guardrails.audit.log import Disk
 from finllm.guardrails.audit.merkle import leaf_hash, root_of
 from finllm.guardrails.audit.witness import WitnessRefused
@@ -226,23 +226,23 @@ def test_the_golden_log_of_schema_1_is_still_read_and_continued(tmp_path: Path) 
 def test_a_log_of_a_later_schema_is_not_guessed_at(tmp_path: Path) -> None:
     victim = build(tmp_path, 1)
     meta = victim.layout.meta.read_text()
-    victim.layout.meta.write_text(meta.replace('"schema":1', '"schema":2'))
-    with pytest.raises(RecordError, match="its schema is 2, and this finllm reads 1"):
+    victim.layout.meta.write_text(meta.replace('"schema":1', '"schema":3'))
+    with pytest.raises(RecordError, match="its schema is 3, and this finllm reads up to 2"):
         LogReader(victim.folder)
     first = verify_log(victim.folder).first
     assert first is not None
-    assert "schema is 2" in first.what
+    assert "schema is 3" in first.what
 
 
 def test_the_key_comes_from_the_environment_a_file_or_is_made_once(tmp_path: Path) -> None:
-    made = signing_key(Settings(home=tmp_path))
-    assert signing_key(Settings(home=tmp_path)).public == made.public
+    made = keyring(Settings(home=tmp_path)).newest
+    assert keyring(Settings(home=tmp_path)).newest.public == made.public
     file = tmp_path / "audit.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     home = {"FINLLM_HOME": str(tmp_path / "other")}
     by_file = load_settings({**home, "FINLLM_AUDIT_KEY_FILE": str(file)}).settings
     by_value = load_settings({**home, "FINLLM_AUDIT_KEY": file.read_text()}).settings
-    assert signing_key(by_file).public == signing_key(by_value).public == made.public
+    assert keyring(by_file).newest.public == keyring(by_value).newest.public == made.public
     assert file.read_text().strip() not in f"{by_value!r} {by_value.model_dump_json()}"
     assert not (tmp_path / "other").exists()
 
@@ -253,7 +253,7 @@ def test_a_wrong_key_is_refused_without_being_shown(value: str, tmp_path: Path) 
     (tmp_path / "key").chmod(0o600)
     for env in ({"FINLLM_AUDIT_KEY": value}, {"FINLLM_AUDIT_KEY_FILE": str(tmp_path / "key")}):
         with pytest.raises(InputError) as caught:
-            signing_key(load_settings({"FINLLM_HOME": str(tmp_path), **env}).settings)
+            keyring(load_settings({"FINLLM_HOME": str(tmp_path), **env}).settings)
         assert value not in str(caught.value)
         assert caught.value.__cause__ is None
 
