@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from finllm.errors import BackendError
+from finllm.errors import BackendError, lacking
 from finllm.files import exclusive, sha256_of_file
 from finllm.memory.precedents import PRECEDENTS_PATH, Precedent, load_precedents
 
@@ -198,7 +198,7 @@ class KnowledgeBase:
             _let_through(again)
             raise BackendError(
                 f"no knowledge base can be built under {str(self._folder)!r}: {again}",
-                fix="free some space there, or set FINLLM_HOME to a writable folder",
+                fix=lacking(again) or "free some space there, or set FINLLM_HOME to a writable folder",
             ) from again
         message = f"the knowledge base {str(failed)!r} cannot be read ({error}); rebuilt in {str(fresh)!r}"
         self._notes.append(message)

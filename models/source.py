@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import json
 from functools import cache
@@ -68,7 +69,7 @@ def check_gguf(path: Path) -> None:
 def cached_digest(path: Path, settings: Settings) -> str:
     """sha256 of the file, remembered under `models_dir` until its path, size or modification time changes.
 
-    Errors: InputError where the file cannot be read or the memory of it written.
+    It is computed each time where that may not be written. Errors: InputError where the file cannot be read.
     """
     memory = settings.models_dir / "digests.json"
     stat = path.stat()
@@ -85,12 +86,8 @@ def cached_digest(path: Path, settings: Settings) -> str:
         digest = sha256_of_file(path)
     except OSError as error:
         raise InputError(f"cannot read the model {str(path)!r}: {error}", fix="check the file's permissions") from error
-    try:
+    with contextlib.suppress(OSError):
         write_atomically(memory, json.dumps(known | {str(path): stamp | {"sha256": digest}}, indent=1))
-    except OSError as error:
-        raise InputError(
-            f"cannot write under {str(settings.models_dir)!r}: {error}", fix="set FINLLM_HOME to a writable folder"
-        ) from error
     return digest
 
 

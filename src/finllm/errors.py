@@ -18,6 +18,7 @@ FinllmError                 exit 1   something failed; the message says what men
 from __future__ import annotations
 
 import errno
+import resource
 
 from finllm.plain_text import clean
 
@@ -91,23 +92,41 @@ class Cancelled(FinllmError):
     exit_code = 130
 
 
+OPEN_FILES = 64
+"""How many a run is promised to get along with; twice what one has open."""
+_REFUSED_MEMORY = ("allocate memory", "memory allocation", "bad_alloc", "out of memory", "failed to map segment",
+                   "can't start new thread")  # fmt: skip
+"""How the libraries that are used, and the loader, say that the system gave them no memory."""
+
+
 def lacking(error: BaseException) -> str | None:
-    """The mend where a process was refused memory or open files, by whatever library; None for any other failure."""
+    """The mend where a process was refused memory or open files, by whatever library, or by what that failed because
+    of; None for any other failure."""
     told, number = str(error).lower(), getattr(error, "errno", None)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or "allocate memory" in told:
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(words in told for words in _REFUSED_MEMORY):
         return "free some memory, or raise the limit that 'ulimit -v' or the container sets, and run it again"
-    if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in told:
-        return "raise the limit of open files with 'ulimit -n', and run it again"
-    return None
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hidden = "unable to open database file" in told and files < OPEN_FILES  # SQLite does not say why it cannot
+    if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in told or hidden:
+        return f"raise the limit of open files, now {files}, with 'ulimit -n', and run it again"
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None if behind is None else lacking(behind)
 
 
 def as_finllm_error(error: BaseException) -> FinllmError:
     """The error itself, or the one that stands for it: an interrupt, the system's refusal, or something unforeseen."""
     if isinstance(error, FinllmError):
+        mend = lacking(error.__cause__) if error.__cause__ is not None else None
+        if mend is not None:  # what the step that failed says to mend was not what it failed of
+            _, go_on, how = error.fix.partition("; go on with: ")
+            error.fix = f"{mend}{go_on}{how}"
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("interrupted", fix="run the command again")
-    notes = getattr(error, "__notes__", ())
+    notes = [note for note in getattr(error, "__notes__", ()) if "finllm" in note]  # others' are of no use to a user
+    if (mend := lacking(error)) is not None:
+        said = clean(str(error)) or "it was refused memory"
+        return FinllmError(f"this process has reached a limit: {said}", fix="; ".join([mend, *notes]))
     if isinstance(error, OSError):
         refusal = f"the operating system refused: {clean(str(error))}"
         return FinllmError(refusal, fix="; ".join(["mend that and run the command again", *notes]))

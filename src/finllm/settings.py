@@ -240,8 +240,14 @@ def _home(value: str) -> Path:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
         raise InputError(
-            f"setting 'home': cannot expand {value!r}: {error}", fix="set FINLLM_HOME to a folder"
+            f"setting 'home': cannot expand {value!r}: {_homeless(value) or error}", fix="set FINLLM_HOME to a folder"
         ) from error
+
+
+def _homeless(value: str) -> str | None:
+    """That this user has no home folder, where `value` is under it: so in containers without an entry for the user."""
+    own = value == "~" or value.startswith("~/")
+    return f"HOME is not set, and the system knows no home of user {os.getuid()}" if own else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

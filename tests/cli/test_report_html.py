@@ -13,6 +13,7 @@ import pytest
 
 from finllm.graphs.report import Report
 from finllm.review.charts import Chart, FanPoint, Shaded, compact, fan, index_chart, plain, positions, waterfall
+from finllm.review.drawing import draw
 from finllm.review.html import engine_charts, engine_html, page_files, report_html, run_charts
 from finllm.scenarios import PORTFOLIOS_DIR
 from finllm.tools.data.books.load import load_portfolio
@@ -89,7 +90,7 @@ def is_harmless(page: str) -> Seen:
 
 
 def test_the_report_is_self_contained_and_every_figure_links_to_its_evidence(report: Report) -> None:
-    page = report_html(report, run_charts(report, stress_index=INDEX))
+    page = report_html(report, draw(run_charts(report, stress_index=INDEX)))
     seen = is_harmless(page)
     assert page.count("<svg") == 4
     assert "http" not in page.replace("http-equiv", "")
@@ -112,7 +113,7 @@ def test_whatever_a_source_or_a_user_writes_stays_text(report: Report) -> None:
         "sources": tuple(one.model_copy(update={"publisher": HOSTILE, "removed": (HOSTILE,)})
                          for one in report.sources),
     })  # fmt: skip
-    seen = is_harmless(report_html(hostile, run_charts(hostile, stress_index=INDEX)))
+    seen = is_harmless(report_html(hostile, draw(run_charts(hostile, stress_index=INDEX))))
     assert "<script>alert(1)</script>" in seen.text
     assert "[E999]" in seen.text
     assert ("href", "#E999") not in seen.attributes
@@ -129,16 +130,16 @@ def test_a_sources_address_is_shown_as_text_and_is_no_link(report: Report) -> No
 def test_a_run_without_interval_event_or_analogue_has_a_page_too(report: Report) -> None:
     bare = report.model_copy(update={"interval": None, "interval_level": None, "interval_method": None, "event": None,
                                      "factors": (), "analogue": None, "var_975_1d": None, "evidence": ()})  # fmt: skip
-    charts = run_charts(bare)
-    assert [chart.name for chart in charts] == ["waterfall", "positions"]
+    charts = draw(run_charts(bare))
+    assert [one.chart.name for one in charts] == ["waterfall", "positions"]
     assert "The narrative agent abstained" in is_harmless(report_html(bare, charts)).text
 
 
 def test_the_engines_page_says_what_the_result_says() -> None:
     result = run_engine(load_portfolio(PORTFOLIOS_DIR / "default.csv"), MarketStore(), dt.date(2022, 6, 30), 20,
                         [UserShock(factor="OIL_WTI", amount=0.4, in_sigmas=False)], propagate=True)  # fmt: skip
-    charts = engine_charts(result, stress_index=INDEX)
-    assert [chart.name for chart in charts] == ["waterfall", "positions", "fan", "stress-index"]
+    charts = draw(engine_charts(result, stress_index=INDEX))
+    assert [one.chart.name for one in charts] == ["waterfall", "positions", "fan", "stress-index"]
     text = is_harmless(engine_html(result, f"book {HOSTILE}", charts, Held())).text
     for name, gain in (*result.by_position.items(), *result.by_factor.items(), *result.by_sector.items()):
         assert name in text
@@ -156,8 +157,9 @@ def test_the_engines_page_says_what_the_result_says() -> None:
     positions({"ONE": 0.0}),
 ], ids=["waterfall", "positions", "fan", "stress-index", "no factor", "one position"])  # fmt: skip
 def test_each_chart_is_a_png_and_well_formed_svg_without_script(chart: Chart) -> None:
-    assert chart.png().startswith(PNG)
-    drawn = chart.svg()
+    (picture,) = draw([chart])
+    assert picture.png.startswith(PNG)
+    drawn = picture.svg
     tree = ElementTree.fromstring(drawn)
     assert tree.tag == "svg"
     assert not {one.tag for one in tree.iter()} & {"script", "image", "foreignObject", "a"}
@@ -186,7 +188,7 @@ def test_amounts_are_short_on_charts(usd: float, said: str) -> None:
 
 
 def test_a_runs_files_are_its_page_and_its_charts(report: Report) -> None:
-    charts = run_charts(report, stress_index=INDEX)
+    charts = draw(run_charts(report, stress_index=INDEX))
     files = page_files(report_html(report, charts), charts)
     assert set(files) == {"report.html", "waterfall.png", "positions.png", "fan.png", "stress-index.png"}
     assert all(content.startswith(PNG) for name, content in files.items() if name.endswith(".png"))

@@ -15,6 +15,7 @@ from finllm.desk.desk import Desk
 from finllm.graphs.nodes.report import nothing_moved
 from finllm.graphs.report import Report, to_markdown
 from finllm.guardrails.formula import misfit
+from finllm.review.drawing import draw
 from finllm.review.html import report_html, run_charts
 from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.factors import UserShock
@@ -95,7 +96,7 @@ def test_every_form_of_a_report_prints_a_gain_of_a_net_short_book_as_a_positive_
     terminal = Console(file=io.StringIO(), width=200)
     terminal.print(report_view(report))
     assert isinstance(terminal.file, io.StringIO)
-    html = report_html(report, run_charts(report))
+    html = report_html(report, draw(run_charts(report)))
     for form in (terminal.file.getvalue(), to_markdown(report), html.replace("\N{MINUS SIGN}", "-")):
         assert shown in form
         assert "gross value" in form
@@ -108,7 +109,7 @@ def test_a_book_worth_nothing_is_told_without_a_share(scripted_desk: MakeDesk, t
     report = reported(scripted_desk([]), tmp_path, "worth nothing")
     assert report.total_share is None
     assert "%" not in report.summary[0].split(";")[0]
-    assert "worth nothing" in report_html(report, run_charts(report))
+    assert "worth nothing" in report_html(report, draw(run_charts(report)))
 
 
 @pytest.mark.parametrize("applied", [True, False])

@@ -71,7 +71,7 @@ def _settings() -> tuple[Settings, Check]:
     try:
         loaded = load_settings()
     except FinllmError as error:
-        home = Path(os.environ.get(f"{ENV_PREFIX}HOME", "~/.finllm")).expanduser().absolute()
+        home = Path(os.path.expanduser(os.environ.get(f"{ENV_PREFIX}HOME", "~/.finllm"))).absolute()
         return Settings.model_validate({"home": home}), Check("settings", "missing", error.message, error.fix)
     changed = [f"{name} from {origin}" for name, origin in loaded.origins.items() if origin != "default"]
     return loaded.settings, Check("settings", "ok", ", ".join(changed) or "all are defaults")

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _ran(arguments: Sequence[str]) -> int:
     _share_the_cores()
+    _house_libraries()
     _collect_seldom()
     from finllm.cli.display.streams import open_streams
 
@@ -57,6 +58,13 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
 def _share_the_cores() -> None:
     """Let llama.cpp's threads spin only briefly for each other: on a busy machine spinning costs most of the speed."""
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when the OpenMP runtime is loaded, which is later
+
+
+def _house_libraries() -> None:
+    """Let libraries that look for the user's home as they are imported find finllm's, where the user has none."""
+    home = os.environ.get("FINLLM_HOME", "~")
+    if os.path.expanduser("~") == "~" and not home.startswith("~"):
+        os.environ["HOME"] = os.path.abspath(home)
 
 
 def _collect_seldom() -> None:

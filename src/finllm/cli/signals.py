@@ -51,6 +51,7 @@ def signals(
     Forecasts are calibrated once a month for each series, which takes seconds, and kept under $FINLLM_HOME.
     """
     from finllm.review.charts import stress_index_chart
+    from finllm.review.drawing import draw, undrawn
     from finllm.tools.forecasts.signals import market_signals
 
     asked = parse_as_of(as_of)
@@ -68,7 +69,10 @@ def signals(
             "forecasts": {name: one.model_dump(mode="json") for name, one in made.items()}}  # fmt: skip
     if out is not None:
         chart = stress_index_chart(market, day)
-        files = {"stress-index.png": chart.png()} if chart else {}
+        pictures = draw([chart] if chart else [])
+        if (lost := undrawn(pictures)) is not None:
+            typer.echo(f"warning: {lost}", err=True)
+        files = {f"{one.chart.name}.png": one.png for one in pictures if one.png}
         write_out(out, files | {"signals.json": f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()})
     if as_json:
         print_json(data)

@@ -96,6 +96,8 @@ def stress(
     answer = answer_stress(inputs, question, allowed)
     if out is not None:
         write_out(out, answer.files(kinds))
+        if answer.undrawn is not None:
+            typer.echo(f"warning: {answer.undrawn}", err=True)
     if as_json:
         print_json(answer.to_json())
     else:

@@ -1,9 +1,8 @@
-"""The report's charts as altair specifications, drawn to SVG that needs no script, and to PNG."""
+"""The report's charts as altair specifications."""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,10 @@ if TYPE_CHECKING:
 WIDTH = 780
 LARGEST = 20
 """Positions with a bar of their own; the rest share one."""
-PNG_SCALE = 2.0
 
 INK, QUIET, GRID = "#1f2933", "#6b7785", "#e6eaee"
 LOSS, GAIN, TOTAL, BAND, SHADE = "#c2452d", "#2a7f62", "#27496d", "#9db8d6", "#f3d9c9"
 FONT = "Helvetica, Arial, sans-serif"
-
-_NAMESPACE = re.compile(r"""\sxmlns(?::\w+)?=("[^"]*"|'[^']*')""")
 
 
 @dataclass(frozen=True)
@@ -36,21 +32,6 @@ class Chart:
     title: str
     caption: str
     spec: dict[str, Any]
-
-    def svg(self) -> str:
-        """Inline SVG without namespace declarations, which HTML does not need, so that it names no address."""
-        import vl_convert
-
-        drawn = vl_convert.vegalite_to_svg(self.spec, allowed_base_urls=[])
-        return _NAMESPACE.sub("", drawn)
-
-    def png(self) -> bytes:
-        import vl_convert
-
-        titled = self.spec | {
-            "title": {"text": self.title, "anchor": "start", "color": INK, "fontSize": 15, "offset": 12}
-        }
-        return vl_convert.vegalite_to_png(titled, scale=PNG_SCALE, allowed_base_urls=[])
 
 
 @dataclass(frozen=True)

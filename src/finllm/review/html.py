@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from finllm.graphs.report import SECOND_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
+from finllm.review.drawing import Picture
 from finllm.review.explanation import Explanation
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of, usd
 from finllm.review.story import html_chapters, shown
@@ -41,7 +42,7 @@ def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) ->
     return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index, result.currency)
 
 
-def report_html(report: Report, charts: Sequence[Chart], explanation: Explanation | None = None) -> str:
+def report_html(report: Report, charts: Sequence[Picture], explanation: Explanation | None = None) -> str:
     """The report of a run as one self-contained page, with what explains it. Its charts are those of `run_charts`."""
     added = explanation.evidence if explanation else ()
     known = frozenset(row.id for row in (*report.evidence, *added))
@@ -62,7 +63,7 @@ def report_html(report: Report, charts: Sequence[Chart], explanation: Explanatio
 
 
 def engine_html(
-    result: EngineResult, portfolio: str, charts: Sequence[Chart], held: Held, restricted: Sequence[str] = ()
+    result: EngineResult, portfolio: str, charts: Sequence[Picture], held: Held, restricted: Sequence[str] = ()
 ) -> str:  # fmt: skip
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
     return render_page(Page(
@@ -96,9 +97,9 @@ def _limit_badges(held: Held, restricted: Sequence[str]) -> tuple[Cell, ...]:
     )
 
 
-def page_files(page: str, charts: Sequence[Chart]) -> dict[str, bytes]:
-    """report.html and a PNG of each chart, by file name."""
-    return {"report.html": page.encode()} | {f"{chart.name}.png": chart.png() for chart in charts}
+def page_files(page: str, charts: Sequence[Picture]) -> dict[str, bytes]:
+    """report.html and a PNG of each chart that was drawn, by file name."""
+    return {"report.html": page.encode()} | {f"{one.chart.name}.png": one.png for one in charts if one.png}
 
 
 def _charts(

@@ -23,22 +23,23 @@ def write_outputs(
     ledger: Ledger,
     trace: Iterable[Mapping[str, Any]],
     explanation: Explanation | None = None,
-) -> None:
+) -> str | None:
     """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
 
     Their digests are on record before they are written, so that a file which was changed since can be told.
 
     With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
-    report.json is, all are. Errors: as `write_files`.
+    report.json is, all are. Comes back with which charts were not drawn and why. Errors: as `write_files`.
     """
     from finllm.graphs.report import to_markdown
     from finllm.guardrails.audit.records import FILES
+    from finllm.review.drawing import draw, undrawn
     from finllm.review.explanation import markdown_of
     from finllm.review.html import page_files, report_html, run_charts
     from finllm.scheduler.placement.task import key_of
     from finllm.scheduler.record import Entry
 
-    charts = run_charts(report)
+    charts = draw(run_charts(report))
     added: list[str] = []
     extra: dict[str, bytes] = {}
     if explanation is not None:
@@ -57,6 +58,7 @@ def write_outputs(
     ledger.record(entry, run_id=report.run_id, node="report")
     fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
     write_files(folder, contents, fix=fix)
+    return undrawn(charts)
 
 
 def _dump(value: Any, indent: int | None = None) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finllm.review.charts import Chart, plain
+from finllm.review.charts import plain
+from finllm.review.drawing import Picture
 
 _CITED = re.compile(r"\s?\[(E[1-9][0-9]*)\]")
 
@@ -55,7 +56,7 @@ class Page:
     badges: Sequence[Cell]
     cards: Sequence[Tile]
     summary: Sequence[Sequence[Cell]]
-    charts: Sequence[Chart]
+    charts: Sequence[Picture]
     parts: Sequence[Part]
     foot: str
 
@@ -72,7 +73,8 @@ def render_page(page: Page) -> str:
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
         finalize=finished,
     )  # fmt: skip
-    drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg())} for chart in page.charts]
+    drawn = [{"title": one.chart.title, "caption": one.chart.caption, "svg": Markup(one.svg), "why": one.why}
+             for one in page.charts]  # fmt: skip
     shown: dict[str, Any] = {name: getattr(page, name) for name in page.__dataclass_fields__} | {"charts": drawn}
     return environment.get_template("report.html.j2").render(page=shown) + "\n"
 

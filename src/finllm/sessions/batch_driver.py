@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finllm.errors import Cancelled, FinllmError, HumanNeeded, InputError, as_finllm_error
-from finllm.events import EventBus, MemberEnded, Progress
+from finllm.events import EventBus, MemberEnded, Noted, Progress
 from finllm.files import check_folder
 from finllm.running import Runner
 from finllm.settings import Settings
@@ -88,8 +87,7 @@ def drive_batch(
 
 
 def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Member, Outcome], None]:
-    """Writes a run's files, if they are not there; one run at a time, as charts are not drawn safely side by side."""
-    drawing = threading.Lock()
+    """Writes a run's files, if they are not there."""
 
     def keep(member: Member, outcome: Outcome) -> None:
         from finllm.review.outputs import write_outputs
@@ -98,8 +96,9 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
         assert outcome.report is not None
         folder = _folder(settings, wanted, member)
         if not (folder / "report.json").exists():  # it is written last
-            with drawing:
-                write_outputs(folder, outcome.report, desk.ledger, trace_rows(member.run_id, desk.ledger))
+            lost = write_outputs(folder, outcome.report, desk.ledger, trace_rows(member.run_id, desk.ledger))
+            if lost is not None:
+                desk.bus.emit(Noted(level="warning", message=f"{member.run_id}: {lost}"))
 
     return keep
 

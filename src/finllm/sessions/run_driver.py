@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finllm.errors import Cancelled, FinllmError, InputError
-from finllm.events import Event, EventBus, RunStarted
+from finllm.events import Event, EventBus, Noted, RunStarted
 
 if TYPE_CHECKING:
     from finllm.desk.desk import Desk
@@ -69,7 +69,9 @@ def write_run(report: Report, desk: Desk, folder: Path, explanation: Explanation
     from finllm.review.trace import trace_rows
 
     known = explanation or explanation_on_record(report.run_id, desk.ledger)
-    write_outputs(folder, report, desk.ledger, trace_rows(report.run_id, desk.ledger), known)
+    lost = write_outputs(folder, report, desk.ledger, trace_rows(report.run_id, desk.ledger), known)
+    if lost is not None:
+        desk.bus.emit(Noted(level="warning", message=lost))
 
 
 @contextlib.contextmanager

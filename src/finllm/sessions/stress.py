@@ -15,7 +15,7 @@ from finllm.sessions.failing import Against, against, against_limits, limits_jso
 from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
 
 if TYPE_CHECKING:
-    from finllm.review.charts import Chart
+    from finllm.review.drawing import Picture
     from finllm.tools.data.market import MarketStore
     from finllm.tools.export import Format
     from finllm.tools.pnl.completion import Tails
@@ -64,12 +64,20 @@ class StressAnswer:
         return against(self.held, self.restricted, self.result.coverage)
 
     @cached_property
-    def charts(self) -> tuple[Chart, ...]:
+    def charts(self) -> tuple[Picture, ...]:
         """The charts of the page, drawn when they are first asked for."""
         from finllm.review.charts import stress_index_chart
+        from finllm.review.drawing import draw
         from finllm.review.html import engine_charts
 
-        return engine_charts(self.result, stress_index=stress_index_chart(self.market, self.result.as_of))
+        return draw(engine_charts(self.result, stress_index=stress_index_chart(self.market, self.result.as_of)))
+
+    @property
+    def undrawn(self) -> str | None:
+        """Which charts of the page were not drawn and why; None where all were."""
+        from finllm.review.drawing import undrawn
+
+        return undrawn(self.charts)
 
     def to_json(self) -> dict[str, object]:
         """The result's fields, the portfolio's name, the breaches, the limits not checked and the restricted names."""
