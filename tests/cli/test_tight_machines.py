@@ -60,9 +60,11 @@ def may(under: Sequence[str]) -> None:
         pytest.skip(f"{' '.join(under)} is not allowed here")
 
 
-def homeless(*arguments: str | Path, home: Path | None = None, **changes: str | None) -> Said:
+def homeless(
+    *arguments: str | Path, home: Path | None = None, cwd: Path | None = None, **changes: str | None
+) -> Said:  # fmt: skip
     may(UNLISTED)
-    return finllm(*arguments, home=home, under=UNLISTED, HOME=None, **changes)
+    return finllm(*arguments, home=home, cwd=cwd, under=UNLISTED, HOME=None, **changes)
 
 
 @pytest.fixture
@@ -78,8 +80,9 @@ def test_a_user_without_a_home_is_told_to_set_one() -> None:
         assert "fix: set FINLLM_HOME to a folder" in said.err
 
 
-def test_doctor_tells_a_user_without_a_home_so() -> None:
-    said = homeless("doctor", "--json")
+def test_doctor_tells_a_user_without_a_home_so(tmp_path: Path) -> None:
+    said = homeless("doctor", "--json", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
     found = {row["name"]: row for row in json.loads(said.out)["checks"]}
     assert said.code == 1
     assert found["settings"]["fix"] == "set FINLLM_HOME to a folder"

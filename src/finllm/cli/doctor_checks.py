@@ -32,6 +32,8 @@ CHILD_TIMEOUT = 20.0
 _SYSTEM_INFO = "import sys, llama_cpp; sys.stdout.buffer.write(llama_cpp.llama_print_system_info())"
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 _REINSTALL = "run 'make install' where finllm was cloned, or 'pip install --force-reinstall {}'"
+NOWHERE = Path(os.devnull) / ".finllm"
+"""A home in which nothing can be written, where none is known."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def _settings() -> tuple[Settings, Check]:
     try:
         loaded = load_settings()
     except FinllmError as error:
-        home = Path(os.path.expanduser(os.environ.get(f"{ENV_PREFIX}HOME", "~/.finllm"))).absolute()
+        home = Path(os.path.expanduser(os.environ.get(f"{ENV_PREFIX}HOME", "~/.finllm")))
+        home = NOWHERE if home.parts[0].startswith("~") else home.absolute()
         return Settings.model_validate({"home": home}), Check("settings", "missing", error.message, error.fix)
     changed = [f"{name} from {origin}" for name, origin in loaded.origins.items() if origin != "default"]
     return loaded.settings, Check("settings", "ok", ", ".join(changed) or "all are defaults")
