@@ -71,8 +71,9 @@ TEXT = (
     f"Written by `make bench-stress`; {os.cpu_count()} cores, the best of several runs. Total, by factor (with"
     " interaction) and by sector for every scenario, by position for the worst 2.5 %; a fifth of the positions is"
     " curved, half can reach a price of zero. The memory floor moves the same bytes at the speed of a plain copy."
-    " Options agree with QuantLib's loop to 1e-8. The mixed book is read from a file; half of its options are American,"
-    " half of its bonds by duration; the rate starts at 0."
+    " European options agree with QuantLib's loop to 1e-8, American ones with its accurate scheme to 2e-5 of the"
+    " strike; they pay a dividend of 1.5 % at a rate of 3 %, half calls, on 24 expiries. The mixed book is read from a"
+    " file; half of its options are American, half of its bonds by duration; the rate starts at 0."
 )
 
 

@@ -82,8 +82,8 @@ class Options:
         return found
 
     def gains(self, shifts: np.ndarray) -> np.ndarray:
-        before = self.price(np.zeros((CHANNELS, len(self), 1)))
-        found = self.units[:, None] * (self.price(shifts) - before)
+        prices = self.price(np.concatenate([np.zeros((CHANNELS, len(self), 1)), shifts], axis=2))
+        found = self.units[:, None] * (prices[:, 1:] - prices[:, :1])
         value = self.value[:, None]
         return np.where(value > 0, np.maximum(found, -value), np.where(value < 0, np.minimum(found, -value), found))
 
@@ -288,12 +288,12 @@ class Contracts:
 
         Central differences of the full revaluation.
         """
-        shifts = (self.loads @ moves)[:, :, None].repeat(2 * CHANNELS, axis=2)
+        shifts = (self.loads @ moves)[:, :, None].repeat(2 * CHANNELS + 1, axis=2)  # the last is the scenario itself
         for at, step in enumerate(STEPS):
             shifts[at, :, 2 * at : 2 * at + 2] += step, -step
         found = np.concatenate([kind.gains(shifts[:, first : first + len(kind)]) for first, kind in self._placed()])
-        first = (found[:, ::2] - found[:, 1::2]) / (2.0 * STEPS)  # (C, 3)
-        second = (found[:, 0] + found[:, 1] - 2.0 * self.gains(moves[None, :])[:, 0]) / STEPS[0] ** 2
+        first = (found[:, :-1:2] - found[:, 1:-1:2]) / (2.0 * STEPS)  # (C, 3)
+        second = (found[:, 0] + found[:, 1] - 2.0 * found[:, -1]) / STEPS[0] ** 2
         return np.einsum("cj,jck->ck", first, self.loads), second
 
     def moved(self, moves: np.ndarray) -> Contracts:

@@ -245,13 +245,28 @@ def test_slopes_are_delta_and_gamma() -> None:
     assert arrays.hessian()[at, at] == pytest.approx(units * gamma * SPOT, rel=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 60])
+def test_slopes_of_american_options_are_smooth(count: int) -> None:
+    """One option's boundary is its own, those of many are read from polynomials."""
+    terms = {"exercise": "American", "yield_": 0.03, "quantity": 1, "multiplier": 100}
+    volatilities = [0.22 + 0.003 * at for at in range(count)]
+    chain = [option(id=f"O{at}", **terms | {"volatility": one}) for at, one in enumerate(volatilities)]
+    arrays = Engine(value_portfolio(portfolio(*chain), MARKET, AS_OF), MARKET, AS_OF).arrays
+    at, step = arrays.factors.index("EQUITY_US"), 0.01
+    low, middle, high = (
+        100 * sum(price(True, SPOT * spot, SPOT, 91 / 365, one, 0.0, 0.03, is_american=True) for one in volatilities)
+        for spot in (1 - step, 1, 1 + step)
+    )
+    assert arrays.gradient()[at] == pytest.approx((high - low) / (2 * step), rel=2e-3)
+    assert arrays.hessian()[at, at] == pytest.approx((high - 2 * middle + low) / step**2, rel=1e-2)
+
+
 @settings(max_examples=30, deadline=None)
 @given(book=BOOKS, equity=st.floats(-0.4, 0.4), vix=st.floats(-5, 40), rate=st.floats(-100, 400))
 def test_the_gradient_after_a_move_is_that_of_the_revaluation(
     book: list[Position], equity: float, vix: float, rate: float
 ) -> None:
-    european = [one.model_copy(update={"exercise": "European" if one.strike else None}) for one in book]
-    arrays = Engine(value_portfolio(portfolio(*european), MARKET, AS_OF), MARKET, AS_OF).arrays
+    arrays = Engine(value_portfolio(portfolio(*book), MARKET, AS_OF), MARKET, AS_OF).arrays
     at = {name: arrays.factors.index(name) for name in ("EQUITY_US", "VIX", "RATE_US_10Y")}
     moves = np.zeros(len(arrays.factors))
     moves[list(at.values())] = equity, vix, rate
