@@ -17,7 +17,8 @@ RuleId = Literal[JudgedRule, "completeness"]
 
 `limits`: no limit may be breached, or stay unchecked (flag). `restricted`: the book may not hold a restricted name
 (block). Either is `not checked` where there is no limit, or no restricted name, to hold the book against.
-`lookahead`: no source published after `as_of` may be used (flag when one was refused, block when one was used).
+`lookahead`: no source published after `as_of` may be used, and no sentence that tells of days after it (flag when one
+was refused or cut, block when a source was used).
 `approval`: the scenario must have been approved (flag). `support`: every claim needs evidence (flag when a claim was
 withheld, block when one was used without). `completeness`: the result must be about enough of the book (flag, or
 block where the settings say so).
@@ -54,6 +55,7 @@ class RuleFacts:
     approved_by: str | None
     claims_withheld: Sequence[str]
     claims_unsupported: Sequence[str]
+    sources_cut: Sequence[str] = ()
     limited: bool = True
     restricting: bool = True
     unchecked: Sequence[str] = ()
@@ -68,11 +70,7 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
     return [
         _limits(facts, cited),
         _restricted(facts),
-        _finding(
-            "lookahead",
-            _worse(facts.sources_used_late, facts.sources_refused),
-            _sorted_out("sources published after as_of", facts.sources_used_late, "refused", facts.sources_refused),
-        ),
+        _lookahead(facts),
         _finding(
             "approval",
             "pass" if facts.approved_by else "flag",
@@ -85,6 +83,13 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
         ),
         _completeness(facts),
     ]
+
+
+def _lookahead(facts: RuleFacts) -> Finding:
+    said = _sorted_out("sources published after as_of", facts.sources_used_late, "refused", facts.sources_refused)
+    if facts.sources_cut:
+        said = f"{said}; sentences that tell of later days, cut from: {', '.join(facts.sources_cut)}"
+    return _finding("lookahead", _worse(facts.sources_used_late, [*facts.sources_refused, *facts.sources_cut]), said)
 
 
 def _limits(facts: RuleFacts, cited: tuple[str, ...]) -> Finding:

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.guardrails.edited_text import Traced
 from finllm.guardrails.injection import find_injections
+from finllm.guardrails.later_dates import later_dates
 from finllm.tools.data.scenario import SourceText
 
-RemovalKind = Literal["control", "markup", "template", "injection"]
+RemovalKind = Literal["control", "markup", "template", "injection", "lookahead"]
 """`control`: characters that a reader does not see; `markup`: HTML and links; `template`: tokens of chat templates;
-`injection`: a sentence that speaks to a model instead of to a reader."""
+`injection`: a sentence that speaks to a model instead of to a reader; `lookahead`: one about days after as_of."""
 
 
 class Removal(BaseModel):
@@ -84,25 +85,43 @@ _SENTENCE_END = re.compile(r"(?:[.!?][\"'”’)\]]*(?=\s+[\"'“‘(\[]?[^\sa-z
 def sanitise(source: SourceText, as_of: dt.date) -> Sanitised:
     """What an agent may read of `source` on `as_of` (the end of that day, UTC).
 
-    The text comes back in NFKC with white space collapsed, without invisible characters, markup, chat-template tokens
-    and instruction-like sentences. `removed` is ordered by place; its offsets are those of `source.text`.
+    The text comes back in NFKC with white space collapsed, without invisible characters, markup, chat-template tokens,
+    instruction-like sentences and those that tell of days after `as_of`. `removed` is ordered by place; its offsets are
+    those of `source.text`.
     """
     if source.published_at.astimezone(dt.UTC).date() > as_of:
         return Sanitised(id=source.id, text="", removed=(), refused="published after as_of")
+    text, removed = _readable(source.text, as_of)
+    return Sanitised(id=source.id, text=text, removed=removed, refused=None if text else "nothing left to read")
+
+
+def sanitise_name(name: str) -> tuple[str, tuple[Removal, ...]]:
+    """What an agent may read of a name that came from outside, on one line, and what was taken out of it.
+
+    A name that speaks to a model is all instruction, whatever else is in it: nothing of it is left.
+    """
+    text, removed = _readable(name)
+    spoken = find_injections(" ".join(re.split(r"[\W_]+", name)))  # also where words are joined, as in an id
+    if spoken and not any(item.kind == "injection" for item in removed):
+        record = list(removed)
+        _record(record, name, (0, len(name)), "injection", spoken[0].rule)
+        removed = tuple(record)
+    refused = any(item.kind in ("injection", "template") for item in removed)
+    return ("" if refused else " ".join(text.split()), removed)
+
+
+def _readable(original: str, as_of: dt.date | None = None) -> tuple[str, tuple[Removal, ...]]:
+    """A text from outside without what no agent may read, and what was taken out; dates are looked at with `as_of`."""
     removed: list[Removal] = []
-    traced = _without_controls(Traced.of(source.text), source.text, removed)
-    traced = _without_controls(_unescaped(traced).nfkc(), source.text, removed)
-    traced, turns = _without_templates(traced, source.text, removed)
-    traced = _without_markup(traced, source.text, removed)
-    traced = _without_injections(traced, turns, source.text, removed)
+    traced = _without_controls(Traced.of(original), original, removed)
+    traced = _without_controls(_unescaped(traced).nfkc(), original, removed)
+    traced, turns = _without_templates(traced, original, removed)
+    traced = _without_markup(traced, original, removed)
+    traced = _without_injections(traced, turns, original, removed)
+    if as_of is not None:
+        traced = _without_later_dates(traced, as_of, original, removed)
     traced = traced.substitute(_SPACE, lambda match: "\n\n" if "\n" in match[0] else " ")
-    text = traced.text.strip()
-    return Sanitised(
-        id=source.id,
-        text=text,
-        removed=tuple(sorted(removed, key=lambda item: (item.start, item.end, item.kind))),
-        refused=None if text else "nothing left to read",
-    )
+    return traced.text.strip(), tuple(sorted(removed, key=lambda item: (item.start, item.end, item.kind)))
 
 
 def _record(removed: list[Removal], original: str, span: tuple[int, int], kind: RemovalKind, rule: str) -> None:
@@ -191,6 +210,16 @@ def _without_injections(traced: Traced, turns: list[tuple[int, int]], original: 
         turns = [turn for turn in turns if turn not in spoken or turn[0] != turn[1]]  # an open turn takes one sentence
         if rules or spoken:
             _record(removed, original, (first, last), "injection", rules[0] if rules else "chat-template")
+            edits.append((start, end, ""))
+    return traced.replace(edits)
+
+
+def _without_later_dates(traced: Traced, as_of: dt.date, original: str, removed: list[Removal]) -> Traced:
+    """Drop every sentence by whose dates it was written after as_of."""
+    edits: list[tuple[int, int, str]] = []
+    for start, end in _sentences(traced.text):
+        if later := later_dates(traced.text[start:end], as_of):
+            _record(removed, original, traced.origin(start, end), "lookahead", f"date after as_of: {later[0]}")
             edits.append((start, end, ""))
     return traced.replace(edits)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,7 +24,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 Cell = str | float | int | Decimal | bool | None
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A text cell that begins with one of these is run as a formula by spreadsheets that open a CSV file."""
 _SHEET_ROWS = 1_048_576
 
@@ -136,7 +137,10 @@ def _csv(table: Table) -> bytes:
 
 
 def _plain(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+    if not isinstance(cell, str):
+        return cell
+    first = unicodedata.normalize("NFKC", cell[:1])  # spreadsheets of East Asia take full-width signs for plain ones
+    return f"'{cell}" if first in _FORMULA_STARTS else cell
 
 
 def _parquet(table: Table) -> bytes:

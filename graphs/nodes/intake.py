@@ -16,7 +16,7 @@ from finllm.graphs.state import Start, Update
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
-from finllm.guardrails.sanitise import sanitise
+from finllm.guardrails.sanitise import sanitise, sanitise_name
 from finllm.memory.knowledge import Retrieved
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.tools.data.books.book import first_exclusions
@@ -30,6 +30,7 @@ from finllm.tools.words.lexical import balance, read_factors, stands_still
 
 EXCERPT = 160
 """Characters of a source that its evidence row shows."""
+UNNAMED = "a publisher whose name was cut"
 LEFT_OUT = "weight of a position left out"
 """What the evidence row of an excluded position's share of the book says."""
 
@@ -117,6 +118,8 @@ def _checked(
 
 def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:
     clean = sanitise(source, run.request.as_of)
+    names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
+    publisher = names["publisher"][0] or UNNAMED
     text, steering = clean.text, _instructions(clean.text, run)
     for part in steering:
         text = text.replace(part, " ", 1)
@@ -133,18 +136,19 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
             text[:EXCERPT],
             "text",
             entity=f"source {source.id}",
-            what=f"published by {source.publisher}",
+            what=f"published by {publisher}",
             period=source.published_at.date().isoformat(),
             as_of=run.request.as_of,
             source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
         )
     return HeardSource(
         id=source.id,
-        publisher=source.publisher,
+        publisher=publisher,
         published_at=source.published_at.isoformat(),
         text=text,
         removed=(
             *(f"{cut.kind}: {cut.excerpt}" for cut in clean.removed),
+            *(f"{cut.kind}: {cut.excerpt} (in its {name})" for name, (_, cuts) in names.items() for cut in cuts),
             *(f"suspected: {part[:EXCERPT]}" for part in steering),
         ),
         left_out=left_out,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from typing import Any
 
 
 def clean(text: str) -> str:
@@ -13,6 +15,17 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """Like `clean`, with the line breaks and the blanks kept."""
     return "".join(char if char == "\n" or _shown(char) else " " if char == "\t" else "" for char in text)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which every control and formatting character is escaped: it reads back the same, and shows what it is."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return "".join(char if char == "\n" or _shown(char) else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def cut(text: str, cells: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ def test_writes_report_markdown_and_trace(report: Report, ledger: Ledger, tmp_pa
         "end",
     ]
     assert "\x1b" not in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_hides_or_steers_is_escaped_in_the_files_that_machines_read(
+    report: Report, ledger: Ledger, tmp_path: Path
+) -> None:
+    hides = "a\u202eb\u2066c\x1b[2Jd\x7f\u200be\u2028f\U000e0041g σ"
+    write_outputs(tmp_path, report.model_copy(update={"title": hides}), ledger, [{"kind": "run", "title": hides}])
+    for name, key in (("report.json", "title"), ("trace.jsonl", "title")):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert not {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")} - {"\n"}
+        assert json.loads(text)[key] == hides
 
 
 def test_a_failed_write_leaves_the_earlier_files_whole(

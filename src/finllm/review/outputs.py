@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finllm.files import write_files
-from finllm.plain_text import clean_lines
+from finllm.plain_text import clean_lines, json_text
 
 if TYPE_CHECKING:
     from finllm.graphs.report import Report
@@ -44,13 +43,13 @@ def write_outputs(
     extra: dict[str, bytes] = {}
     if explanation is not None:
         added = [f"\n# Why\n\n{markdown_of(explanation)}"]
-        extra = {"explanation.json": (_dump(explanation.model_dump(mode="json"), indent=2) + "\n").encode()}
+        extra = {"explanation.json": (json_text(explanation.model_dump(mode="json"), indent=2) + "\n").encode()}
     contents = {
         **extra,
-        "trace.jsonl": "".join(_dump(row) + "\n" for row in trace).encode(),
+        "trace.jsonl": "".join(json_text(row) + "\n" for row in trace).encode(),
         "report.md": clean_lines(to_markdown(report) + "".join(added)).encode(),
         **page_files(report_html(report, charts, explanation), charts),
-        "report.json": (_dump(report.model_dump(mode="json"), indent=2) + "\n").encode(),
+        "report.json": (json_text(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
     about = {"run": report.run_id, "folder": str(folder.resolve())}
     digests = {"files": {name: sha256(content).hexdigest() for name, content in contents.items()}}
@@ -59,7 +58,3 @@ def write_outputs(
     fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
     write_files(folder, contents, fix=fix)
     return undrawn(charts)
-
-
-def _dump(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
