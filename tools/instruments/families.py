@@ -20,19 +20,19 @@ from finllm.tools.instruments.american import (
 
 COARSE = 4, 3
 """Nodes in the volatility and in the rate of the polynomial that finer ones start from."""
-LEAST_NODES, MORE_NODES = np.array([8.0, 6.0]), np.array([3.5, 3.5])
+LEAST_NODES, MORE_NODES = np.array([9.0, 6.0]), np.array([3.5, 3.5])
 """Of a finer one, and how many more for each unit of the logarithms' range."""
 FINER = 1.0, 1.5, 2.2
 """What that is multiplied by, from one try to the next."""
-WORTH = 3
+WORTH = 2
 """A polynomial is tried where there are this many times its nodes to find."""
-BENT = -0.16, 0.0
+BENT = -0.6, -0.16, 0.0
 """ln(r/q) at which polynomials end: the boundary bends at 0, and sharply so just below."""
 WIDE = 1.4
 """Range of ln(σ√T), and of ln(r·T), over which a polynomial reaches."""
 PROBES = 8
 """Scenarios along each of the two on which a polynomial is held against the boundary itself."""
-TOLERANCE = 2e-9
+TOLERANCE = 3e-9
 """By how much of the strike the prices on them may differ."""
 _WIDTH = 0.1
 """Within this share of the dividend around it the rate's nodes are spread evenly; further away, their logarithms."""

@@ -11,8 +11,11 @@ import numpy as np
 
 MIN_VOLATILITY = 0.01
 """Where a fall of the VIX would take an option's volatility below this, it stops here (or where it was, if lower)."""
-ZOOMS = 5
-"""Times that the volatilities between which an American price lies are narrowed elevenfold."""
+SMALLEST, LARGEST = 1e-3, 5.0
+"""Volatilities between which the one of an American price is sought."""
+FIRST = np.array([0.0, 0.3, 0.5, 0.65, 0.75, 0.83, 0.89, 0.93, 0.96, 0.98, 0.99, 1.0])
+EVEN = np.linspace(0.0, 1.0, 12)
+"""Where to look between two of them: first near the European one, then evenly."""
 _TINY = 1e-12
 
 
@@ -67,13 +70,15 @@ def american(
     from finllm.tools.instruments.american import Puts
     from finllm.tools.instruments.families import values
 
-    keys = np.stack([np.asarray(one, dtype=float) for one in np.broadcast_arrays(call, years, dividend)])
     parts = np.broadcast_arrays(call, spot, strike, years, volatility, rate, dividend)
-    value, shape = np.asarray(black_scholes(*parts)), parts[0].shape
+    value = np.asarray(black_scholes(*parts))
     early = early_exercise_can_pay(parts[0], parts[5], parts[6])
     early &= ~parts[0] | (parts[1] > _TINY * parts[2])  # a call on nothing is worth nothing
+    if not early.any():
+        return value
+    keys = np.stack([np.asarray(one, dtype=float) for one in np.broadcast_arrays(call, years, dividend)])
     labels = np.unique(keys.reshape(3, -1), axis=1, return_inverse=True)[1].reshape(keys.shape[1:])
-    family = np.broadcast_to(labels, shape)[early]
+    family = np.broadcast_to(labels, value.shape)[early]
     call, spot, strike, years, volatility, rate, dividend = (part[early] for part in parts)
     own, other = np.where(call, spot, strike), np.where(call, strike, spot)
     interest, carry = np.where(call, dividend, rate) * years, np.where(call, rate, dividend) * years
@@ -104,25 +109,30 @@ def implied_volatility(
     ql = quantlib()
     forward, discount = spot * math.exp((rate - dividend) * years), math.exp(-rate * years)
     kind = ql.Option.Call if call else ql.Option.Put
-    early = is_american and bool(early_exercise_can_pay(np.array(call), np.array(rate), np.array(dividend)))
-    if not early:
-        try:
-            spread = ql.blackFormulaImpliedStdDev(kind, strike, forward, premium, discount, 0.0, ql.nullDouble(), 1e-12)
-        except RuntimeError:  # below its intrinsic value, or above all that it can be worth
+    try:
+        spread = ql.blackFormulaImpliedStdDev(kind, strike, forward, premium, discount, 0.0, ql.nullDouble(), 1e-12)
+        european = float(spread) / math.sqrt(years)
+    except RuntimeError:  # below its intrinsic value, or above all that it can be worth
+        european = None
+    if not is_american or not early_exercise_can_pay(np.array(call), np.array(rate), np.array(dividend)):
+        return european
+    terms = [np.array(one) for one in (call, spot, strike, years, rate, dividend)]
+    high = LARGEST if european is None else min(max(1.001 * european, 2.0 * SMALLEST), LARGEST)
+    return _american_volatility(premium, terms, high)
+
+
+def _american_volatility(premium: float, terms: list[np.ndarray], high: float) -> float | None:
+    """At most `high`, the European one, as early exercise is worth something. A dozen take little longer than one."""
+    low, shares = SMALLEST, FIRST
+    while True:
+        tried = low + (high - low) * shares
+        over = american(*terms[:4], tried, *terms[4:]) - premium
+        if shares is FIRST and (over[0] >= 0 or over[-1] <= 0):
             return None
-        return float(spread) / math.sqrt(years)
-    fixed = [np.array(one) for one in (call, spot, strike, years)]
-    low, high = 1e-3, 5.0
-    tried, over = np.zeros(0), np.zeros(0)
-    at = 0
-    for _ in range(ZOOMS):  # a dozen volatilities take little longer than one
-        tried = np.geomspace(low, high, 12)
-        over = american(*fixed, tried, np.array(rate), np.array(dividend)) - premium
-        if at == 0 and (over[0] >= 0 or over[-1] <= 0):
-            return None
-        at = int(np.clip(np.argmax(over > 0), 1, 11))
-        low, high = tried[at - 1], tried[at]
-    return float(low + (high - low) * np.clip(-over[at - 1] / (over[at] - over[at - 1]), 0.0, 1.0))
+        at = int(np.clip(np.argmax(over > 0), 1, len(tried) - 1))
+        low, high, shares = float(tried[at - 1]), float(tried[at]), EVEN
+        if high <= 1.001 * low:
+            return low + (high - low) * float(np.clip(-over[at - 1] / (over[at] - over[at - 1]), 0.0, 1.0))
 
 
 def implied_spot(
