@@ -14,7 +14,7 @@ _LOOK_ALIKES = str.maketrans(
 )
 _LEET = str.maketrans("013457@$", "oieastas")
 _SPACED = re.compile(r"(?<!\w)(?:[A-Za-z][ .\-_]){4,}[A-Za-z](?!\w)")
-_LEETED = re.compile(r"(?<![\w.,$%])(?=[\w@$]*[a-z])(?=[\w@$]*[013457@$])[a-z013457@$]{4,}(?![\w%])", re.IGNORECASE)
+_LEETED = re.compile(r"(?<![\w.,$%@])(?=[\w@$]*[a-z])(?=[\w@$]*[013457@$])[a-z013457@$]{4,}(?![\w%])", re.IGNORECASE)
 
 _BASE64 = re.compile(r"(?<![\w+/=])[A-Za-z0-9+/]{24,}={0,2}(?![\w+/=])")
 _HEX = re.compile(r"(?<!\w)(?:[0-9A-Fa-f]{2}[ :]?){12,}(?!\w)")

@@ -89,6 +89,8 @@ _HEDGE = re.compile(
 )
 _ABOVE = re.compile(r"\b(?:more than|over|above|at least|in excess of|exceed\w*|upwards of)\s*$", re.IGNORECASE)
 _BELOW = re.compile(r"\b(?:less than|under|below|at most|fewer than)\s*$", re.IGNORECASE)
+BEFORE = 40
+"""Characters before a number in which a word about it is looked for."""
 _RANGE = re.compile(r"\s*(?:to|and|or|–|-)\s*(?:a (?:gain|loss) of )?")
 
 
@@ -135,15 +137,17 @@ class Quantity:
 def find_quantities(text: str) -> list[Quantity]:
     """Every number of a text in which names and dates are masked, in order."""
     found = [_from_digits(match, text) for match in _NUMBER.finditer(text)]
-    taken = [(one.start, one.end) for one in found]
+    taken = bytearray(len(text))
+    for one in found:
+        taken[one.start : one.end] = bytes([1]) * (one.end - one.start)
     for spelled in (_from_words, _from_share):
         pattern = _SPELLED if spelled is _from_words else _SHARE
         for match in pattern.finditer(text):
-            if not any(start < match.end() and match.start() < end for start, end in taken):
+            if not any(taken[match.start() : match.end()]):
                 one = spelled(match, text)
                 if one is not None:
                     found.append(one)
-                    taken.append((one.start, one.end))
+                    taken[one.start : one.end] = bytes([1]) * (one.end - one.start)
     return _ranges(sorted(found, key=lambda one: one.start), text)
 
 
@@ -157,12 +161,14 @@ def _from_digits(match: re.Match[str], text: str) -> Quantity:
         kind = "usd" if kind in ("bare", "usd") else "other"
     start = match.start() + len(match[0]) - len(match[0].lstrip())
     written = match["sign0"] or match["sign"]
-    if written in ("-", "–") and re.search(r"\w$", text[:start]):  # `2019-2020`, `pre-2008`: a dash, no sign
+    if written in ("-", "–") and re.search(
+        r"\w$", text[max(0, start - 1) : start]
+    ):  # `2019-2020`, `pre-2008`: a dash, no sign
         written = None
     sign = {None: 0, "+": 1}.get(written, -1)
     decimals = len(digits.partition(".")[2])
     step = 10.0**-decimals
-    hedged = _HEDGE.search(text[:start]) is not None
+    hedged = _HEDGE.search(text[max(0, start - BEFORE) : start]) is not None
     if hedged and not decimals:
         step = 10.0 ** _trailing_zeros(digits)
     return _quantity(match, text, start, float(digits.replace(",", "")), step, scale, kind, sign, bool(match["scale"]))
@@ -218,7 +224,7 @@ def _quantity(
     match: re.Match[str], text: str, start: int, number: float, step: float, scale: float, kind: UnitKind, sign: int,
     scaled: bool,
 ) -> Quantity:  # fmt: skip
-    before = text[:start]
+    before = text[max(0, start - BEFORE) : start]
     bound = 0
     if _ABOVE.search(before) and kind not in ("days", "years"):
         bound = 1

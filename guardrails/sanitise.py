@@ -82,15 +82,19 @@ _SPACE = re.compile(r"[^\S\n]+|\n\s*\n\s*")
 _SENTENCE_END = re.compile(r"(?:[.!?][\"'”’)\]]*(?=\s+[\"'“‘(\[]?[^\sa-z])|[。！？]|\n)\s*")
 
 
-def sanitise(source: SourceText, as_of: dt.date) -> Sanitised:
+def sanitise(source: SourceText, as_of: dt.date, longest: int = 100_000) -> Sanitised:
     """What an agent may read of `source` on `as_of` (the end of that day, UTC).
 
     The text comes back in NFKC with white space collapsed, without invisible characters, markup, chat-template tokens,
     instruction-like sentences and those that tell of days after `as_of`. `removed` is ordered by place; its offsets are
-    those of `source.text`.
+    those of `source.text`. A text that is longer than `longest` in that form is refused.
     """
     if source.published_at.astimezone(dt.UTC).date() > as_of:
         return Sanitised(id=source.id, text="", removed=(), refused="published after as_of")
+    grown = len(unicodedata.normalize("NFKC", source.text))
+    if grown > longest:  # one sign may stand for eighteen, so that a short text is a long one to read
+        why = f"{grown} characters once its signs are plain, and the setting text_longest allows {longest}"
+        return Sanitised(id=source.id, text="", removed=(), refused=why)
     text, removed = _readable(source.text, as_of)
     return Sanitised(id=source.id, text=text, removed=removed, refused=None if text else "nothing left to read")
 

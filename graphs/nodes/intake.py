@@ -117,7 +117,7 @@ def _checked(
 
 
 def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:
-    clean = sanitise(source, run.request.as_of)
+    clean = sanitise(source, run.request.as_of, run.desk.settings.text_longest)
     names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
     publisher = names["publisher"][0] or UNNAMED
     text, steering = clean.text, _instructions(clean.text, run)

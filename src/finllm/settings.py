@@ -81,6 +81,9 @@ class Settings(BaseModel):
         default=30, ge=0, le=400, description="age from which a price, a valuation or a history is a stand-in, days"
     )
     coverage_block: bool = Field(default=False, description="compliance blocks an incomplete result, not only flags it")
+    text_longest: int = Field(
+        default=100_000, ge=1000, le=10_000_000, description="longest text of a source once its signs are plain (NFKC)"
+    )
     tenant: str = Field(default="default", min_length=1, max_length=64, description="on whose account runs are")
     tenant_budget: str | None = Field(
         default=None, description="what all runs of the tenant may spend in a day (UTC), such as 100000tokens,50kJ"
