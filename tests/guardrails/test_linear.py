@@ -1,4 +1,4 @@
-"""A text from outside is read in time in proportion to its length, whatever stands in it: no run of signs stalls that."""
+"""A text from outside is read in time in proportion to its length, whatever stands in it: no run of signs stalls."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ ALLOWED = 2e-4
 UNITS = (
     *string.printable, "\u202e", "\u200b", "\u0301", "x\u0301", "\ufdfa", "一", "！", "é", "ß", "😀", "a ", "A ", "1 ",
     "1,", ". ", "A. ", "Mr. ", "<a ", "<!--", "&#", "&amp;", "[[", "[a](", "[E1]", "E1 ", "-1", "1.1", "99 ", "100 % ",
-    "one ", "twenty-", "half of ", "ab\n", "\n\n", "\t \n", "= ", "not ", "oil ", "oil rose ", "Oil and ", "July ", "2022-",
-    "3 July 2022 ", "###", "<|", "said ", '"a', "aA", "and ", "ignore ", "ignore the ", "your ", "sources say ", "a=",
+    "one ", "twenty-", "half of ", "ab\n", "\n\n", "\t \n", "= ", "not ", "oil ", "oil rose ", "Oil and ", "July ",
+    "2022-", "3 July 2022 ", "###", "<|", "said ", '"a', "aA", "and ", "ignore ", "ignore the ",
+    "your ", "sources say ", "a=",
 )  # fmt: skip
 
 
