@@ -10,7 +10,8 @@ import numpy as np
 NODES, INNER, OUTER = 13, 16, 28
 """Collocation nodes of a boundary, and points of the integrals behind it and behind a price."""
 ROWS = 32
-"""Boundaries found at once, and a sixteenth of the prices, so that what they need stays in the cache."""
+"""Boundaries found at once, and a tenth of the prices: what they need stays in the cache, products of matrices too
+small for threads, which wait for each other on a busy machine."""
 FAR = 10.0
 """Standard deviations of drift away from the boundary after which it neither moves nor is reached: Φ(−10) is 1e-23."""
 PICARD, NEWTON, MANY = 3, 8, 60
@@ -255,8 +256,8 @@ def still_value(puts: Puts, spot: np.ndarray) -> np.ndarray:
 def premium(puts: Puts, spot: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """What the right to exercise early is worth, (N,): interest on the strike less dividends, while exercised."""
     found = np.empty(len(puts))
-    for first in range(0, len(puts), 16 * ROWS):
-        at = slice(first, first + 16 * ROWS)
+    for first in range(0, len(puts), 10 * ROWS):
+        at = slice(first, first + 10 * ROWS)
         found[at] = _premium(puts.take(at), spot[at], gap[at])
     return found
 

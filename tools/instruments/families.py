@@ -42,6 +42,8 @@ _LEAST = 1e-3
 """Of σ√τ: no interpolated boundary is nearer to its value at expiry."""
 STILL = 300.0
 """Standard deviations by which the drift takes the spot to the boundary from where on there is no volatility left."""
+UNTHREADED = 1 << 18
+"""Multiplications up to which OpenBLAS keeps a product of matrices to one thread."""
 FEW = 200
 """Puts that have their carry or interest in common and are fewer are each solved for."""
 
@@ -188,8 +190,9 @@ class _Surface:
         rows, columns = self.levels.shape[:2]
         flat = self.levels.reshape(-1, NODES)
         places = self.axes.places(puts)
-        for start in range(0, len(puts), 16 * ROWS):
-            at = slice(start, start + 16 * ROWS)
+        step = min(10 * ROWS, max(1, UNTHREADED // (NODES * len(flat))))
+        for start in range(0, len(puts), step):
+            at = slice(start, start + step)
             first = _weights(places[0, at], self.low[0], self.high[0], rows)
             second = _weights(places[1, at], self.low[1], self.high[1], columns)
             found[at] = (first[:, :, None] * second[:, None, :]).reshape(-1, len(flat)) @ flat
