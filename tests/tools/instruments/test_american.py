@@ -12,10 +12,13 @@ from finllm.tools.instruments.options import american, black_scholes, price, qua
 
 ql: Any = quantlib()
 NAMES = ("call", "spot", "strike", "years", "volatility", "rate", "dividend")
+SMALL = 1e-6
+"""Smaller rates and dividends than this are 0 here: QuantLib's quadrature fails on a rate of 1e-14."""
 TERMS = st.fixed_dictionaries(
     {
         "call": st.booleans(), "spot": st.floats(1, 500), "strike": st.floats(1, 500), "days": st.integers(1, 1500),
-        "volatility": st.floats(0.02, 5.0), "rate": st.floats(0.0, 0.12), "dividend": st.floats(0.0, 0.1),
+        "volatility": st.floats(0.02, 5.0), "rate": st.just(0.0) | st.floats(SMALL, 0.12),
+        "dividend": st.just(0.0) | st.floats(SMALL, 0.1),
     }
 )  # fmt: skip
 NEAR_MONEY = st.builds(lambda one, apart: one | {"spot": one["strike"] * apart}, TERMS, st.floats(0.7, 1.4))
