@@ -32,8 +32,9 @@ class Factor(BaseModel):
     """A row of the table: `unit` of its moves, `series` its history in the market store, if there is one.
 
     `imported` takes the place of `series` where it was imported, and `added`, a series of 'finllm data add', that of
-    both; so does `series` where the user's days extend it. `liquidity` in trading days. `floor`: the level below which
-    it cannot go, `level` where it is taken to stand while no history tells, both in the unit of its moves.
+    both; so does `series` where the user's days extend it. `stand_in`: a series that moves as it does, used where none
+    of these is there, in replays alone. `liquidity` in trading days. `floor`: the level below which it cannot go,
+    `level` where it is taken to stand while no history tells, both in the unit of its moves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Factor(BaseModel):
     series: str | None = None
     imported: str | None = None
     added: str | None = None
+    stand_in: str | None = None
     judged: bool = False
     liquidity: int = 120
     floor: float | None = None

@@ -17,15 +17,16 @@ from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import Shock
 from finllm.tools.data.market import INDEX, MarketStore, day_of
+from finllm.tools.pnl.betas import FIRST, regress
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES, Episode
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.outcome import Cents, usd
-from finllm.tools.pnl.sensitivity import Shrinkage, currencies_of
+from finllm.tools.pnl.sensitivity import currencies_of
 from finllm.tools.pnl.shocks import Plan, replayed
 from finllm.tools.pnl.sizes import FactorView
 
-Method = Literal["shrunk", "index", "sectors", "components"]
+Method = Literal["engine", "index", "sectors", "components"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MIN_STOCKS = 3
 """With fewer there is no rank correlation to speak of."""
@@ -100,7 +101,7 @@ def backtest(
     portfolio: Portfolio,
     market: MarketStore,
     *,
-    method: Method = "shrunk",
+    method: Method = "engine",
     windows: Sequence[Episode] = tuple(EPISODES.values()),
 ) -> Backtest:
     """Replay each window with sensitivities estimated up to the day before it and only the observed factor moves.
@@ -193,15 +194,21 @@ def _row(holding: Holding, predicted: float, realised: float) -> StockOutcome:
     )  # fmt: skip
 
 
-def _by_engine(shrinkage: Shrinkage) -> Predict:
-    """The engine's own P&L: betas of the last 504 days times the observed factor moves, no own return of the window."""
+def _by_engine(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
+    """The engine's own P&L under the observed factor moves, the others completed; no own return of the window."""
+    plan = Plan({shock.factor: shock for shock in _observed(book, market, window)}, horizon=1)
+    cuts = Engine(book, market, before).revalue(plan)
+    return {name: float(gain) for name, gain in cuts.by_position.items()}
 
-    def predict(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
-        plan = Plan({shock.factor: shock for shock in _observed(book, market, window)}, horizon=1)
-        cuts = Engine(book, market, before, shrinkage=shrinkage).revalue(plan)
-        return {name: float(gain) for name, gain in cuts.by_position.items()}
 
-    return predict
+def _by_index(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
+    """Betas to the S&P 500 alone, not shrunk."""
+    index = FactorSet.default(market)[FIRST]
+    names = [one.series for one in book.holdings if one.series]
+    betas = regress(names, [index], market, before, shrinkage="none")
+    move = _move(market, INDEX, window)
+    return {one.id: one.market_value * max(-1.0, betas[one.series].betas[FIRST] * move)
+            for one in book.holdings if one.series}  # fmt: skip
 
 
 def _by_sectors(book: Book, market: MarketStore, window: Episode, before: dt.date) -> Mapping[str, float]:
@@ -292,9 +299,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 _PREDICT: dict[Method, tuple[str, Predict]] = {
-    "shrunk": ("betas to the S&P 500 shrunk towards their mean (Vasicek), as the engine uses them",
-               _by_engine("vasicek")),
-    "index": (f"beta to the S&P 500 by least squares over {BETA_DAYS} days, not shrunk", _by_engine("none")),
+    "engine": ("loads on the S&P 500, oil and the dollar, shrunk, as the engine uses them", _by_engine),
+    "index": (f"beta to the S&P 500 by least squares over {BETA_DAYS} days, not shrunk", _by_index),
     "sectors": (f"least squares over {BETA_DAYS} days on the S&P 500 and the mean of the sector's other stocks",
                 _by_sectors),
     "components": (f"beta to the S&P 500 and up to {COMPONENTS} principal components of the other positions' residuals,"

@@ -12,9 +12,9 @@ import pandas as pd
 
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import span
+from finllm.tools.pnl.betas import Regression
 from finllm.tools.pnl.kernel import Sensitivities, totals
 from finllm.tools.pnl.outcome import Interval, usd
-from finllm.tools.pnl.sensitivity import Regression
 
 DRAWS = 4000
 MIN_DAYS = 60

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import Shock
+from finllm.tools.evidence import show
 from finllm.tools.pnl.bands import DRAWS, gaussian_draws
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import History
+from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.outcome import AppliedShock
-from finllm.tools.pnl.propagate import Covariance, Propagated, contradictions, covariance_of, propagate
+from finllm.tools.pnl.propagate import Covariance, Propagated, contradictions, propagate
 from finllm.tools.pnl.shocks import BOUNDS, FAR, FLOOR
+from finllm.tools.pnl.sizes import FactorView
+
+REACH = 2.0
+"""Times the farthest past move of a factor over the horizon beyond which it is not completed."""
 
 Tails = Literal["gaussian", "vine"]
 
@@ -24,73 +31,95 @@ Tails = Literal["gaussian", "vine"]
 class Completion:
     """Where every factor goes: `moves` of the shocked and completed ones, and draws (n, n_others) about the means.
 
-    `others` are the completed factors, none where they are held. `words` say how the draws were made.
+    `given` is under `covariance`, of all past moves alike, and tells how plausible the shocks are; `implied`, what the
+    other shocks imply for each shocked factor, is under the covariance near them. `others` are the completed factors,
+    none where they are held. `words` say how the draws were made, `near` which past they are from.
     """
 
     moves: dict[str, float]
     given: Propagated
+    implied: dict[str, float]
     others: tuple[str, ...]
     draws: np.ndarray
     covariance: Covariance
     words: str
+    near: str
     notes: tuple[str, ...]
 
 
 def complete(
-    factors: FactorSet, shocks: Mapping[str, Shock], past: History, days: int, *, on: bool, tails: Tails = "gaussian",
-    seed: int = 0, draws: int = DRAWS, least: Mapping[str, float] | None = None,
+    view: FactorView, shocks: Mapping[str, Shock], joint: Joint, *, on: bool, tails: Tails = "gaussian",
+    past: History | None = None, seed: int = 0, draws: int = DRAWS,
 ) -> Completion:  # fmt: skip
-    """Move the factors of `past` that were not shocked to their means given the shocks, or hold them still.
+    """Move the factors of `joint` that were not shocked to their means given the shocks, or hold them still.
 
-    With a vine it is their medians, and the draws are about these. A return is not completed below −95 %, nor drawn
-    below −100 %, and no factor falls farther than `least` says: linear moves know no such floor. Errors: see
-    `covariance_of`, `propagate` and `fat_tailed`; where the others are held these only leave the plausibility unknown,
-    which is noted.
+    Means and draws are under the covariance near the shocks. With a vine, fitted to the moves of `past`, it is their
+    medians, and the draws are about these. No factor is completed farther than `REACH` times its farthest past move,
+    nor below −95 % or its floor, nor drawn below −100 % or that: linear moves know no such bounds. Errors: see
+    `propagate` and `fat_tailed`; where the others are held these only leave the plausibility unknown, which is noted.
     """
     moved = {name: one.move for name, one in shocks.items()}
+    covariance = joint.covariance
+    inside = {name: move for name, move in moved.items() if name in covariance.names}
     try:
-        covariance = covariance_of(past, days)
-        inside = {name: move for name, move in moved.items() if name in covariance.names}
         given = propagate(inside, covariance)
     except InputError as error:
         if on:
             raise
         nothing = Covariance((), np.zeros((0, 0)))
         unknown = f"how plausible the shocks are together is not known: {error.message}"
-        return _held(moved, propagate({}, nothing), nothing, (unknown,))
+        return _held(moved, propagate({}, nothing), {}, nothing, (unknown,))
+    near, how = joint.near(inside)
+    towards = propagate(inside, near)
     notes = tuple(contradictions(inside, given, covariance).values())
     if not on or not inside:
-        return _held(moved, given, covariance, notes)
+        return _held(moved, given, towards.implied, covariance, notes)
     if tails == "vine":
         from finllm.tools.pnl.vine import fat_tailed
 
-        fat = fat_tailed(inside, past, days, draws=draws, seed=seed)
+        assert past is not None
+        fat = fat_tailed(inside, past, joint.horizon, draws=draws, seed=seed)
+        towards = replace(towards, others=fat.others)
         means, drawn, words = fat.centres, fat.draws - fat.centres, fat.method
     else:
-        means, drawn = given.means.copy(), gaussian_draws(given.residual, draws, seed)
-        words = f"Gaussian residual of {', '.join(given.others) or 'no factor'}"
-    for at, name in enumerate(given.others):
-        if factors[name].unit == "return":
-            if means[at] < FLOOR:
-                notes = (*notes, f"{name}: linear completion gives {means[at]:.0%}; it is stopped at {FLOOR:.0%}")
-            means[at] = max(means[at], FLOOR)
+        means, drawn = towards.means.copy(), gaussian_draws(towards.residual, draws, seed)
+        words = f"Gaussian residual of {', '.join(towards.others) or 'no factor'}"
+    for at, name in enumerate(towards.others):
+        low, high = _reach(view, name, joint.horizon)
+        if not low <= means[at] <= high:
+            move = show(float(means[at]), view.factors[name].unit)
+            means[at] = min(max(means[at], low), high)
+            stop = show(float(means[at]), view.factors[name].unit)
+            notes = (*notes, f"{name}: linear completion gives {move}; it is stopped at {stop}")
+        if view.factors[name].unit == "return":
             drawn[:, at] = np.maximum(drawn[:, at], BOUNDS["return"][0] - means[at])
-        if (floor := (least or {}).get(name)) is not None and np.isfinite(floor):
-            if means[at] < floor:
-                notes = (*notes, f"{name}: linear completion takes it below its floor; it is stopped there")
-            means[at] = max(means[at], floor)
+        if math.isfinite(floor := view.least_move(name)[0]):
             drawn[:, at] = np.maximum(drawn[:, at], floor - means[at])
-    completed = dict(zip(given.others, means.tolist(), strict=True))
-    return Completion(moved | completed, given, given.others, drawn, covariance, words, notes)
+    completed = dict(zip(towards.others, means.tolist(), strict=True))
+    return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes)
 
 
-def _held(moves: dict[str, float], given: Propagated, covariance: Covariance, notes: tuple[str, ...]) -> Completion:
+def _reach(view: FactorView, name: str, horizon: int) -> tuple[float, float]:
+    """How far down and up a factor may be completed, in its own unit."""
+    moves = view.size(name, horizon).moves
+    low, high = (-math.inf, math.inf) if moves is None else (REACH * float(moves.min()), REACH * float(moves.max()))
+    if view.factors[name].unit == "return":
+        low = max(low, FLOOR)
+    return min(0.0, max(low, view.least_move(name)[0])), max(0.0, high)
+
+
+def _held(
+    moves: dict[str, float], given: Propagated, implied: dict[str, float], covariance: Covariance,
+    notes: tuple[str, ...],
+) -> Completion:  # fmt: skip
     nothing = np.zeros((DRAWS, 0))
-    return Completion(moves, given, (), nothing, covariance, "factors without a shock are held still", notes)
+    return Completion(
+        moves, given, implied, (), nothing, covariance, "factors without a shock are held still", "", notes
+    )
 
 
 def shock_rows(
-    factors: FactorSet, shocks: Mapping[str, Shock], completion: Completion, past: History
+    factors: FactorSet, shocks: Mapping[str, Shock], completion: Completion, missing: Mapping[str, str]
 ) -> tuple[AppliedShock, ...]:
     """Every moved factor with its size, its plausibility and what to distrust about it."""
     given = completion.given
@@ -102,12 +131,12 @@ def shock_rows(
             one = shocks[name]
             flags = (*one.flags, *((against[name],) if name in against else ()))
             if not inside:
-                why = past.missing.get(name, "no shared history").replace("it has no history", "no history")
+                why = missing.get(name, "no shared history").replace("it has no history", "no history")
                 flags = (*flags, f"unpropagated: {why}, shocked directly")
             rows.append(AppliedShock(
                 factor=name, label=driver.label, move=move, unit=driver.unit, origin=one.origin, sigma=one.sigma,
                 mahalanobis=given.mahalanobis if inside else None,
-                given_others=given.given_others.get(name), lower=None, upper=None,
+                given_others=given.given_others.get(name), implied=completion.implied.get(name), lower=None, upper=None,
                 window=one.window, flags=flags,
             ))  # fmt: skip
             continue
@@ -115,9 +144,9 @@ def shock_rows(
         sigma = move / completion.covariance.sigma(name)
         rows.append(AppliedShock(
             factor=name, label=driver.label, move=move, unit=driver.unit, origin="completed",
-            sigma=sigma, mahalanobis=given.mahalanobis, given_others=None,
+            sigma=sigma, mahalanobis=given.mahalanobis, given_others=None, implied=None,
             lower=move + float(np.quantile(spread, 0.05)), upper=move + float(np.quantile(spread, 0.95)),
-            window="mean given the shocks; band of 90 %",
+            window=f"mean given the shocks, {completion.near}; band of 90 %",
             flags=_completed_flags(move, sigma, driver),
         ))  # fmt: skip
     return tuple(rows)

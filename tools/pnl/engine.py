@@ -24,22 +24,24 @@ from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute, total_of
 from finllm.tools.pnl.bands import Residual, own_residuals, simulate
+from finllm.tools.pnl.betas import FURTHER
 from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, history
+from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow, Interval, usd
 from finllm.tools.pnl.propagate import Covariance
 from finllm.tools.pnl.risk import daily_gains, liquidity
-from finllm.tools.pnl.sensitivity import Shrinkage, book_sensitivities, currencies_of
+from finllm.tools.pnl.sensitivity import book_sensitivities, currencies_of
 from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
 
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
 """Rows of the table by horizon, trading days: those up to the scenario's, and its own."""
-BY_HORIZON = "by horizon: the same shocks at the same size in σ, each move × √(days/horizon); rows nest and do not add"
+BY_HORIZON = "by horizon: the same shocks at the same size in σ of each factor's own moves; rows nest and do not add"
 TAYLOR_LIMIT_BP = 300
 """Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
 GREEKS_LIMIT = 0.10
@@ -49,8 +51,8 @@ GREEKS_LIMIT = 0.10
 class Engine:
     """One book at one day, its sensitivities estimated once. Reads nothing past `as_of`.
 
-    Equities load on `regressors` by betas over two years, shrunk towards their mean (see `book_sensitivities`).
-    Errors: InputError for a holding without history and beta, or regressors that do not move apart.
+    Equities load on the index by betas over two years, and on what oil, the dollar, rates and named factors do beyond
+    it (see `regress`). Errors: InputError for a holding without history and beta.
     """
 
     def __init__(
@@ -60,8 +62,6 @@ class Engine:
         as_of: dt.date,
         factors: FactorSet | None = None,
         *,
-        regressors: Sequence[str] = ("EQUITY_US",),
-        shrinkage: Shrinkage = "vasicek",
         thresholds: Thresholds | None = None,
         future: bool = False,
     ) -> None:
@@ -70,9 +70,9 @@ class Engine:
         self._thresholds, self._future = thresholds, future
         known = (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
         self.view = FactorView(known, market, as_of)
-        self.sens = book_sensitivities(book, self.view.factors, market, as_of, regressors=regressors,
-                                       shrinkage=shrinkage)  # fmt: skip
+        self.sens = book_sensitivities(book, self.view.factors, market, as_of)
         self._histories: dict[tuple[str, ...], History] = {}
+        self._joints: dict[tuple[tuple[str, ...], int], Joint] = {}
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
 
     @cached_property
@@ -80,12 +80,6 @@ class Engine:
         """How much of the book every answer of this engine is about."""
         view = self.view
         return coverage_of(self.book, view.market, view.factors, self._thresholds, future=self._future)
-
-    @cached_property
-    def _least(self) -> dict[str, float]:
-        """The farthest down that each factor with a floor can go."""
-        return {name: self.view.least_move(name)[0] for name, one in self.view.factors.drivers.items()
-                if one.floor is not None}  # fmt: skip
 
     @property
     def arrays(self) -> Sensitivities:
@@ -106,32 +100,29 @@ class Engine:
         window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
         return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
 
-    def revalue(self, plan: Plan, *, propagate: bool = False) -> Attribution:
+    def revalue(self, plan: Plan, *, propagate: bool = True) -> Attribution:
         """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
         moves = {name: one.move for name, one in plan.shocks.items()}
         if propagate:
-            past = self.history(plan)
-            moves = complete(self.view.factors, plan.shocks, past, plan.days, on=True, draws=0,
-                             least=self._least).moves  # fmt: skip
+            moves = complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0).moves
         realised, _ = self._own_returns(plan.own_returns)
         return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
 
     def stress(
-        self, plan: Plan, *, propagate: bool = False, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0
+        self, plan: Plan, *, propagate: bool = True, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0
     ) -> EngineResult:
         """Revalue the book under the plan. In a replay holdings with a history take their own returns.
 
         With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
         Gaussian, or the median of a vine copula), without it they are held still. `interval` holds the P&L with
-        probability `level`, given the shocks. Errors: InputError for a level outside (0, 1), and with `propagate` for a
-        singular Σ₁₁ or a horizon beyond the data.
+        probability `level`, given the shocks. Errors: InputError for a level outside (0, 1), and with `propagate` for
+        shocks that cannot be told apart.
         """
         if not 0 < level < 1:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
-        past = self.history(plan)
-        completion = complete(known, plan.shocks, past, plan.days, on=propagate, tails=tails, seed=seed,
-                              least=self._least)  # fmt: skip
+        past, joint = self.history(plan), self.joint(plan)
+        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed)
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
@@ -152,25 +143,38 @@ class Engine:
             by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
             interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
             es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
-            shocks=shock_rows(known, plan.shocks, completion, past),
+            shocks=shock_rows(known, plan.shocks, completion, joint.missing),
             mahalanobis=given.mahalanobis if given.shocked else None,
-            analogue=self._analogue(plan, completion.covariance), alignment=past.rule, exclusions=book.exclusions,
+            analogue=self._analogue(plan, completion.covariance, propagate=propagate), alignment=joint.rule,
+            exclusions=book.exclusions,
             notes=(*book.notes, *self._remarks(moves), *self.sens.notes, *plan.notes, *said, *completion.notes,
-                   *_still(arrays, completion, past), *_limits_of_the_model(book, arrays, moves, realised),
+                   *_still(arrays, completion, joint.missing), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
             coverage=self.coverage,
         )  # fmt: skip
 
+    def joint(self, plan: Plan) -> Joint:
+        """How the factors that are shocked or that the book loads on move together over the plan's days."""
+        key = tuple(plan.shocks), plan.days
+        if key not in self._joints:
+            self._joints[key] = Joint(self.view, self._moving(plan), plan.days)
+        return self._joints[key]
+
     def history(self, plan: Plan) -> History:
-        """Moves side by side of the factors that are shocked or that the book loads on."""
+        """Moves side by side of those factors; what stocks load on beyond the index cuts no window short."""
         names = tuple(plan.shocks)
         if names not in self._histories:
+            moving = self._moving(plan)
+            spare = [name for name in moving if name not in plan.shocks and name in FURTHER]
             loaded = set(self.arrays.loaded())
-            spare = [name for name in names if name not in loaded] if loaded & set(names) else []
-            factors = self.view.factors
-            wanted = [factors[name] for name in factors.drivers if name in names or name in loaded]
+            spare += [name for name in names if name not in loaded] if loaded & set(names) else []
+            wanted = [self.view.factors[name] for name in moving]
             self._histories[names] = history(wanted, self.view.market, self.view.as_of, optional=spare)
         return self._histories[names]
+
+    def _moving(self, plan: Plan) -> list[str]:
+        loaded = set(self.arrays.loaded())
+        return [name for name in self.view.factors.drivers if name in plan.shocks or name in loaded]
 
     def _remarks(self, moves: np.ndarray) -> list[str]:
         """What is to be said of the user's series that the result stands on: positions' and moved factors'."""
@@ -207,11 +211,11 @@ class Engine:
         self, moves: np.ndarray, residual: Residual, total: Decimal, interval: Interval | None, seed: int,
         realised: Mapping[str, float],
     ) -> tuple[HorizonRow, ...]:  # fmt: skip
-        """The story of the same size in σ at shorter horizons: every move, residual, own return × √(days/horizon)."""
+        """The story of the same size in σ at shorter horizons, each factor's by its own moves; own returns × √time."""
         rows: list[HorizonRow] = []
         for days in (one for one in HORIZONS if one < residual.horizon):
-            scale = math.sqrt(days / residual.horizon)
-            own = {name: gain * scale for name, gain in realised.items()}
+            scale = np.array([self._growth(name, days, residual.horizon) for name in self.arrays.factors])
+            own = {name: gain * math.sqrt(days / residual.horizon) for name, gain in realised.items()}
             whole = total_of(self.arrays, self.book.holdings, moves * scale, own)
             part = Residual(residual.factors * scale, residual.daily, days, residual.words)
             band = None
@@ -220,13 +224,22 @@ class Engine:
             rows.append(_row(days, whole, band))
         return (*rows, _row(residual.horizon, total, interval))
 
-    def _analogue(self, plan: Plan, covariance: Covariance) -> Analogue | None:
+    def _growth(self, name: str, days: int, horizon: int) -> float:
+        """σ of a factor's moves over `days` over that of its moves over `horizon`; √time for one without any."""
+        part, whole = self.view.size(name, days).sigma, self.view.size(name, horizon).sigma
+        return part.value / whole.value if part and whole and whole.value else math.sqrt(days / horizon)
+
+    def _analogue(self, plan: Plan, covariance: Covariance, *, propagate: bool) -> Analogue | None:
         sizes = {name: one.sigma for name, one in plan.shocks.items() if one.sigma is not None}
         found = nearest(sizes, covariance, self.view) if sizes else None
         if found is None:
             return None
         past = found.episode
-        cuts = self.revalue(plan_shocks(self.view, plan.horizon, replay=(past.start, past.end)))
+        again = plan_shocks(self.view, plan.horizon, replay=(past.start, past.end))
+        try:
+            cuts = self.revalue(again, propagate=propagate)
+        except InputError:  # two factors that are one moved in it: what they do to others cannot be told apart
+            cuts = self.revalue(again, propagate=False)
         return Analogue(
             id=past.id, title=past.title, start=past.start, end=past.end, distance=found.distance, shared=found.shared,
             moves=found.moves, total=cuts.total, by_factor=cuts.by_factor,
@@ -240,15 +253,13 @@ def run_engine(
     horizon: int,
     shocks: Sequence[UserShock],
     *,
-    propagate: bool = False,
+    propagate: bool = True,
     replay: Window | str | None = None,
     seed: int = 0,
     level: float = 0.9,
     judged: Sequence[JudgedShock] = (),
     tails: Tails = "gaussian",
     factors: FactorSet | None = None,
-    regressors: Sequence[str] = ("EQUITY_US",),
-    shrinkage: Shrinkage = "vasicek",
     thresholds: Thresholds | None = None,
     future: bool = False,
     currency: str = DOLLAR,
@@ -258,8 +269,7 @@ def run_engine(
     Errors: those of `value_portfolio`, `plan_shocks` and `stress`.
     """
     book = value_portfolio(portfolio, market, as_of, currency)
-    engine = Engine(book, market, as_of, factors, regressors=regressors, shrinkage=shrinkage, thresholds=thresholds,
-                    future=future)  # fmt: skip
+    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
     return engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
 
@@ -276,15 +286,15 @@ def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.nd
     return full
 
 
-def _still(arrays: Sensitivities, completion: Completion, past: History) -> list[str]:
+def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, str]) -> list[str]:
     """Factors that the book loads on and nothing moves, and why."""
     found: list[str] = []
     for name in (one for one in arrays.loaded() if one not in completion.moves):
         why = ""
-        if name in past.missing:
-            why = f", and none propagates to it ({past.missing[name]})"
+        if name in missing:
+            why = f", and none reaches it ({missing[name]})"
         elif "USD_BROAD" in completion.moves and factor_currency(name):
-            why = ", and that of USD_BROAD reaches it only where shocks are propagated"
+            why = ", and that of USD_BROAD reaches it only where shocks are completed"
         found.append(f"{name} is held still: no shock{why}")
     return found
 

@@ -45,10 +45,13 @@ class Driver:
     """Level below which it cannot go, in the unit of its moves (a yield in bp)."""
     level: float | None = None
     """Where it is taken to stand while no history tells."""
+    stand_in: bool = False
+    """Whether the series is another's, that moves as it does and tells neither its level nor its sizes."""
 
     @property
     def has_history(self) -> bool:
-        return self.series is not None or self.levels is not None
+        """Whether it has a history of its own."""
+        return (self.series is not None and not self.stand_in) or self.levels is not None
 
     def seen(self, market: MarketStore, as_of: dt.date) -> tuple[pd.Series, Frequency]:
         """Levels known at `as_of` in the unit of the moves (a yield in bp), and their frequency.
@@ -70,16 +73,20 @@ class Driver:
             raise InputError(f"series {self.series!r} has no level above zero, and so no return",
                              fix="correct the prices, or add the series with --unit points")  # fmt: skip
         scale = 100.0 if observed.series.unit == "percent" else 1.0
-        return Levels(values * scale, observed.series.frequency, breaks)
+        return Levels(values * scale, observed.series.frequency, breaks, observed.series.averaged)
 
 
 @dataclass(frozen=True)
 class Levels:
-    """A factor's levels in the unit of its moves, and the `breaks`: days whose move is not used."""
+    """A factor's levels in the unit of its moves, and the `breaks`: days whose move is not used.
+
+    `averaged`: each level is the mean of its period's days.
+    """
 
     values: pd.Series
     frequency: Frequency
     breaks: pd.DatetimeIndex
+    averaged: bool = False
 
 
 def series_of(row: Factor, market: MarketStore) -> str | None:
@@ -101,8 +108,9 @@ class FactorSet:
         for row in factor_table().values():
             series = series_of(row, market)
             if row.judged or series:
-                found[row.id] = Driver(row.id, row.label, row.unit, series, liquidity=row.liquidity, floor=row.floor,
-                                       level=row.level)  # fmt: skip
+                other = row.stand_in if not series and row.stand_in in market else None
+                found[row.id] = Driver(row.id, row.label, row.unit, series or other, liquidity=row.liquidity,
+                                       floor=row.floor, level=row.level, stand_in=bool(other))  # fmt: skip
         return cls(found)
 
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 from finllm.tools.forecasts.conditioned import KEPT_SPREAD
 from finllm.tools.pnl.bands import DRAWS, Residual, gaussian_draws, own_residuals, simulate
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.propagate import covariance_of, propagate
+from finllm.tools.pnl.propagate import propagate
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 
@@ -32,12 +32,13 @@ def interval_widths(
     All factors that the book loads on move, jointly normal about their means given the plan's shocks, which are the
     user's; a judged one is the mixture of `conditioned.condition` in its own unit, so its spread is stretched by √(1 −
     p + p·κ² + p·(1−p)·(j − m)²/s²), κ = 0.75. Draws are the same for every set, so that widths compare. A factor
-    without a history, or one that the user shocks, is not stretched. Errors: see `covariance_of` and `propagate`.
+    without a history, or one that the user shocks, is not stretched. Errors: see `propagate`.
     """
     known, arrays = engine.view.factors, engine.arrays
-    covariance = covariance_of(engine.history(plan), plan.days)
+    joint = engine.joint(plan)
     shocked = {name: one.move for name, one in plan.shocks.items()}
-    given = propagate({name: move for name, move in shocked.items() if name in covariance.names}, covariance)
+    inside = {name: move for name, move in shocked.items() if name in joint.names}
+    given = propagate(inside, joint.near(inside)[0])
     free = gaussian_draws(given.residual, DRAWS, seed)
     daily, words = own_residuals(engine.book, engine.sens.regressions)
     widths: list[float] = []

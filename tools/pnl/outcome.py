@@ -64,8 +64,9 @@ class AppliedShock(Frozen):
 
     `sigma`: its size in standard deviations of the factor's moves over that horizon in `window`. `mahalanobis`: the
     distance of the whole vector of direct shocks with history, the same on each of their rows. `given_others`: σ of
-    the row about its mean given the other direct shocks. `lower`, `upper`: the band of a completed move. None where
-    there is no figure. `flags` say what to distrust: `extrapolated`, `contradictory`, `unpropagated`, ….
+    the row about its mean given the other direct shocks; `implied`: that mean near the shocks. `lower`, `upper`: the
+    band of a completed move. None where there is no figure. `flags` say what to distrust: `extrapolated`,
+    `contradictory`, `unpropagated`, ….
     """
 
     factor: str
@@ -76,6 +77,7 @@ class AppliedShock(Frozen):
     sigma: float | None
     mahalanobis: float | None
     given_others: float | None
+    implied: float | None = None
     lower: float | None
     upper: float | None
     window: str

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.tools.pnl.history import History
 
 SINGULAR = 1e-8
 """Smallest eigenvalue of a correlation matrix below which it counts as singular."""
@@ -48,7 +47,7 @@ class Propagated:
     """The factors that were not shocked, given those that were.
 
     `means` (n,) and `residual` (n, n) in the factors' units; `mahalanobis` of the shocks; `given_others` their σ about
-    their means given the other shocks.
+    their means given the other shocks, and `implied` these means, where there are others.
     """
 
     shocked: tuple[str, ...]
@@ -57,29 +56,7 @@ class Propagated:
     residual: np.ndarray
     mahalanobis: float
     given_others: dict[str, float]
-
-
-def covariance_of(history: History, horizon: int) -> Covariance:
-    """Sample covariance (n − 1) of the one-step moves, about their mean, times horizon over the days of a step.
-
-    The scaling takes moves of successive steps as uncorrelated. Errors: InputError for a horizon below one day, or one
-    that is longer than the whole history.
-    """
-    if horizon < 1:
-        raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
-    days = len(history.moves) * history.step_days
-    if history.names and horizon > days:
-        raise InputError(f"a horizon of {horizon} trading days is longer than the history of {days}",
-                         fix="shorten the horizon or add a longer series")  # fmt: skip
-    values = history.moves.to_numpy(dtype="float64")
-    if not history.names:
-        return Covariance((), np.zeros((0, 0)))
-    matrix = np.atleast_2d(np.cov(values, rowvar=False)) * (horizon / history.step_days)
-    flat = [name for name, variance in zip(history.names, np.diag(matrix), strict=True) if variance <= 0]
-    if flat:
-        raise InputError(f"{', '.join(flat)} did not move in the window, so no covariance can be taken",
-                         fix="leave the factor out or use a longer history")  # fmt: skip
-    return Covariance(history.names, matrix)
+    implied: dict[str, float]
 
 
 def checked(names: Sequence[str], matrix: np.ndarray, *, repair: bool = False) -> Covariance:
@@ -138,7 +115,7 @@ def propagate(shocks: Mapping[str, float], covariance: Covariance) -> Propagated
     others = tuple(name for name in covariance.names if name not in shocks)
     second = covariance.sub(others)
     if not shocked:
-        return Propagated((), others, np.zeros(len(others)), second, 0.0, {})
+        return Propagated((), others, np.zeros(len(others)), second, 0.0, {}, {})
     first = _regular(shocked, covariance)
     cross = covariance.matrix[np.ix_(covariance.at(others), covariance.at(shocked))]  # Σ₂₁ (n_others, n_shocked)
     scale = np.sqrt(np.diag(first))  # solved as a correlation, so that bp and returns do not spoil the digits
@@ -148,8 +125,10 @@ def propagate(shocks: Mapping[str, float], covariance: Covariance) -> Propagated
     residual = second - (cross / scale) @ np.linalg.solve(correlation, (cross / scale).T)
     precision = np.diag(np.linalg.inv(correlation))
     given = {name: float(one) for name, one in zip(shocked, inverse / np.sqrt(precision), strict=True)}
+    centres = moves - scale * inverse / precision
+    implied = dict(zip(shocked, centres.tolist(), strict=True)) if len(shocked) > 1 else {}
     distance = math.sqrt(max(0.0, float((moves / scale) @ inverse)))
-    return Propagated(shocked, others, means, (residual + residual.T) / 2, distance, given)
+    return Propagated(shocked, others, means, (residual + residual.T) / 2, distance, given, implied)
 
 
 def contradictions(shocks: Mapping[str, float], given: Propagated, covariance: Covariance) -> dict[str, str]:

@@ -21,10 +21,10 @@ from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.factorset import FactorSet
-from finllm.tools.pnl.history import history
+from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities, totals
 from finllm.tools.pnl.outcome import INTERACTION, Method, ReverseAnswer, ReverseMove, ReverseResult, usd
-from finllm.tools.pnl.propagate import Covariance, covariance_of, mahalanobis
+from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.risk import daily_gains
 from finllm.tools.pnl.shocks import BOUNDS, replayed, user_shock
 from finllm.tools.pnl.sizes import FactorView
@@ -170,15 +170,15 @@ def _posed(
     """The problem to solve, how its factors' histories were aligned, and notes on the factors without one."""
     view, arrays, factors = engine.view, engine.arrays, engine.view.factors
     names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
-    past = history([factors[name] for name in names], view.market, view.as_of)
-    covariance, notes = _whole(covariance_of(past, horizon), names, view, horizon)
+    joint = Joint(view, names, horizon)
+    covariance, notes = _whole(joint.covariance, names, view, horizon)
     if unknown := [name for name in {**bounds, **insisted} if name not in covariance.names]:
         raise InputError(f"{', '.join(unknown)} cannot be bounded or fixed: no load or no σ",
                          fix=f"use one of {', '.join(covariance.names)}")  # fmt: skip
     at = [arrays.factors.index(name) for name in covariance.names]
     problem = Problem(covariance, arrays.gradient()[at], arrays.hessian()[np.ix_(at, at)], target,
                       *_limits(view, covariance, bounds, insisted), insisted)  # fmt: skip
-    return problem, past.rule, notes
+    return problem, joint.rule, notes
 
 
 def _target(book: Book, loss: float) -> float:

@@ -13,6 +13,7 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import INDEX, MarketStore, crosses, halts, span
+from finllm.tools.pnl.betas import FIRST, FURTHER
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
 from finllm.tools.pnl.kernel import Sensitivities, local_gains, totals
@@ -161,10 +162,13 @@ def _own_line(one: Sensitivities, gains: np.ndarray, daily: np.ndarray) -> np.nd
 
 
 def _needed(arrays: Sensitivities) -> np.ndarray:
-    """Which factors' daily moves a position's need, (P, K): a contract's volatility and rate are held still without."""
+    """Which factors' daily moves a position's need, (P, K). Held still without: a contract's volatility and rate, and
+    what a stock loads on beyond the index."""
     loads = (arrays.linear != 0) | (arrays.direction * arrays.curvature[:, None] != 0)
     if arrays.contracts:
         loads[arrays.contracts.rows] = arrays.contracts.loads[0] != 0
+    stocks = loads[:, arrays.factors.index(FIRST)]
+    loads[np.ix_(stocks, [at for at, name in enumerate(arrays.factors) if name in FURTHER])] = False
     return loads
 
 

@@ -148,7 +148,7 @@ def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     sign = {"up": 1, "down": -1, "none": 0}[judged.direction]
     said = f"{judged.size} {judged.direction}"
     same = np.abs(size.moves[np.sign(size.moves) == sign]) if size.moves is not None and sign else np.zeros(0)
-    if size.moves is not None and size.sigma and (sign == 0 or len(same) >= MIN_MOVES):
+    if size.moves is not None and size.sigma and (sign == 0 or (len(same) >= MIN_MOVES and size.table is None)):
         move = sign * float(np.quantile(same, QUANTILE[judged.size])) if sign else 0.0
         move = max(move, view.least_move(driver.id)[0])
         return _shock(driver, move, size, "model", f"{said}: {size.sigma.window}")
@@ -161,8 +161,9 @@ def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     if driver.unit == "return":
         move = max(move, FLOOR)
     move = max(move, view.least_move(driver.id)[0])
-    return Shock(factor=driver.id, move=move, unit=driver.unit, sigma=move / size.table.sigma, origin="table",
-                 window=f"{said}: {size.table.words}", flags=_flags(move, move / size.table.sigma, size))  # fmt: skip
+    sigma = move / (size.sigma.value if size.sigma else size.table.sigma)
+    return Shock(factor=driver.id, move=move, unit=driver.unit, sigma=sigma, origin="table",
+                 window=f"{said}: {size.table.words}", flags=_flags(move, sigma, size))  # fmt: skip
 
 
 def replayed(view: FactorView, window: Window) -> tuple[list[Shock], dict[str, str]]:

@@ -15,8 +15,8 @@ from finllm.tools.pnl.factorset import STEP_DAYS, Driver, FactorSet
 from finllm.tools.pnl.history import LOOKBACK_YEARS, one_step
 from finllm.tools.pnl.size_table import Reviewed, reviewed
 
-MIN_YEARS = 3
-"""A history shorter than this gives way to the reviewed table, where that has a row."""
+MIN_YEARS = 10
+"""A history shorter than this tells σ, and leaves the named sizes to the reviewed table, where that has a row."""
 MIN_MOVES = 20
 """Moves below which a history gives no size at all."""
 
@@ -33,7 +33,8 @@ class Sigma:
 class Size:
     """What is known of a factor's moves over a horizon, in its own unit; all None where nothing is.
 
-    `moves` (n_moves,): its own overlapping ones, the newest last, None where the reviewed table stands in.
+    `moves` (n_moves,): its own overlapping ones, the newest last. `table`: the reviewed sizes, where there are no moves
+    or too few years of them to tell how large an extreme one is.
     """
 
     sigma: Sigma | None
@@ -71,6 +72,8 @@ class FactorView:
         if driver.floor is None:
             return -math.inf, ""
         try:
+            if driver.stand_in:
+                raise InputError(f"{driver.series!r} tells no level of {factor!r}", fix="add its own history")
             values, frequency = driver.seen(self.market, self.as_of)
         except InputError:
             if driver.level is None:
@@ -84,14 +87,14 @@ class FactorView:
 
     def _size(self, factor: str, horizon: int) -> Size:
         table = reviewed(factor, horizon)
-        found = self._history(factor, horizon, least_years=MIN_YEARS if table else 0)
+        found = self._history(factor, horizon)
         if found is not None:
-            moves, words = found
-            return Size(Sigma(float(moves.std(ddof=1)), words), moves, table)
+            moves, words, years = found
+            return Size(Sigma(float(moves.std(ddof=1)), words), moves, table if years < MIN_YEARS else None)
         return Size(Sigma(table.sigma, table.words), None, table) if table else Size(None)
 
-    def _history(self, factor: str, horizon: int, least_years: int) -> tuple[np.ndarray, str] | None:
-        """Overlapping moves in the last 30 years visible, and their window in words.
+    def _history(self, factor: str, horizon: int) -> tuple[np.ndarray, str, float] | None:
+        """Overlapping moves in the last 30 years visible, their window in words, and its years.
 
         A move takes round(horizon / step) steps of the series; where that is none, one step × √(horizon / step). A
         stale series is used up to its end, which the window names.
@@ -108,8 +111,7 @@ class FactorView:
         if len(values) < steps + MIN_MOVES:
             return None
         last = day_of(values.index[-1])
-        if (last - day_of(values.index[steps])).days < least_years * 365:
-            return None
+        years = (last - day_of(values.index[steps])).days / 365
         part = math.sqrt(horizon / step) if round(horizon / step) == 0 else 1.0
         period = {"daily": "day", "monthly": "month", "quarterly": "quarter"}[frequency]
         words = f"{steps}-{period} moves of {driver.series or driver.id}, {span(values.index)}"
@@ -121,7 +123,7 @@ class FactorView:
         if broken.any():
             words += f", {int(broken.sum())} across breaks left out"
             moves = moves[~broken]
-        return (moves * part, words) if len(moves) >= MIN_MOVES else None
+        return (moves * part, words, years) if len(moves) >= MIN_MOVES else None
 
 
 def _level(level: float, driver: Driver) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    shrunk = "shrunk"
+    engine = "engine"
     index_ = "index"  # a string has a method of the plain name
     sectors = "sectors"
     components = "components"
@@ -42,10 +42,10 @@ def add_to(app: typer.Typer) -> None:
 def backtest(
     portfolio: PortfolioOption = None,
     method: Annotated[
-        Method, typer.Option("--method", help="What the prediction knows beside the day before: the index's move, with "
-                                              "betas shrunk as all commands use them or plain ones, or also the moves "
-                                              "of the other stocks.")
-    ] = Method.shrunk,
+        Method, typer.Option("--method", help="What the prediction knows beside the day before: the factors' moves, as "
+                                              "all commands use them, the index's alone, or also those of the other "
+                                              "stocks.")
+    ] = Method.engine,
     prices: PricesOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",

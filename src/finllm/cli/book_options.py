@@ -26,8 +26,9 @@ CurrencyOption = Annotated[
                                                                 "setting]")
 ]  # fmt: skip
 PropagateFlag = Annotated[
-    bool, typer.Option("--propagate", help="Let the shocked factors move the others, by their covariance.")
-]
+    bool | None, typer.Option("--propagate/--hold", help="Whether factors without a shock move with the shocked ones, "
+                                                         "by their covariance, or stand still.  \\[default: move]")
+]  # fmt: skip
 HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]
 FilesOption = Annotated[

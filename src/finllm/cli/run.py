@@ -112,7 +112,7 @@ def run(
     limits: LimitsOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
-    propagate: PropagateFlag = False,
+    propagate: PropagateFlag = None,
     currency: CurrencyOption = None,
     as_of: AsOfOption = None,
     out: OutOption = None,

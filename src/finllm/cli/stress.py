@@ -50,7 +50,7 @@ class Tails(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     app.command("stress", epilog=examples(
-        "finllm stress --shock OIL_WTI=+40% --shock EQUITY_US=-3sigma --propagate",
+        "finllm stress --shock OIL_WTI=+40% --shock EQUITY_US=-3sigma --hold",
         "finllm stress --portfolio book.csv --replay lehman-2008 --json",
         "finllm stress --shock RATE_US_10Y=+150bp --replay 2022-01-03:2022-10-12 --out report --format csv,xlsx",
     ))(stress)  # fmt: skip
@@ -59,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
 def stress(
     portfolio: PortfolioOption = None,
     shock: Annotated[list[str] | None, typer.Option("--shock", "-s", metavar="FACTOR=MOVE", help=SHOCK_HELP)] = None,
-    propagate: PropagateFlag = False,
+    propagate: PropagateFlag = None,
     replay: Annotated[
         str | None,
         typer.Option("--replay", metavar="EPISODE|START:END",
@@ -89,7 +89,7 @@ def stress(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed)
+    question = StressQuestion(shock or (), replay, horizon, propagate is not False, tails.value, level, seed)
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)

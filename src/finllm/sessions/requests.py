@@ -54,10 +54,10 @@ def find_scenario(name: str) -> Path:
 def build_request(
     scenario: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
     as_of: dt.date | None = None, budget: BudgetEntry | None = None, seed: int = 0,
-    on_unresolved: OnUnresolved = "withhold", factors: Sequence[str] = (), propagate: bool = False,
+    on_unresolved: OnUnresolved = "withhold", factors: Sequence[str] = (), propagate: bool | None = None,
     currency: str | None = None,
 ) -> Checked:  # fmt: skip
-    """Read and check a run's inputs. `factors` and `propagate` add to what the scenario says, `currency` goes before.
+    """Read and check a run's inputs. `factors` add to what the scenario says; `propagate` and `currency` go before it.
 
     Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
     """
@@ -74,7 +74,8 @@ def build_request(
     story = load_scenario(path)
     story = story.model_copy(update={
         "as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget),
-        "factors": tuple(dict.fromkeys([*story.factors, *factors])), "propagate": story.propagate or propagate,
+        "factors": tuple(dict.fromkeys([*story.factors, *factors])),
+        "propagate": story.propagate if propagate is None else propagate,
         "currency": wanted_currency(currency or story.currency),
     })  # fmt: skip
     if story.replay is not None and story.replay.end > story.as_of:

@@ -35,7 +35,7 @@ class StressQuestion:
     shocks: Sequence[str] = ()
     replay: str | None = None
     horizon: int = 20
-    propagate: bool = False
+    propagate: bool = True
     tails: Tails = "gaussian"
     level: float = 0.9
     seed: int = 0

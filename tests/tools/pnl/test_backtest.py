@@ -52,6 +52,8 @@ def test_ranks_are_as_documented_and_sizes_alone_rank_p_and_l(plain: Backtest) -
     assert plain.rank == pytest.approx(0.76, abs=0.01)
     assert plain.rank_naive == pytest.approx(0.77, abs=0.01)
     assert plain.rank_returns == pytest.approx(0.24, abs=0.01)
+    engine = backtest(BOOK, MARKET, method="engine")
+    assert engine.rank_returns == pytest.approx(0.16, abs=0.01)  # lower: in 2008 oil halved, and energy did not follow
     informed = backtest(BOOK, MARKET, method="components")
     assert informed.rank_returns == pytest.approx(0.51, abs=0.01)
     assert informed.signs_right == 8

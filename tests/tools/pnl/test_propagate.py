@@ -11,7 +11,9 @@ from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, history
-from finllm.tools.pnl.propagate import checked, contradictions, covariance_of, mahalanobis, propagate
+from finllm.tools.pnl.joint import Joint
+from finllm.tools.pnl.propagate import Covariance, checked, contradictions, mahalanobis, propagate
+from finllm.tools.pnl.sizes import FactorView
 from finllm.tools.pnl.vine import fat_tailed
 
 AS_OF = dt.date(2018, 12, 31)
@@ -21,6 +23,10 @@ FACTORS = FactorSet.default(MARKET)
 
 def past(*names: str) -> History:
     return history([FACTORS[name] for name in names], MARKET, AS_OF)
+
+
+def joint(*names: str) -> Covariance:
+    return Joint(FactorView(FACTORS, MARKET, AS_OF), names, 21).covariance
 
 
 @settings(max_examples=200, deadline=None)
@@ -46,21 +52,15 @@ def test_conditional_moments_are_those_of_a_direct_solve(seed: int, n: int, shoc
     assert found.others == tuple(names[shocked:])
 
 
-def test_the_covariance_is_that_of_the_moves_over_the_horizon() -> None:
-    shared = past("EQUITY_US", "OIL_WTI")
-    covariance = covariance_of(shared, 20)
-    assert shared.frequency == "daily"
-    assert covariance.matrix == pytest.approx(20 * np.cov(shared.moves.to_numpy(), rowvar=False))
-
-
 def test_a_shocks_size_given_the_others_is_its_regression_residual() -> None:
-    covariance = covariance_of(past("EQUITY_US", "OIL_WTI", "CREDIT_BAA_AAA"), 21)
+    covariance = joint("EQUITY_US", "OIL_WTI", "CREDIT_BAA_AAA")
     shocks = {"EQUITY_US": -0.2, "OIL_WTI": 0.1}
     found = propagate(shocks, covariance)
     implied = propagate({"OIL_WTI": 0.1}, covariance)
     at = implied.others.index("EQUITY_US")
     expected = (-0.2 - implied.means[at]) / np.sqrt(implied.residual[at, at])
     assert found.given_others["EQUITY_US"] == pytest.approx(expected)
+    assert found.implied["EQUITY_US"] == pytest.approx(implied.means[at])
 
 
 def test_shocks_that_contradict_each_other_are_named() -> None:
@@ -105,24 +105,16 @@ def test_a_covariance_that_is_none_is_refused(matrix: list[list[float]], says: s
         checked(("A", "B"), np.array(matrix))
 
 
-def test_a_horizon_beyond_the_data_is_refused() -> None:
-    shared = past("EQUITY_US", "VIX")
-    with pytest.raises(InputError, match="horizon of 5000 trading days is longer than the history"):
-        covariance_of(shared, 5000)
-    with pytest.raises(InputError, match="horizon of 0 trading days"):
-        covariance_of(shared, 0)
-
-
 @pytest.mark.parametrize(("shocks", "says"), [({"GOLD": 0.1}, "no row"), ({"EQUITY_US": float("nan")}, "not finite")])
 def test_a_shock_that_cannot_be_propagated_is_refused(shocks: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        propagate(shocks, covariance_of(past("EQUITY_US", "OIL_WTI"), 20))
+        propagate(shocks, joint("EQUITY_US", "OIL_WTI"))
 
 
 def test_the_vine_keeps_the_direction_and_is_wider_in_the_tail_than_the_gaussian() -> None:
     shared, shock = past("EQUITY_US", "OIL_WTI", "CREDIT_BAA_AAA"), {"EQUITY_US": -0.2}
     fat = fat_tailed(shock, shared, 21, draws=2000, seed=3)
-    straight = propagate(shock, covariance_of(shared, 21))
+    straight = propagate(shock, joint(*shared.names))
     assert fat.others == straight.others
     credit = fat.others.index("CREDIT_BAA_AAA")
     assert fat.centres[credit] > 0 < straight.means[credit]

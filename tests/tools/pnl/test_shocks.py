@@ -120,11 +120,16 @@ def test_the_table_is_in_each_factors_unit() -> None:
     assert all(row.unit == factor_table()[factor].unit for factor, row in size_table().factors.items())
 
 
-def test_less_than_three_years_of_moves_are_no_history(market: MarketStore) -> None:
-    assert size_of("VIX", market, D(2016, 12, 30), 20).moves is None
-    assert size_of("VIX", market, D(2017, 3, 1), 20).moves is not None
+def test_less_than_ten_years_of_moves_tell_a_sigma_and_leave_the_named_sizes_to_the_table(market: MarketStore) -> None:
+    known = size_of("VIX", market, AS_OF, 60)
+    assert known.sigma is not None
+    assert known.sigma.value == pytest.approx(5.6, abs=0.05)
+    extreme = model_shock("VIX", "up", "extreme", market, AS_OF, 60)
+    assert (extreme.origin, round(extreme.move)) == ("table", 52)
+    assert extreme.sigma == pytest.approx(extreme.move / known.sigma.value)
     assert size_of("VIX", market, D(2008, 11, 20), 20).moves is None
     assert model_shock("VIX", "up", "large", market, D(2008, 11, 20), 20).origin == "table"
+    assert size_of("EQUITY_US", market, AS_OF, 60).table is None
 
 
 def test_a_users_shock_keeps_its_move_and_gets_its_sigma(market: MarketStore) -> None:
@@ -184,7 +189,8 @@ def test_history_is_replayed_where_there_is_some_and_the_others_are_named(market
     assert moves["CREDIT_BAA_AAA"] == pytest.approx((9.21 - 6.12 - (7.15 - 5.64)) * 100)
     assert moves["OIL_WTI"] < -0.4
     assert all(shock.origin == "historical" for shock in shocks)
-    assert set(missing) & set(FACTORS) == {*WITHOUT_HISTORY, "VIX"}
+    assert set(missing) & set(FACTORS) == {"GOLD", "VIX"}
+    assert moves["RATE_US_10Y"] == pytest.approx((6.12 - 5.64) * 100)  # by the yield of AAA bonds, which stands in
     assert "2014-01-03" in missing["VIX"]
 
 

@@ -50,6 +50,7 @@ MIXED = book(
 def run(portfolio: Portfolio, *shocks: str, currency: str = "USD", as_of: dt.date = AS_OF, **more) -> EngineResult:
     factors = FactorSet.of(MARKET, (), [one.partition("=")[0] for one in shocks])
     parsed = [factors.parse(*one.split("=")) for one in shocks]
+    more = {"propagate": False} | more  # arithmetic by hand: nothing moves that was not told to
     return run_engine(portfolio, MARKET, as_of, 20, parsed, factors=factors, currency=currency, **more)
 
 

@@ -33,6 +33,8 @@ _PACKAGED: tuple[tuple[str, str, SeriesUnit, Frequency, dict[str, str]], ...] = 
     ("arch", "data/vix/vix.csv.gz", "points", "daily", {"vix": "VIX"}),
     ("arch", "data/default/default.csv.gz", "percent", "monthly", {"AAA": "AAA", "BAA": "BAA"}),
 )  # fmt: skip
+AVERAGED = ("AAA", "BAA")
+"""Series of monthly averages of daily yields (Moody's seasoned corporate bonds, by FRED's description of them)."""
 INDEX = "SP500"
 """The series that betas are taken to."""
 SERIES_DIR = Path(__file__).parent.with_name("series")
@@ -59,7 +61,8 @@ def packaged_series() -> Mapping[str, Series]:
         uri = f"pkg:pypi/{package}@{metadata.version(package)}#{file}"
         for column, name in columns.items():
             cells = pd.Series(pd.to_numeric(table[column], errors="coerce"), dtype="float64", name=name)
-            found[name] = Series(name, cells.dropna().sort_index(), unit, frequency, uri, sha256_of(data))
+            found[name] = Series(name, cells.dropna().sort_index(), unit, frequency, uri, sha256_of(data),
+                                 averaged=name in AVERAGED)  # fmt: skip
     found["BAA_AAA"] = spread_of(found["AAA"], found["BAA"])
     found |= {series.name: series for series in read_series_folder(SERIES_DIR)}
     return ChainMap(found, cast("MutableMapping[str, Series]", EcbSeries()))  # it writes to the first map alone

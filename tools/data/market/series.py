@@ -38,7 +38,8 @@ class Series:
     `unit`: `price` in USD, `percent` a yield, `bp` a spread, `points` an index level. `sha256` is that of the file's
     bytes, whose name is `uri`. `steps`: known changes of level. `since`: the first day that is of a user's file, None
     where nothing is; those days are checked before they are used. `notes`: how it was put together. `also`: other
-    names that it is found by, such as that of its column.
+    names that it is found by, such as that of its column. `averaged`: each value is the mean of its period's days, not
+    that of the last one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Series:
     since: pd.Timestamp | None = None
     notes: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    averaged: bool = False
 
     @property
     def first(self) -> dt.date:
