@@ -12,10 +12,12 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.market import Frequency, crosses, day_of
 from finllm.tools.pnl.factorset import STEP_DAYS, Levels
-from finllm.tools.pnl.history import LOOKBACK_YEARS, one_step
+from finllm.tools.pnl.history import one_step
 from finllm.tools.pnl.propagate import NEGATIVE, Covariance, mahalanobis
 from finllm.tools.pnl.sizes import FactorView
 
+YEARS = 40
+"""Years before the view's day beyond which no move is looked at: the oil shock of 1990 is within them today."""
 LONGEST_STEP = 20
 """Trading days of the moves of daily series whose correlation is taken, at most."""
 MIN_PAIR = 36
@@ -52,7 +54,7 @@ class Joint:
     """The joint moves of factors over `horizon` trading days, as known at the view's day.
 
     σ of each is that of its own moves over the horizon (`FactorView.size`), so that one that returns to its mean does
-    not grow with √time. Pairs are taken on all moves of the last 30 years that both have: over the horizon, 20 days at
+    not grow with √time. Pairs are taken on all moves of the last 40 years that both have: over the horizon, 20 days at
     most, of two daily series, else over the step of the coarser one, to whose sampling (last day, or mean of the
     period's days) the finer is brought. Where one history is shorter, the pair's slope on the longer one carries it to
     the longer one's σ (Stambaugh 1997). Averages of n periods' days move less than their ends, by n − 1/3 over n in
@@ -66,7 +68,7 @@ class Joint:
         self.missing: dict[str, str] = {}
         self._levels: dict[str, Levels] = {}
         sigmas: list[float] = []
-        since = pd.Timestamp(year=view.as_of.year - LOOKBACK_YEARS, month=view.as_of.month, day=1)
+        since = pd.Timestamp(year=view.as_of.year - YEARS, month=view.as_of.month, day=1)
         self._units = {name: view.factors[name].unit for name in names}
         for name in names:
             if not view.factors[name].has_history:
