@@ -1,4 +1,4 @@
-"""Sensitivities of a book to a factor set: regressions shrunk towards their mean, and parametric positions."""
+"""Sensitivities of a book to a factor set: loads of shares, and parametric positions."""
 
 from __future__ import annotations
 
