@@ -14,7 +14,7 @@ EXTRAPOLATED = 5.0
 
 def engine_of(state: AfterIntake, run: RunContext) -> Engine:
     """The engine on the book that intake valued. Takes a moment: betas are estimated anew."""
-    factors = scenario_factors(run.request.scenario, run.market)
+    factors = scenario_factors(run.request.scenario, run.market, run.request.portfolio)
     request = run.request
     return Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future)
 

@@ -51,7 +51,7 @@ async def compliance(state: AfterStress, run: RunContext) -> Update:
 
 def known(state: AfterStress, run: RunContext) -> Known:
     """What the limits are held against besides the P&L."""
-    factors = scenario_factors(run.request.scenario, run.market)
+    factors = scenario_factors(run.request.scenario, run.market, run.request.portfolio)
     return Known.of(state.stress.result, factors.drivers)
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from finllm.errors import InputError
+from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.data.scenario import Scenario
 from finllm.tools.pnl.factorset import FactorSet
 
 
-def scenario_factors(scenario: Scenario, market: MarketStore) -> FactorSet:
-    """The factors of a run: those of the table, the scenario's own, and the series that its shocks name.
+def scenario_factors(scenario: Scenario, market: MarketStore, portfolio: Portfolio) -> FactorSet:
+    """The factors of a run: those of the table, the scenario's own, and the series and sectors that its shocks name.
 
-    Errors: InputError for a factor that is no series of the market.
+    Errors: InputError for a factor that is neither a series of the market nor a sector of the portfolio.
     """
-    return FactorSet.of(market, scenario.factors, [entry.factor for entry in scenario.shocks])
+    shocked = [entry.factor for entry in scenario.shocks]
+    return FactorSet.of(market, scenario.factors, shocked, sectors_of(portfolio), scenario.as_of)
+
+
+def sectors_of(portfolio: Portfolio) -> dict[str, str]:
+    """The sectors of the positions that name one, by id."""
+    return {one.id: one.sector for one in portfolio.positions if one.sector}
 
 
 def scenario_shocks(scenario: Scenario, factors: FactorSet) -> tuple[UserShock, ...]:

@@ -1,4 +1,4 @@
-"""Factor sets: the factors of the table and their histories, series named as factors, sector and statistical ones."""
+"""Factor sets: the factors of the table and their histories, series named as factors, and sectors of a book."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from finllm.tools.data.market import INDEX, NO_DAYS, Frequency, MarketStore, Ser
 STEP_DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
 """Trading days in one step of a series."""
 MIN_NAMES = 3
-"""Names below which a sector or a statistical factor would be one instrument in disguise."""
+"""Names below which a sector would be one instrument in disguise."""
+SECTOR = "SECTOR_"
+"""How the names of sectors' factors begin."""
 
 _MOVE_OF: dict[SeriesUnit, MoveUnit] = {"price": "return", "percent": "bp", "bp": "bp", "points": "points"}
 
@@ -114,19 +116,44 @@ class FactorSet:
         return cls(found)
 
     @classmethod
-    def of(cls, market: MarketStore, named: Iterable[str] = (), shocked: Iterable[str] = ()) -> FactorSet:
+    def of(
+        cls, market: MarketStore, named: Iterable[str] = (), shocked: Iterable[str] = (),
+        sectors: Mapping[str, str] | None = None, as_of: dt.date | None = None,
+    ) -> FactorSet:  # fmt: skip
         """The default set, the series `named` as factors, and those that a shock names: one rule for all commands.
 
-        Errors: see `with_series`.
+        `sectors`: by series, those of the book's holdings; `as_of`: the last day that a sector's factor is made of.
+        Errors: see `with_series` and `with_sectors`.
         """
-        return cls.default(market).with_series(market, named).with_shocked(market, shocked)
+        named = list(named)
+        plain = [one for one in named if not one.startswith(SECTOR)]
+        asked = [one for one in named if one.startswith(SECTOR)]
+        base = cls.default(market).with_series(market, plain)
+        return base.with_shocked(market, [*asked, *shocked], sectors, as_of)
 
-    def with_shocked(self, market: MarketStore, names: Iterable[str]) -> FactorSet:
-        """A series that a shock names is a factor, so is a currency's rate; others are left for `parse` to refuse."""
+    def with_shocked(
+        self, market: MarketStore, names: Iterable[str], sectors: Mapping[str, str] | None = None,
+        as_of: dt.date | None = None,
+    ) -> FactorSet:  # fmt: skip
+        """A series that a shock names is a factor, so are a currency's rate and a sector; others are left for `parse`
+        to refuse."""
         new = [one for one in names if one not in self]
         rates = [code for one in new if (code := factor_currency(one))]
         named = {one: one for one in new if one in market and not factor_currency(one)}
-        return self.with_currencies(market, rates).with_series(market, named)
+        found = self.with_currencies(market, rates).with_series(market, named)
+        wanted = [one for one in new if one.startswith(SECTOR) and one not in found]
+        return found.with_sectors(market, wanted, sectors or {}, as_of) if wanted and as_of else found
+
+    def with_sectors(
+        self, market: MarketStore, names: Sequence[str], sectors: Mapping[str, str], as_of: dt.date
+    ) -> FactorSet:
+        """Sectors of the book as factors, such as SECTOR_ENERGY: see `sector_drivers`. Errors: InputError for one of
+        fewer than three names with prices."""
+        made = {one.id: one for one in sector_drivers(sectors, market, as_of)}
+        if unknown := [name for name in names if name not in made]:
+            known = f"use one of {', '.join(made)}" if made else "no sector of the book has three names with prices"
+            raise InputError(f"no factor {unknown[0]!r}: the book has no such sector of three names or more", fix=known)
+        return self.with_drivers(made[name] for name in dict.fromkeys(names))
 
     def with_currencies(self, market: MarketStore, codes: Iterable[str]) -> FactorSet:
         """The factors of these currencies against the dollar: `FX_EURUSD` is what one euro costs in USD.
@@ -197,37 +224,10 @@ def sector_drivers(
             continue
         returns, index = _returns(names, market, as_of, window)
         rest = _beyond(returns.to_numpy().mean(axis=1), index)
-        id = "SECTOR_" + re.sub(r"[^A-Z0-9]+", "_", sector.upper()).strip("_")
+        id = SECTOR + re.sub(r"[^A-Z0-9]+", "_", sector.upper()).strip("_")
         how = f"equal-weight return of {', '.join(names)} beyond beta, {len(rest)} days"
         levels = _levels(rest, returns.index)
         found.append(Driver(id, f"sector {sector}", "return", levels=levels, kind="built", how=how))
-    return tuple(found)
-
-
-def statistical_drivers(
-    names: Sequence[str], market: MarketStore, as_of: dt.date, n: int = 3, window: int = 504
-) -> tuple[Driver, ...]:
-    """The first `n` principal components of the stocks' daily returns beyond beta, as factors `PC1`, `PC2`, ….
-
-    Components of the correlation matrix over `window` days (Connor and Korajczyk 1988), each scaled to the return of a
-    portfolio with absolute weights that add to one; its sign makes the weights' sum positive.
-    Errors: InputError for fewer than three names or more components than names.
-    """
-    if len(names) < MIN_NAMES or not 1 <= n <= len(names):
-        raise InputError(
-            f"{n} statistical factors of {len(names)} names", fix="give three names or more, and fewer factors"
-        )
-    returns, index = _returns(names, market, as_of, window)
-    rest = np.column_stack([_beyond(returns[name].to_numpy(), index) for name in names])
-    values, vectors = np.linalg.eigh(np.corrcoef(rest, rowvar=False))
-    found: list[Driver] = []
-    for rank in range(1, n + 1):
-        weights = vectors[:, -rank] / rest.std(axis=0, ddof=1)
-        weights *= (1.0 if weights.sum() >= 0 else -1.0) / np.abs(weights).sum()
-        share = values[-rank] / values.sum()
-        how = f"principal component {rank} of {len(names)} names beyond beta, {share:.0%} of their variance"
-        levels = _levels(rest @ weights, returns.index)
-        found.append(Driver(f"PC{rank}", f"statistical factor {rank}", "return", levels=levels, kind="built", how=how))
     return tuple(found)
 
 

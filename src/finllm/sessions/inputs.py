@@ -38,9 +38,12 @@ class Inputs:
     currency: str = "USD"
 
     def shocked_by(self, texts: Sequence[str]) -> Inputs:
-        """The inputs with every series that a FACTOR=MOVE of `texts` names as a factor."""
+        """The inputs with every series and sector that a FACTOR=MOVE of `texts` names as a factor."""
+        from finllm.tools.pnl.asked import sectors_of
+
         names = [text.partition("=")[0].strip() for text in texts]
-        return replace(self, factors=self.factors.with_shocked(self.market, names))
+        known = self.factors.with_shocked(self.market, names, sectors_of(self.portfolio), self.as_of)
+        return replace(self, factors=known)
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,14 @@ def read_inputs(
     Errors: InputError naming what is wrong and the mend.
     """
     from finllm.tools.data.books.load import load_portfolio
+    from finllm.tools.pnl.asked import sectors_of
     from finllm.tools.pnl.factorset import FactorSet
 
     held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
     market = open_market(prices)
     day = as_of or last_day(market)
-    return Inputs(held, market, FactorSet.of(market, factors), day, thresholds_of(load_settings().settings),
+    known = FactorSet.of(market, factors, (), sectors_of(held), day)
+    return Inputs(held, market, known, day, thresholds_of(load_settings().settings),
                   is_future(day), wanted_currency(currency))  # fmt: skip
 
 

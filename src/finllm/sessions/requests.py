@@ -87,7 +87,7 @@ def build_request(
     market = open_market([file.unchanged() for file in files])
     value_portfolio(held, market, story.as_of, wanted_currency(story.currency))
     try:
-        known = scenario_factors(story, market)
+        known = scenario_factors(story, market, held)
         user = scenario_shocks(story, known)
         plan_shocks(FactorView(known, market, story.as_of), story.horizon, user=user)
     except InputError as error:

@@ -265,6 +265,22 @@ def test_energy_gains_and_others_lose_when_oil_rises_as_equities_fall() -> None:
         assert both[0] > 0 > both[1]
 
 
+def test_a_sectors_shock_moves_its_own_names_and_hardly_any_other() -> None:
+    named = {one.id: one.sector for one in DEFAULT.positions if one.sector}
+    factors = FactorSet.of(MARKET, (), ["SECTOR_ENERGY"], named, AS_OF)
+    result = run_engine(DEFAULT, MARKET, AS_OF, 20, [factors.parse("SECTOR_ENERGY", "-10%")], factors=factors,
+                        propagate=False)  # fmt: skip
+    values = {one.id: one.market_value for one in value_portfolio(DEFAULT, MARKET, AS_OF).holdings}
+    moves = {name: float(result.by_position[name]) / values[name] for name in named if name in MARKET.stock_names()}
+    energy = [moves.pop(name) for name in ("CVX", "RRC", "XOM")]
+    assert np.mean(energy) == pytest.approx(-0.10, abs=0.02)
+    assert max(energy) < -0.04
+    assert max(map(abs, moves.values())) < 0.04
+    with pytest.raises(InputError, match="no such sector of three names") as refused:
+        FactorSet.of(MARKET, (), ["SECTOR_SPACE"], named, AS_OF)
+    assert "SECTOR_ENERGY" in refused.value.fix
+
+
 def test_limits_are_held_against_an_engine_result() -> None:
     result = run("OIL_WTI=-50%", portfolio=book(*(one for one in DEFAULT.positions if one.asset_class == "commodity")))
     (one,) = hold(result, Known.of(result, ["OIL_WTI"]), Limits(version=1, loss_by_factor={"OIL_WTI": 5e5})).breaches

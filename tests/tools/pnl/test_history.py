@@ -9,7 +9,7 @@ import pytest
 
 from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore, Series
-from finllm.tools.pnl.factorset import Driver, FactorSet, sector_drivers, statistical_drivers
+from finllm.tools.pnl.factorset import Driver, FactorSet, sector_drivers
 from finllm.tools.pnl.history import history
 
 D = dt.date
@@ -124,21 +124,9 @@ def test_a_bad_factor_is_refused(names: dict[str, str], says: str) -> None:
         FACTORS.with_series(MARKET, names)
 
 
-def test_statistical_factors_are_uncorrelated_with_the_market_and_ranked() -> None:
-    drivers = statistical_drivers(MARKET.stock_names(), MARKET, AS_OF, n=2)
-    factors = FACTORS.with_drivers(drivers)
-    found = history([factors[name] for name in ("EQUITY_US", "PC1", "PC2")], MARKET, AS_OF)
-    correlation = np.corrcoef(found.moves.to_numpy(), rowvar=False)
-    assert np.abs(correlation[0, 1:]).max() < 0.01
-    shares = [float(driver.how.split(", ")[1].split("%")[0]) for driver in drivers]
-    assert shares[0] >= shares[1] > 5
-
-
 def test_a_sector_factor_needs_three_names_and_sees_no_future() -> None:
     sectors = {"CVX": "Energy", "XOM": "Energy", "RRC": "Energy", "GE": "Industrials"}
     (energy,) = sector_drivers(sectors, MARKET, AS_OF)
     assert energy.id == "SECTOR_ENERGY"
     assert energy.levels is not None
     assert str(energy.levels.index[-1])[:10] <= str(AS_OF)
-    with pytest.raises(InputError, match="statistical factors of 2 names"):
-        statistical_drivers(["CVX", "XOM"], MARKET, AS_OF, n=1)
