@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.stats import spearmanr
 
 from finllm.scenarios import PORTFOLIOS_DIR
@@ -93,37 +94,34 @@ def kuwait() -> list[Row]:
 
 
 def windows() -> list[Row]:
-    """All 20-day windows since 1992, every fifth day, by the loads of the day before and what the factors then did."""
-    index, oil = (MARKET.read(name, LATEST).values for name in (INDEX, "WTI"))
-    prices = {name: MARKET.read(name, LATEST).values for name in STOCKS}
-    days = [day for day in index.index.intersection(oil.index) if day_of(day) >= FROM]
+    """All 20-day windows since 1992, by loads of the day before (renewed every 20 days) and what the factors did."""
+    levels = pd.DataFrame({name: MARKET.read(name, LATEST).values for name in (*STOCKS, INDEX, "WTI")}).dropna()
+    days = [day_of(day) for day in levels.index]
+    first = next(at for at, day in enumerate(days) if day >= FROM)
     signs: list[bool] = []
-    ours, alone = dict.fromkeys(STOCKS, 0.0), dict.fromkeys(STOCKS, 0.0)
-    found: dict[str, dict[str, float]] = {}
-    simple: dict[str, dict[str, float]] = {}
-    for at in range(0, len(days) - 20, 5):
-        start, end = days[at], days[at + 20]
-        if at % 20 == 0:
-            found = loads(day_of(start), STOCKS)
-            simple = {name: one.betas for name, one in
-                      regress(STOCKS, [FACTORS["EQUITY_US"]], MARKET, day_of(start)).items()}  # fmt: skip
-        moves = {"EQUITY_US": index[end] / index[start] - 1, "OIL_WTI": oil[end] / oil[start] - 1}
-        real = {name: one[end] / one[start] - 1 for name, one in prices.items()}
-        for name in STOCKS:
-            ours[name] += (gain(found[name], moves) - real[name]) ** 2
-            alone[name] += (gain(simple[name], moves) - real[name]) ** 2
-        if abs(moves["OIL_WTI"]) > MOST:
-            told = np.mean([gain(found[name], moves) for name in ENERGY]) - moves["EQUITY_US"]
-            signs.append(bool((told > 0) == (np.mean([real[name] for name in ENERGY]) > moves["EQUITY_US"])))
-    ratio = {name: ours[name] / alone[name] for name in STOCKS}
-    worst = max(ratio, key=lambda name: ratio[name])
-    whole = sum(ours.values()) / sum(alone.values())
+    ours, alone = np.zeros(len(STOCKS)), np.zeros(len(STOCKS))
+    for start in range(first, len(days) - 40, 20):
+        own = loads(days[start], STOCKS)
+        one = regress(STOCKS, [FACTORS["EQUITY_US"]], MARKET, days[start])
+        index, oil = (np.array([own[name].get(id, 0.0) for name in STOCKS]) for id in ("EQUITY_US", "OIL_WTI"))
+        simple = np.array([one[name].betas["EQUITY_US"] for name in STOCKS])
+        for at in range(start, start + 20):
+            move = levels.iloc[at + 20].to_numpy() / levels.iloc[at].to_numpy() - 1
+            real, told = move[:-2], index * move[-2] + oil * move[-1]
+            ours += (told - real) ** 2
+            alone += (simple * move[-2] - real) ** 2
+            if abs(move[-1]) > MOST:
+                energy = [STOCKS.index(name) for name in ENERGY]
+                signs.append(bool((told[energy].mean() > move[-2]) == (real[energy].mean() > move[-2])))
+    ratio = ours / alone
+    whole, worst = float(ours.sum() / alone.sum()), float(ratio.max())
     return [
-        Row(f"sign of energy less index, {len(signs)} 20-day windows since 1992 with oil beyond ±15 %, loads of the day"
-            " before", "0.50", "≥ 0.75", f"{np.mean(signs):.2f}", float(np.mean(signs)) >= 0.75),
+        Row(f"sign of energy less index, all {len(signs)} 20-day windows since 1992 with oil beyond ±15 %, loads of the"
+            " day before", "0.50", "≥ 0.75", f"{np.mean(signs):.2f}", float(np.mean(signs)) >= 0.75),
         Row("squared error of 20 stocks' 20-day returns, given what index and oil did, over that of the index alone,"
             " loads of the day before", "1", "≤ 1", f"{whole:.3f}", whole <= 1),
-        Row(f"the same for the stock that gains least ({worst})", "1", "≤ 1", f"{ratio[worst]:.3f}", ratio[worst] <= 1),
+        Row(f"the same for the stock that gains least ({STOCKS[int(ratio.argmax())]})", "1", "≤ 1", f"{worst:.3f}",
+            worst <= 1),
     ]  # fmt: skip
 
 
