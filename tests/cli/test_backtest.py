@@ -26,7 +26,7 @@ def test_json_has_eight_windows_with_bias_mae_and_rank(cli: Cli) -> None:
 def test_the_table_says_what_sizes_alone_rank(cli: Cli) -> None:
     out = " ".join(cli("backtest").out.split())
     assert "8 of 8 signs are right" in out
-    assert "0.77 of P&L, where the sizes of the positions alone give 0.77; 0.24 of returns" in out
+    assert "0.75 of P&L, where the sizes of the positions alone give 0.77; 0.16 of returns" in out
     assert "WTI_FRONT is not compared" in out
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.conftest import Cli
 
 BOOK = "id,market_value,currency,asset_class,beta\nUS,1000000,USD,equity,1\nSAP,1000000,EUR,equity,1\n"
-SHOCK = ("--as-of", "2022-06-30", "--shock", "EQUITY_US=-10%")
+SHOCK = ("--as-of", "2022-06-30", "--shock", "EQUITY_US=-10%", "--hold")
 
 
 @pytest.fixture

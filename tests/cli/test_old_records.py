@@ -22,8 +22,8 @@ RUNS = {
     (1, "lehman-2008"): "20261129-234651-lehman-2008-replayed-f5f3",
     (2, "hormuz-blockade"): "20261130-033332-hormuz-closed-for-a-month-673a",
     (2, "lehman-2008"): "20261130-033735-lehman-2008-replayed-6660",
-    (3, "hormuz-blockade"): "20261130-084618-hormuz-closed-for-a-month-d520",
-    (3, "lehman-2008"): "20261130-084935-lehman-2008-replayed-3018",
+    (4, "hormuz-blockade"): "20261130-084618-hormuz-closed-for-a-month-d520",
+    (4, "lehman-2008"): "20261130-084935-lehman-2008-replayed-3018",
 }
 
 
