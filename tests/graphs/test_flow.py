@@ -97,7 +97,7 @@ def test_a_reading_that_stays_wrong_moves_nothing_and_says_so(scripted_desk: Mak
     report = outcome.report
     assert report is not None
     assert report.verdict == "unresolved"
-    assert [row.factor for row in report.shocks if row.origin != "user"] == []
+    assert {row.origin for row in report.shocks} == {"user", "completed"}
     assert any(d.about == "EQUITY_US" and d.said == "up" and d.instead_of == "down" for d in report.dissent)
     assert any(line.startswith("EQUITY_US up: withheld") for line in report.blocked)
 
@@ -136,7 +136,7 @@ def test_every_agent_may_fail_and_the_run_finishes_labelled(scripted_desk: MakeD
     assert {agent.status for agent in report.agents} == {"abstained"}
     assert all("the engine is down" in (agent.reason or "") for agent in report.agents)
     assert report.event is None
-    assert [row.factor for row in report.shocks] == ["OIL_WTI"]
+    assert [row.factor for row in report.shocks if row.origin != "completed"] == ["OIL_WTI"]
     assert len(seen.kinds("abstained")) == len(report.agents)
 
 

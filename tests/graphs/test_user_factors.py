@@ -12,6 +12,7 @@ from finllm.errors import InputError, ReplayRefused
 from finllm.review.replay import replay
 from finllm.sessions.requests import build_request
 from finllm.tools.data.market import packaged_series
+from finllm.tools.pnl.outcome import ENGINE
 from tests.conftest import bounded
 from tests.desks import go_on, run
 from tests.graphs.test_flow import DOWN
@@ -52,7 +53,7 @@ def test_a_users_factor_is_shocked_limited_completed_and_replayed(
     desk = scripted_desk([READS_NO_MOVE])
     report = run(asked, desk).report
     assert report is not None
-    assert report.engine == 4
+    assert report.engine == ENGINE
     rows = {row.factor: row for row in report.shocks}
     assert (rows["COBALT"].origin, rows["EQUITY_US"].origin) == ("user", "completed")
     assert report.by_factor["COBALT"].value == pytest.approx(-300_000)
@@ -82,6 +83,8 @@ def test_a_factor_may_be_named_without_a_shock(files: dict[str, Path]) -> None:
     files["story"].write_text(STORY.replace("COBALT, move: +30%", "OIL_WTI, move: +30%"))
     asked = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], factors=["COBALT"])
     assert asked.request.scenario.factors == ("COBALT",)
-    assert not asked.request.scenario.propagate
+    assert asked.request.scenario.propagate
+    still = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], propagate=False)
+    assert not still.request.scenario.propagate
     with pytest.raises(InputError, match="no series 'TIN'"):
         build_request(str(files["story"]), portfolio=files["book"], factors=["TIN"])
