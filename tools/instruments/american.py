@@ -93,7 +93,7 @@ def _sine_points(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _interpolation(node: np.ndarray, at: np.ndarray) -> np.ndarray:
     """From values at Chebyshev's extrema on [0, 1], that at 0 being 0, to those `at` (m,): (m, n).
 
-    The second barycentric form (Berrut and Trefethen 2004, eq. 4.2 and 5.4).
+    The second barycentric form (Berrut and Trefethen 2004).
     """
     sign = (-1.0) ** np.arange(NODES + 1) * np.where(np.arange(NODES + 1) % NODES == 0, 0.5, 1.0)
     apart = at[:, None] - np.append(node, 0.0)
@@ -232,7 +232,7 @@ class _System:
 
 
 def put_values(puts: Puts, spot: np.ndarray, european: np.ndarray, gap: np.ndarray) -> np.ndarray:
-    """Prices (N,) of puts at `spot`, from the European ones and the boundary: Kim's (1990) integral, eq. 2.7 there.
+    """Prices (N,) of puts at `spot`, from the European ones and the boundary: Kim's (1990) integral.
 
     Never below the European price or what exercise now gives, and exactly that where the spot is within the boundary.
     """
