@@ -64,8 +64,9 @@ def american(
     """Price of American options, as `black_scholes`.
 
     Where early exercise cannot pay it is the European price; elsewhere Kim's integral (1990) over the boundary of
-    Andersen, Lake and Offengenden (2016), whose error is below 1e-6 of the larger of spot and strike (5e-6 beyond four years). In many scenarios
-    (a last axis along which `call`, `years` and `dividend` stay) boundaries are read from polynomials, to 1e-8.
+    Andersen, Lake and Offengenden (2016), whose error is below 1e-6 of the larger of spot and strike, 5e-6 beyond four
+    years. In many scenarios (a last axis along which `call`, `years` and `dividend` stay) boundaries are read from
+    polynomials, to 1e-8.
     """
     from finllm.tools.instruments.american import Puts
     from finllm.tools.instruments.families import values
