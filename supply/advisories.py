@@ -121,9 +121,10 @@ def asked(packages: Sequence[Package], listed: Path, url: str | None = None) -> 
                "--progress-spinner", "off", "-s", "osv", *(["--osv-url", url] if url else [])]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        said: Any = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return _nothing(packages, f"the server did not answer within {TIMEOUT} s")
+    try:
+        said: Any = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode}"])[-1]
         return _nothing(packages, last[:300])
@@ -133,7 +134,7 @@ def asked(packages: Sequence[Package], listed: Path, url: str | None = None) -> 
 def read_answer(packages: Sequence[Package], said: Mapping[str, Any]) -> Found:
     """pip-audit's JSON. What it skipped or left out was not checked, whatever its exit code and its last line say."""
     found = Found(source="an OSV server, asked by pip-audit")
-    told = {canonicalize_name(one["name"]): one for one in said.get("dependencies", ())}
+    told: dict[str, Any] = {canonicalize_name(one["name"]): one for one in said.get("dependencies", ())}
     for package in packages:
         one = told.get(package.name)
         if one is None or "vulns" not in one:

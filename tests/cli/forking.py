@@ -57,6 +57,7 @@ def prepare() -> None:
     desk.open_backends = scripted  # pyright: ignore[reportAttributeAccessIssue]
     desk.Embedder = lambda: embedder  # pyright: ignore[reportAttributeAccessIssue]
     desk.SecondOpinion = lambda _: second  # pyright: ignore[reportAttributeAccessIssue]
+    assert calibrate.__kwdefaults__ is not None
     calibrate.__kwdefaults__.update(open_backend=scripted_rung, measure=measured)
 
 

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ class Said:
 
 def finllm(
     *arguments: str | Path, home: Path | None, under: Sequence[str] = (), limit: tuple[int, int] | None = None,
-    cwd: Path | None = None, **changes: str | None,
+    cwd: Path | None = None, **changes: Any,
 ) -> Said:  # fmt: skip
     """Run a command under another, with a limit of resources, and in an environment of which some is changed."""
     own = {"FINLLM_HOME": None if home is None else str(home), "FINLLM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -61,7 +62,7 @@ def may(under: Sequence[str]) -> None:
 
 
 def homeless(
-    *arguments: str | Path, home: Path | None = None, cwd: Path | None = None, **changes: str | None
+    *arguments: str | Path, home: Path | None = None, cwd: Path | None = None, **changes: Any
 ) -> Said:  # fmt: skip
     may(UNLISTED)
     return finllm(*arguments, home=home, cwd=cwd, under=UNLISTED, HOME=None, **changes)

@@ -79,6 +79,7 @@ def test_a_replayed_index_book_moves_as_the_index_did(start: str, end: str, move
     request = request_for("lehman-2008", "index-only.csv", replay=replay, sources=(),
                           as_of=replay.end.replace(year=2022, month=12, day=15))  # fmt: skip
     report = report_of(run(request, real_desk, f"replay-{start}").report)
+    assert report.total_share is not None
     assert report.total_share.value == pytest.approx(move, abs=0.001)
 
 

@@ -148,10 +148,10 @@ class _System:
         gap = self._guess() if start is None else start
         for _ in range(PICARD if start is None else 1):
             gap = self._picard(gap)
-        there = np.zeros(len(gap), dtype=bool)
+        there: np.ndarray = np.zeros(len(gap), dtype=bool)
         for _ in range(NEWTON):
             step = np.where(there[:, None], 0.0, self._newton(gap))  # one that is there does not wait for the others
-            there = (np.abs(step) <= NEAR * self.spread).all(axis=1)  # not where it is NaN
+            there = np.all(np.abs(step) <= NEAR * self.spread, axis=1)  # not where it is NaN
             gap = np.clip(gap + np.nan_to_num(step), 0.2 * gap, 5.0 * gap)
             if there.all():
                 return gap

@@ -127,7 +127,8 @@ def _american_volatility(premium: float, terms: list[np.ndarray], high: float) -
     low, shares = SMALLEST, FIRST
     while True:
         tried = low + (high - low) * shares
-        over = american(*terms[:4], tried, *terms[4:]) - premium
+        call, spot, strike, years, rate, dividend = terms
+        over = american(call, spot, strike, years, tried, rate, dividend) - premium
         if shares is FIRST and (over[0] >= 0 or over[-1] <= 0):
             return None
         at = int(np.clip(np.argmax(over > 0), 1, len(tried) - 1))

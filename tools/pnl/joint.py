@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.factors import MoveUnit
 from finllm.tools.data.market import Frequency, crosses, day_of
 from finllm.tools.pnl.factorset import STEP_DAYS, Levels
 from finllm.tools.pnl.history import one_step
@@ -69,7 +70,7 @@ class Joint:
         self._levels: dict[str, Levels] = {}
         sigmas: list[float] = []
         since = pd.Timestamp(year=view.as_of.year - YEARS, month=view.as_of.month, day=1)
-        self._units = {name: view.factors[name].unit for name in names}
+        self._units: dict[str, MoveUnit] = {name: view.factors[name].unit for name in names}
         for name in names:
             if not view.factors[name].has_history:
                 self.missing[name] = "it has no history"
@@ -131,7 +132,9 @@ class Joint:
         return f"σ of each over {self.horizon} days of its own; correlations by pair: {'; '.join(parts)}{missing}"
 
     def _used(self) -> list[_Panel]:
-        kinds = dict.fromkeys((one.frequency, one.averaged) for one in self._levels.values())
+        kinds: dict[tuple[Frequency, bool], None] = {}
+        for one in self._levels.values():
+            kinds[one.frequency, one.averaged] = None
         return [self._panel(*kind) for kind in kinds]
 
     def _covariance(self, near: tuple[np.ndarray, float] | None, *, about_mean: bool) -> Covariance:
@@ -192,7 +195,7 @@ def _sampled(levels: Levels, frequency: Frequency, averaged: bool) -> pd.Series:
     if frequency == "daily":
         return levels.values
     grouped = levels.values.groupby(pd.DatetimeIndex(levels.values.index).to_period(_PERIOD[frequency]))
-    return grouped.mean() if averaged else grouped.last()
+    return pd.Series(grouped.mean() if averaged else grouped.last())
 
 
 def _weights(panel: _Panel, at: Sequence[int], size: np.ndarray, share: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -64,7 +64,7 @@ class Log:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Log]:
+def log(tmp_path: Path) -> Log:
     made = Log(tmp_path / "audit", tmp_path / "witness")
     made.write(5, OLD)
     assert made.seen() == 5

@@ -61,7 +61,8 @@ def test_one_noisy_name_does_not_shrink_the_others_to_one_beta() -> None:
 
 
 def test_what_oil_does_beyond_the_index_is_shrunk_within_a_sector() -> None:
-    sectors = dict.fromkeys(("CVX", "RRC", "XOM"), "Energy") | dict.fromkeys(("AAPL", "BAC", "KO"), "Other")
+    sectors: dict[str, str] = dict.fromkeys(("CVX", "RRC", "XOM"), "Energy")
+    sectors |= dict.fromkeys(("AAPL", "BAC", "KO"), "Other")
     drivers = default_regressors(FACTORS, MARKET, AS_OF)
     assert [one.id for one in drivers] == ["EQUITY_US", "OIL_WTI", "USD_BROAD"]
     found = regress(list(sectors), drivers, MARKET, AS_OF, sectors=sectors)

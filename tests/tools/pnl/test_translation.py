@@ -47,11 +47,14 @@ MIXED = book(
 )
 
 
-def run(portfolio: Portfolio, *shocks: str, currency: str = "USD", as_of: dt.date = AS_OF, **more) -> EngineResult:
+def run(
+    portfolio: Portfolio, *shocks: str, currency: str = "USD", as_of: dt.date = AS_OF, propagate: bool = False, **more
+) -> EngineResult:
+    """Worked out by hand below, so nothing moves that was not told to."""
     factors = FactorSet.of(MARKET, (), [one.partition("=")[0] for one in shocks])
     parsed = [factors.parse(*one.split("=")) for one in shocks]
-    more = {"propagate": False} | more  # arithmetic by hand: nothing moves that was not told to
-    return run_engine(portfolio, MARKET, as_of, 20, parsed, factors=factors, currency=currency, **more)
+    return run_engine(portfolio, MARKET, as_of, 20, parsed, factors=factors, currency=currency, propagate=propagate,
+                      **more)  # fmt: skip
 
 
 @pytest.mark.parametrize("base", ["USD", "EUR", "JPY"])
