@@ -90,7 +90,7 @@ def test_doctor_tells_a_user_without_a_home_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_finllm_home_a_user_without_a_home_runs(whole: Whole, tiny: dict[str, str], tmp_path: Path) -> None:
+def test_with_finllm_home_a_user_without_a_home_runs(whole: Whole, tiny: dict[str, Any], tmp_path: Path) -> None:
     said = homeless("run", whole.scenario, "--json", home=tmp_path / "home", **tiny)
     assert said.code == 0, said.err[-1000:]
     assert judgements(json.loads(said.out)) == judgements(whole.report)
@@ -145,7 +145,7 @@ def test_without_address_space_for_the_charts_a_result_stands_without_them_and_s
     "limit", [(resource.RLIMIT_AS, 5 * GIB), (resource.RLIMIT_NOFILE, 64)], ids=["5 GiB", "64 files"]
 )
 def test_a_run_gets_along_with_little(
-    whole: Whole, tiny: dict[str, str], tmp_path: Path, limit: tuple[int, int]
+    whole: Whole, tiny: dict[str, Any], tmp_path: Path, limit: tuple[int, int]
 ) -> None:
     said = finllm("run", whole.scenario, "--json", home=tmp_path / "home", limit=limit, **tiny)
     assert said.code == 0, said.err[-1000:]
@@ -159,7 +159,7 @@ def test_a_run_gets_along_with_little(
     ((resource.RLIMIT_NOFILE, 20), "'ulimit -n'"), ((resource.RLIMIT_NOFILE, 10), "'ulimit -n'"),
 ], ids=["1 GiB", "20 files", "10 files"])  # fmt: skip
 def test_a_run_that_gets_too_little_names_the_limit_to_raise(
-    whole: Whole, tiny: dict[str, str], tmp_path: Path, limit: tuple[int, int], mend: str
+    whole: Whole, tiny: dict[str, Any], tmp_path: Path, limit: tuple[int, int], mend: str
 ) -> None:
     said = finllm("run", whole.scenario, "--json", home=tmp_path / "home", limit=limit, **tiny)
     assert said.code == 1
