@@ -84,6 +84,11 @@ class Settings(BaseModel):
     text_longest: int = Field(
         default=100_000, ge=1000, le=10_000_000, description="longest text of a source once its signs are plain (NFKC)"
     )
+    table_bytes: int = Field(default=134_217_728, ge=1000, description="largest file of a book or of prices, bytes")
+    table_unpacked: int = Field(default=536_870_912, ge=1000, description="what such a file may unpack to, bytes")
+    table_rows: int = Field(default=1_000_000, ge=1, description="most rows of such a file")
+    table_columns: int = Field(default=10_000, ge=1, description="most columns of such a file")
+    table_cells: int = Field(default=12_000_000, ge=1, description="most cells of such a file")
     tenant: str = Field(default="default", min_length=1, max_length=64, description="on whose account runs are")
     tenant_budget: str | None = Field(
         default=None, description="what all runs of the tenant may spend in a day (UTC), such as 100000tokens,50kJ"

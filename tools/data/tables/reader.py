@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 from finllm.errors import InputError
 from finllm.tools.data.tables.header import Known, find_header, header_levels
-from finllm.tools.data.tables.table import CAPS, Caps, Cell, Sheet, Table
+from finllm.tools.data.tables.table import Caps, Cell, Sheet, Table
 from finllm.tools.evidence import sha256_of
 
 TEXT = (".csv", ".tsv", ".txt")
@@ -22,20 +22,20 @@ SHOWN = 3
 
 
 def read_table(
-    path: Path, *, what: str, sheet: str | None = None, known: Known | None = None, caps: Caps = CAPS
+    path: Path, *, what: str, sheet: str | None = None, known: Known | None = None, caps: Caps | None = None
 ) -> Table:
     """Read a file by its suffix: .csv, .tsv and .txt as separated text, .parquet, .xlsx.
 
     `what` names the content in errors. `sheet`: of a workbook. `known` tells whether a text is a column's name, by
     which the header is found below a preamble. Whatever was decided (encoding, separator, sheet, header) is in the
-    table's notes. Nothing of a file beyond `caps` is read.
+    table's notes. Nothing of a file beyond `caps` is read, by default those of the settings.
     Errors: InputError for a missing, unreadable or empty file, another suffix, several sheets of which none is named,
     a formula that was never calculated, and rows with more cells than the header.
     """
     suffix = path.suffix.lower()
     _check_kind(path, what, suffix, sheet)
     try:
-        found, data = _read(path, what, suffix, sheet, caps)
+        found, data = _read(path, what, suffix, sheet, caps or Caps.of_settings())
     except FileNotFoundError as error:
         raise InputError(f"no {what} at {str(path)!r}", fix="correct the path") from error
     except DAMAGE as error:
@@ -58,7 +58,8 @@ def _read(path: Path, what: str, suffix: str, sheet: str | None, caps: Caps) -> 
     """The file's cells and bytes. Its size is looked at before anything is unpacked."""
     if (size := path.stat().st_size) > caps.bytes:
         raise InputError(f"{path}: is larger than the {caps.bytes:,} bytes that are read ({size:,})",
-                         fix="split it, or keep only the rows and columns that are needed")  # fmt: skip
+                         fix="split it, keep only what is needed, or raise the setting table_bytes (FINLLM_TABLE_BYTES)"
+                         )  # fmt: skip
     if not size:
         raise _empty(path, what)
     if suffix in TEXT:

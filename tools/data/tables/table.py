@@ -18,7 +18,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Caps:
-    """The largest table that is read: bytes of the file, bytes that it unpacks to, rows, columns and cells."""
+    """The largest table that is read: bytes of the file, bytes that it unpacks to, rows, columns and cells.
+
+    The defaults are those of the settings `table_bytes`, `table_unpacked` and so on.
+    """
 
     bytes: int = 128 * MIB
     unpacked: int = 512 * MIB
@@ -34,11 +37,18 @@ class Caps:
         )  # fmt: skip
         for size, most, what in found:
             if size > most:
+                setting = f"table_{what.split()[-1]}"
                 raise InputError(f"{path}: is larger than the {most:,} {what} that are read",
-                                 fix="split it, or keep only the rows and columns that are needed")  # fmt: skip
+                                 fix=f"split it, keep only the rows and columns that are needed, or raise the setting"
+                                     f" {setting} (FINLLM_{setting.upper()})")  # fmt: skip
 
+    @classmethod
+    def of_settings(cls) -> Caps:
+        """What the user's settings allow."""
+        from finllm.settings import load_settings
 
-CAPS = Caps()
+        mine = load_settings().settings
+        return cls(mine.table_bytes, mine.table_unpacked, mine.table_rows, mine.table_columns, mine.table_cells)
 
 
 @dataclass(frozen=True)

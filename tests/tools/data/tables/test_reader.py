@@ -251,6 +251,17 @@ def test_caps_may_be_other_ones(tmp_path: Path) -> None:
             read_table(path, what="portfolio", caps=caps)
 
 
+def test_the_caps_are_settings_and_the_mend_names_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text(ROWS)
+    monkeypatch.setenv("FINLLM_TABLE_ROWS", "2")
+    with pytest.raises(InputError, match="larger than the 2 rows that are read") as refused:
+        read_table(path, what="portfolio")
+    assert "raise the setting table_rows (FINLLM_TABLE_ROWS)" in refused.value.fix
+    monkeypatch.setenv("FINLLM_TABLE_ROWS", "50")
+    assert read_table(path, what="portfolio").rows
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/cases beside the repository")
 def test_the_shared_files_read_or_are_refused_for_their_reason() -> None:
     refused: dict[str, str] = {}
