@@ -86,9 +86,9 @@ def regress(
     """Loads of series on factors: on the first by itself, and on each further one beyond those before it.
 
     First: least squares with intercept on the last `window` days that series and first factor share. Further: each
-    factor less its own regression on those before it, on the last `further_window` days that it shares with both; on
-    one window that is least squares on all of them at once (Frisch and Waugh 1933). A return spans two days that all
-    have observed; unchanged closes of a halted name are left out.
+    factor less its own regression on those before it, on the last `further_window` days that it shares with both (of
+    the last twice as many); on one window that is least squares on all of them at once (Frisch and Waugh 1933). A
+    return spans two days that all have observed; unchanged closes of a halted name are left out.
 
     Shrinkage is that of Vasicek (1973), factor by factor: β = β̂ + (β̄ − β̂)·s²/(s² + τ²). β̄ is the mean over `names`,
     for a further factor that of the name's sector (`sectors`, by name) where three names have it; τ² is the variance of
@@ -214,14 +214,16 @@ class _Fit:
         self.name, self._first, self._lines = name, first, lines
         self._own = _Line.of(*seen.positive(), "return")
         self._days = _shared(self._own, lines[first])
-        still = _halted(self._own.on(self._days))
-        usable = ~still & np.isfinite(self._own.moves(self._days)) & np.isfinite(lines[first].moves(self._days))
-        self._kept = np.flatnonzero(usable)[-window:]
+        still, moves = _halted(self._own.on(self._days)), self._own.moves(self._days)
+        usable = ~still & np.isfinite(moves) & np.isfinite(lines[first].moves(self._days))
+        kept = np.flatnonzero(usable)[-window:]
+        start = int(kept[0]) if len(kept) else 0
+        self._last, self._kept = self._days[start:], kept - start
         self.always_halted = len(still[-window:]) >= MIN_HISTORY - 1 > int((~still[-window:]).sum())
         if len(self._kept) < MIN_HISTORY - 1 and not self.always_halted:
             raise InputError(f"{name!r} has {len(self._kept)} returns on days shared with {first}, too few",
                              fix="give its beta in the portfolio")  # fmt: skip
-        self._rest = self._own.moves(self._days)[self._kept]
+        self._rest = moves[kept]
         self._betas: dict[str, float] = {}
         self._estimates: dict[str, tuple[float, float]] = {}
         self._words: list[str] = []
@@ -236,9 +238,9 @@ class _Fit:
     def step(self, factor: str, earlier: Sequence[str], window: int) -> _Step | None:
         """The slope on a factor beyond `earlier` ones; None with too few days, or for one of them by another name."""
         if not earlier:
-            days, kept = self._days, self._kept
+            days, kept = self._last, self._kept
         else:
-            days = self._days[np.isfinite(self._lines[factor].on(self._days))]
+            days = self._days[np.isfinite(self._lines[factor].on(self._days))][-2 * window :]
             if len(days) < MIN_FURTHER:
                 return None
             usable = ~_halted(self._own.on(days))
@@ -265,9 +267,9 @@ class _Fit:
         rest = own - own.mean()
         rest = rest - np.linalg.lstsq(axes.T, rest, rcond=None)[0] @ axes
         error = float(np.sqrt(rest @ rest / max(1, len(own) - len(axes) - 1) / power))
-        there = self._lines[factor].moves(self._days)[self._kept] - move.mean()
+        there = self._lines[factor].moves(self._last)[self._kept] - move.mean()
         for id, offset, mean in zip(others, offsets, means[:, 0], strict=True):
-            there = there - offset * np.nan_to_num(self._lines[id].moves(self._days)[self._kept] - mean)
+            there = there - offset * np.nan_to_num(self._lines[id].moves(self._last)[self._kept] - mean)
         found = pd.DatetimeIndex(days[1:][kept][whole].astype("datetime64[D]"))
         return _Step(slope, error, dict(zip(others, offsets.tolist(), strict=True)), np.nan_to_num(there), span(found))
 
@@ -281,7 +283,7 @@ class _Fit:
         self._words.append(f"{step.window}, {how}" if factor == self._first else f"{factor} {step.window}, {how}")
 
     def regression(self) -> Regression:
-        days = pd.DatetimeIndex(self._days[1:][self._kept].astype("datetime64[D]"))
+        days = pd.DatetimeIndex(self._last[1:][self._kept].astype("datetime64[D]"))
         return Regression(
             betas=self._betas, estimated={id: one for id, (one, _) in self._estimates.items()},
             errors={id: error for id, (_, error) in self._estimates.items()},
