@@ -129,7 +129,8 @@ def read_meta(layout: Layout) -> Meta:
         return Meta.parse(layout.meta.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
-            f"there is no audit log in {str(layout.folder)!r}", fix="run a stress test first, or name another --log"
+            f"there is no audit log in {str(layout.folder)!r}",
+            fix="a log begins with the first run: 'finllm run SCENARIO'",
         ) from error
     except (OSError, ValueError) as error:
         raise RecordError(

@@ -70,10 +70,11 @@ def complete(
         unknown = f"how plausible the shocks are together is not known: {error.message}"
         return _held(moved, propagate({}, nothing), {}, nothing, (unknown,))
     near, how = joint.near(inside)
-    towards = propagate(inside, near)
+    towards, apart = _reached(propagate(inside, near), near)
     notes = tuple(contradictions(inside, given, covariance).values())
     if not on or not inside:
         return _held(moved, given, towards.implied, covariance, notes)
+    notes += tuple(f"{name} is held still: too few of its moves are shared with the shocked factors" for name in apart)
     if tails == "vine":
         from finllm.tools.pnl.vine import fat_tailed
 
@@ -97,6 +98,17 @@ def complete(
             drawn[:, at] = np.maximum(drawn[:, at], floor - means[at])
     completed = dict(zip(towards.others, means.tolist(), strict=True))
     return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes)
+
+
+def _reached(given: Propagated, covariance: Covariance) -> tuple[Propagated, list[str]]:
+    """The same without the factors that share no history with any shocked one, and these by name."""
+    cross = covariance.matrix[np.ix_(covariance.at(given.others), covariance.at(given.shocked))]
+    tied = (cross != 0).any(axis=1) if given.shocked else np.ones(len(given.others), dtype=bool)
+    kept = np.flatnonzero(tied)
+    apart = [name for name, one in zip(given.others, tied, strict=True) if not one]
+    left = replace(given, others=tuple(given.others[at] for at in kept), means=given.means[kept],
+                   residual=given.residual[np.ix_(kept, kept)])  # fmt: skip
+    return left, apart
 
 
 def _reach(view: FactorView, name: str, horizon: int) -> tuple[float, float]:

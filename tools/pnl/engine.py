@@ -296,6 +296,8 @@ def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, 
         elif "USD_BROAD" in completion.moves and factor_currency(name):
             why = ", and that of USD_BROAD reaches it only where shocks are completed"
         found.append(f"{name} is held still: no shock{why}")
+    loaded = arrays.loaded()
+    found += [f"{name} moves no position by itself" for name in completion.given.shocked if name not in loaded]
     return found
 
 
