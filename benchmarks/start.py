@@ -62,8 +62,8 @@ def commands_on(book: Path, listed: Path) -> tuple[Command, ...]:
     return (
         Command("`--help`", ("--help",), 0.45, bar=0.4),
         Command("`runs list`, empty home", ("runs", "list"), 0.55),
-        Command("`stress`, shipped book", stress, 2.2, bar=1.3),
-        Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.3),
+        Command("`stress`, shipped book", stress, 2.5, bar=1.3),
+        Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.6),
         Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.0,
                 bar=5.0, mib=400, rounds=2),
         Command(f"`portfolio check`, a broker's list of {POSITIONS:,}", ("portfolio", "check", str(listed), "--json"),

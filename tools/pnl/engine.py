@@ -23,7 +23,7 @@ from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute, total_of
-from finllm.tools.pnl.bands import Residual, own_residuals, simulate
+from finllm.tools.pnl.bands import DRAWS, Residual, own_residuals, simulate
 from finllm.tools.pnl.betas import FURTHER
 from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
@@ -41,6 +41,10 @@ from finllm.tools.pnl.sizes import FactorView
 
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
 """Rows of the table by horizon, trading days: those up to the scenario's, and its own."""
+MOST_REVALUED, LEAST_DRAWS = 25_000_000, 500
+"""Positions × draws that a band revalues at most, and the draws below which it does not go: of 50,000 positions."""
+FEWER = 4
+"""Every how many of these draws the bands of shorter horizons take."""
 BY_HORIZON = "by horizon: the same shocks at the same size in σ of each factor's own moves; rows nest and do not add"
 TAYLOR_LIMIT_BP = 300
 """Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
@@ -122,7 +126,8 @@ class Engine:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
         past, joint = self.history(plan), self.joint(plan)
-        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed)
+        draws = min(DRAWS, max(LEAST_DRAWS, MOST_REVALUED // max(1, len(arrays.positions))))
+        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed, draws=draws)
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
@@ -217,7 +222,7 @@ class Engine:
             scale = np.array([self._growth(name, days, residual.horizon) for name in self.arrays.factors])
             own = {name: gain * math.sqrt(days / residual.horizon) for name, gain in realised.items()}
             whole = total_of(self.arrays, self.book.holdings, moves * scale, own)
-            part = Residual(residual.factors * scale, residual.daily, days, residual.words)
+            part = Residual(residual.factors[::FEWER] * scale, residual.daily, days, residual.words)
             band = None
             if interval:
                 band = simulate(self.arrays, moves * scale, part, whole, level=interval.level, seed=seed)
