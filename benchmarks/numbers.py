@@ -38,7 +38,8 @@ HEAD = """# Numbers, recomputed
 
 Written by `make bench-numbers` from the packaged histories and the shipped book. *Before*: betas to the index alone,
 factors without a shock held still, one window for all of them. *In sample* figures know the days that they are about:
-they say that the model can hold them, not that it would have told them. How and why:
+they say that the model can hold them, not that it would have told them. *Loads of the day before* know nothing
+later, but five years and the sector as what to shrink towards were chosen on the same windows. How and why:
 [0031](design/0031-loads-and-joint-shocks.md)."""
 
 MARKET = MarketStore()

@@ -129,7 +129,10 @@ class Joint:
             with_ = f" with {', '.join(finer)} at the {'mean' if panel.averaged else 'end'} of each" if finer else ""
             parts.append(f"{step} of {', '.join(own)}{with_}, {panel.first} to {panel.last}")
         missing = f"; left out: {', '.join(self.missing)}" if self.missing else ""
-        return f"σ of each over {self.horizon} days of its own; correlations by pair: {'; '.join(parts)}{missing}"
+        moved = self.covariance.repaired
+        repaired = f"; moved by {moved:.1%} to have no negative eigenvalue" if moved else ""
+        pairs = f"{'; '.join(parts)}{repaired}{missing}"
+        return f"σ of each over {self.horizon} days of its own; correlations by pair: {pairs}"
 
     def _used(self) -> list[_Panel]:
         kinds: dict[tuple[Frequency, bool], None] = {}
