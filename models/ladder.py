@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finllm.errors import BackendError, InputError
 from finllm.files import exclusive, sha256_of_file, sync, write_atomically
+from finllm.models.llama_lock import LLAMA_LOCK
 from finllm.models.llama_log import ERROR_LEVEL, listening
 from finllm.models.lora import Adapter, merge_adapter
 from finllm.models.source import ModelSource
@@ -216,7 +217,7 @@ def _quantise(
     params.nthread = threads
     params.ftype = getattr(llama_cpp, PRECISIONS[precision])
     params.allow_requantize = True
-    with listening(listen):
+    with LLAMA_LOCK, listening(listen):
         status = llama_cpp.llama_model_quantize(str(weights).encode(), str(out).encode(), ctypes.pointer(params))
     if raised:
         raise raised[0]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from finllm.errors import BackendError
 from finllm.models import llama_log
+from finllm.models.llama_lock import LLAMA_LOCK
 from finllm.scheduler.engine.vocabulary import Vocabulary
 
 Logits = NDArray[np.float32]
@@ -55,9 +56,18 @@ class Native:
     def __init__(self, path: Path, *, threads: int, cells: int, sequences: int) -> None:
         import llama_cpp
 
-        llama: Any = llama_cpp
-        self._llama = llama
+        self._llama: Any = llama_cpp
         self._closing = contextlib.ExitStack()
+        self._adapters: dict[str, Any] = {}
+        self._threads = threads
+        self.cells = cells
+        self.sequences = sequences
+        self.branches = range(sequences, sequences + BRANCHES)
+        with LLAMA_LOCK:
+            self._load(path)
+
+    def _load(self, path: Path) -> None:
+        llama = self._llama
         llama_log.silence()
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
@@ -68,32 +78,29 @@ class Native:
             raise BackendError(f"llama.cpp cannot load {str(path)!r}", fix="remove the file; it is derived again")
         self._closing.callback(llama.llama_model_free, self._model)
         params = llama.llama_context_default_params()
-        params.n_ctx = cells
+        params.n_ctx = self.cells
         params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max = sequences + BRANCHES
+        params.n_seq_max = self.sequences + BRANCHES
         params.kv_unified = True
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = self._threads
         choose_attention(llama, params)
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             self._closing.close()
             raise BackendError(
-                f"llama.cpp has no memory for a context of {cells} tokens", fix="lower FINLLM_CONTEXT or FINLLM_SLOTS"
+                f"llama.cpp has no memory for a context of {self.cells} tokens",
+                fix="lower FINLLM_CONTEXT or FINLLM_SLOTS",
             )
         self._closing.callback(llama.llama_free, self._context)
         self._memory = llama.llama_get_memory(self._context)
-        self.cells = cells
-        self.sequences = sequences
-        self.branches = range(sequences, sequences + BRANCHES)
         self.vocabulary = Vocabulary(llama, self._model)
-        self._adapters: dict[str, Any] = {}
-        self._threads = threads
         self._batch = _Batch(llama)
         self._closing.callback(self._batch.free)
 
     def close(self) -> None:
         """Free the context and the model; the object is of no use afterwards."""
-        self._closing.close()
+        with LLAMA_LOCK:
+            self._closing.close()
 
     def use(self, threads: int) -> None:
         """Compute with so many threads from here on. The answers stay the same bit for bit."""
@@ -161,7 +168,8 @@ class Native:
             llama.llama_set_adapters_lora(self._context, None, 0, None)
             return
         if path not in self._adapters:
-            adapter = llama.llama_adapter_lora_init(self._model, path.encode())
+            with LLAMA_LOCK:
+                adapter = llama.llama_adapter_lora_init(self._model, path.encode())
             if not adapter:
                 raise BackendError(
                     f"llama.cpp cannot use the adapter {path!r} with this model",

@@ -119,7 +119,8 @@ def test_a_process_that_keeps_dying_is_not_started_for_ever(process: EngineProce
 def test_two_engines_of_one_process_take_turns(process: EngineProcess, edge_weights: Path) -> None:
     engines = [process.open(name, config(edge_weights)) for name in ("edge", "deep")]
     waits = [Engines(engine.submit).ask(3) for engine in engines]
-    assert all(isinstance(answer, Finished) for wait in waits for answer in wait())
+    answers = [answer for wait in waits for answer in wait()]
+    assert all(isinstance(answer, Finished) for answer in answers), answers
     engines[0].close()
     with pytest.raises(BackendError, match="'edge' is closed"):
         Engines(engines[0].submit).ask(1)
