@@ -24,6 +24,8 @@ RUNS = {
     (2, "lehman-2008"): "20261130-033735-lehman-2008-replayed-6660",
     (4, "hormuz-blockade"): "20261130-084618-hormuz-closed-for-a-month-d520",
     (4, "lehman-2008"): "20261130-084935-lehman-2008-replayed-3018",
+    (5, "hormuz-blockade"): "20261130-110640-hormuz-closed-for-a-month-eda2",
+    (5, "lehman-2008"): "20261130-110730-lehman-2008-replayed-b87f",
 }
 
 
