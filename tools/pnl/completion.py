@@ -49,14 +49,15 @@ class Completion:
 
 def complete(
     view: FactorView, shocks: Mapping[str, Shock], joint: Joint, *, on: bool, tails: Tails = "gaussian",
-    past: History | None = None, seed: int = 0, draws: int = DRAWS,
+    past: History | None = None, seed: int = 0, draws: int = DRAWS, stressed: bool = False,
 ) -> Completion:  # fmt: skip
     """Move the factors of `joint` that were not shocked to their means given the shocks, or hold them still.
 
-    Means and draws are under the covariance near the shocks. With a vine, fitted to the moves of `past`, it is their
-    medians, and the draws are about these. No factor is completed farther than `REACH` times its farthest past move,
-    nor below −95 % or its floor, nor drawn below −100 % or that: linear moves know no such bounds. Errors: see
-    `propagate` and `fat_tailed`; where the others are held these only leave the plausibility unknown, which is noted.
+    Means and draws are under the covariance near the shocks (`stressed`: see `Joint.near`). With a vine, fitted to the
+    moves of `past`, it is their medians, and the draws are about these. No factor is completed farther than `REACH`
+    times its farthest past move, nor below −95 % or its floor, nor drawn below −100 % or that: linear moves know no
+    such bounds. Errors: see `propagate` and `fat_tailed`; where the others are held these only leave the plausibility
+    unknown, which is noted.
     """
     moved = {name: one.move for name, one in shocks.items()}
     covariance = joint.covariance
@@ -69,7 +70,7 @@ def complete(
         nothing = Covariance((), np.zeros((0, 0)))
         unknown = f"how plausible the shocks are together is not known: {error.message}"
         return _held(moved, propagate({}, nothing), {}, nothing, (unknown,))
-    near, how = joint.near(inside)
+    near, how = joint.near(inside, stressed=stressed)
     towards, apart = _reached(propagate(inside, near), near)
     notes = tuple(contradictions(inside, given, covariance).values())
     if not on or not inside:

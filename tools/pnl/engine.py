@@ -104,21 +104,23 @@ class Engine:
         window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
         return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
 
-    def revalue(self, plan: Plan, *, propagate: bool = True) -> Attribution:
+    def revalue(self, plan: Plan, *, propagate: bool = True, stressed: bool = False) -> Attribution:
         """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
         moves = {name: one.move for name, one in plan.shocks.items()}
         if propagate:
-            moves = complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0).moves
+            moves = complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0, stressed=stressed).moves
         realised, _ = self._own_returns(plan.own_returns)
         return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
 
     def stress(
-        self, plan: Plan, *, propagate: bool = True, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0
-    ) -> EngineResult:
+        self, plan: Plan, *, propagate: bool = True, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0,
+        stressed: bool = False,
+    ) -> EngineResult:  # fmt: skip
         """Revalue the book under the plan. In a replay holdings with a history take their own returns.
 
         With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
-        Gaussian, or the median of a vine copula), without it they are held still. `interval` holds the P&L with
+        Gaussian, or the median of a vine copula; `stressed`: by the covariance of stress at any size, see
+        `Joint.near`), without it they are held still. `interval` holds the P&L with
         probability `level`, given the shocks. Errors: InputError for a level outside (0, 1), and with `propagate` for
         shocks that cannot be told apart.
         """
@@ -127,7 +129,8 @@ class Engine:
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
         past, joint = self.history(plan), self.joint(plan)
         draws = min(DRAWS, max(LEAST_DRAWS, MOST_REVALUED // max(1, len(arrays.positions))))
-        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed, draws=draws)
+        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed, draws=draws,
+                              stressed=stressed)  # fmt: skip
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)

@@ -99,12 +99,13 @@ class Joint:
         """Σ with every past move counted alike, about their mean; (k, k) in the products of the factors' units."""
         return self._covariance(None, about_mean=True)
 
-    def near(self, shocks: Mapping[str, float]) -> tuple[Covariance, str]:
+    def near(self, shocks: Mapping[str, float], *, stressed: bool = False) -> tuple[Covariance, str]:
         """Second moments about zero near the shocks, and how they were taken, in words.
 
         Beyond `CALM` σ of the shocks together (Mahalanobis), a past move counts by how far it went their way too: w = 1
-        − λ + λ·s⁺/mean(s⁺), s its projection on the shocks in σ; λ is `MOST` from `STRESS` σ on. What the others do
-        given the shocks is then the slope through zero of weighted least squares.
+        − λ + λ·s⁺/mean(s⁺), s its projection on the shocks in σ; λ is `MOST` from `STRESS` σ on, and at any size where
+        the market is `stressed` already. What the others do given the shocks is then the slope through zero of weighted
+        least squares.
         """
         inside = {name: move for name, move in shocks.items() if name in self.names}
         size = np.array([inside.get(name, 0.0) for name in self.names]) / self._sigma
@@ -112,7 +113,7 @@ class Joint:
             distance = mahalanobis(inside, self.covariance)
         except InputError:
             distance = float(np.sqrt(size @ size))
-        share = MOST * float(np.clip((distance - CALM) / (STRESS - CALM), 0.0, 1.0))
+        share = MOST * (1.0 if stressed and distance else float(np.clip((distance - CALM) / (STRESS - CALM), 0.0, 1.0)))
         words = f"past moves weighed by how far they went this way, by {share:.0%}" if share else "past moves alike"
         return self._covariance((size, share) if share else None, about_mean=False), words
 
