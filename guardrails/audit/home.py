@@ -35,6 +35,16 @@ class Held:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file as record `seq` of the log has it: the run or batch that wrote it, where to, and its sha256."""
+
+    seq: int
+    run: str
+    path: Path
+    digest: str
+
+
 @dataclass
 class _Findings:
     problems: list[str] = field(default_factory=list[str])
@@ -96,22 +106,18 @@ def check_ledger(path: Path, reader: LogReader) -> Held:
 
 def check_files(reader: LogReader, elsewhere: Iterable[Path] = (), *, home: bool = True) -> list[Held]:
     """Hold the report files on record against the disk, and files `elsewhere` against all that was ever written."""
-    newest: dict[Path, tuple[str, str]] = {}
-    written: dict[str, str] = {}
-    for data in _records(reader):
-        if data["action"].startswith(f"{FILES}."):
-            for name, digest in data["files"].items():
-                newest[Path(data["folder"], name)] = (data["run"], digest)
-                written[digest] = data["run"]
+    on_record = list(written_files(reader))
+    newest = {one.path: (one.run, one.digest) for one in on_record}
+    written = {one.digest: one.run for one in on_record}
     found: list[Held] = []
     for folder in dict.fromkeys(path.parent for path in newest) if home else ():
         one = _Findings()
         names = {path: newest[path] for path in newest if path.parent == folder}
-        for path, (run, digest) in names.items():
+        for path, (run, was) in names.items():
             there = _digest_of(path)
             if there is None:
                 one.notes.append(f"{path.name} is not there any more")
-            elif there != digest:
+            elif there != was:
                 one.problems.append(f"{path.name} is not the file that run {run!r} wrote")
         found.append(Held(str(folder), len(names), tuple(one.problems), tuple(one.notes)))
     for path in elsewhere:
@@ -120,6 +126,14 @@ def check_files(reader: LogReader, elsewhere: Iterable[Path] = (), *, home: bool
         problem = () if known else ("no run on record wrote this file, or it was changed since",)
         found.append(Held(str(path), 1, problem, (f"as run {known!r} wrote it",) if known else ()))
     return found
+
+
+def written_files(reader: LogReader) -> Iterator[WrittenFile]:
+    """Every file that a run or a batch put on record, in order; one that was written again comes again."""
+    for seq, data in enumerate(_records(reader)):
+        if data["action"].startswith(f"{FILES}."):
+            for name, digest in data["files"].items():
+                yield WrittenFile(seq, data["run"], Path(data["folder"], name), digest)
 
 
 def _read(reader: LogReader) -> _Log:

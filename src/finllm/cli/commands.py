@@ -22,6 +22,8 @@ HELP = {
     "backtest": "Replay eight known windows with sensitivities of the day before and only the observed factor moves.",
     "signals": "Show what the market said after the close of a day: its regime, stress index, each factor's state and "
                "forecasts.",
+    "verify": "Say whether report files are as a run on record wrote them, and which numbers differ where they are "
+              "not.",
     "trace": "Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, "
              "costs.",
     "replay": "Rebuild a run's state from its record, byte for byte; refuse where an input, a prompt or the weights "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from finllm.plain_text import clean_lines, json_text
 if TYPE_CHECKING:
     from finllm.graphs.report import Report
     from finllm.memory.ledger import Ledger
+    from finllm.review.drawing import Picture
     from finllm.review.explanation import Explanation
 
 
@@ -30,13 +32,29 @@ def write_outputs(
     With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
     report.json is, all are. Comes back with which charts were not drawn and why. Errors: as `write_files`.
     """
+    from finllm.review.drawing import undrawn
+
+    made = run_files(report, trace, explanation)
+    record_files(ledger, report.run_id, folder, made.contents)
+    fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
+    write_files(folder, made.contents, fix=fix)
+    return undrawn(made.charts)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's files by name, report.json the last, and its charts."""
+
+    contents: dict[str, bytes]
+    charts: tuple[Picture, ...]
+
+
+def run_files(report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None) -> RunFiles:
+    """The files of a run, made from its report and trace alone: the same again from the record, byte for byte."""
     from finllm.graphs.report import to_markdown
-    from finllm.guardrails.audit.records import FILES
-    from finllm.review.drawing import draw, undrawn
+    from finllm.review.drawing import draw
     from finllm.review.explanation import markdown_of
     from finllm.review.html import page_files, report_html, run_charts
-    from finllm.scheduler.placement.task import key_of
-    from finllm.scheduler.record import Entry
 
     charts = draw(run_charts(report))
     added: list[str] = []
@@ -51,10 +69,16 @@ def write_outputs(
         **page_files(report_html(report, charts, explanation), charts),
         "report.json": (json_text(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
-    about = {"run": report.run_id, "folder": str(folder.resolve())}
+    return RunFiles(contents, charts)
+
+
+def record_files(ledger: Ledger, owner: str, folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Put on record that a run, or a batch, is about to write these files there: each one's sha256."""
+    from finllm.guardrails.audit.records import FILES
+    from finllm.scheduler.placement.task import key_of
+    from finllm.scheduler.record import Entry
+
+    about = {"run": owner, "folder": str(folder.resolve())}
     digests = {"files": {name: sha256(content).hexdigest() for name, content in contents.items()}}
     entry = Entry(key_of(FILES, about | digests), FILES, "finllm", about, digests)
-    ledger.record(entry, run_id=report.run_id, node="report")
-    fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
-    write_files(folder, contents, fix=fix)
-    return undrawn(charts)
+    ledger.record(entry, run_id=owner, node="report")

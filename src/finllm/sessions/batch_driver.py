@@ -82,8 +82,22 @@ def drive_batch(
 
         with Runner() as runner:
             results = runner.run(run_batch(batch, desk, wanted.jobs, keep, on_end, budget))
-    rows = [row_of(one, _error_of(one), _folder(settings, wanted, one.member), wanted.fail_on) for one in results]
-    return BatchReport(batch.id, tuple(rows))
+        rows = [row_of(one, _error_of(one), _folder(settings, wanted, one.member), wanted.fail_on) for one in results]
+        report = BatchReport(batch.id, tuple(rows))
+        _record_summaries(report, wanted, desk)
+    return report
+
+
+def _record_summaries(report: BatchReport, wanted: BatchWanted, desk: Desk) -> None:
+    """Put the digests of the files of a batch on record, by folder, before they are written."""
+    from finllm.review.outputs import record_files
+    from finllm.sessions.batch_report import summary_files
+
+    by_folder: dict[Path, dict[str, bytes]] = {}
+    for path, content in summary_files(report, wanted.junit, wanted.summaries).items():
+        by_folder.setdefault(path.parent, {})[path.name] = content
+    for folder, contents in by_folder.items():
+        record_files(desk.ledger, report.id, folder, contents)
 
 
 def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Member, Outcome], None]:

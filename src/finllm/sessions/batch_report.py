@@ -144,10 +144,14 @@ def _value(figure: Figure | None) -> float | None:
 def write_summaries(report: BatchReport, junit: Path | None, summaries: Sequence[Path]) -> None:
     """Write the files that were asked for, each in place whole. Errors: FinllmError where one cannot be written."""
     fix = f"the runs are recorded: mend that, then 'finllm resume {report.id}' with the same options"
-    if junit is not None:
-        write_file(junit, junit_xml(report), fix=fix)
-    for path in summaries:
-        write_file(path, _SUMMARY[path.suffix.lower()](report), fix=fix)
+    for path, content in summary_files(report, junit, summaries).items():
+        write_file(path, content, fix=fix)
+
+
+def summary_files(report: BatchReport, junit: Path | None, summaries: Sequence[Path]) -> dict[Path, bytes]:
+    """The files of a batch, the same bytes for the same report."""
+    found = {} if junit is None else {junit: junit_xml(report)}
+    return found | {path: _SUMMARY[path.suffix.lower()](report) for path in summaries}
 
 
 def junit_xml(report: BatchReport) -> bytes:
