@@ -47,10 +47,10 @@ def test_no_two_episodes_share_a_day_and_the_windows_of_the_backtest_are_apart()
 def test_a_shock_is_one_and_a_quiet_day_is_none() -> None:
     """The moves of the index worked out again, for the days that it chose and for the quiet ones."""
     index = MARKET.read(INDEX, LATEST).values
-    moves = index.pct_change(5)
+    moves = pd.Series(index.pct_change(5))
     for one in ACCOUNTS:
-        before = moves[: pd.Timestamp(one.as_of)]
-        score = before.iloc[-1] / before.iloc[-257:-5].std()
+        before = np.asarray(moves[moves.index <= pd.Timestamp(one.as_of)])
+        score = before[-1] / before[-257:-5].std(ddof=1)
         if one.rule.startswith(INDEX):
             assert (score >= 3) if one.rule.endswith("up") else (score <= -3), one.as_of
         elif one.rule == "quiet":
