@@ -75,12 +75,22 @@ def engine_tables(result: EngineResult) -> tuple[Table, ...]:
                          "window"),
               tuple((row.factor, row.move, row.unit, row.origin, row.sigma, row.given_others, row.lower, row.upper,
                      ", ".join(row.flags), row.window) for row in result.shocks)),
+        Table("risk_by_position", ("position", "var_975_1d", "es_975_1d"), _parts(result, "position")),
+        Table("risk_by_factor", ("factor", "var_975_1d", "es_975_1d"), _parts(result, "factor")),
         Table("liquidity", ("days", "es_10d", "scaled", "factors"),
               tuple((row.days, row.es_10d, row.scaled, ", ".join(row.factors))
                     for row in (liquidity.rows if liquidity else ()))),
         Table("left_out", ("position", "reason", "weight"),
               tuple((row.id, row.reason, row.weight) for row in result.exclusions)),
     )  # fmt: skip
+
+
+def _parts(result: EngineResult, cut: Literal["position", "factor"]) -> tuple[tuple[Cell, ...], ...]:
+    """What each adds to VaR and ES before the shocks."""
+    if (found := result.components) is None:
+        return ()
+    var, shortfall = getattr(found, f"var_by_{cut}"), getattr(found, f"es_by_{cut}")
+    return tuple((name, var.get(name), shortfall.get(name)) for name in dict.fromkeys((*var, *shortfall)))
 
 
 def reverse_tables(result: ReverseResult) -> tuple[Table, ...]:

@@ -230,3 +230,18 @@ def test_a_gain_of_a_net_short_book_is_a_positive_share_on_screen_and_in_its_fil
     assert "+5.00% of the book&#39;s gross value" in page
     found = json.loads((out / "result.json").read_text("utf-8"))
     assert (found["book_value"], found["gross_value"], found["total"]) == (-2e6, 4e6, 2e5)
+
+
+def test_what_adds_to_the_var_and_what_a_trade_would_change_are_told(cli: Cli, tmp_path: Path) -> None:
+    asked = ("stress", "--shock", "EQUITY_US=-10%", "--hold", "--trade", "AAPL=-8100")
+    shown = cli(*asked, "--json", "--out", tmp_path / "out")
+    parts, (trade,) = shown.json["components"], shown.json["trades"]
+    assert sum(parts["var_by_position"].values()) == pytest.approx(shown.json["var_975_1d"]["loss"])
+    assert sum(parts["es_by_factor"].values()) == pytest.approx(shown.json["es_975_1d"]["loss"])
+    assert trade["total"] == pytest.approx(-shown.json["by_position"]["AAPL"], abs=0.02)
+    assert trade["var_975_1d"] < 0
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "VaR and ES by position" in page
+    assert "What trades would change" in page
+    assert "What trades would change" in cli(*asked).out
+    assert cli("stress", "--shock", "EQUITY_US=-10%", "--trade", "AAPL").code == 2

@@ -62,7 +62,8 @@ def test_every_table_is_in_every_format(result: EngineResult) -> None:
     tables = engine_tables(result)
     files = table_files(tables, FORMATS, "result")
     names = {table.name for table in tables}
-    assert names == {"summary", *CUTS, "by_horizon", "shocks", "liquidity", "left_out"}
+    assert names == {"summary", *CUTS, "by_horizon", "shocks", "liquidity", "left_out", "risk_by_position",
+                     "risk_by_factor"}  # fmt: skip
     assert set(files) == {f"{name}.{kind}" for name in names for kind in ("csv", "parquet")} | {"result.xlsx"}
     assert set(load_workbook(io.BytesIO(files["result.xlsx"])).sheetnames) == names
     shocks = pd.read_parquet(io.BytesIO(files["shocks.parquet"]))

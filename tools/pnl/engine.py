@@ -26,6 +26,7 @@ from finllm.tools.pnl.attribution import Attribution, attribute, total_of
 from finllm.tools.pnl.bands import DRAWS, Residual, own_residuals, simulate
 from finllm.tools.pnl.betas import FURTHER
 from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
+from finllm.tools.pnl.components import components
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
@@ -271,15 +272,17 @@ def run_engine(
     thresholds: Thresholds | None = None,
     future: bool = False,
     currency: str = DOLLAR,
+    parts: bool = False,
 ) -> EngineResult:
-    """Value a portfolio in `currency` and stress it, in one go.
+    """Value a portfolio in `currency` and stress it, in one go; `parts`: with the components of VaR and ES.
 
     Errors: those of `value_portfolio`, `plan_shocks` and `stress`.
     """
     book = value_portfolio(portfolio, market, as_of, currency)
     engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
-    return engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
+    result = engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
+    return result.model_copy(update={"components": components(book, engine.arrays, engine.view)}) if parts else result
 
 
 def _row(days: int, total: Decimal, band: Interval | None) -> HorizonRow:

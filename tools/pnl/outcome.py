@@ -96,6 +96,21 @@ class ExpectedShortfall(Frozen):
     missing: tuple[str, ...] = ()
 
 
+class Components(Frozen):
+    """What each part adds to the one-day VaR and ES before the shocks, positive where it adds to the loss.
+
+    Each cut sums exactly to its measure. `words`: the days that the parts are the mean losses of. Of a book of many
+    positions the largest are named, and the others are one row.
+    """
+
+    level: float
+    var_by_position: dict[str, Cents]
+    es_by_position: dict[str, Cents]
+    var_by_factor: dict[str, Cents]
+    es_by_factor: dict[str, Cents]
+    words: str
+
+
 class HorizonRow(Frozen):
     """The same story after fewer trading days. Rows nest and do not add: each is a total from today."""
 
@@ -153,7 +168,7 @@ class EngineResult(Frozen):
     `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
     `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
     the version of the arithmetic. `book_value` is net, `gross_value` what the holdings count for in coverage; that and
-    `coverage` are None in records from before they were measured.
+    `coverage` are None in records from before they were measured. `components` are worked out where they are asked for.
     """
 
     engine: int = ENGINE
@@ -182,6 +197,7 @@ class EngineResult(Frozen):
     exclusions: tuple[Exclusion, ...]
     notes: tuple[str, ...]
     coverage: Coverage | None = None
+    components: Components | None = None
 
     @property
     def share(self) -> float | None:

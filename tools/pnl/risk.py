@@ -103,37 +103,28 @@ def daily_gains(
     with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta; contracts are
     revalued from there. None without any holding or day.
     """
-    if INDEX not in market:
+    found = book_days(book, arrays, factors, market, as_of, window)
+    if found is None:
         return None
-    days = _index_days(market, as_of, window)
-    if days.empty:
-        return None
-    table = _factor_days(arrays, factors, market, as_of, pd.DatetimeIndex(days.index))
-    known = np.array([name in table for name in arrays.factors])
-    daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
+    daily, missing = found.daily, found.missing
     shift = arrays.direction @ moves  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
-    unknown, adrift = _unknown(arrays, known)
     gross = np.array([one.counts_for for one in book.holdings])
-    own, missing = np.zeros(len(gross), dtype=bool), np.zeros(len(gross), dtype=bool)
+    own = np.zeros(len(gross), dtype=bool)
     moved, gained = np.ones(len(gross)), local_gains(arrays, moves[None, :])[:, 0]
     rates = np.ones(len(gross)) if arrays.fx is None else 1.0 + arrays.fx.returns(moves[None, :])[:, 0]
-    before, after = np.zeros(len(days)), np.zeros(len(days))
-    histories = {name: _own(name, market, as_of, window, days.index)
-                 for name in {one.series for one in book.holdings} if name}  # fmt: skip
+    before, after = np.zeros(len(daily)), np.zeros(len(daily))
     for row, holding in enumerate(book.holdings):
-        returns = histories.get(holding.series or "")
-        if adrift[row] or (returns is None and unknown[row]):
-            missing[row] = True
+        if missing[row]:
             continue
         if holding.asset_class in ("equity", "index", "commodity", "fx", "gold"):
             moved[row] = max(0.0, 1.0 + float(shift[row]))
         if realised and holding.id in realised and holding.market_value:
             moved[row] = max(0.0, 1.0 + realised[holding.id] / holding.market_value)
             gained[row] = realised[holding.id]
-        if returns is not None and not (holding.gamma or holding.vega):
+        if row in found.own:
             own[row] = True
-            line = _own_line(arrays.rows(np.array([row])), holding.market_value * returns, daily)
+            line = _own_line(arrays.rows(np.array([row])), holding.market_value * found.own[row], daily)
             before += line
             after += line * moved[row] * rates[row]
     rest = np.flatnonzero(~own & ~missing)
@@ -142,9 +133,50 @@ def daily_gains(
     covered, whole = float(gross[~missing].sum()), float(gross.sum()) + book.left_out
     if missing.all():
         return None
-    words = f"1-day moves, {span(days.index)}"
     names = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
-    return DailyGains(before, after, words, covered / whole if whole else 1.0, names)
+    return DailyGains(before, after, found.words, covered / whole if whole else 1.0, names)
+
+
+@dataclass(frozen=True)
+class BookDays:
+    """The days that a book is put through: the factors' moves (n, K), and each day's date (n,).
+
+    `own`: by row, the returns (n,) of holdings that take their own, NaN on days without. `missing` (P,): holdings with
+    neither own returns nor a fresh daily history of what they load on.
+    """
+
+    days: pd.DatetimeIndex
+    daily: np.ndarray
+    own: dict[int, np.ndarray]
+    missing: np.ndarray
+
+    @property
+    def words(self) -> str:
+        return f"1-day moves, {span(self.days)}"
+
+
+def book_days(
+    book: Book, arrays: Sensitivities, factors: FactorSet, market: MarketStore, as_of: dt.date, window: int = WINDOW
+) -> BookDays | None:
+    """The last `window` days of the index, as a book meets them. None without an index or a day."""
+    if INDEX not in market:
+        return None
+    days = pd.DatetimeIndex(_index_days(market, as_of, window).index)
+    if days.empty:
+        return None
+    table = _factor_days(arrays, factors, market, as_of, days)
+    known = np.array([name in table for name in arrays.factors])
+    daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
+    unknown, adrift = _unknown(arrays, known)
+    names = {one.series for one in book.holdings if one.series}
+    histories = {name: _own(name, market, as_of, window, days) for name in names}
+    own: dict[int, np.ndarray] = {}
+    missing = np.zeros(len(book.holdings), dtype=bool)
+    for row, holding in enumerate(book.holdings):
+        missing[row] = adrift[row] or (holding.series is None and unknown[row])
+        if holding.series and not missing[row] and not (holding.gamma or holding.vega):
+            own[row] = histories[holding.series]
+    return BookDays(days, daily, own, missing)
 
 
 def _unknown(arrays: Sensitivities, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

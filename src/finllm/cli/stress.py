@@ -52,6 +52,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("stress", epilog=examples(
         "finllm stress --shock OIL_WTI=+40% --shock EQUITY_US=-3sigma --hold",
         "finllm stress --portfolio book.csv --replay lehman-2008 --json",
+        "finllm stress --shock EQUITY_US=-10% --trade AAPL=-2000 --trade XOM=+1000",
         "finllm stress --shock RATE_US_10Y=+150bp --replay 2022-01-03:2022-10-12 --out report --format csv,xlsx",
     ))(stress)  # fmt: skip
 
@@ -76,6 +77,12 @@ def stress(
     ] = Tails.gaussian,
     level: Annotated[float, typer.Option("--level", help="Probability that the interval holds.")] = 0.9,
     seed: SeedOption = 0,
+    trade: Annotated[
+        list[str] | None,
+        typer.Option("--trade", metavar="ID=QUANTITY",
+                     help="What a trade would change: units of a position or of a series with prices, negative sold; "
+                          "money of a position held by its value. May be repeated."),
+    ] = None,
     fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
@@ -89,7 +96,8 @@ def stress(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = StressQuestion(shock or (), replay, horizon, propagate is not False, tails.value, level, seed)
+    question = StressQuestion(shock or (), replay, horizon, propagate is not False, tails.value, level, seed,
+                              trade or ())  # fmt: skip
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
@@ -113,6 +121,7 @@ def _view(answer: StressAnswer) -> RenderableType:
 
     from finllm.cli.display.limits import limit_sections
     from finllm.cli.display.report import headline, table, text
+    from finllm.cli.display.risk import risk_sections
     from finllm.tools.data.books.book import first_exclusions
 
     result = answer.result
@@ -141,6 +150,8 @@ def _view(answer: StressAnswer) -> RenderableType:
               for row in result.by_horizon]))  # fmt: skip
     parts += _titled("Risk before and after, 97.5 %", _risk(result))
     for title, body in limit_sections(answer.held, answer.restricted):
+        parts += _titled(title, body)
+    for title, body in risk_sections(result, answer.increments):
         parts += _titled(title, body)
     if past := result.analogue:
         said = (f"{past.title}, {past.start} to {past.end}, the nearest by its moves ({past.distance:.1f} σ away over "

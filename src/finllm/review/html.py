@@ -10,11 +10,13 @@ from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.drawing import Picture
 from finllm.review.explanation import Explanation
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of, usd
+from finllm.review.risk_parts import risk_parts
 from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, down, of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS, Held
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
+from finllm.tools.pnl.trades import Increment
 
 FOOT = "A stress test says what the stated shocks would do; it is no forecast that they come."
 
@@ -63,7 +65,8 @@ def report_html(report: Report, charts: Sequence[Picture], explanation: Explanat
 
 
 def engine_html(
-    result: EngineResult, portfolio: str, charts: Sequence[Picture], held: Held, restricted: Sequence[str] = ()
+    result: EngineResult, portfolio: str, charts: Sequence[Picture], held: Held, restricted: Sequence[str] = (),
+    increments: Sequence[Increment] = (),
 ) -> str:  # fmt: skip
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
     return render_page(Page(
@@ -73,7 +76,7 @@ def engine_html(
         cards=_engine_cards(result),
         summary=[linked_citations(result.coverage.headline, frozenset())] if result.coverage else (),
         charts=charts,
-        parts=_engine_parts(result, held, restricted),
+        parts=[*_engine_parts(result, held, restricted), *risk_parts(result, increments)],
         foot=f"Money is in {result.currency}. {FOOT}",
     ))  # fmt: skip
 

@@ -16,11 +16,13 @@ from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
 
 if TYPE_CHECKING:
     from finllm.review.drawing import Picture
+    from finllm.tools.data.factors import UserShock
     from finllm.tools.data.market import MarketStore
     from finllm.tools.export import Format
     from finllm.tools.pnl.completion import Tails
     from finllm.tools.pnl.limits import Breach, Held, Unchecked
     from finllm.tools.pnl.outcome import EngineResult
+    from finllm.tools.pnl.trades import Increment
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class StressQuestion:
 
     `shocks`: OIL_WTI=+40%, RATE_US_10Y=+75bp, VIX=+12points or EQUITY_US=-3sigma. `replay`: an episode's id, or a
     window as 2008-09-12:2008-11-20. `horizon`: trading days. `propagate`: the shocked factors move the others, which
-    hang together as `tails` says. `level`: the probability that the interval holds.
+    hang together as `tails` says. `level`: the probability that the interval holds. `trades`: AAPL=-2000, whose
+    effect on P&L, VaR and ES is told beside the result, which is of the book as it is.
     """
 
     shocks: Sequence[str] = ()
@@ -39,6 +42,7 @@ class StressQuestion:
     tails: Tails = "gaussian"
     level: float = 0.9
     seed: int = 0
+    trades: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class StressAnswer:
     held: Held
     restricted: tuple[str, ...]
     market: MarketStore
+    increments: tuple[Increment, ...] = ()
 
     @property
     def breaches(self) -> tuple[Breach, ...]:
@@ -81,14 +86,17 @@ class StressAnswer:
 
     def to_json(self) -> dict[str, object]:
         """The result's fields, the portfolio's name, the breaches, the limits not checked and the restricted names."""
+        trades = [one.model_dump(mode="json") for one in self.increments]
         return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
-                **limits_json(self.held, self.restricted)}  # fmt: skip
+                **limits_json(self.held, self.restricted), "trades": trades}  # fmt: skip
 
     def page(self) -> str:
         """A self-contained HTML page that needs no JavaScript."""
         from finllm.review.html import engine_html
 
-        return clean_lines(engine_html(self.result, self.portfolio, self.charts, self.held, self.restricted))
+        return clean_lines(
+            engine_html(self.result, self.portfolio, self.charts, self.held, self.restricted, self.increments)
+        )
 
     def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
         """The tables in each of the formats, the page, its charts as PNG, and result.json; by file name."""
@@ -117,15 +125,29 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
         inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
         replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
         thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
+        parts=True,
     )  # fmt: skip
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
                          fix="replay a window inside the data, or add prices that cover it")  # fmt: skip
+    more = _increments(inputs, question, shocks, window)
     if allowed is None:
-        return StressAnswer(inputs.portfolio.name, result, Held(), (), inputs.market)
+        return StressAnswer(inputs.portfolio.name, result, Held(), (), inputs.market, more)
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
     held, restricted = against_limits(noted, noted, inputs, allowed.limits)
-    return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market)
+    return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market, more)
+
+
+def _increments(
+    inputs: Inputs, question: StressQuestion, shocks: Sequence[UserShock], window: tuple[dt.date, dt.date] | str | None
+) -> tuple[Increment, ...]:
+    from finllm.tools.pnl.trades import Asked, increments, parse_trades
+
+    if not question.trades:
+        return ()
+    asked = Asked(inputs.market, inputs.as_of, question.horizon, shocks, window, question.propagate, inputs.factors,
+                  inputs.currency)  # fmt: skip
+    return increments(inputs.portfolio, parse_trades(question.trades), asked)
 
 
 def parse_replay(text: str | None) -> tuple[dt.date, dt.date] | str | None:
