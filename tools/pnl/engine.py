@@ -107,11 +107,15 @@ class Engine:
 
     def revalue(self, plan: Plan, *, propagate: bool = True, stressed: bool = False) -> Attribution:
         """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
-        moves = {name: one.move for name, one in plan.shocks.items()}
-        if propagate:
-            moves = complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0, stressed=stressed).moves
+        moves = self.moves(plan, propagate=propagate, stressed=stressed)
         realised, _ = self._own_returns(plan.own_returns)
         return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
+
+    def moves(self, plan: Plan, *, propagate: bool = True, stressed: bool = False) -> dict[str, float]:
+        """Where the plan takes every factor that it moves: those shocked, and with `propagate` the others."""
+        if propagate:
+            return complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0, stressed=stressed).moves
+        return {name: one.move for name, one in plan.shocks.items()}
 
     def stress(
         self, plan: Plan, *, propagate: bool = True, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0,

@@ -17,6 +17,7 @@ from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.outcome import Cents, Frozen, usd
@@ -60,12 +61,13 @@ class Asked:
     propagate: bool = True
     factors: FactorSet | None = None
     currency: str = DOLLAR
+    thresholds: Thresholds | None = None
 
     def book(self, portfolio: Portfolio) -> Book:
         return value_portfolio(portfolio, self.market, self.as_of, self.currency)
 
     def engine(self, book: Book) -> Engine:
-        return Engine(book, self.market, self.as_of, self.factors)
+        return Engine(book, self.market, self.as_of, self.factors, thresholds=self.thresholds)
 
 
 def parse_trades(texts: Sequence[str]) -> tuple[Trade, ...]:
@@ -142,7 +144,7 @@ def increments(
 ) -> tuple[Increment, ...]:
     """What each trade changes alone, and all of them together where there are several, by full revaluation."""
     before = _measured(asked.book(portfolio), asked)
-    rows = [(str(one), (one,)) for one in trades]
+    rows: list[tuple[str, tuple[Trade, ...]]] = [(str(one), (one,)) for one in trades]
     if len(trades) > 1:
         rows.append((ALL, tuple(trades)))
     found: list[Increment] = []

@@ -19,6 +19,8 @@ HELP = {
     "stress": "Stress a portfolio: P&L by position, factor, sector and horizon, its interval, VaR and ES, and the "
               "breaches.",
     "reverse": "Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full.",
+    "hedge": "Find the cheapest trades that bring a loss, a VaR or a factor under its limit, with what a"
+             " calm month costs.",
     "backtest": "Replay eight known windows with sensitivities of the day before and only the observed factor moves.",
     "signals": "Show what the market said after the close of a day: its regime, stress index, each factor's state and "
                "forecasts.",
