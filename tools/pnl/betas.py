@@ -15,6 +15,7 @@ from finllm.errors import InputError
 from finllm.tools.data.books.underlying import MIN_HISTORY
 from finllm.tools.data.factors import MoveUnit
 from finllm.tools.data.market import HALTED_DAYS, MarketStore, halts, span
+from finllm.tools.pnl.damping import DAMPED, damped
 from finllm.tools.pnl.factorset import MIN_NAMES, Driver, FactorSet
 from finllm.tools.pnl.history import one_step
 
@@ -93,7 +94,8 @@ def regress(
     Shrinkage is that of Vasicek (1973), factor by factor: β = β̂ + (β̄ − β̂)·s²/(s² + τ²). β̄ is the mean over `names`,
     for a further factor that of the name's sector (`sectors`, by name) where three names have it; τ² is the variance of
     the true slopes about it (DerSimonian and Laird 1986), and means weigh each by 1/(s² + τ²). With fewer than five
-    names nothing is shrunk, nor is a factor's own series. A name that was halted on too many of its days takes the mean
+    names nothing is shrunk, nor is a factor's own series. A load on a factor of `DAMPED` is per unit of what is felt of
+    its move. A name that was halted on too many of its days takes the mean
     betas of its sector, where three others have some, else the first regressor's own, and says so. Errors: InputError
     for a regressor that is not daily, and for too few days shared with the first.
     """
@@ -106,7 +108,7 @@ def regress(
         if seen.frequency != "daily":
             raise InputError(f"{driver.id!r} is {seen.frequency}, and betas are regressed on daily moves",
                              fix="leave it to propagation")  # fmt: skip
-        lines[driver.id] = _Line.of(seen.values, seen.breaks, driver.unit)
+        lines[driver.id] = _Line.of(seen.values, seen.breaks, driver.unit, felt=driver.id in DAMPED)
     first = regressors[0]
     fits: dict[str, _Fit] = {}
     halted: list[str] = []
@@ -164,16 +166,20 @@ def _scatter(slopes: np.ndarray, squares: np.ndarray, groups: Sequence[np.ndarra
 
 @dataclass(frozen=True)
 class _Line:
-    """Levels `values` (n,) by `days` (n,), sorted, as days since 1970; and `breaks`, across which no move is used."""
+    """Levels `values` (n,) by `days` (n,), sorted, as days since 1970; and `breaks`, across which no move is used.
+
+    `felt`: its moves are taken damped.
+    """
 
     days: np.ndarray
     values: np.ndarray
     breaks: np.ndarray
     unit: MoveUnit
+    felt: bool = False
 
     @classmethod
-    def of(cls, values: pd.Series, breaks: pd.DatetimeIndex, unit: MoveUnit) -> _Line:
-        return cls(_days(values.index), values.to_numpy(dtype="float64"), _days(breaks), unit)
+    def of(cls, values: pd.Series, breaks: pd.DatetimeIndex, unit: MoveUnit, *, felt: bool = False) -> _Line:
+        return cls(_days(values.index), values.to_numpy(dtype="float64"), _days(breaks), unit, felt)
 
     def on(self, days: np.ndarray) -> np.ndarray:
         """Levels on `days`, NaN where there is none."""
@@ -185,6 +191,7 @@ class _Line:
     def moves(self, days: np.ndarray) -> np.ndarray:
         """Moves from each of `days` to the next, (n − 1,), NaN where one is missing or a break lies between."""
         found = one_step(self.on(days), self.unit)
+        found = damped(found) if self.felt else found
         passed = np.searchsorted(self.breaks, days, side="right")
         return np.where(passed[1:] == passed[:-1], found, np.nan)
 

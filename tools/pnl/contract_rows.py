@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,12 +48,13 @@ class _Rows:
 
 
 def contracts_of(
-    book: Book, factors: Sequence[str], underlying: Callable[[Holding], Loads], as_of: dt.date
+    book: Book, column: Mapping[str, int], underlying: Callable[[Holding], Loads], as_of: dt.date
 ) -> tuple[Contracts | None, dict[str, str]]:
     """The contracts of a book, if it has any, and how each is revalued, in words, by its id.
 
-    `underlying` gives the loads of a contract's underlying. A bond's yield moves with RATE_US_10Y, and with
-    CREDIT_BAA_AAA unless its sector `is_government`; an option's volatility with VIX, its rate with RATE_US_10Y.
+    `column`: where a load stands; `underlying` gives the loads of a contract's underlying. A bond's yield moves with
+    RATE_US_10Y, and with CREDIT_BAA_AAA unless its sector `is_government`; an option's volatility with VIX, its rate
+    with RATE_US_10Y.
     """
     options, forwards, flows, durations = _Rows(), _Rows(), _Rows(), _Rows()
     how: dict[str, str] = {}
@@ -79,8 +80,7 @@ def contracts_of(
     parts = (options, forwards, flows, durations)
     if not kinds:
         return None, how
-    loads = np.zeros((CHANNELS, sum(len(one.places) for one in parts), len(factors)))
-    column = {id: at for at, id in enumerate(factors)}
+    loads = np.zeros((CHANNELS, sum(len(one.places) for one in parts), len(column)))
     for row, channels in enumerate(one for part in parts for one in part.channels):
         for channel, own in enumerate(channels):
             for factor, load in own.items():

@@ -234,7 +234,8 @@ def _cut(rows: Plain, at: np.ndarray) -> Plain:
 
 @dataclass(frozen=True)
 class Contracts:
-    """The C contracts of a book: `rows` (C,) of its positions, `loads` (3, C, K) of each channel on the factors.
+    """The C contracts of a book: `rows` (C,) of its positions, `loads` (3, C, K) of each channel on the factors' moves
+    and, where a book has some, on what is felt of the damped ones (see `Sensitivities`).
 
     `kinds` hold the contracts one after another: those of the first kind first.
     """
@@ -274,13 +275,6 @@ class Contracts:
         found = np.empty((len(self), len(moves)))
         for at, part in self.parts(moves):
             found[at] = part
-        return found
-
-    def alone(self, moves: np.ndarray) -> np.ndarray:
-        """What each factor's move by itself gains, USD, (C, K) for one scenario (K,)."""
-        found = np.zeros((len(self), len(moves)))
-        at = np.flatnonzero(self.used & (moves != 0))
-        found[:, at] = self.gains(np.diag(moves)[at])
         return found
 
     def slopes(self, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -319,9 +319,10 @@ def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, 
 def _limits_of_the_model(
     book: Book, arrays: Sensitivities, moves: np.ndarray, realised: Mapping[str, float]
 ) -> list[str]:
-    gains, shifts = arrays.linear @ moves, arrays.direction @ moves
+    wide = arrays.wide(moves)
+    gains, shifts = arrays.linear @ wide, arrays.direction @ wide
     if arrays.contracts:
-        shifts[arrays.contracts.rows] = arrays.contracts.loads[0] @ moves
+        shifts[arrays.contracts.rows] = arrays.contracts.loads[0] @ wide
     found: list[str] = []
     for row, holding in enumerate(book.holdings):
         greeks = holding.asset_class != "volatility" and (

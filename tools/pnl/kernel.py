@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finllm.tools.pnl.contracts import Contracts
+from finllm.tools.pnl.damping import damped, damped_bend, damped_slope
 from finllm.tools.pnl.translation import Translation
 
 CHUNK_BYTES = 2 << 20
@@ -16,13 +17,14 @@ CHUNK_BYTES = 2 << 20
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What P positions gain when K factors move by m: max(L·m + ½·κ·(D·m)², −value where `floored`), then by `fx`.
+    """What P positions gain when K factors move by m: max(L·w + ½·κ·(D·w)², −value where `floored`), then by `fx`.
 
-    All money is in the book's currency at the rates of today. `linear` (P, K) per unit of the factor; `direction`
-    (P, K) and `curvature` (P,) give the second order, where D·m is the move of a stock or of what greeks are to;
-    `value` (P,); `floored` (P,): a stock's price stops at zero, and so does an option's premium. `contracts` are
-    revalued instead, and their rows of L, D and κ are zero. `fx` is None where book and positions are all in USD.
-    `sector` (P,) indexes `sectors`. No NaN anywhere.
+    w (W,) is m and, after it, the damped moves of the factors at the places `felt`: W = K without any. All money is in
+    the book's currency at the rates of today. `linear` (P, W) per unit of w; `direction` (P, W) and `curvature` (P,)
+    give the second order, where D·w is the move of a stock or of what greeks are to; `value` (P,); `floored` (P,): a
+    stock's price stops at zero, and so does an option's premium. `contracts` are revalued instead, with loads on w, and
+    their rows of L, D and κ are zero. `fx` is None where book and positions are all in USD. `sector` (P,) indexes
+    `sectors`. No NaN anywhere.
     """
 
     positions: tuple[str, ...]
@@ -36,6 +38,20 @@ class Sensitivities:
     floored: np.ndarray
     contracts: Contracts | None = None
     fx: Translation | None = None
+    felt: tuple[int, ...] = ()
+
+    def wide(self, moves: np.ndarray) -> np.ndarray:
+        """Moves (…, K) with what is felt of the damped ones after them, (…, W)."""
+        at = list(self.felt)
+        return np.concatenate([moves, damped(moves[..., at])], axis=-1) if at else moves
+
+    def folded(self, parts: np.ndarray) -> np.ndarray:
+        """What w explains, (…, W), with the damped parts put to their factors, (…, K)."""
+        if not self.felt:
+            return parts
+        found = parts[..., : len(self.factors)].copy()
+        found[..., list(self.felt)] += parts[..., len(self.factors) :]
+        return found
 
     @property
     def curved(self) -> np.ndarray:
@@ -54,9 +70,9 @@ class Sensitivities:
     def loaded(self) -> list[str]:
         """Factors that move the value of some position, in the order of `factors`."""
         second = (self.direction != 0) & (self.curvature[:, None] != 0)
-        used = ((self.linear != 0) | second).any(axis=0)
+        used = self.folded(((self.linear != 0) | second).any(axis=0))
         if self.contracts:
-            used = used | self.contracts.used
+            used = used | self.folded(self.contracts.used)
         if self.fx is not None:
             used[self.fx.columns()] = True
         return [name for name, one in zip(self.factors, used, strict=True) if one]
@@ -75,25 +91,41 @@ class Sensitivities:
 
         What exchange rates add is that where nothing has moved.
         """
-        at = self.curved
+        at, still = self.curved, np.zeros(len(self.factors))
+        here = still if moves is None else moves
         found = self.direction[at].T @ (self.curvature[at, None] * self.direction[at])
         if self.contracts:
-            curves = self.contracts.slopes(np.zeros(len(self.factors)) if moves is None else moves)[1]
+            curves = self.contracts.slopes(self.wide(here))[1]
             found += self.contracts.loads[0].T @ (curves[:, None] * self.contracts.loads[0])
+        if self.felt:
+            turn = np.vstack([np.eye(len(still)), np.diag(damped_slope(here))[list(self.felt)]])  # ∂w/∂m, (W, K)
+            found = turn.T @ found @ turn
+            found[self.felt, self.felt] += self.bends(here)
         if self.fx is None:
             return found
-        still = np.zeros(len(self.factors))
         cross = self._slopes(still, floors=False).T @ self.fx.slopes(still)
         return found + cross + cross.T + self.fx.curve(len(self.factors))
 
+    def bends(self, moves: np.ndarray) -> np.ndarray:
+        """What damping adds to the hessian's diagonal at the moves (K,), by factor of `felt`; floors are left out."""
+        slope = self._wide_slopes(moves, floors=False)[:, len(self.factors) :].sum(axis=0)
+        return slope * damped_bend(moves[list(self.felt)])
+
     def _slopes(self, moves: np.ndarray, *, floors: bool) -> np.ndarray:
         """Each position's own gradient at the moves (K,) and the rates of today, (P, K); none at a floor that holds."""
-        slope = self.linear + (self.curvature * (self.direction @ moves))[:, None] * self.direction
+        slope = self._wide_slopes(moves, floors=floors)
+        slope[:, len(self.factors) :] *= damped_slope(moves[list(self.felt)])
+        return self.folded(slope)
+
+    def _wide_slopes(self, moves: np.ndarray, *, floors: bool) -> np.ndarray:
+        """The same per unit of w, (P, W)."""
+        wide = self.wide(moves)
+        slope = self.linear + (self.curvature * (self.direction @ wide))[:, None] * self.direction
         if floors:
-            gains = self.linear @ moves + 0.5 * self.curvature * (self.direction @ moves) ** 2
+            gains = self.linear @ wide + 0.5 * self.curvature * (self.direction @ wide) ** 2
             slope[self.floored & (np.sign(self.value) * gains <= -np.abs(self.value))] = 0.0
         if self.contracts:
-            slope[self.contracts.rows] = self.contracts.slopes(moves)[0]
+            slope[self.contracts.rows] = self.contracts.slopes(wide)[0]
         return slope
 
 
@@ -121,16 +153,17 @@ def position_gains(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
 
 def local_gains(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
     """P&L of every position at the rates of today: (P, S) for `moves` of shape (S, K)."""
-    gains = book.linear @ moves.T
+    wide = book.wide(moves)
+    gains = book.linear @ wide.T
     at = book.curved
     if at.size:
-        gains[at] += 0.5 * book.curvature[at, None] * (book.direction[at] @ moves.T) ** 2
+        gains[at] += 0.5 * book.curvature[at, None] * (book.direction[at] @ wide.T) ** 2
     held = np.flatnonzero(book.floored)
     if held.size:  # a short gains no more than the price, so its floor is a ceiling
         value = book.value[held, None]
         gains[held] = np.where(value > 0, np.maximum(gains[held], -value), np.minimum(gains[held], -value))
     if book.contracts:
-        gains[book.contracts.rows] = book.contracts.gains(moves)
+        gains[book.contracts.rows] = book.contracts.gains(wide)
     return gains
 
 
@@ -143,11 +176,15 @@ def own_terms(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
 def local_terms(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
     """What each factor explains alone at the rates of today: (P, K) for one scenario (K,).
 
-    L·m + ½·κ·D²·m², and of a contract its full revaluation under that factor's move and no other.
+    L·w + ½·κ·D²·w², and of a contract its full revaluation under that factor's move and no other.
     """
-    own = book.linear * moves + 0.5 * book.curvature[:, None] * (book.direction * moves) ** 2
+    wide = book.wide(moves)
+    own = book.folded(book.linear * wide + 0.5 * book.curvature[:, None] * (book.direction * wide) ** 2)
     if book.contracts:
-        own[book.contracts.rows] = book.contracts.alone(moves)
+        at = np.flatnonzero(book.folded(book.contracts.used) & (moves != 0))
+        alone = np.zeros((len(book.contracts), len(moves)))
+        alone[:, at] = book.contracts.gains(book.wide(np.diag(moves)[at]))
+        own[book.contracts.rows] = alone
     return own
 
 
@@ -163,15 +200,17 @@ def revalue(book: Sensitivities, moves: np.ndarray, tail: float = 0.025) -> Batc
     need a pass over positions × scenarios, in blocks.
     """
     n = len(moves)
-    second = 0.5 * book.curvature[:, None] * book.direction**2  # (P, K)
-    by_factor = moves * book.linear.sum(axis=0) + moves**2 * second.sum(axis=0)
+    wide = book.wide(moves)
+    second = 0.5 * book.curvature[:, None] * book.direction**2  # (P, W)
+    by_factor = wide * book.linear.sum(axis=0) + wide**2 * second.sum(axis=0)
     if book.fx is not None:
-        by_factor += book.fx.alone_summed(book.linear, second, moves)
+        by_factor += book.fx.alone_summed(book.linear, second, wide)
+    by_factor = book.folded(by_factor)
     if book.contracts:
-        for at in np.flatnonzero(book.contracts.used):
+        for at in np.flatnonzero(book.folded(book.contracts.used)):
             alone = np.zeros_like(moves)
             alone[:, at] = moves[:, at]
-            for some, part in book.contracts.parts(alone):
+            for some, part in book.contracts.parts(book.wide(alone)):
                 rates = 0.0 if book.fx is None else book.fx.rows(book.contracts.rows[some]).returns(alone)
                 by_factor[:, at] += (part * (1.0 + rates)).sum(axis=0)
     by_sector = _by_sector(book, moves)
@@ -187,17 +226,18 @@ def revalue(book: Sensitivities, moves: np.ndarray, tail: float = 0.025) -> Batc
 
 def _by_sector(book: Sensitivities, moves: np.ndarray) -> np.ndarray:
     """P&L by sector, (S, n_sectors). Positions of one sector and currency are translated together."""
+    wide = book.wide(moves)
     if book.fx is None:
-        return _by_cell(book, moves, book.sector, len(book.sectors))
+        return _by_cell(book, wide, book.sector, len(book.sectors))
     rates, currency = book.fx.by_currency(moves)  # (C, S) and (P,)
     cell, shape = book.sector * len(rates) + currency, (len(book.sectors), len(rates))
-    gains = _by_cell(book, moves, cell, shape[0] * shape[1]).reshape(len(moves), *shape)
+    gains = _by_cell(book, wide, cell, shape[0] * shape[1]).reshape(len(moves), *shape)
     exposed = np.bincount(cell, book.fx.exposed, shape[0] * shape[1]).reshape(shape)
     return (gains + (exposed + gains) * rates.T[:, None, :]).sum(axis=2)
 
 
 def _by_cell(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
-    """P&L at the rates of today by cell, (S, cells); `cell` (P,) says which one each position is in."""
+    """P&L at the rates of today by cell, (S, cells), for wide `moves` (S, W); `cell` (P,): which cell each is in."""
     found = np.zeros((len(moves), cells))
     for at in range(cells):
         found[:, at] = moves @ book.linear[cell == at].sum(axis=0)

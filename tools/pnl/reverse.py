@@ -239,15 +239,16 @@ def _solve(
     contracts = arrays.contracts
     if problem.convex and (contracts is None or contracts.convex):
         solution = solve_convex(problem)
-        if solution is not None and contracts:
+        if solution is not None and (contracts or arrays.felt):
             solution = _refined(problem, arrays, gains, solution)
         if solution is None:
             return [], "convex"
-        if -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
+        smallest = _smallest(problem, arrays, solution)
+        if smallest and -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
             return [solution], "convex"
     starts = starts_for(problem, gains, seed, _past(problem.covariance, view))
     quadratic = solve_quadratic(problem)
-    if contracts:
+    if contracts or arrays.felt:
         near = [quadratic.moves] if quadratic else []
         return solve_local(problem, gains, [*near, *starts], CONTRACT_TOLERANCE)[:wanted], "local"
     if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
@@ -276,6 +277,31 @@ def _refined(problem: Problem, arrays: Sensitivities, gains: Gains, solution: So
             return None
         solution = found
     return solution
+
+
+def _smallest(problem: Problem, arrays: Sensitivities, solution: Solution) -> bool:
+    """Whether an answer is the smallest although what shares feel of a factor is damped.
+
+    What is felt of a fall by one who loses by it is convex in the move, and the rest of the book is. On the other side
+    the share gains: with that gain left out the programme is convex again, and no answer there may be nearer.
+    """
+    names = problem.covariance.names
+    net = arrays.linear[:, len(arrays.factors) :].sum(axis=0)
+    curved = arrays.direction[arrays.curved][:, len(arrays.factors) :].any()
+    left = {arrays.factors[at]: float(load) for at, load in zip(arrays.felt, net, strict=True)}
+    left = {name: load for name, load in left.items() if name in names and name not in problem.fixed and load}
+    if curved or len(left) > 1:
+        return False
+    for name, load in left.items():
+        at = names.index(name)
+        if load * solution.moves[at] > 0:
+            return False
+        gradient, lower, upper = problem.gradient.copy(), problem.lower.copy(), problem.upper.copy()
+        gradient[at] -= load
+        (lower if load > 0 else upper)[at] = 0.0
+        other = solve_convex(replace(problem, gradient=gradient, lower=lower, upper=upper))
+        return other is None or other.distance >= solution.distance * (1 - SHORTFALL)
+    return True
 
 
 def _gains(arrays: Sensitivities, covariance: Covariance) -> Gains:

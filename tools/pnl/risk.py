@@ -107,7 +107,7 @@ def daily_gains(
     if found is None:
         return None
     daily, missing = found.daily, found.missing
-    shift = arrays.direction @ moves  # of the underlying: a return, bp or points
+    shift = arrays.direction @ arrays.wide(moves)  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
     gross = np.array([one.counts_for for one in book.holdings])
     own = np.zeros(len(gross), dtype=bool)
@@ -199,6 +199,7 @@ def _needed(arrays: Sensitivities) -> np.ndarray:
     loads = (arrays.linear != 0) | (arrays.direction * arrays.curvature[:, None] != 0)
     if arrays.contracts:
         loads[arrays.contracts.rows] = arrays.contracts.loads[0] != 0
+    loads = arrays.folded(loads)
     stocks = loads[:, arrays.factors.index(FIRST)]
     loads[np.ix_(stocks, [at for at, name in enumerate(arrays.factors) if name in FURTHER])] = False
     return loads
@@ -221,8 +222,9 @@ def _after(
     return Sensitivities(
         arrays.positions, arrays.factors, arrays.sectors, arrays.sector, arrays.value,
         moved[:, None] * (arrays.linear + slope[:, None] * arrays.direction), arrays.direction,
-        moved * arrays.curvature, np.zeros_like(arrays.floored), arrays.contracts and arrays.contracts.moved(moves),
-        arrays.fx and arrays.fx.after(gained, moves),
+        moved * arrays.curvature, np.zeros_like(arrays.floored),
+        arrays.contracts and arrays.contracts.moved(arrays.wide(moves)),
+        arrays.fx and arrays.fx.after(gained, moves), arrays.felt,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from finllm.tools.data.currencies import currency_of, factor_currency, fx_factor
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.betas import Regression, default_regressors, regress
 from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
+from finllm.tools.pnl.damping import columns, felt_by, load_name
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.translation import Translation
@@ -40,7 +41,8 @@ def book_sensitivities(
 ) -> BookSensitivities:
     """What every holding gains when the factors move.
 
-    Equities, indices and funds: betas to EQUITY_US and further factors (see `default_regressors` and `regress`); a
+    Equities, indices and funds: betas to EQUITY_US and further factors (see `default_regressors` and `regress`), that
+    to oil on its damped move (see `damping`); a
     beta given in the portfolio is that to EQUITY_US alone and wins; their gamma is on the return of EQUITY_US.
     Commodities load on OIL_WTI, gold on GOLD, fx on the rates of its pair (or of the currency that it is named by),
     else on USD_BROAD, by delta and gamma, but a holding whose id is a named factor loads on that. Volatility: VIX. A
@@ -53,9 +55,10 @@ def book_sensitivities(
     regressors = default_regressors(factors, market, as_of) if wanted else ()
     found = regress(wanted, regressors, market, as_of, sectors=_sectors(book))
     ids = tuple(factors.drivers)
-    column = {id: at for at, id in enumerate(ids)}
+    felt = felt_by(ids, {id for one in found.values() for id in one.betas})
+    column = columns(ids, felt)
     sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
-    shape = (len(book.holdings), len(ids))
+    shape = (len(book.holdings), len(column))
     linear, direction = np.zeros(shape), np.zeros(shape)
     curvature, floored = np.zeros(shape[0]), np.zeros(shape[0], dtype=bool)
     how: dict[str, str] = {}
@@ -79,7 +82,9 @@ def book_sensitivities(
             linear[row, column["VIX"]] += holding.vega * holding.fx
             words += f", vega {holding.vega:g} {holding.currency} per point"
         how[holding.id] = words
-    contracts, words = contracts_of(book, ids, lambda one: _underlying(one, book.currency, factors, found, held), as_of)
+    contracts, words = contracts_of(
+        book, column, lambda one: _underlying(one, book.currency, factors, found, held), as_of
+    )
     how |= words
     if any(holding.asset_class == "option" and is_contract(holding) for holding in book.holdings):
         notes.append(NO_TIME)
@@ -87,7 +92,7 @@ def book_sensitivities(
         positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
         sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
         value=np.array([holding.market_value for holding in book.holdings]), linear=linear, direction=direction,
-        curvature=curvature, floored=floored, contracts=contracts, fx=_translation(book, column),
+        curvature=curvature, floored=floored, contracts=contracts, fx=_translation(book, column), felt=felt,
     )  # fmt: skip
     return BookSensitivities(arrays, how, found, tuple(notes))
 
@@ -131,7 +136,7 @@ def _loads(
                 raise InputError(f"{holding.id!r} has no history and no beta", fix="give its beta in the portfolio")
             own = found[holding.series]
             words = ", ".join(f"{name} {beta:.2f}" for name, beta in own.betas.items())
-            return own.betas, value, value * gamma, f"betas {words} ({own.window})"
+            return _felt(own), value, value * gamma, f"betas {words} ({own.window})"
         case "cash":
             return {}, value, 0.0, "cash"
         case "option":
@@ -151,6 +156,11 @@ def _loads(
             if not own_factor and (legs := _legs(holding, base)):
                 loads = {fx_factor(code): sign for code, sign in zip(legs, (1.0, -1.0), strict=True) if code != "USD"}
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"
+
+
+def _felt(own: Regression) -> Loads:
+    """A series' loads, those on a damped factor by what is felt of its move."""
+    return {load_name(factor): beta for factor, beta in own.betas.items()}
 
 
 def _is_floored(holding: Holding) -> bool:
@@ -179,7 +189,7 @@ def _underlying(
             level = holding.spot or 1.0
             return {name: 1.0 / level if factors[name].unit == "points" else 1.0}
         case "series":
-            return found[name].betas if name in found else {name: 1.0}
+            return _felt(found[name]) if name in found else {name: 1.0}
         case "position" if name in held:
             loads, scale, _, _ = _loads(held[name], base, factors, found, held)
             value = held[name].market_value

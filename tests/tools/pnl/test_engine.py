@@ -117,7 +117,7 @@ def test_p_and_l_is_loads_durations_and_deltas_times_the_moves() -> None:
     values = {one.id: one.market_value for one in value_portfolio(DEFAULT, MARKET, AS_OF).holdings}
     for one in stocks:
         betas = loads[one.id].betas
-        expected = values[one.id] * (betas["EQUITY_US"] * -0.10 + betas["OIL_WTI"] * -0.20)
+        expected = values[one.id] * (betas["EQUITY_US"] * -0.10 + betas["OIL_WTI"] * -math.log(1.20))
         assert float(result.by_position[one.id]) == pytest.approx(expected, abs=0.01)
     bond = next(one for one in DEFAULT.positions if one.asset_class == "bond")
     years, convexity = bond.duration or 0.0, bond.convexity or 0.0

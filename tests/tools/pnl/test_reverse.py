@@ -15,8 +15,12 @@ from scipy.optimize import brentq
 from finllm.errors import InputError
 from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.books.position import Portfolio, Position
+from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import parse_user_shock
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.joint import Joint
+from finllm.tools.pnl.kernel import totals
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.reverse import reverse
 from finllm.tools.pnl.solve import Problem, solve_convex, solve_local, solve_quadratic
@@ -145,6 +149,22 @@ def test_bounds_and_fixed_factors_reach_the_answer() -> None:
 
 def book(*positions: Position) -> Portfolio:
     return Portfolio(name="test", uri="file:test", sha256="0" * 64, positions=positions)
+
+
+def test_no_direction_loses_the_target_nearer_than_the_answer_of_an_oil_share() -> None:
+    day = dt.date(2018, 6, 29)
+    held = book(Position(id="RRC", asset_class="equity", quantity=1e5))
+    answer = reverse(held, MARKET, day, 20, 0.25).answers[0]
+    assert answer.method == "convex"
+    names = [one.factor for one in answer.moves]
+    assert dict(zip(names, [one.move for one in answer.moves], strict=True))["OIL_WTI"] < -0.05
+    engine = Engine(value_portfolio(held, MARKET, day), MARKET, day)
+    root = np.linalg.cholesky(Joint(engine.view, names, 20).covariance.sub(names))
+    rays = np.random.default_rng(4).standard_normal((2000, len(names)))
+    rays *= 0.999 * answer.distance / np.linalg.norm(rays, axis=1, keepdims=True)
+    moves = np.zeros((len(rays), len(engine.arrays.factors)))
+    moves[:, [engine.arrays.factors.index(name) for name in names]] = rays @ root.T
+    assert totals(engine.arrays, moves).min() > -float(answer.loss)
 
 
 def test_a_short_gamma_book_is_local_and_falls_on_both_sides() -> None:

@@ -27,6 +27,7 @@ def test_on_one_window_the_steps_are_least_squares_on_all_factors_at_once() -> N
     found = regress(["XOM"], drivers, MarketStore.of(series), AS_OF, further_window=504)["XOM"]
     moves = table.pct_change()
     moves["VIX"] = table["VIX"].diff()
+    moves["WTI"] = np.sign(moves["WTI"]) * np.log(1 + moves["WTI"].abs())  # what shares feel of it
     rows = moves.iloc[1:].tail(504).to_numpy()
     slopes = np.linalg.lstsq(np.column_stack([rows[:, 1:], np.ones(504)]), rows[:, 0], rcond=None)[0][:3]
     assert [found.betas[driver.id] for driver in drivers] == pytest.approx(slopes, abs=1e-10)
