@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from finllm.cli.display.events import JsonLines, LiveDisplay, Plain
+from finllm.cli.display.events import JsonLines, LiveDisplay, Plain, open_when_noticed
 from finllm.events import (
     Abstained,
     CallFinished,
@@ -89,6 +89,16 @@ def test_plain_reports_a_wait_at_most_every_two_seconds() -> None:
         renderer(Progress(what="deriving Q4_0", done=step, total=100))
     assert stream.getvalue().splitlines() == [
         f"deriving Q4_0: {step} of 100" for step in (1, 33, 65, 97)]  # fmt: skip
+
+
+def test_a_wait_that_is_over_within_two_seconds_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    with open_when_noticed(as_json=False, clock=lambda: now[0]) as show:
+        show(Progress(what="seeking", done=0, total=9))
+        assert capsys.readouterr().err == ""
+        now[0] = 2.5
+        show(Progress(what="seeking", done=4, total=9))
+        assert capsys.readouterr().err == "seeking: 4 of 9\n"
 
 
 def test_live_keeps_what_lasts_and_cleans_up_after_itself() -> None:

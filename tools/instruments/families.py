@@ -81,7 +81,10 @@ def _gaps(puts: Puts, alone: np.ndarray, family: np.ndarray) -> np.ndarray:
             else:
                 gap[part] = boundaries(puts.take(part))
     rest = np.concatenate(few)
-    gap[rest] = boundary(puts.take(rest))
+    if rest.size:  # a spot's steps up and down have the boundary of the spot
+        asked = np.stack([puts.spread[rest], puts.interest[rest], puts.carry[rest]])
+        _, first, place = np.unique(asked, axis=1, return_index=True, return_inverse=True)
+        gap[rest] = boundary(puts.take(rest[first]))[place]
     return gap
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -81,11 +82,19 @@ class Options:
             found[early] = american(*(one[early] for one in terms))
         return found
 
+    @cached_property
+    def _now(self) -> np.ndarray:
+        """Prices of one unit where nothing moves, (n, 1)."""
+        return self.price(np.zeros((CHANNELS, len(self), 1)))
+
     def gains(self, shifts: np.ndarray) -> np.ndarray:
-        prices = self.price(np.concatenate([np.zeros((CHANNELS, len(self), 1)), shifts], axis=2))
-        found = self.units[:, None] * (prices[:, 1:] - prices[:, :1])
+        found = self.units[:, None] * (self.price(shifts) - self._now)
         value = self.value[:, None]
         return np.where(value > 0, np.maximum(found, -value), np.where(value < 0, np.minimum(found, -value), found))
+
+    def european(self) -> Options:
+        """The same, but exercised at expiry alone."""
+        return replace(self, american=np.zeros_like(self.american))
 
     def moved(self, shifts: np.ndarray) -> Options:
         least = np.minimum(self.volatility, MIN_VOLATILITY)
@@ -261,6 +270,17 @@ class Contracts:
             for kind in self.kinds
         )
 
+    @property
+    def american(self) -> bool:
+        """Whether some option may be exercised early: its price costs a hundred European ones."""
+        return any(isinstance(kind, Options) and kind.american.any() for kind in self.kinds)
+
+    def european(self) -> Contracts:
+        """The same, but options are exercised at expiry alone."""
+        return replace(self, kinds=tuple(
+            kind.european() if isinstance(kind, Options) else kind for kind in self.kinds
+        ))  # fmt: skip
+
     def parts(self, moves: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """P&L in USD, (c, S) for `moves` (S, K), in blocks, and which of the contracts each block is of."""
         step = max(1, BLOCK // max(1, len(moves)))
@@ -268,7 +288,8 @@ class Contracts:
             for start in range(0, len(kind), step):
                 some = np.arange(start, min(start + step, len(kind)))
                 at = slice(first + start, first + start + len(some))
-                yield at, kind.take(some).gains(self.loads[:, at] @ moves.T)
+                part = kind if len(some) == len(kind) else kind.take(some)
+                yield at, part.gains(self.loads[:, at] @ moves.T)
 
     def gains(self, moves: np.ndarray) -> np.ndarray:
         """P&L in USD, (C, S) for `moves` (S, K)."""

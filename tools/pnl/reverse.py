@@ -19,25 +19,23 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.joint import Joint
-from finllm.tools.pnl.kernel import Sensitivities, totals
+from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import INTERACTION, Method, ReverseAnswer, ReverseMove, ReverseResult, usd
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.risk import daily_gains
-from finllm.tools.pnl.shocks import BOUNDS, replayed, user_shock
+from finllm.tools.pnl.search import solve, whole
+from finllm.tools.pnl.shocks import BOUNDS, user_shock
 from finllm.tools.pnl.sizes import FactorView
-from finllm.tools.pnl.solve import Gains, Problem, Solution, solve_convex, solve_local, solve_quadratic, starts_for
+from finllm.tools.pnl.solve import (
+    Problem,
+    Solution,
+    Watch,
+)
 
 SAME = 0.01
 """σ of every factor within which two answers are one."""
-SHORTFALL = 1e-6
-"""Share of the target by which a full revaluation may fall short of it, for rounding."""
-CONTRACT_TOLERANCE = 1e-9
-"""Of local answers with contracts, whose slopes are differences of their revaluation."""
-MOST_STEPS = 30
-"""Of the convex programme, where the P&L is convex and no quadratic."""
 
 
 def reverse(
@@ -55,6 +53,7 @@ def reverse(
     thresholds: Thresholds | None = None,
     future: bool = False,
     currency: str = DOLLAR,
+    watch: Watch | None = None,
 ) -> ReverseResult:
     """Value a portfolio in `currency` and find what loses `loss` of it.
 
@@ -62,7 +61,9 @@ def reverse(
     """
     book = value_portfolio(portfolio, market, as_of, currency)
     engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
-    return reverse_stress(engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed)
+    return reverse_stress(
+        engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed, watch=watch
+    )
 
 
 def reverse_stress(
@@ -74,6 +75,7 @@ def reverse_stress(
     fixed: Sequence[UserShock] = (),
     answers: int = 3,
     seed: int = 0,
+    watch: Watch | None = None,
 ) -> ReverseResult:
     """The smallest shocks by Mahalanobis distance over `horizon` that lose `loss`: a share of the gross value below 1,
     else an amount of the book's currency.
@@ -100,7 +102,7 @@ def reverse_stress(
         notes.append(f"the given shocks alone lose {-float(given[2].total):,.0f} {book.currency}, no less than the "
                      f"{target:,.0f} {book.currency} asked for: there is no other shock to seek")  # fmt: skip
     else:
-        found = _sought(problem, engine, insisted, answers, seed, notes)
+        found = _sought(problem, engine, insisted, answers, seed, notes, watch)
     gains = daily_gains(book, arrays, np.zeros(len(arrays.factors)), factors, view.market, view.as_of)
     var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)
     return ReverseResult(
@@ -119,15 +121,16 @@ def _given(
         return None
     covariance = problem.covariance
     moves = np.array([insisted.get(name, 0.0) for name in covariance.names])
-    cuts = attribute(arrays, book.holdings, _full(arrays, covariance, moves), tuple(insisted))
+    cuts = attribute(arrays, book.holdings, whole(arrays, covariance, moves), tuple(insisted))
     if -float(cuts.total) < problem.loss:
         return None
     return Solution(moves, mahalanobis(insisted, covariance), None), "given", cuts
 
 
 def _sought(
-    problem: Problem, engine: Engine, insisted: Mapping[str, float], answers: int, seed: int, notes: list[str]
-) -> list[ReverseAnswer]:
+    problem: Problem, engine: Engine, insisted: Mapping[str, float], answers: int, seed: int, notes: list[str],
+    watch: Watch | None,
+) -> list[ReverseAnswer]:  # fmt: skip
     """Up to `answers` distinct ones; adds to `notes` where there are fewer. Errors: InputError where there is none."""
     arrays, book, view, covariance = engine.arrays, engine.book, engine.view, problem.covariance
     found: list[ReverseAnswer] = []
@@ -135,16 +138,16 @@ def _sought(
     still: list[str] = []
     while len(found) < answers:
         one = replace(problem, fixed={**insisted, **dict.fromkeys(still, 0.0)})
-        solved, method = _solve(one, arrays, view, seed, answers - len(found))
+        solved, method = solve(one, arrays, view, seed, answers - len(found), watch)
         if not solved:
             break
         for solution in solved:
             if any(np.allclose(solution.moves / problem.scale, other, atol=SAME) for other in seen):
                 continue
             seen.append(solution.moves / problem.scale)
-            cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solution.moves), covariance.names)
+            cuts = attribute(arrays, book.holdings, whole(arrays, covariance, solution.moves), covariance.names)
             found.append(_answer(solution, method, cuts, one, view.factors, tuple(still), tuple(insisted)))
-        cuts = attribute(arrays, book.holdings, _full(arrays, covariance, solved[0].moves), covariance.names)
+        cuts = attribute(arrays, book.holdings, whole(arrays, covariance, solved[0].moves), covariance.names)
         drivers = {
             name: gain for name, gain in cuts.by_factor.items() if name in covariance.names and name not in insisted
         }
@@ -229,106 +232,6 @@ def _limits(
             )
         lower[at], upper[at] = max(low, least), min(high, most)
     return lower, upper
-
-
-def _solve(
-    problem: Problem, arrays: Sensitivities, view: FactorView, seed: int, wanted: int
-) -> tuple[list[Solution], Method]:
-    """The convex answer where it holds under full revaluation, else up to `wanted` local ones, the nearest first."""
-    gains = _gains(arrays, problem.covariance)
-    contracts = arrays.contracts
-    if problem.convex and (contracts is None or contracts.convex):
-        solution = solve_convex(problem)
-        if solution is not None and (contracts or arrays.felt):
-            solution = _refined(problem, arrays, gains, solution)
-        if solution is None:
-            return [], "convex"
-        smallest = _smallest(problem, arrays, solution)
-        if smallest and -gains(solution.moves)[0] >= problem.loss * (1 - SHORTFALL):
-            return [solution], "convex"
-    starts = starts_for(problem, gains, seed, _past(problem.covariance, view))
-    quadratic = solve_quadratic(problem)
-    if contracts or arrays.felt:
-        near = [quadratic.moves] if quadratic else []
-        return solve_local(problem, gains, [*near, *starts], CONTRACT_TOLERANCE)[:wanted], "local"
-    if quadratic is None or -gains(quadratic.moves)[0] < problem.loss * (1 - SHORTFALL):
-        return solve_local(problem, gains, starts)[:wanted], "local"
-    if wanted == 1:
-        return [quadratic], "local"
-    others = solve_local(problem, gains, [quadratic.moves, *starts])
-    return others[:wanted] or [quadratic], "local"
-
-
-def _refined(problem: Problem, arrays: Sensitivities, gains: Gains, solution: Solution) -> Solution | None:
-    """The answer of a convex P&L that is no quadratic: the programme again at its own slope and curvature, until it
-    loses the target. None where a step finds nothing within the bounds."""
-    at = [arrays.factors.index(name) for name in problem.covariance.names]
-    for _ in range(MOST_STEPS):
-        moves = solution.moves
-        gain, slope = gains(moves)
-        if abs(gain + problem.loss) <= 0.01 * SHORTFALL * problem.loss:
-            break
-        curve = arrays.hessian(_full(arrays, problem.covariance, moves))[np.ix_(at, at)]
-        loss = problem.loss + gain - slope @ moves + 0.5 * moves @ curve @ moves
-        if not loss > 0:
-            break
-        found = solve_convex(replace(problem, gradient=slope - curve @ moves, hessian=curve, loss=float(loss)))
-        if found is None:
-            return None
-        solution = found
-    return solution
-
-
-def _smallest(problem: Problem, arrays: Sensitivities, solution: Solution) -> bool:
-    """Whether an answer is the smallest although what shares feel of a factor is damped.
-
-    What is felt of a fall by one who loses by it is convex in the move, and the rest of the book is. On the other side
-    the share gains: with that gain left out the programme is convex again, and no answer there may be nearer.
-    """
-    names = problem.covariance.names
-    net = arrays.linear[:, len(arrays.factors) :].sum(axis=0)
-    curved = arrays.direction[arrays.curved][:, len(arrays.factors) :].any()
-    left = {arrays.factors[at]: float(load) for at, load in zip(arrays.felt, net, strict=True)}
-    left = {name: load for name, load in left.items() if name in names and name not in problem.fixed and load}
-    if curved or len(left) > 1:
-        return False
-    for name, load in left.items():
-        at = names.index(name)
-        if load * solution.moves[at] > 0:
-            return False
-        gradient, lower, upper = problem.gradient.copy(), problem.lower.copy(), problem.upper.copy()
-        gradient[at] -= load
-        (lower if load > 0 else upper)[at] = 0.0
-        other = solve_convex(replace(problem, gradient=gradient, lower=lower, upper=upper))
-        return other is None or other.distance >= solution.distance * (1 - SHORTFALL)
-    return True
-
-
-def _gains(arrays: Sensitivities, covariance: Covariance) -> Gains:
-    """Full revaluation of the book, and its gradient where no floor holds."""
-    at = [arrays.factors.index(name) for name in covariance.names]
-
-    def revalued(moves: np.ndarray) -> tuple[float, np.ndarray]:
-        full = _full(arrays, covariance, moves)
-        return float(totals(arrays, full[None, :])[0]), arrays.gradient(full)[at]
-
-    return revalued
-
-
-def _full(arrays: Sensitivities, covariance: Covariance, moves: np.ndarray) -> np.ndarray:
-    full = np.zeros(len(arrays.factors))
-    full[[arrays.factors.index(name) for name in covariance.names]] = moves
-    return full
-
-
-def _past(covariance: Covariance, view: FactorView) -> list[np.ndarray]:
-    """The moves of the episodes over by `as_of`, as directions to start from."""
-    found: list[np.ndarray] = []
-    for one in EPISODES.values():
-        if one.end <= view.as_of:
-            moves = {shock.factor: shock.move for shock in replayed(view, (one.start, one.end))[0]}
-            found.append(np.array([moves.get(name, 0.0) for name in covariance.names]))
-    return [one for one in found if one.any()]
 
 
 def _answer(

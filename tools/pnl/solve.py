@@ -18,6 +18,12 @@ TOLERANCE = 1e-10
 
 Gains = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """P&L in USD of moves (K,), and its gradient (K,)."""
+Watch = Callable[[int, int], None]
+"""Told how many of how many starts were tried."""
+MISSES = 1
+"""Of the searches that do not lose X, how many are kept."""
+STEPS = np.geomspace(0.25, 64, 33).reshape(3, 11)
+"""How far along a ray a start is sought, in σ: eleven scenarios of every ray at once."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,15 @@ class Solution:
     moves: np.ndarray
     distance: float
     price: float | None
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a local search found: answers, the nearest first, and the moves (K,) of those that came nearest to losing X
+    without doing so."""
+
+    answers: list[Solution]
+    misses: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -160,13 +175,18 @@ def solve_quadratic(problem: Problem) -> Solution | None:
 
 
 def solve_local(
-    problem: Problem, gains: Gains, starts: Sequence[np.ndarray], tolerance: float = 1e-12
-) -> list[Solution]:
-    """Local minima under the full revaluation `gains`, from each start (K,) in the factors' units, the nearest first.
+    problem: Problem,
+    gains: Gains,
+    starts: Sequence[np.ndarray],
+    tolerance: float = 1e-12,
+    watch: Watch | None = None,
+    most: int = 200,
+) -> Local:
+    """Local minima under the full revaluation `gains`, from each start (K,) in the factors' units.
 
-    Sequential quadratic programming (SLSQP) in whitened coordinates; an answer that does not lose X is dropped, and so
-    are repeats. `tolerance` on half the squared distance: a gradient from differences cannot meet the finest. No proof
-    that any is the smallest.
+    Sequential quadratic programming (SLSQP) in whitened coordinates, at most so many iterations; repeats are dropped.
+    `tolerance` on half the squared distance: a gradient from differences cannot meet the finest. No proof that any is
+    the smallest.
     """
     from scipy.optimize import minimize
 
@@ -193,35 +213,51 @@ def solve_local(
         ends = np.concatenate([lower[low], -upper[high]])
         limits.append({"type": "ineq", "fun": lambda z: sides @ z - ends, "jac": lambda z: sides})
     found: list[Solution] = []
-    for start in starts:
+    short: list[tuple[float, np.ndarray]] = []
+    for tried, start in enumerate(starts):
+        if watch:
+            watch(tried, len(starts))
         answer = minimize(lambda z: 0.5 * float(z @ z), np.linalg.solve(root, start), jac=lambda z: z, method="SLSQP",
-                          constraints=limits, options={"maxiter": 200, "ftol": tolerance})  # fmt: skip
+                          constraints=limits, options={"maxiter": most, "ftol": tolerance})  # fmt: skip
         one = Solution(root @ answer.x, float(np.linalg.norm(answer.x)), None)
         within = (one.moves >= problem.lower - 1e-6 * problem.scale) & (
             one.moves <= problem.upper + 1e-6 * problem.scale
         )
-        if lost(answer.x) >= -1e-6 and within[free].all() and all(_apart(one, other, root) for other in found):
+        if not within[free].all():
+            continue
+        missed = -lost(answer.x)
+        if missed > 1e-6:
+            short.append((missed, one.moves))
+        elif all(_apart(one, other, root) for other in found):
             found.append(one)
-    return sorted(found, key=lambda one: one.distance)
+    nearest = sorted(short, key=lambda pair: pair[0])[:MISSES]
+    return Local(sorted(found, key=lambda one: one.distance), [moves for _, moves in nearest])
 
 
-def starts_for(problem: Problem, gains: Gains, seed: int, extra: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-    """Starting moves that lose X where their ray does: steepest losses, axes of the covariance, seeded directions."""
+def starts_for(
+    problem: Problem, gains: Gains, totals: Callable[[np.ndarray], np.ndarray], seed: int,
+    extra: Sequence[np.ndarray] = (),
+) -> list[np.ndarray]:  # fmt: skip
+    """Starting moves that lose X where their ray does: steepest losses, axes of the covariance, seeded directions.
+
+    `totals` gives the P&L (S,) of scenarios (S, K).
+    """
     root = problem.root
     rays = [*extra, *(sign * column for column in root.T[:6] for sign in (1.0, -1.0))]
     steepest = -problem.covariance.matrix @ gains(np.zeros(len(root)))[1]
     rays.insert(0, steepest)
     rays += [root @ one for one in np.random.default_rng(seed).standard_normal((8, len(root)))]
-    found: list[np.ndarray] = []
-    for ray in rays:
-        length = float(np.linalg.norm(np.linalg.solve(root, ray)))
-        if not length:
-            continue
-        reach = next(
-            (step for step in np.geomspace(0.25, 64, 33) if -gains(ray / length * step)[0] >= problem.loss), 3.0
-        )
-        found.append(ray / length * reach)
-    return found
+    whole = np.array(rays)
+    length = np.linalg.norm(np.linalg.solve(root, whole.T), axis=0)
+    unit = whole[length > 0] / length[length > 0, None]  # (R, K)
+    reach, open_ = np.full(len(unit), 3.0), np.arange(len(unit))
+    for steps in STEPS:
+        scenarios = (unit[open_, None, :] * steps[:, None]).reshape(-1, len(root))
+        lost = -totals(scenarios).reshape(len(open_), len(steps)) >= problem.loss
+        there = lost.any(axis=1)
+        reach[open_[there]] = steps[lost.argmax(axis=1)[there]]
+        open_ = open_[~there]
+    return list(unit * reach[:, None])
 
 
 def _apart(one: Solution, other: Solution, root: np.ndarray) -> bool:

@@ -19,13 +19,18 @@ from finllm.cli.book_options import (
     SeedOption,
     dollars,
 )
+from finllm.cli.display.events import open_when_noticed
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.events import Progress
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
 from finllm.sessions.reverse import ReverseAnswers, ReverseQuestion, answer_reverse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SEEKING = "seeking shocks that lose as much, from many starts"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,7 +77,10 @@ def reverse(
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
-    answer = answer_reverse(inputs, question, allowed)
+    with open_when_noticed(as_json=as_json) as show:
+        answer = answer_reverse(
+            inputs, question, allowed, lambda done, total: show(Progress(what=SEEKING, done=done, total=total))
+        )
     if out is not None:
         write_out(out, answer.files(kinds))
     if as_json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finllm.tools.pnl.factorset import FactorSet
     from finllm.tools.pnl.limits import Held
     from finllm.tools.pnl.outcome import ReverseResult
+    from finllm.tools.pnl.solve import Watch
 
 _LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
 _LOSS_FIX = "write a share of the book such as '10%', or an amount such as '500000'"
@@ -64,7 +65,9 @@ class ReverseAnswers:
         return table_files(reverse_tables(self.result), formats, "reverse") | {"reverse.json": f"{said}\n".encode()}
 
 
-def answer_reverse(inputs: Inputs, question: ReverseQuestion, allowed: FoundLimits | None = None) -> ReverseAnswers:
+def answer_reverse(
+    inputs: Inputs, question: ReverseQuestion, allowed: FoundLimits | None = None, watch: Watch | None = None
+) -> ReverseAnswers:
     """Answer the question. Errors: InputError for a loss, shock or bound that cannot be read, or that nothing meets."""
     from finllm.tools.pnl.limits import Held
     from finllm.tools.pnl.reverse import reverse as solve
@@ -73,7 +76,8 @@ def answer_reverse(inputs: Inputs, question: ReverseQuestion, allowed: FoundLimi
     fixed, bounds = parse_shocks(question.shocks, inputs.factors), parse_bounds(question.bounds, inputs.factors)
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors,
-                   thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency)  # fmt: skip
+                   thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
+                   watch=watch)  # fmt: skip
     if allowed is None:
         return ReverseAnswers(inputs.portfolio.name, result, Held(), ())
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})

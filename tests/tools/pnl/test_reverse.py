@@ -18,6 +18,7 @@ from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import parse_user_shock
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.contracts import Contracts
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import totals
@@ -79,7 +80,7 @@ def test_short_gamma_without_bounds_is_solved_by_its_one_multiplier() -> None:
     found = solve_quadratic(one)
     assert found is not None
     local = solve_local(one, lambda m: (gain(one, m), one.gradient + one.hessian @ m), [found.moves, 3 * found.moves])
-    assert local[0].distance == pytest.approx(found.distance, rel=1e-6)
+    assert local.answers[0].distance == pytest.approx(found.distance, rel=1e-6)
     assert -gain(one, found.moves) == pytest.approx(one.loss, rel=1e-9)
     random = np.random.default_rng(0)
     for _ in range(2000):  # no nearer shock loses as much
@@ -250,3 +251,39 @@ def test_no_answer_takes_volatility_or_a_spread_below_zero() -> None:
         assert moves["CREDIT_BAA_AAA"] >= -spread - 1e-6
     assert result.coverage is not None
     assert result.coverage.complete
+
+
+def american_book(count: int) -> Portfolio:
+    random = np.random.default_rng(3)
+    return Portfolio(name="american", uri="made-up", sha256="0" * 64, positions=tuple(
+        Position(
+            id=f"O{at}", currency="USD", asset_class="option", underlying="SP500", exercise="American",
+            option_type=("call", "put")[at % 2], quantity=float(random.integers(-30, -1)), multiplier=100.0,
+            strike=float(np.round(3785 * random.uniform(0.8, 1.2))), volatility=float(random.uniform(0.15, 0.5)),
+            expiry=AS_OF + dt.timedelta(int(random.integers(20, 700))), yield_=0.02 * (at % 3),
+        )
+        for at in range(count)
+    ))  # fmt: skip
+
+
+def test_a_book_of_american_options_is_searched_as_european_and_found_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few full revaluations, and no nearer answer where all starts are searched with American prices."""
+    from finllm.tools.pnl import search as module
+
+    whole: list[int] = []
+    monkeypatch.setattr(
+        module, "totals", lambda book, moves: whole.append(book.contracts.american) or totals(book, moves)
+    )
+    seen: list[tuple[int, int]] = []
+    found = reverse(american_book(2), MARKET, AS_OF, 20, 0.2, answers=1, watch=lambda *at: seen.append(at))
+    nearest = found.answers[0]
+    assert float(nearest.loss) == pytest.approx(float(found.target), rel=1e-6)
+    assert sum(whole) < 400
+    assert seen[0] == (0, seen[0][1])
+    monkeypatch.setattr(Contracts, "european", lambda self: self)
+    everywhere = reverse(american_book(2), MARKET, AS_OF, 20, 0.2, answers=1).answers[0]
+    assert nearest.distance == pytest.approx(everywhere.distance, rel=1e-5)
+    early = reverse(
+        american_book(2), MARKET, AS_OF, 20, 0.2, answers=1, fixed=[parse_user_shock("RATE_US_10Y", "+100bp")]
+    )
+    assert float(early.answers[0].loss) == pytest.approx(float(early.target), rel=1e-6)

@@ -60,6 +60,24 @@ def open_display(*, as_json: bool, quiet: bool) -> Iterator[Display]:
         yield Plain(sys.stderr)
 
 
+@contextlib.contextmanager
+def open_when_noticed(
+    *, as_json: bool, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Event], None]]:
+    """`open_display`, opened by the first event after two seconds: a command that is quick as a rule says nothing."""
+    started = clock()
+    with contextlib.ExitStack() as opened:
+        display: list[Display] = []
+
+        def show(event: Event) -> None:
+            if not display and clock() - started >= NOTICED_AFTER:
+                display.append(opened.enter_context(open_display(as_json=as_json, quiet=quiet)))
+            if display:
+                display[0](event)
+
+        yield show
+
+
 class Silent:
     def __call__(self, event: Event) -> None:
         del event
