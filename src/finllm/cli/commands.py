@@ -44,6 +44,7 @@ HELP = {
     "doctor": "Check the installation without loading a model. Exits with 1 if something is missing or does not "
               "answer.",
     "portfolio": "Portfolios: how a file is understood.",
+    "pnl": "Profit and loss between two versions.",
     "data": "Market data beyond what comes with finllm.",
     "runs": "The runs on record.",
     "audit": "The tamper-evident record of all runs. What it proves and what not: docs/audit.md.",
