@@ -33,12 +33,7 @@ class BookSensitivities:
     notes: tuple[str, ...]
 
 
-def book_sensitivities(
-    book: Book,
-    factors: FactorSet,
-    market: MarketStore,
-    as_of: dt.date,
-) -> BookSensitivities:
+def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_of: dt.date) -> BookSensitivities:
     """What every holding gains when the factors move.
 
     Equities, indices and funds: betas to EQUITY_US and further factors (see `default_regressors` and `regress`), that
