@@ -110,6 +110,7 @@ class Scenario(_Strict):
     `factors` names series of the prices as factors of their own: they can be shocked and limited, a holding of that id
     loads on its own series, and completion moves them. A series that a shock names is one without being listed.
     `propagate`: factors without a shock move with those that have one, by their covariance; false holds them still.
+    Unset they move, but for those of which a replayed window has no data.
     `currency`: that of every result; unset, the setting of that name.
     """
 
@@ -121,7 +122,7 @@ class Scenario(_Strict):
     sources: tuple[SourceText, ...] = Field((), max_length=32)
     shocks: tuple[ShockEntry, ...] = ()
     factors: tuple[FactorName, ...] = ()
-    propagate: bool = True
+    propagate: bool | None = None
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
     replay: Replay | None = None
     budget: BudgetEntry | None = None

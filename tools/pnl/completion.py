@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,8 +15,8 @@ from finllm.tools.evidence import show
 from finllm.tools.pnl.bands import DRAWS, gaussian_draws
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.history import History
-from finllm.tools.pnl.joint import Joint
-from finllm.tools.pnl.outcome import AppliedShock
+from finllm.tools.pnl.joint import MIN_PAIR, Joint
+from finllm.tools.pnl.outcome import AppliedShock, JointDistance
 from finllm.tools.pnl.propagate import Covariance, Propagated, contradictions, propagate
 from finllm.tools.pnl.shocks import BOUNDS, FAR, FLOOR
 from finllm.tools.pnl.sizes import FactorView
@@ -50,8 +50,10 @@ class Completion:
 def complete(
     view: FactorView, shocks: Mapping[str, Shock], joint: Joint, *, on: bool, tails: Tails = "gaussian",
     past: History | None = None, seed: int = 0, draws: int = DRAWS, stressed: bool = False,
+    still: Collection[str] = (),
 ) -> Completion:  # fmt: skip
-    """Move the factors of `joint` that were not shocked to their means given the shocks, or hold them still.
+    """Move the factors of `joint` that were not shocked to their means given the shocks, or hold them still: all where
+    it is not `on`, else those of `still`.
 
     Means and draws are under the covariance near the shocks (`stressed`: see `Joint.near`). With a vine, fitted to the
     moves of `past`, it is their medians, and the draws are about these. No factor is completed farther than `REACH`
@@ -71,7 +73,7 @@ def complete(
         unknown = f"how plausible the shocks are together is not known: {error.message}"
         return _held(moved, propagate({}, nothing), {}, nothing, (unknown,))
     near, how = joint.near(inside, stressed=stressed)
-    towards, apart = _reached(propagate(inside, near), near)
+    towards, apart = _reached(propagate(inside, near), near, still)
     notes = tuple(contradictions(inside, given, covariance).values())
     if not on or not inside:
         return _held(moved, given, towards.implied, covariance, notes)
@@ -81,8 +83,9 @@ def complete(
 
         assert past is not None
         fat = fat_tailed(inside, past, joint.horizon, draws=draws, seed=seed)
-        towards = replace(towards, others=fat.others)
-        means, drawn, words = fat.centres, fat.draws - fat.centres, fat.method
+        kept = [at for at, name in enumerate(fat.others) if name not in still]
+        towards = replace(towards, others=tuple(fat.others[at] for at in kept))
+        means, drawn, words = fat.centres[kept], (fat.draws - fat.centres)[:, kept], fat.method
     else:
         means, drawn = towards.means.copy(), gaussian_draws(towards.residual, draws, seed)
         words = f"Gaussian residual of {', '.join(towards.others) or 'no factor'}"
@@ -101,12 +104,12 @@ def complete(
     return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes)
 
 
-def _reached(given: Propagated, covariance: Covariance) -> tuple[Propagated, list[str]]:
-    """The same without the factors that share no history with any shocked one, and these by name."""
+def _reached(given: Propagated, covariance: Covariance, still: Collection[str]) -> tuple[Propagated, list[str]]:
+    """The same without the factors held `still` and those that share no history with any shocked one; these by name."""
     cross = covariance.matrix[np.ix_(covariance.at(given.others), covariance.at(given.shocked))]
     tied = (cross != 0).any(axis=1) if given.shocked else np.ones(len(given.others), dtype=bool)
-    kept = np.flatnonzero(tied)
-    apart = [name for name, one in zip(given.others, tied, strict=True) if not one]
+    kept = np.flatnonzero(tied & np.array([name not in still for name in given.others], dtype=bool))
+    apart = [name for name, one in zip(given.others, tied, strict=True) if not one and name not in still]
     left = replace(given, others=tuple(given.others[at] for at in kept), means=given.means[kept],
                    residual=given.residual[np.ix_(kept, kept)])  # fmt: skip
     return left, apart
@@ -131,8 +134,28 @@ def _held(
     )
 
 
+def joint_distance(joint: Joint, given: Propagated) -> JointDistance | None:
+    """How far the shocks go together beside past moves of the same factors; None where too few are known.
+
+    What sets a set apart that went farther than all of these is the factor farthest from what the others imply.
+    """
+    if not given.shocked:
+        return None
+    past, words = joint.distances(given.shocked)
+    if len(past) < MIN_PAIR:
+        return None
+    farthest, nearer = float(past.max()), float((past < given.mahalanobis).mean())
+    apart = max(given.given_others, key=lambda name: abs(given.given_others[name]))
+    return JointDistance(distance=given.mahalanobis, nearer=nearer, farthest=farthest, count=len(past), window=words,
+                         apart=apart if given.mahalanobis > farthest else None)  # fmt: skip
+
+
 def shock_rows(
-    factors: FactorSet, shocks: Mapping[str, Shock], completion: Completion, missing: Mapping[str, str]
+    factors: FactorSet,
+    shocks: Mapping[str, Shock],
+    completion: Completion,
+    missing: Mapping[str, str],
+    far: JointDistance | None,
 ) -> tuple[AppliedShock, ...]:
     """Every moved factor with its size, its plausibility and what to distrust about it."""
     given = completion.given
@@ -143,6 +166,8 @@ def shock_rows(
         if name in shocks:
             one = shocks[name]
             flags = (*one.flags, *((against[name],) if name in against else ()))
+            if far and far.apart == name:
+                flags = (*flags, "beyond history: sets the shocks apart from every past move of these factors")
             if not inside:
                 why = missing.get(name, "no shared history").replace("it has no history", "no history")
                 flags = (*flags, f"unpropagated: {why}, shocked directly")

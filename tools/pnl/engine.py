@@ -25,7 +25,7 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.attribution import Attribution, attribute, total_of
 from finllm.tools.pnl.bands import DRAWS, Residual, own_residuals, simulate
 from finllm.tools.pnl.betas import FURTHER
-from finllm.tools.pnl.completion import Completion, Tails, complete, shock_rows
+from finllm.tools.pnl.completion import Completion, Tails, complete, joint_distance, shock_rows
 from finllm.tools.pnl.components import components
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
@@ -105,37 +105,39 @@ class Engine:
         window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
         return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
 
-    def revalue(self, plan: Plan, *, propagate: bool = True, stressed: bool = False) -> Attribution:
+    def revalue(self, plan: Plan, *, propagate: bool | None = None, stressed: bool = False) -> Attribution:
         """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
         moves = self.moves(plan, propagate=propagate, stressed=stressed)
         realised, _ = self._own_returns(plan.own_returns)
         return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
 
-    def moves(self, plan: Plan, *, propagate: bool = True, stressed: bool = False) -> dict[str, float]:
-        """Where the plan takes every factor that it moves: those shocked, and with `propagate` the others."""
-        if propagate:
-            return complete(self.view, plan.shocks, self.joint(plan), on=True, draws=0, stressed=stressed).moves
-        return {name: one.move for name, one in plan.shocks.items()}
+    def moves(self, plan: Plan, *, propagate: bool | None = None, stressed: bool = False) -> dict[str, float]:
+        """Where the plan takes every factor that it moves: those shocked, and the others as `propagate` says."""
+        if propagate is False:
+            return {name: one.move for name, one in plan.shocks.items()}
+        still, joint = () if propagate else plan.unseen, self.joint(plan)
+        return complete(self.view, plan.shocks, joint, on=True, draws=0, stressed=stressed, still=still).moves
 
     def stress(
-        self, plan: Plan, *, propagate: bool = True, tails: Tails = "gaussian", level: float = 0.9, seed: int = 0,
-        stressed: bool = False,
+        self, plan: Plan, *, propagate: bool | None = None, tails: Tails = "gaussian", level: float = 0.9,
+        seed: int = 0, stressed: bool = False,
     ) -> EngineResult:  # fmt: skip
         """Revalue the book under the plan. In a replay holdings with a history take their own returns.
 
         With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
         Gaussian, or the median of a vine copula; `stressed`: by the covariance of stress at any size, see
-        `Joint.near`), without it they are held still. `interval` holds the P&L with
-        probability `level`, given the shocks. Errors: InputError for a level outside (0, 1), and with `propagate` for
-        shocks that cannot be told apart.
+        `Joint.near`); False holds them still. Unset they move, but for those of which a replayed window has no data,
+        as what these did then is no guess. `interval` holds the P&L with probability `level`, given the shocks. Errors:
+        InputError for a level outside (0, 1), and unless they are held for shocks that cannot be told apart.
         """
         if not 0 < level < 1:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
         past, joint = self.history(plan), self.joint(plan)
         draws = min(DRAWS, max(LEAST_DRAWS, MOST_REVALUED // max(1, len(arrays.positions))))
-        completion = complete(view, plan.shocks, joint, on=propagate, tails=tails, past=past, seed=seed, draws=draws,
-                              stressed=stressed)  # fmt: skip
+        still = () if propagate else plan.unseen
+        completion = complete(view, plan.shocks, joint, on=propagate is not False, tails=tails, past=past, seed=seed,
+                              draws=draws, stressed=stressed, still=still)  # fmt: skip
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
@@ -147,7 +149,7 @@ class Engine:
             interval = simulate(arrays, moves, residual, cuts.total, level=level, seed=seed)
         gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised)
         var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
-        given = completion.given
+        given, far = completion.given, joint_distance(joint, completion.given)
         return EngineResult(
             engine=ENGINE, as_of=view.as_of, currency=book.currency, horizon=plan.horizon,
             book_value=usd(book.value), gross_value=usd(book.gross), total=cuts.total,
@@ -156,14 +158,15 @@ class Engine:
             by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
             interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
             es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
-            shocks=shock_rows(known, plan.shocks, completion, joint.missing),
+            shocks=shock_rows(known, plan.shocks, completion, joint.missing, far),
             mahalanobis=given.mahalanobis if given.shocked else None,
             analogue=self._analogue(plan, completion.covariance, propagate=propagate), alignment=joint.rule,
             exclusions=book.exclusions,
             notes=(*book.notes, *self._remarks(moves), *self.sens.notes, *plan.notes, *said, *completion.notes,
                    *_still(arrays, completion, joint.missing), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
-            coverage=self.coverage,
+            coverage=self.coverage, replayed=plan.window, days=plan.days if plan.window else None,
+            unseen=tuple(name for name in arrays.loaded() if name in still), joint=far,
         )  # fmt: skip
 
     def joint(self, plan: Plan) -> Joint:
@@ -242,7 +245,7 @@ class Engine:
         part, whole = self.view.size(name, days).sigma, self.view.size(name, horizon).sigma
         return part.value / whole.value if part and whole and whole.value else math.sqrt(days / horizon)
 
-    def _analogue(self, plan: Plan, covariance: Covariance, *, propagate: bool) -> Analogue | None:
+    def _analogue(self, plan: Plan, covariance: Covariance, *, propagate: bool | None) -> Analogue | None:
         sizes = {name: one.sigma for name, one in plan.shocks.items() if one.sigma is not None}
         found = nearest(sizes, covariance, self.view) if sizes else None
         if found is None:
@@ -266,7 +269,7 @@ def run_engine(
     horizon: int,
     shocks: Sequence[UserShock],
     *,
-    propagate: bool = True,
+    propagate: bool | None = None,
     replay: Window | str | None = None,
     seed: int = 0,
     level: float = 0.9,

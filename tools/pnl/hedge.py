@@ -282,7 +282,7 @@ class Hedger:
 def stressed(engine: Engine, asked: Asked) -> EngineResult:
     """The book under the scenario; where there is none, as it is, for VaR and ES alone."""
     plan = engine.plan(asked.horizon, user=asked.shocks, replay=asked.replay)
-    return engine.stress(plan, propagate=asked.propagate and bool(plan.shocks))
+    return engine.stress(plan, propagate=asked.propagate if plan.shocks else False)
 
 
 def _lot_days(book: Book, arrays: Sensitivities, found: BookDays, at: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ _PERIOD: dict[Frequency, str] = {"daily": "D", "monthly": "M", "quarterly": "Q"}
 class _Panel:
     """Moves side by side, in σ of their own: `z` (T, n), NaN where one has none; each over `steps` steps, overlapping.
 
-    `frequency` is that of the rows; series of a finer one are sampled at the mean of the period if `averaged`, else at
-    its last day.
+    Row t is the move from `days`[t] to `days`[t + steps]; `frequency` is that of the rows; series of a finer one are
+    sampled at the mean of the period if `averaged`, else at its last day.
     """
 
     names: tuple[str, ...]
@@ -47,8 +47,15 @@ class _Panel:
     steps: int
     frequency: Frequency
     averaged: bool
-    first: str
-    last: str
+    days: pd.DatetimeIndex
+
+    @property
+    def first(self) -> str:
+        return str(day_of(self.days[0]))
+
+    @property
+    def last(self) -> str:
+        return str(day_of(self.days[-1]))
 
 
 class Joint:
@@ -117,6 +124,25 @@ class Joint:
         words = f"past moves weighed by how far they went this way, by {share:.0%}" if share else "past moves alike"
         return self._covariance((size, share) if share else None, about_mean=False), words
 
+    def distances(self, names: Sequence[str]) -> tuple[np.ndarray, str]:
+        """Mahalanobis distances of the past moves that all of `names` have, (T,), and which these are, in words.
+
+        Moves are those of the coarsest of them, each in σ of its own over that step, under the correlation of
+        `covariance`.
+        """
+        coarsest = max((self._levels[name] for name in names), key=lambda one: STEP_DAYS[one.frequency])
+        panel = self._panel(coarsest.frequency, coarsest.averaged)
+        at = [panel.names.index(name) for name in names]
+        z = panel.z[:, at]
+        z = z[np.isfinite(z).all(axis=1)]
+        block = self.covariance.sub(names)
+        scale = np.sqrt(np.diag(block))
+        squares = np.einsum("tk,tk->t", z, np.linalg.solve(block / np.outer(scale, scale), z.T).T)
+        step = f"{panel.steps}-day" if panel.frequency == "daily" else panel.frequency
+        known = np.flatnonzero(np.isfinite(panel.z[:, at]).all(axis=1))
+        years = f"{panel.days[known[0]].year} to {panel.days[known[-1] + panel.steps].year}" if len(known) else "none"
+        return np.sqrt(np.maximum(squares, 0.0)), f"{step} moves of these factors, {years}"
+
     @property
     def rule(self) -> str:
         """In words, what was aligned and how."""
@@ -183,8 +209,7 @@ class Joint:
                 spread = float(np.nanstd(moves)) if np.isfinite(moves).any() else 0.0
                 columns.append(moves / spread if spread > 0 else np.full(len(moves), np.nan))
             z = np.column_stack(columns) if columns else np.zeros((0, 0))
-            days = day_of(table.index[0]), day_of(table.index[-1])
-            self._panels[key] = _Panel(names, z, steps, frequency, averaged, str(days[0]), str(days[1]))
+            self._panels[key] = _Panel(names, z, steps, frequency, averaged, pd.DatetimeIndex(table.index))
         return self._panels[key]
 
     def _breaks(self, name: str, frequency: Frequency) -> pd.DatetimeIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Literal
 
@@ -32,6 +33,11 @@ Method = Literal["convex", "local", "given"]
 def usd(amount: float) -> Decimal:
     """An amount in whole cents."""
     return Decimal(float(amount)).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
+
+
+def unseen_words(unseen: Sequence[str]) -> str:
+    """Which factors a replay holds still for want of data, and how to have them completed."""
+    return f"No data in that window: {', '.join(unseen)} held still; --propagate completes what has a history."
 
 
 class Frozen(BaseModel):
@@ -84,6 +90,30 @@ class AppliedShock(Frozen):
     upper: float | None
     window: str
     flags: tuple[str, ...]
+
+
+class JointDistance(Frozen):
+    """How far the direct shocks with history are from no move together, beside `count` past moves of the same factors.
+
+    `distance` and the `farthest` past one: Mahalanobis, under one covariance. `nearer`: the share of past moves that
+    went less far. `apart`: where none went farther, the factor that sets the shocks apart from history.
+    """
+
+    distance: float
+    nearer: float
+    farthest: float
+    count: int
+    window: str
+    apart: str | None
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        said = f"Together the shocks are {self.distance:.1f} σ from no move"
+        if self.apart is None:
+            return f"{said}, farther than {self.nearer:.1%} of {self.count:,} {self.window}."
+        return (f"{said}, beyond history: none of {self.count:,} {self.window}, went farther than"
+                f" {self.farthest:.1f} σ. {self.apart} sets them apart.")  # fmt: skip
 
 
 class ExpectedShortfall(Frozen):
@@ -169,6 +199,8 @@ class EngineResult(Frozen):
     `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
     the version of the arithmetic. `book_value` is net, `gross_value` what the holdings count for in coverage; that and
     `coverage` are None in records from before they were measured. `components` are worked out where they are asked for.
+    `replayed` is the window of a replay, `days` its trading days, and `unseen` names the factors that the book loads on
+    and that have no data in it, which are held still.
     """
 
     engine: int = ENGINE
@@ -198,6 +230,22 @@ class EngineResult(Frozen):
     notes: tuple[str, ...]
     coverage: Coverage | None = None
     components: Components | None = None
+    replayed: tuple[dt.date, dt.date] | None = None
+    days: int | None = None
+    unseen: tuple[str, ...] = ()
+    joint: JointDistance | None = None
+
+    @property
+    def over(self) -> str:
+        """How long the shocks take, in words: the replayed window with its trading days, or the horizon."""
+        if self.replayed is None:
+            return f"over {self.horizon} trading days"
+        return f"a replay of {self.replayed[0]} to {self.replayed[1]} ({self.days} trading days)"
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """What has to be known before the figures are read."""
+        return (unseen_words(self.unseen),) if self.unseen else ()
 
     @property
     def share(self) -> float | None:

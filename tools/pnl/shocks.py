@@ -45,13 +45,15 @@ class JudgedShock:
 class Plan:
     """The direct shocks of a run by factor, one each, before any completion; what an agent sees and may refuse.
 
-    `horizon` in trading days; `window` is the replayed one. `notes` say which shocks gave way, and what has no history.
+    `horizon` in trading days; `window` is the replayed one, `unseen` the factors without data in it and without a
+    shock. `notes` say which shocks gave way, and what has no history.
     """
 
     shocks: Mapping[str, Shock]
     horizon: int
     window: Window | None = None
     notes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def days(self) -> int:
@@ -92,11 +94,12 @@ def plan_shocks(
     plan = Plan({}, horizon, replay)
     found = [user_shock(one, view, plan.days) for one in user]
     notes: list[str] = []
+    unseen: tuple[str, ...] = ()
     if replay:
         past, missing = replayed(view, replay)
         found += past
-        notes += [f"{factor} is not replayed: {why}" for factor, why in missing.items()
-                  if factor not in {one.factor for one in user}]  # fmt: skip
+        unseen = tuple(factor for factor in missing if factor not in {one.factor for one in user})
+        notes += [f"{factor} is not replayed: {missing[factor]}" for factor in unseen]
     used: dict[str, Shock] = {}
     for shock in found:
         _take(shock, used, notes)
@@ -105,7 +108,7 @@ def plan_shocks(
             notes.append(f"{one.factor}: the {used[one.factor].origin} shock replaces the judged one")
         else:
             _take(judged_shock(one, view, plan.days), used, notes)
-    return replace(plan, shocks=used, notes=tuple(notes))
+    return replace(plan, shocks=used, notes=tuple(notes), unseen=unseen)
 
 
 def _take(shock: Shock, used: dict[str, Shock], notes: list[str]) -> None:

@@ -58,7 +58,7 @@ class Asked:
     horizon: int
     shocks: Sequence[UserShock] = ()
     replay: Window | str | None = None
-    propagate: bool = True
+    propagate: bool | None = None
     factors: FactorSet | None = None
     currency: str = DOLLAR
     thresholds: Thresholds | None = None

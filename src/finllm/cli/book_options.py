@@ -27,7 +27,8 @@ CurrencyOption = Annotated[
 ]  # fmt: skip
 PropagateFlag = Annotated[
     bool | None, typer.Option("--propagate/--hold", help="Whether factors without a shock move with the shocked ones, "
-                                                         "by their covariance, or stand still.  \\[default: move]")
+                                                         "by their covariance, or stand still.  \\[default: move, "
+                                                         "those apart of which a replayed window has no data]")
 ]  # fmt: skip
 HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]

@@ -96,8 +96,7 @@ def stress(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = StressQuestion(shock or (), replay, horizon, propagate is not False, tails.value, level, seed,
-                              trade or ())  # fmt: skip
+    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or ())
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
@@ -127,8 +126,8 @@ def _view(answer: StressAnswer) -> RenderableType:
     result = answer.result
     share = "" if result.share is None else f" ({result.share:+.2%} {result.of_what})"
     parts: list[RenderableType] = [
-        headline(f"Stress test of {answer.portfolio}, as of {result.as_of}, over {result.horizon} trading days",
-                 result.coverage),
+        headline(f"Stress test of {answer.portfolio}, as of {result.as_of}, {result.over}", result.coverage),
+        *(text(line, "bold yellow") for line in result.first),
         text(f"P&L {dollars(result.total)} {result.currency}{share}", "bold red" if result.total < 0 else "bold green"),
     ]  # fmt: skip
     if result.interval:
@@ -136,11 +135,11 @@ def _view(answer: StressAnswer) -> RenderableType:
         parts.append(
             text(f"{low} to {high} {result.currency} at {result.interval.level:.0%}: {result.interval.method}")
         )
-    parts += _titled("Shocks", table(("factor", "move", "size", "origin", "flags"),
-                                     [_shock(row) for row in result.shocks], right=(1, 2)))  # fmt: skip
+    header = ("factor", "move", "size", "others imply", "off by", "origin", "flags")
+    parts += _titled("Shocks", table(header, [_shock(row) for row in result.shocks], right=(1, 2, 3, 4)))
+    if result.joint:
+        parts.append(text(result.joint.words, "bold yellow" if result.joint.apart else ""))
     parts += [text(f"{row.factor}: {row.window}", "dim") for row in result.shocks]
-    if result.mahalanobis is not None:
-        parts.append(text(f"Mahalanobis distance of the shocks with history: {result.mahalanobis:.1f} σ", "dim"))
     for title, gains in (("factor", result.by_factor), ("sector", result.by_sector),
                          ("position", result.by_position)):  # fmt: skip
         parts += _titled(f"P&L by {title}", _money(title, gains, result.currency))
@@ -174,8 +173,9 @@ def _titled(title: str, *body: RenderableType) -> list[RenderableType]:
 def _shock(row: AppliedShock) -> tuple[str, ...]:
     from finllm.tools.evidence import show
 
-    size = "-" if row.sigma is None else show(row.sigma, "sigma")
-    return row.factor, show(row.move, row.unit), size, row.origin, ", ".join(row.flags) or "-"
+    size, off = ("-" if one is None else show(one, "sigma") for one in (row.sigma, row.given_others))
+    implied = "-" if row.implied is None else show(row.implied, row.unit)
+    return row.factor, show(row.move, row.unit), size, implied, off, row.origin, ", ".join(row.flags) or "-"
 
 
 def _money(what: str, gains: Mapping[str, object], currency: str) -> RenderableType:

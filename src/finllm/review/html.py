@@ -71,10 +71,12 @@ def engine_html(
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
     return render_page(Page(
         title=f"Stress test of {portfolio}",
-        subtitle=f"As of {result.as_of}, over {result.horizon} trading days",
+        subtitle=f"As of {result.as_of}, {result.over}",
         badges=(*_coverage_badges(result.coverage), Cell("no model was asked"), *_limit_badges(held, restricted)),
         cards=_engine_cards(result),
-        summary=[linked_citations(result.coverage.headline, frozenset())] if result.coverage else (),
+        summary=[linked_citations(line, frozenset()) for line in
+                 (*((result.coverage.headline,) if result.coverage else ()), *result.first,
+                  *((result.joint.words,) if result.joint and result.joint.apart else ()))],
         charts=charts,
         parts=[*_engine_parts(result, held, restricted), *risk_parts(result, increments)],
         foot=f"Money is in {result.currency}. {FOOT}",
@@ -198,7 +200,8 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
     if result.liquidity:
         cards.append(Tile(f"liquidity-adjusted ES, {code}", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
-        cards.append(Tile("plausibility", Cell(f"{result.mahalanobis:.1f} σ"), "Mahalanobis distance of the shocks"))
+        beside = f"farther than {result.joint.nearer:.1%} of past moves" if result.joint else "Mahalanobis distance"
+        cards.append(Tile("plausibility of the shocks together", Cell(f"{result.mahalanobis:.1f} σ"), beside))
     cards.append(Tile(f"book value, {code}", Cell(_minus(f"{result.book_value:,.0f}"))))
     if result.gross_value not in (None, result.book_value):
         cards.append(Tile(f"gross value, {code}", Cell(f"{result.gross_value:,.0f}")))
@@ -208,8 +211,9 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
 def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -> list[Part]:
     interval, liquidity, code = result.interval, result.liquidity, result.currency
     return [
-        Part("Shocks", header=("factor", "move", "size", "given others", "band", "origin", "flags", "window"),
-             right=(1, 2, 3), rows=[_shock(row) for row in result.shocks], otherwise="No factor was shocked."),
+        Part("Shocks", right=(1, 2, 3, 4), rows=[_shock(row) for row in result.shocks],
+             header=("factor", "move", "size", "others imply", "off by", "band", "origin", "flags", "window"),
+             otherwise="No factor was shocked."),
         _cut("P&L by factor", "factor", result.by_factor, code),
         _cut("P&L by sector", "sector", result.by_sector, code),
         _cut("P&L by direction", "direction", result.by_direction, code),
@@ -243,9 +247,11 @@ def _shock(row: AppliedShock) -> tuple[Cell, ...]:
         if row.lower is None or row.upper is None
         else _minus(f"{show(row.lower, row.unit)} to {show(row.upper, row.unit)}")
     )
+    implied = "-" if row.implied is None else _minus(show(row.implied, row.unit))
+    flags = Cell(", ".join(row.flags) or "-", tone="warn" if row.flags else "")
     return (Cell(row.factor), Cell(_minus(show(row.move, row.unit)), tone=tone_of(row.move)), _sigma(row.sigma),
-            _sigma(row.given_others), Cell(band), Cell(row.origin), Cell(", ".join(row.flags) or "-",
-            tone="warn" if row.flags else ""), Cell(row.window))  # fmt: skip
+            Cell(implied), _sigma(row.given_others), Cell(band), Cell(row.origin), flags,
+            Cell(row.window))  # fmt: skip
 
 
 def _past(result: EngineResult) -> list[list[Cell]]:

@@ -96,7 +96,7 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     if replay is None and story is not None and story.replay is not None:
         replay = story.replay.start, story.replay.end
     moved: tuple[UserShock, ...] = parse_shocks(shocks, inputs.factors)
-    propagate = question.propagate if question.propagate is not None else story is None or story.propagate
+    propagate = story.propagate if question.propagate is None and story else question.propagate
     horizon = question.horizon or (story.horizon if story else 20)
     asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency)
     listed = load_instruments(question.instruments or DEFAULT, inputs.market, inputs.as_of)

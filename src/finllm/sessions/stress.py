@@ -31,14 +31,15 @@ class StressQuestion:
 
     `shocks`: OIL_WTI=+40%, RATE_US_10Y=+75bp, VIX=+12points or EQUITY_US=-3sigma. `replay`: an episode's id, or a
     window as 2008-09-12:2008-11-20. `horizon`: trading days. `propagate`: the shocked factors move the others, which
-    hang together as `tails` says. `level`: the probability that the interval holds. `trades`: AAPL=-2000, whose
-    effect on P&L, VaR and ES is told beside the result, which is of the book as it is.
+    hang together as `tails` says; unset, but for those of which a replay has no data. `level`: the probability that the
+    interval holds. `trades`: AAPL=-2000, whose effect on P&L, VaR and ES is told beside the result, which is of the
+    book as it is.
     """
 
     shocks: Sequence[str] = ()
     replay: str | None = None
     horizon: int = 20
-    propagate: bool = True
+    propagate: bool | None = None
     tails: Tails = "gaussian"
     level: float = 0.9
     seed: int = 0

@@ -234,6 +234,38 @@ def test_a_judged_shock_joins_and_a_users_wins_over_it() -> None:
     assert "EQUITY_US: the user shock replaces the judged one" in result.notes
 
 
+def test_a_replay_holds_still_what_has_no_data_in_its_window_and_says_so_first() -> None:
+    window = D(2022, 1, 3), D(2022, 10, 12)  # crude, credit and the rate are not in the packaged data of that year
+    result, completed = run(replay=window), run(replay=window, propagate=True)
+    assert result.unseen == ("CREDIT_BAA_AAA", "RATE_US_10Y", "OIL_WTI")
+    assert result.first == ("No data in that window: CREDIT_BAA_AAA, RATE_US_10Y, OIL_WTI held still; --propagate "
+                            "completes what has a history.",)  # fmt: skip
+    assert result.over == "a replay of 2022-01-03 to 2022-10-12 (202 trading days)"
+    assert {one.origin for one in result.shocks} == {"historical"}
+    assert result.total == run(replay=window, propagate=False).total
+    assert completed.unseen == completed.first == ()
+    assert {one.factor for one in completed.shocks if one.origin == "completed"} == {"CREDIT_BAA_AAA", "OIL_WTI"}
+    given = run("OIL_WTI=+30%", replay=window)
+    assert given.unseen == ("CREDIT_BAA_AAA", "RATE_US_10Y")
+    assert all(sums_are_exact(one) for one in (result, completed, given))
+    assert run("OIL_WTI=+30%").over == "over 20 trading days"
+
+
+def test_shocks_that_no_history_bears_are_named_beside_past_moves() -> None:
+    day = D(2018, 12, 31)
+    usual, strange = run("EQUITY_US=-5%", as_of=day).joint, run("EQUITY_US=-20%", "VIX=-8points", as_of=day)
+    assert usual is not None
+    assert usual.apart is None
+    moves = MARKET.read("SP500", day).values.pct_change(20).dropna()  # the index is the one factor shocked
+    assert usual.nearer == pytest.approx(float((abs(moves) < 0.05).mean()), abs=0.03)
+    assert f"farther than {usual.nearer:.1%} of" in usual.words
+    assert strange.joint is not None
+    assert strange.joint.distance > strange.joint.farthest
+    (row,) = [one for one in strange.shocks if any(flag.startswith("beyond history") for flag in one.flags)]
+    assert row.factor == strange.joint.apart
+    assert row.implied is not None
+
+
 def test_a_users_shock_of_equities_replays_by_beta() -> None:
     result = run("EQUITY_US=-10%", replay="lehman-2008")
     assert IDIOSYNCRATIC not in result.by_factor

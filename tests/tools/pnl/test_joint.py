@@ -117,3 +117,17 @@ def test_one_short_history_cuts_no_other_pair() -> None:
     wide = Joint(VIEW, ["EQUITY_US", "OIL_WTI"], 20).covariance
     with_vix = Joint(VIEW, ["EQUITY_US", "OIL_WTI", "VIX"], 20).covariance
     assert with_vix.sub(["EQUITY_US", "OIL_WTI"]) == pytest.approx(wide.matrix, rel=0.02)
+
+
+def test_how_far_past_moves_went_together_is_measured_on_all_that_the_factors_share() -> None:
+    random = np.random.default_rng(3)
+    days = pd.bdate_range("2000-01-03", periods=3000)
+    steps = random.multivariate_normal([0, 0], [[1.0, 0.6], [0.6, 2.0]], len(days)).cumsum(axis=0)
+    joint = Joint(store(A=pd.Series(steps[:, 0], days), B=pd.Series(steps[1000:, 1], days[1000:])), ["A", "B"], 20)
+    found, words = joint.distances(["A", "B"])
+    both = steps[1020:] - steps[1000:-20]
+    alone = [(steps[20:, 0] - steps[:-20, 0]).std(), both[:, 1].std()]
+    z, block = both / alone, joint.covariance.matrix / np.outer(*[np.sqrt(np.diag(joint.covariance.matrix))] * 2)
+    assert found == pytest.approx(np.sqrt([row @ np.linalg.inv(block) @ row for row in z]), rel=1e-6)
+    assert words == "20-day moves of these factors, 2003 to 2011"
+    assert len(joint.distances(["A"])[0]) == 2980
