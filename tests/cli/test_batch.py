@@ -233,3 +233,29 @@ def test_files_that_cannot_be_written_are_the_error_of_their_run(
 def test_quiet_says_nothing_on_stderr(acted: Flow, cli: Cli) -> None:
     del acted
     assert cli("run", *THREE, "--quiet").err == ""
+
+
+def test_several_books_are_a_batch_and_its_map_names_every_cell(acted: Flow, cli: Cli, tmp_path: Path) -> None:
+    del acted
+    for name, quantity in (("growth", 100), ("income", 50)):
+        (tmp_path / f"{name}.csv").write_text(f"id,quantity,currency,asset_class\nAAPL,{quantity},USD,equity\n")
+    books = ("-p", tmp_path / "growth.csv", "-p", tmp_path / "income.csv")
+    page, png, table = (tmp_path / f"map.{form}" for form in ("html", "png", "parquet"))
+    said = cli(
+        "run", "gilt-spiral", "ceasefire", *books, "--heatmap", page, "--heatmap", png, "--heatmap", table, "--json"
+    )
+    assert said.code == 0
+    assert [(row["scenario"], row["book"]) for row in said.json["runs"]] == [
+        ("gilt-spiral on growth", "growth"), ("ceasefire on growth", "growth"),
+        ("gilt-spiral on income", "income"), ("ceasefire on income", "income")]  # fmt: skip
+    html = page.read_text("utf-8")
+    assert html.count("\u22127.8% !1") >= 8  # in the picture and in the table
+    assert "The same as a table" in html
+    assert png.read_bytes().startswith(b"\x89PNG")
+    found = pq.read_table(table).to_pylist()
+    assert sorted((row["book"], row["scenario"]) for row in found) == [
+        (book, scenario) for book in ("growth", "income") for scenario in ("ceasefire", "gilt-spiral")]  # fmt: skip
+    assert {(row["share"], row["breaches"]) for row in found} == {(-0.078, 1)}
+    assert cli("verify", page, png, table).code == 0
+    assert cli("run", "gilt-spiral", "ceasefire", "--heatmap", tmp_path / "map.svg").code == 2
+    assert cli("run", "gilt-spiral", *books[:2], *books[:2]).code == 2

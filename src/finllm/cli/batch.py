@@ -67,8 +67,8 @@ def _carry_out(
         for note in notes:
             bus.emit(Noted(level="info", message=note))
         report = drive_batch(choose, settings, bus, wanted, budget)
-        write_summaries(report, wanted.junit, wanted.summaries)
-        for path in (wanted.junit, *wanted.summaries):
+        write_summaries(report, wanted.junit, wanted.summaries, wanted.heatmaps)
+        for path in (wanted.junit, *wanted.summaries, *wanted.heatmaps):
             if path is not None:
                 bus.emit(Noted(level="info", message=f"wrote {str(path)!r}"))
     if shown.as_json:

@@ -33,7 +33,7 @@ from finllm.plain_text import clean, clean_lines
 from finllm.running import Runner
 from finllm.sessions.batch_driver import JOBS, BatchWanted, check_files
 from finllm.sessions.failing import against_report
-from finllm.sessions.requests import Checked, build_request, check_all, check_model, merge_budgets, shipped_scenarios
+from finllm.sessions.requests import Checked, build_request, check_books, check_model, merge_budgets, shipped_scenarios
 from finllm.sessions.run_driver import Begin, drive_run, new_run, resumable, resumed_run, write_run
 from finllm.settings import Settings, load_settings
 
@@ -67,6 +67,7 @@ def add_to(app: typer.Typer) -> None:
         "finllm run my.yaml --portfolio book.csv --as-of 2022-06-30 --out report",
         "finllm run my.yaml --prices mine.parquet --budget 60s,20000tokens --json",
         "finllm run lehman-2008 --fail-on breach --fail-on block --quiet",
+        "finllm run scenarios/*.yaml -p growth.csv -p income.csv --heatmap map.html --heatmap map.parquet",
         "finllm run scenarios/*.yaml --jobs 8 --fail-on breach --junit junit.xml --summary night.parquet --json",
     ))(run)  # fmt: skip
     app.command(epilog=examples(
@@ -96,6 +97,11 @@ SummaryOption = Annotated[
 ]  # fmt: skip
 
 
+HeatmapOption = Annotated[
+    list[Path] | None,
+    typer.Option("--heatmap", metavar="FILE", help="A batch as a map, scenario by book: .html, .png or .parquet. "
+                                                   "May be repeated."),
+]  # fmt: skip
 ExplainPlacementFlag = Annotated[
     bool, typer.Option("--explain-placement", help="Then tell on stderr where each task ran, which backends were "
                                                    "refused and why, and what it took.")]  # fmt: skip
@@ -107,8 +113,8 @@ def run(
                                   "make a batch; so do --jobs, --junit and --summary.",
                                   autocompletion=_complete_scenario)],
     portfolio: Annotated[
-        Path | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel.  \\[default: the shipped book]")
-    ] = None,
+        list[Path] | None, typer.Option("--portfolio", "-p", help="CSV, Parquet or Excel. Several make a batch: every "
+                                        "scenario on every book.  \\[default: the shipped book]")] = None,
     limits: LimitsOption = None,
     prices: PricesOption = None,
     factor: FactorsOption = None,
@@ -124,6 +130,7 @@ def run(
     jobs: JobsOption = None,
     junit: JunitOption = None,
     summary: SummaryOption = None,
+    heatmap: HeatmapOption = None,
     fail_on: FailOnOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="When the report is out, explain it too, in the background: what drove "
@@ -137,23 +144,24 @@ def run(
 ) -> None:  # fmt: skip
     """Run stress tests: what the event would do to the portfolio, through which factors, and how sure that is.
 
-    A batch runs side by side and shares the models; budgets are each run's own. What fails stops no other run. The
-    same command goes on with a batch that was stopped or killed. Exit codes of a batch: 1 if a run has no report, else
-    3 as --fail-on asks.
+    Several scenarios or books are a batch, which runs side by side and shares the models; budgets are each run's own.
+    What fails stops no other run. The same command goes on with a batch that was stopped or killed. Exit codes of a
+    batch: 1 if a run has no report, else 3 as --fail-on asks.
     """
     wanted = Wanted(out, as_json, quiet, fail_on or (), explain, explain_placement, refine)
-    batch = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or ())
+    batch = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or (), heatmap or ())
     day, limit = parse_as_of(as_of), parse_budget(budget)
     settings = load_settings().settings
 
-    def build(scenario: str) -> Checked:
+    def build(scenario: str, book: Path | None) -> Checked:
         return build_request(
-            scenario, portfolio=portfolio, limits=limits, prices=prices or (), as_of=day, budget=limit,
+            scenario, portfolio=book, limits=limits, prices=prices or (), as_of=day, budget=limit,
             seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
             factors=factor or (), propagate=propagate, currency=currency,
         )  # fmt: skip
 
-    if len(scenarios) > 1 or _asks_for_a_batch(jobs, junit, summary):
+    books: list[Path | None] = [*(portfolio or [None])]
+    if len(scenarios) * len(books) > 1 or _asks_for_a_batch(jobs, junit, summary, heatmap):
         if explain:
             raise InputError("--explain explains one run, and this is a batch", fix="run 'finllm explain RUN' for each")
         if refine:
@@ -161,12 +169,12 @@ def run(
         if explain_placement:
             raise InputError("--explain-placement tells of one run, and this is a batch",
                              fix="see 'finllm trace RUN' for each")  # fmt: skip
-        several = check_all(scenarios, build)
+        several = check_books(scenarios, books, build)
         check_files(batch)
         _check_places(settings, wanted)
         run_scenarios(several, settings, batch, Shown(as_json, quiet))
         return
-    checked = build(scenarios[0])
+    checked = build(scenarios[0], books[0])
     _check_places(settings, wanted)
     _carry_out(new_run(checked.request), settings, wanted, checked.notes)
 
@@ -181,6 +189,7 @@ def resume(
     jobs: JobsOption = None,
     junit: JunitOption = None,
     summary: SummaryOption = None,
+    heatmap: HeatmapOption = None,
     fail_on: FailOnOption = None,
     explain_placement: ExplainPlacementFlag = False,
     quiet: QuietFlag = False,
@@ -199,13 +208,13 @@ def resume(
         if answer is not None:
             raise InputError(f"{run_id!r} is a batch, and an answer is a run's",
                              fix="give the run's id, which 'finllm runs list' shows")  # fmt: skip
-        several = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or ())
+        several = BatchWanted(out, fail_on or (), jobs or JOBS, junit, summary or (), heatmap or ())
         check_files(several)
         _check_places(settings, wanted)
         go_on(batch, settings, several, Shown(as_json, quiet), limit)
         return
-    if _asks_for_a_batch(jobs, junit, summary):
-        raise InputError(f"{run_id!r} is no batch on record, and --jobs, --junit and --summary are a batch's",
+    if _asks_for_a_batch(jobs, junit, summary, heatmap):
+        raise InputError(f"{run_id!r} is no batch on record, and --jobs, --junit, --summary, --heatmap are a batch's",
                          fix="leave them out, or give the id that the batch's own output shows")  # fmt: skip
     row = find_run(run_id, settings)
     if row.status == "running" and row.holder is not None:  # before a model is opened in vain
@@ -221,8 +230,10 @@ def resume(
     _carry_out(resumed_run(run_id, said, limit), settings, wanted, ())
 
 
-def _asks_for_a_batch(jobs: int | None, junit: Path | None, summary: list[Path] | None) -> bool:
-    return jobs is not None or junit is not None or bool(summary)
+def _asks_for_a_batch(
+    jobs: int | None, junit: Path | None, summary: list[Path] | None, heatmap: list[Path] | None
+) -> bool:
+    return jobs is not None or junit is not None or bool(summary) or bool(heatmap)
 
 
 def _check_places(settings: Settings, wanted: Wanted) -> None:

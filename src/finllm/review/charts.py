@@ -95,7 +95,7 @@ def waterfall(by_factor: Mapping[str, float], currency: str = "USD") -> Chart:
     )  # fmt: skip
     labels = base.mark_text(dy=-8, fontSize=12, color=INK).encode(x=x, y="top:Q", text="label:N")
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK).encode(y="zero:Q")
-    return _chart("waterfall", "P&L by factor", f"How each factor's contribution adds up to the total, {currency}.",
+    return chart_of("waterfall", "P&L by factor", f"How each factor's contribution adds up to the total, {currency}.",
                   zero + links + bars + labels, height=300)  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def positions(by_position: Mapping[str, float], currency: str = "USD") -> Chart:
     gains = base.transform_filter("datum.usd >= 0").mark_text(align="left", dx=4, fontSize=11, color=INK)
     labels = [side.encode(y=y, x="usd:Q", text="label:N") for side in (losses, gains)]
     caption = f"Each position's P&L over the horizon, {currency}, the largest loss on top."
-    return _chart("positions", "P&L by position", caption,
+    return chart_of("positions", "P&L by position", caption,
                   alt.layer(bars, *labels), height=max(60, 22 * len(rows)))  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def fan(points: Sequence[FanPoint], level: float, currency: str = "USD") -> Char
         x="day:Q", y="usd:Q", text="label:N"
     )  # fmt: skip
     caption = f"Point and {level:.0%} interval given the shocks, {currency}. Every point is a total from today."
-    return _chart("fan", "P&L over the horizon", caption, zero + band + line + label, height=260)
+    return chart_of("fan", "P&L over the horizon", caption, zero + band + line + label, height=260)
 
 
 def index_chart(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit: str) -> Chart:
@@ -177,7 +177,7 @@ def index_chart(values: Mapping[dt.date, float], crises: Sequence[Shaded], unit:
         x=x, y=alt.Y("value:Q", title=unit)
     )  # fmt: skip
     end = alt.Chart(alt.Data(values=rows[-1:])).mark_point(filled=True, size=60, color=LOSS).encode(x=x, y="value:Q")
-    return _chart("stress-index", "Market stress index", f"To {last}; the dot is the last value, the shades are past "
+    return chart_of("stress-index", "Market stress index", f"To {last}; the dot is the last value, the shades are past "
                   "crises.", shaded + names + line + end, height=240)  # fmt: skip
 
 
@@ -217,7 +217,8 @@ def _colours(*kinds: str) -> alt.Color:
     return alt.Color("kind:N", legend=None, scale=alt.Scale(domain=list(kinds), range=[of[kind] for kind in kinds]))
 
 
-def _chart(name: str, title: str, caption: str, drawing: Any, *, height: int) -> Chart:
+def chart_of(name: str, title: str, caption: str, drawing: Any, *, height: int) -> Chart:
+    """A drawing in the look of all charts: its width, its fonts and its colours."""
     spec = (
         drawing.properties(width=WIDTH, height=height)
         .configure(font=FONT, background="white")

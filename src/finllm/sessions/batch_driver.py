@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 JOBS = 8
 """Runs side by side unless told otherwise: as many as an engine serves at once by default."""
 SUMMARIES = (".parquet", ".csv", ".json")
+HEATMAPS = (".html", ".png", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class BatchWanted:
     jobs: int = JOBS
     junit: Path | None = None
     summaries: Sequence[Path] = ()
+    heatmaps: Sequence[Path] = ()
 
 
 def check_files(wanted: BatchWanted) -> None:
@@ -43,7 +45,12 @@ def check_files(wanted: BatchWanted) -> None:
         if path.suffix.lower() not in SUMMARIES:
             raise InputError(f"--summary {str(path)!r}: {path.suffix!r} is no form of a summary",
                              fix=f"end it with {', '.join(SUMMARIES)}")  # fmt: skip
-    for option, path in (("--junit", wanted.junit), *(("--summary", path) for path in wanted.summaries)):
+    for path in wanted.heatmaps:
+        if path.suffix.lower() not in HEATMAPS:
+            raise InputError(f"--heatmap {str(path)!r}: {path.suffix!r} is no form of a map",
+                             fix=f"end it with {', '.join(HEATMAPS)}")  # fmt: skip
+    maps = [("--heatmap", path) for path in wanted.heatmaps]
+    for option, path in (*maps, ("--junit", wanted.junit), *(("--summary", path) for path in wanted.summaries)):
         if path is not None:
             check_folder(path.parent, option)
             if path.is_dir():
@@ -94,7 +101,7 @@ def _record_summaries(report: BatchReport, wanted: BatchWanted, desk: Desk) -> N
     from finllm.sessions.batch_report import summary_files
 
     by_folder: dict[Path, dict[str, bytes]] = {}
-    for path, content in summary_files(report, wanted.junit, wanted.summaries).items():
+    for path, content in summary_files(report, wanted.junit, wanted.summaries, wanted.heatmaps).items():
         by_folder.setdefault(path.parent, {})[path.name] = content
     for folder, contents in by_folder.items():
         record_files(desk.ledger, report.id, folder, contents)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -22,17 +23,20 @@ from finllm.sessions.failing import against_report
 if TYPE_CHECKING:
     from finllm.errors import FinllmError
     from finllm.graphs.report import Figure, Report
+    from finllm.review.heatmap import HeatCell
     from finllm.sessions.batch import Ended
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """A run of a batch. Money in `currency`, shares as decimals. `status`: finished, blocked or failed (no report).
+    """A run of a batch, on the portfolio named `book`. Money in `currency`, shares as decimals.
+
+    `status`: finished, blocked or failed (no report).
 
     `total_share`: of `gross_value`, which is what the holdings count for, unsigned. `covered`, `stand_in`, `missing`:
     shares of the book, which `coverage` says in words; `complete`: 1 or 0; `unchecked`: limits that could not be
-    checked. `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six, `seconds`
-    and the three of the error are there. `seconds`: wall-clock in the process that ended it.
+    checked. `failed_on`: what made it fail under --fail-on, by commas. Of a failed run only the first six, `seconds`,
+    `book` and the three of the error are there. `seconds`: wall-clock in the process that ended it.
     """
 
     run_id: str
@@ -66,6 +70,7 @@ class BatchRow:
     error_kind: str | None = None
     error_message: str | None = None
     error_fix: str | None = None
+    book: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
     if error is not None or ended.outcome is None or ended.outcome.report is None:
         said = error.to_json()["error"] if error is not None else {}
         return BatchRow(*about, "failed", seconds=seconds, error_kind=said.get("kind"),
-                        error_message=said.get("message"),                   error_fix=said.get("fix"))  # fmt: skip
+                        error_message=said.get("message"), error_fix=said.get("fix"),
+                        book=request.portfolio.name)  # fmt: skip
     report = ended.outcome.report
     low, high = report.interval or (None, None)
     return BatchRow(
@@ -122,7 +128,7 @@ def row_of(ended: Ended, error: FinllmError | None, folder: Path, fail_on: Seque
         var_975_1d=_value(report.var_975_1d), **_coverage(report), breaches=len(report.breaches),
         breached="; ".join(report.breaches) or None, unchecked="; ".join(report.unchecked) or None,
         abstained=sum(agent.status == "abstained" for agent in report.agents), folder=str(folder), seconds=seconds,
-        currency=report.currency,
+        currency=report.currency, book=request.portfolio.name,
     )  # fmt: skip
 
 
@@ -141,17 +147,58 @@ def _value(figure: Figure | None) -> float | None:
     return None if figure is None else figure.value
 
 
-def write_summaries(report: BatchReport, junit: Path | None, summaries: Sequence[Path]) -> None:
+def write_summaries(
+    report: BatchReport, junit: Path | None, summaries: Sequence[Path], heatmaps: Sequence[Path] = ()
+) -> None:
     """Write the files that were asked for, each in place whole. Errors: FinllmError where one cannot be written."""
     fix = f"the runs are recorded: mend that, then 'finllm resume {report.id}' with the same options"
-    for path, content in summary_files(report, junit, summaries).items():
+    for path, content in summary_files(report, junit, summaries, heatmaps).items():
         write_file(path, content, fix=fix)
 
 
-def summary_files(report: BatchReport, junit: Path | None, summaries: Sequence[Path]) -> dict[Path, bytes]:
-    """The files of a batch, the same bytes for the same report."""
+def summary_files(
+    report: BatchReport, junit: Path | None, summaries: Sequence[Path], heatmaps: Sequence[Path] = ()
+) -> dict[Path, bytes]:
+    """The files of a batch, the same bytes for the same report. Errors: FinllmError for a map that cannot be drawn."""
     found = {} if junit is None else {junit: junit_xml(report)}
-    return found | {path: _SUMMARY[path.suffix.lower()](report) for path in summaries}
+    found |= {path: _SUMMARY[path.suffix.lower()](report) for path in summaries}
+    return found | {path: heat_file(report, path.suffix.lower()) for path in heatmaps}
+
+
+def heat_cells(report: BatchReport) -> tuple[HeatCell, ...]:
+    """The runs as cells of a map, by scenario and book."""
+    from finllm.review.heatmap import HeatCell
+
+    return tuple(
+        HeatCell(row.scenario.removesuffix(on(row.book)), row.book or "book", row.total_share, row.total,
+                 row.currency or "USD", row.breaches or 0, row.complete == 0, row.run_id, row.error_message or "")
+        for row in report.rows
+    )  # fmt: skip
+
+
+def on(book: str | None) -> str:
+    """What stands behind the name of a scenario in a batch of several books."""
+    return f" on {book}"
+
+
+@cache
+def heat_file(report: BatchReport, form: str) -> bytes:
+    """The map as .html, .png or .parquet. Errors: FinllmError where a picture is all there is, and it is not drawn."""
+    from finllm.errors import FinllmError
+    from finllm.review.heatmap import heat_page, heat_picture
+    from finllm.tools.export import Table, table_files
+
+    cells = heat_cells(report)
+    if form == ".parquet":
+        rows = tuple(tuple(asdict(one).values()) for one in cells)
+        names = ("scenario", "book", "share", "total", "currency", "breaches", "incomplete", "run", "why")
+        return table_files([Table("heatmap", names, rows)], ("parquet",), "")["heatmap.parquet"]
+    picture = heat_picture(cells)
+    if form == ".png":
+        if picture.why is not None:
+            raise FinllmError(f"the map is not drawn: {picture.why}", fix="ask for --heatmap FILE.html or .parquet")
+        return picture.png
+    return heat_page(cells, picture, report.id, report.headline).encode()
 
 
 def junit_xml(report: BatchReport) -> bytes:

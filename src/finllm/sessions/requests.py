@@ -137,6 +137,24 @@ def check_all(scenarios: Sequence[str], build: Callable[[str], Checked]) -> dict
             for stem, (name, one) in zip(stems, found.items(), strict=True)}  # fmt: skip
 
 
+def check_books(
+    scenarios: Sequence[str], books: Sequence[Path | None], build: Callable[[str, Path | None], Checked]
+) -> dict[str, Checked]:
+    """The checked request of every scenario on every book; of several books the name says which. Errors: InputError."""
+    from finllm.sessions.batch_report import on
+
+    stems = [book.stem for book in books if book is not None]
+    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise InputError(f"two books are named {twice!r}", fix="give each file a name of its own")
+    found: dict[str, Checked] = {}
+    for book in books:
+        checked = check_all(scenarios, lambda scenario, book=book: build(scenario, book))
+        found |= {
+            name + (on(one.request.portfolio.name) if len(books) > 1 else ""): one for name, one in checked.items()
+        }
+    return found
+
+
 def check_model(settings: Settings) -> None:
     """The model file and the precisions asked for can be used, and the home can be written. Loads no model."""
     from finllm.models.ladder import PRECISIONS
