@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -38,7 +39,7 @@ _WIDTH = 0.1
 """Within this share of the dividend around it the rate's nodes are spread evenly; further away, their logarithms."""
 _TINY = 1e-9
 """Of σ√T, r·T or |q·T|: less does not count."""
-_LEAST = 1e-3
+LEAST = 1e-3
 """Of σ√τ: no interpolated boundary is nearer to its value at expiry."""
 STILL = 300.0
 """Standard deviations by which the drift takes the spot to the boundary from where on there is no volatility left."""
@@ -48,7 +49,15 @@ FEW = 200
 """Puts that have their carry or interest in common and are fewer are each solved for."""
 
 
-def values(puts: Puts, spot: np.ndarray, european: np.ndarray, family: np.ndarray) -> np.ndarray:
+class Boundaries(Protocol):
+    """Where boundaries (N, n) come from; those `alone` (N,) are each solved for, `family` as for `values`."""
+
+    def gaps(self, puts: Puts, alone: np.ndarray, family: np.ndarray) -> np.ndarray: ...
+
+
+def values(
+    puts: Puts, spot: np.ndarray, european: np.ndarray, family: np.ndarray, source: Boundaries | None = None
+) -> np.ndarray:
     """Prices of American puts at `spot`, (N,), given the European ones.
 
     `family` (N,) numbers from 0 those that have their carry in common, or their interest. However many are asked for
@@ -61,7 +70,9 @@ def values(puts: Puts, spot: np.ndarray, european: np.ndarray, family: np.ndarra
     if moving.size:
         whole = puts.take(moving)
         near = whole.lasting((FAR / np.maximum(whole.drift, FAR)) ** 2)
-        own = put_values(near, spot[moving], european[moving], _gaps(near, near.spread < whole.spread, family[moving]))
+        found_by = source.gaps if source else _gaps
+        gap = found_by(near, near.spread < whole.spread, family[moving])
+        own = put_values(near, spot[moving], european[moving], gap)
         found[moving] = np.maximum(found[moving], own)
     return found
 
@@ -73,9 +84,9 @@ def _gaps(puts: Puts, alone: np.ndarray, family: np.ndarray) -> np.ndarray:
         bend = np.searchsorted(BENT, np.log(puts.interest / np.maximum(puts.carry, 0.0)))
     some = np.flatnonzero(~alone)
     few = [np.flatnonzero(alone)]
-    for one in _groups(some, (family * (len(BENT) + 1) + bend)[some]):
+    for one in groups(some, (family * (len(BENT) + 1) + bend)[some]):
         wide, deep = (np.floor(np.log(each[one].max() / each[one]) / WIDE) for each in (puts.spread, puts.interest))
-        for part in _groups(one, wide + 1e3 * deep):
+        for part in groups(one, wide + 1e3 * deep):
             if len(part) < FEW:
                 few.append(part)
             else:
@@ -88,7 +99,7 @@ def _gaps(puts: Puts, alone: np.ndarray, family: np.ndarray) -> np.ndarray:
     return gap
 
 
-def _groups(rows: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
+def groups(rows: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
     """The `rows` by equal labels."""
     if not rows.size:
         return []
@@ -196,13 +207,13 @@ class _Surface:
         step = min(10 * ROWS, max(1, UNTHREADED // (NODES * len(flat))))
         for start in range(0, len(puts), step):
             at = slice(start, start + step)
-            first = _weights(places[0, at], self.low[0], self.high[0], rows)
-            second = _weights(places[1, at], self.low[1], self.high[1], columns)
+            first = weights(places[0, at], self.low[0], self.high[0], rows)
+            second = weights(places[1, at], self.low[1], self.high[1], columns)
             found[at] = (first[:, :, None] * second[:, None, :]).reshape(-1, len(flat)) @ flat
-        return np.maximum(puts.top[:, None] - found, _LEAST * puts.spread[:, None] * quadrature().node)
+        return np.maximum(puts.top[:, None] - found, LEAST * puts.spread[:, None] * quadrature().node)
 
 
-def _weights(place: np.ndarray, low: float, high: float, size: int) -> np.ndarray:
+def weights(place: np.ndarray, low: float, high: float, size: int) -> np.ndarray:
     """What the value at each of Chebyshev's nodes counts for in the interpolant at `place` (N,): (N, size)."""
     half = max((high - low) / 2, 1e-300)
     along = np.clip((place - (low + high) / 2) / half, -1.0, 1.0)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from finllm.tools.instruments.families import Boundaries
 
 MIN_VOLATILITY = 0.01
 """Where a fall of the VIX would take an option's volatility below this, it stops here (or where it was, if lower)."""
@@ -59,9 +62,9 @@ def early_exercise_can_pay(call: np.ndarray, rate: np.ndarray, dividend: np.ndar
 
 def american(
     call: np.ndarray, spot: np.ndarray, strike: np.ndarray, years: np.ndarray, volatility: np.ndarray,
-    rate: np.ndarray, dividend: np.ndarray,
+    rate: np.ndarray, dividend: np.ndarray, source: Boundaries | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Price of American options, as `black_scholes`.
+    """Price of American options, as `black_scholes`; boundaries from a `source` where many share no expiry.
 
     Where early exercise cannot pay it is the European price; elsewhere Kim's integral (1990) over the boundary of
     Andersen, Lake and Offengenden (2016), whose error is below 1e-6 of the larger of spot and strike, 5e-6 beyond four
@@ -84,7 +87,7 @@ def american(
     own, other = np.where(call, spot, strike), np.where(call, strike, spot)
     interest, carry = np.where(call, dividend, rate) * years, np.where(call, rate, dividend) * years
     puts = Puts(volatility * np.sqrt(years), interest, carry)
-    value[early] = own * values(puts, other / own, value[early] / own, family)
+    value[early] = own * values(puts, other / own, value[early] / own, family, source)
     return value
 
 

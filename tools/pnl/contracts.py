@@ -10,6 +10,8 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from finllm.tools.instruments.bonds import LOWEST_GROWTH, Flows, log_price_change
+from finllm.tools.instruments.families import Boundaries
+from finllm.tools.instruments.lattice import FAMILIES, Lattice, worth
 from finllm.tools.instruments.options import MIN_VOLATILITY, american, black_scholes, forward_value
 
 CHANNELS = 3
@@ -60,6 +62,7 @@ class Options:
     rate: np.ndarray
     dividend: np.ndarray
     american: np.ndarray
+    source: Boundaries | None = None
 
     def take(self, at: np.ndarray) -> Options:
         return _cut(self, at)
@@ -79,7 +82,7 @@ class Options:
         found = black_scholes(*terms)
         early = np.flatnonzero(self.american)
         if early.size:
-            found[early] = american(*(one[early] for one in terms))
+            found[early] = american(*(one[early] for one in terms), source=self.source)
         return found
 
     @cached_property
@@ -95,6 +98,12 @@ class Options:
     def european(self) -> Options:
         """The same, but exercised at expiry alone."""
         return replace(self, american=np.zeros_like(self.american))
+
+    def reading(self, scenarios: int) -> Options:
+        """The same, with a lattice of boundaries in common where that is worth it in so many scenarios."""
+        early = self.american
+        kinds = np.unique(np.stack([self.call[early], self.years[early], self.dividend[early]]), axis=1).shape[1]
+        return replace(self, source=Lattice()) if worth(kinds, scenarios) else self
 
     def moved(self, shifts: np.ndarray) -> Options:
         least = np.minimum(self.volatility, MIN_VOLATILITY)
@@ -238,7 +247,8 @@ Plain = TypeVar("Plain", Options, Forwards, DurationBonds)
 
 def _cut(rows: Plain, at: np.ndarray) -> Plain:
     """The rows `at` of arrays of one length."""
-    return replace(rows, **{one.name: getattr(rows, one.name)[at] for one in fields(rows)})
+    arrays = {one.name: getattr(rows, one.name) for one in fields(rows)}
+    return replace(rows, **{name: one[at] for name, one in arrays.items() if isinstance(one, np.ndarray)})
 
 
 @dataclass(frozen=True)
@@ -284,7 +294,8 @@ class Contracts:
     def parts(self, moves: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """P&L in USD, (c, S) for `moves` (S, K), in blocks, and which of the contracts each block is of."""
         step = max(1, BLOCK // max(1, len(moves)))
-        for first, kind in self._placed():
+        for first, one in self._placed():
+            kind = one.reading(len(moves)) if isinstance(one, Options) and len(one) > FAMILIES else one
             for start in range(0, len(kind), step):
                 some = np.arange(start, min(start + step, len(kind)))
                 at = slice(first + start, first + start + len(some))

@@ -134,3 +134,34 @@ def test_a_price_among_thousands_is_the_one_asked_for_alone(one: dict[str, Any],
         alone = price(one["call"], spot[0, column], strike[row, 0], one["years"], volatility[0, column],
                       rate[0, column], one["dividend"], is_american=True)  # fmt: skip
         assert many[row, column] == pytest.approx(alone, abs=1e-8 * max(strike[row, 0], spot[0, column]))
+
+
+def test_prices_that_share_no_expiry_are_read_from_a_lattice_and_are_the_ones_asked_for_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """80 options of each their own day, puts and calls, with and without a dividend, in 300 scenarios."""
+    from finllm.tools.instruments import lattice
+
+    made: list[bool] = []
+    make = lattice._made  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(lattice, "_made", lambda key: (cell := make(key), made.append(cell is not None))[0])
+    monkeypatch.setattr(lattice, "ASKED", 300)
+    random = np.random.default_rng(5)
+    shape, spot = (80, 1), 100.0 * (1 + 0.1 * random.standard_normal((1, 300)))
+    call, dividend = random.random(shape) < 0.5, random.choice([0.0, 0.01, 0.03, 0.05], shape)
+    strike, years = random.uniform(80, 120, shape), random.uniform(0.1, 1.2, shape)
+    volatility = np.maximum(random.uniform(0.15, 0.3, shape) + 0.04 * random.standard_normal((1, 300)), 0.01)
+    rate = 0.03 + 0.01 * random.standard_normal((1, 300))
+    terms = (call, spot, strike, years, volatility, rate, dividend)
+    many, plain = american(*terms, source=lattice.Lattice()), american(*terms)
+    assert sum(made) > 10
+    np.testing.assert_allclose(many, plain, rtol=0, atol=1e-8 * 120)
+    assert not np.array_equal(many, plain)
+
+
+def test_a_book_with_few_expiries_or_few_scenarios_needs_no_lattice() -> None:
+    from finllm.tools.instruments.lattice import worth
+
+    assert worth(5000, 1000)
+    assert not worth(24, 1000)
+    assert not worth(5000, 10)
