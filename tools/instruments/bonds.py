@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -91,11 +92,13 @@ class Flows:
         return self.frequency * math.expm1(rate / self.frequency)
 
 
+@lru_cache(maxsize=1 << 14)
 def flows(as_of: dt.date, maturity: dt.date, coupon: float, frequency: int = 2, day_count: str = "30/360") -> Flows:
     """The coupons after `as_of` and the redemption, unadjusted, dated back from the maturity in whole months.
 
     `coupon` a decimal a year, `frequency` one of `FREQUENCIES`, `day_count` a key of `DAY_COUNTS`. QuantLib's
-    FixedRateBond without calendar or settlement days, to rounding: its schedule and times, over arrays for speed.
+    FixedRateBond without calendar or settlement days, to rounding: its schedule and times, over arrays for speed. They
+    are kept, as a bond is valued and then revalued: leave the arrays as they are.
     """
     step = 12 // frequency
     first = np.datetime64(maturity, "M")

@@ -16,9 +16,8 @@ MIN_VOLATILITY = 0.01
 """Where a fall of the VIX would take an option's volatility below this, it stops here (or where it was, if lower)."""
 SMALLEST, LARGEST = 1e-3, 5.0
 """Volatilities between which the one of an American price is sought."""
-FIRST = np.array([0.0, 0.3, 0.5, 0.65, 0.75, 0.83, 0.89, 0.93, 0.96, 0.98, 0.99, 1.0])
-EVEN = np.linspace(0.0, 1.0, 12)
-"""Where to look between two of them: first near the European one, then evenly."""
+MOST_TRIES, MET = 60, 1e-12
+"""Steps to it at most, five as a rule; the share of the larger of spot and strike by which the price may be missed."""
 _TINY = 1e-12
 
 
@@ -118,26 +117,69 @@ def implied_volatility(
         european = float(spread) / math.sqrt(years)
     except RuntimeError:  # below its intrinsic value, or above all that it can be worth
         european = None
-    if not is_american or not early_exercise_can_pay(np.array(call), np.array(rate), np.array(dividend)):
+    if not is_american:
         return european
-    terms = [np.array(one) for one in (call, spot, strike, years, rate, dividend)]
-    high = LARGEST if european is None else min(max(1.001 * european, 2.0 * SMALLEST), LARGEST)
-    return _american_volatility(premium, terms, high)
+    return american_volatilities(*(np.array([one]) for one in (premium, call, spot, strike, years, rate, dividend)))[0]
 
 
-def _american_volatility(premium: float, terms: list[np.ndarray], high: float) -> float | None:
-    """At most `high`, the European one, as early exercise is worth something. A dozen take little longer than one."""
-    low, shares = SMALLEST, FIRST
-    while True:
-        tried = low + (high - low) * shares
-        call, spot, strike, years, rate, dividend = terms
-        over = american(call, spot, strike, years, tried, rate, dividend) - premium
-        if shares is FIRST and (over[0] >= 0 or over[-1] <= 0):
-            return None
-        at = int(np.clip(np.argmax(over > 0), 1, len(tried) - 1))
-        low, high, shares = float(tried[at - 1]), float(tried[at]), EVEN
-        if high <= 1.001 * low:
-            return low + (high - low) * float(np.clip(-over[at - 1] / (over[at] - over[at - 1]), 0.0, 1.0))
+def american_volatilities(
+    premium: np.ndarray, call: np.ndarray, spot: np.ndarray, strike: np.ndarray, years: np.ndarray, rate: np.ndarray,
+    dividend: np.ndarray,
+) -> list[float | None]:  # fmt: skip
+    """`implied_volatility` of American options, arrays (n,): all of them are sought together.
+
+    Newton's steps with the European vega, then the secant's, halving where they leave the bracket. The European
+    volatility is above the American one, as early exercise is worth something.
+    """
+    terms = [np.asarray(one, dtype=float) for one in (premium, spot, strike, years, rate, dividend)]
+    european = [implied_volatility(one[0], bool(is_call), *one[1:]) for is_call, *one in zip(call, *terms, strict=True)]
+    found = np.array([math.nan if one is None else one for one in european])
+    early = np.flatnonzero(early_exercise_can_pay(call, rate, dividend))
+    if early.size:
+        premium, spot, strike, years, rate, dividend = (one[early] for one in terms)
+        high = np.clip(np.where(np.isnan(found[early]), LARGEST, 1.001 * found[early]), 2.0 * SMALLEST, LARGEST)
+        first = np.clip(np.where(np.isnan(found[early]), 0.3, found[early]), SMALLEST, high)
+        found[early] = _together(premium, [call[early], spot, strike, years, rate, dividend], first, high)
+    return [None if math.isnan(one) else float(one) for one in found]
+
+
+def _together(premium: np.ndarray, terms: list[np.ndarray], tried: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Volatilities (n,) up to `high` at which American options are worth `premium`, from a first guess; else NaN."""
+    size = np.maximum(terms[1], terms[2])
+
+    def excess(some: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+        call, spot, strike, years, rate, dividend = (one[some] for one in terms)
+        return american(call, spot, strike, years, volatility, rate, dividend) - premium[some]
+
+    least = np.full(len(premium), SMALLEST)
+    found = np.full(len(premium), math.nan)
+    open_ = np.flatnonzero(excess(np.arange(len(premium)), least) < 0)
+    low, last, over = least.copy(), np.full(len(premium), math.nan), np.full(len(premium), math.nan)
+    for _ in range(MOST_TRIES):
+        if not open_.size:
+            break
+        at, miss = tried[open_], excess(open_, tried[open_])
+        high[open_], low[open_] = np.where(miss > 0, at, high[open_]), np.where(miss < 0, at, low[open_])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (miss - over[open_]) / (at - last[open_])
+            slope = np.where(slope > 0, slope, _vega([one[open_] for one in terms], at))
+            step = at - miss / slope
+        last[open_], over[open_] = at, miss
+        inside = (step > low[open_]) & (step < high[open_])
+        tried[open_] = np.where(inside, step, 0.5 * (low[open_] + high[open_]))
+        there = (np.abs(miss) <= MET * size[open_]) | (high[open_] - low[open_] <= MET * at)
+        met = open_[there & (np.abs(miss) <= 1e3 * MET * size[open_])]
+        found[met] = last[met]
+        open_ = open_[~there]
+    return found
+
+
+def _vega(terms: list[np.ndarray], volatility: np.ndarray) -> np.ndarray:
+    """Of European options: a price's change per unit of volatility."""
+    _, spot, strike, years, rate, dividend = terms
+    spread = volatility * np.sqrt(years)
+    upper = (np.log(spot / strike) + (rate - dividend) * years) / spread + 0.5 * spread
+    return spot * np.exp(-dividend * years) * np.exp(-0.5 * upper**2) * np.sqrt(years / (2.0 * np.pi))
 
 
 def implied_spot(

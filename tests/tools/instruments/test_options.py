@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finllm.tools.instruments import options
 from finllm.tools.instruments.options import (
+    american,
+    american_volatilities,
     black_scholes,
     forward_value,
     implied_spot,
@@ -85,6 +88,28 @@ def test_the_implied_volatility_gives_the_price_back(one: dict[str, Any], is_ame
         assert premium == pytest.approx(least, abs=1e-6 * max(one["spot"], one["strike"]))
     elif found > 0:
         assert price(*fixed, found, *rates, is_american=is_american) == pytest.approx(premium, abs=1e-6 * one["strike"])
+
+
+def test_volatilities_of_a_thousand_american_options_are_sought_together_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    call, spot, strike = random.random(1000) < 0.5, np.full(1000, 100.0), random.uniform(70, 130, 1000)
+    years, volatility = random.integers(7, 730, 1000) / 365, random.uniform(0.1, 0.6, 1000)
+    rate, dividend = np.full(1000, 0.03), random.choice([0.0, 0.01, 0.03], 1000)
+    premium = american(call, spot, strike, years, volatility, rate, dividend)
+    asked: list[int] = []
+    monkeypatch.setattr(options, "american", lambda *terms: asked.append(np.size(terms[0])) or american(*terms))
+    found = american_volatilities(premium, call, spot, strike, years, rate, dividend)
+    assert sum(asked) < 6 * 1000
+    assert len(asked) < 25
+    for at, one in enumerate(found):
+        if one is None:  # at no volatility at all it is worth as much
+            least = price(bool(call[at]), 100.0, strike[at], years[at], 0.001, 0.03, dividend[at], is_american=True)
+            assert premium[at] == pytest.approx(least, abs=1e-9)
+        else:
+            again = price(bool(call[at]), 100.0, strike[at], years[at], one, 0.03, dividend[at], is_american=True)
+            assert again == pytest.approx(premium[at], abs=1e-6)
 
 
 def test_a_price_that_no_volatility_gives_has_none() -> None:

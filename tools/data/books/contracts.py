@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Holding
@@ -13,7 +17,7 @@ from finllm.tools.data.books.underlying import MAX_PRICE_AGE, Underlying, Underl
 from finllm.tools.data.factors import factor_table
 from finllm.tools.data.market import MarketStore
 from finllm.tools.instruments.bonds import FREQUENCIES, Flows, day_count_of, flows
-from finllm.tools.instruments.options import implied_spot, implied_volatility, price
+from finllm.tools.instruments.options import american, american_volatilities, implied_spot, implied_volatility, price
 
 RATE = "RATE_US_10Y"
 """The factor whose level, where it has one, discounts contracts in USD; others, and all without it, at a rate of 0."""
@@ -25,6 +29,14 @@ class Unvalued(Exception):
     """Why a contract has no value; its text is the reason that the book gives."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Of an American option: the volatility that its price implies, None where none does, or the price at its own."""
+
+    volatility: float | None
+    price: float | None
+
+
 class ContractValuer:
     """Values the contracts of one portfolio at `as_of`, after the close; `notes` says what was taken as given."""
 
@@ -33,6 +45,7 @@ class ContractValuer:
         self._as_of = as_of
         self._rate = _flat_rate(market, as_of)
         self.notes: list[str] = []
+        self._known = self._together(portfolio.positions)
 
     def value(self, position: Position) -> Holding:
         """The position with its value and what it is revalued by, in its own currency. Errors: Unvalued."""
@@ -67,7 +80,7 @@ class ContractValuer:
                 raise Unvalued(f"no price of its underlying gives a price of {premium:g} at its volatility")
             self.notes.append(f"{position.id!r}: its underlying's price, {spot:,.2f}, follows from its own price")
         elif premium is not None:
-            implied = implied_volatility(premium, call, spot, position.strike, years, rate, dividend, **terms)
+            implied = self._implied(position, premium, spot, years, rate)
             if implied is None and not volatility:
                 raise Unvalued(f"no volatility gives its price of {premium:g} with its underlying at {spot:,.2f}")
             if implied is None:
@@ -76,8 +89,7 @@ class ContractValuer:
             volatility = implied or volatility
         if not volatility:
             raise Unvalued("it has neither a volatility nor a price to imply one from")
-        model = price(call, spot, position.strike, years, volatility, rate, dividend, **terms)
-        each = model if premium is None else premium
+        each = self._priced(position, spot, years, volatility, rate) if premium is None else premium
         value = position.market_value if position.market_value is not None else (units or 0.0) * each
         if units is None:
             if not each > 1e-9 * spot:
@@ -86,6 +98,53 @@ class ContractValuer:
         self._old(position, under)
         return _held(position, value, units=units, spot=spot, rate=rate, volatility=volatility, price=each,
                      exposure=under.exposure, valued_on=under.day or position.priced_on)  # fmt: skip
+
+    def _implied(self, position: Position, premium: float, spot: float, years: float, rate: float) -> float | None:
+        """The volatility at which an option is worth what the file says."""
+        if position.id in self._known:
+            return self._known[position.id].volatility
+        call, is_american = position.option_type == "call", position.exercise == "American"
+        return implied_volatility(
+            premium, call, spot, position.strike or 0.0, years, rate, position.yield_ or 0.0, is_american=is_american
+        )
+
+    def _priced(self, position: Position, spot: float, years: float, volatility: float, rate: float) -> float:
+        known = self._known.get(position.id)
+        if known and known.price is not None:
+            return known.price
+        call, is_american = position.option_type == "call", position.exercise == "American"
+        return price(
+            call, spot, position.strike or 0.0, years, volatility, rate, position.yield_ or 0.0, is_american=is_american
+        )
+
+    def _together(self, positions: Sequence[Position]) -> dict[str, _Known]:
+        """The American options whose underlying has a price: a thousand at once take little longer than ten."""
+        rows: list[tuple[str, float | None, list[float]]] = []
+        for one in positions:
+            if one.asset_class != "option" or one.exercise != "American" or one.option_type is None:
+                continue
+            if not one.strike or not one.strike > 0 or one.expiry is None or one.expiry <= self._as_of:
+                continue
+            under, premium = self._underlyings.of(one), _premium(one)
+            if isinstance(under, str) or under.spot is None or (premium is None and not one.volatility):
+                continue
+            rate = self._rate if one.currency == "USD" else 0.0
+            rows.append((one.id, premium, [
+                float(one.option_type == "call"), under.spot, one.strike, years_to(one.expiry, self._as_of),
+                one.volatility or 0.0, rate, one.yield_ or 0.0,
+            ]))  # fmt: skip
+        priced, unpriced = ([row for row in rows if (row[1] is None) is bare] for bare in (False, True))
+        found: dict[str, _Known] = {}
+        if priced:
+            call, spot, strike, years, _, rate, dividend = np.array([row[2] for row in priced]).T
+            premiums = np.array([row[1] for row in priced])
+            implied = american_volatilities(premiums, call > 0, spot, strike, years, rate, dividend)
+            found |= {row[0]: _Known(one, None) for row, one in zip(priced, implied, strict=True)}
+        if unpriced:
+            call, *terms = np.array([row[2] for row in unpriced]).T
+            prices = american(call > 0, *terms).tolist()
+            found |= {row[0]: _Known(None, one) for row, one in zip(unpriced, prices, strict=True)}
+        return found
 
     def _by_greeks(self, position: Position) -> Holding:
         """An option without terms: a row of delta, gamma and vega, whose premium is its market value."""
