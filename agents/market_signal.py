@@ -14,8 +14,13 @@ class MarketSignal(BaseModel):
 
     regime: Literal["calm", "uneasy", "stressed", "crisis"]
     direction: Literal["up", "down", "none"]
-    confidence: Literal["low", "medium", "high"]
     because: tuple[str, ...]
+
+
+class AskedHowSure(MarketSignal):
+    """The judgement of runs up to engine 5, which asked the model for a confidence that nothing read."""
+
+    confidence: Literal["low", "medium", "high"]
 
 
 MARKET_SIGNAL = Agent("market-signal", MarketSignal, floor="pruned", value=1.0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from finllm.agents.agent import LABELS, Agent
 from finllm.agents.compliance import COMPLIANCE
-from finllm.agents.market_signal import MARKET_SIGNAL
+from finllm.agents.market_signal import MARKET_SIGNAL, AskedHowSure
 from finllm.agents.narrative import NARRATIVE
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.stress_tester import STRESS_TESTER
@@ -12,6 +14,9 @@ from finllm.agents.validator import VALIDATOR
 from finllm.scheduler.decoding.template import Choose, Pick, compile_template
 
 AGENTS: tuple[Agent, ...] = (MARKET_SIGNAL, NARRATIVE, SANITY_CHECKER, VALIDATOR, STRESS_TESTER, COMPLIANCE)
+
+EARLIER: dict[str, type[BaseModel]] = {MARKET_SIGNAL.role: AskedHowSure}
+"""Judgement types of earlier engines, by role, so that their runs can still be read."""
 
 
 class _EveryLabel(dict[str, str]):

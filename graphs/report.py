@@ -9,27 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
+from finllm.graphs.against import MARKET_HEADER, Against
+from finllm.graphs.figures import Figure
+from finllm.graphs.judged import JUDGED_HEADER, JudgedRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
 from finllm.tools.data.factors import Origin
-from finllm.tools.evidence import Evidence, Unit, show
+from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, of_the_book, part_of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Figure(_Frozen):
-    """A number as the report shows it: the value of evidence row `evidence`, in its unit."""
-
-    value: float
-    unit: Unit
-    evidence: str
-
-    def __str__(self) -> str:
-        return show(self.value, self.unit)
 
 
 class ShockRow(_Frozen):
@@ -44,12 +36,23 @@ class ShockRow(_Frozen):
 
 
 class Dissent(_Frozen):
-    """Somebody disagreed with what was done. `about`: a factor, a source or a rule."""
+    """Somebody disagreed with what was done. `about`: a factor, a source or a rule; `by`: what decided against them."""
 
     who: str
     about: str
     said: str
     instead_of: str
+    by: str = ""
+
+    @property
+    def other_side(self) -> str:
+        """What stands instead, and who or what says so."""
+        return f"{self.instead_of}, by {self.by}" if self.by else self.instead_of
+
+    @property
+    def words(self) -> str:
+        """The dissent in a line, both sides."""
+        return f"{self.who} on {self.about}: {self.said}, instead of {self.other_side}"
 
 
 class SecondRow(_Frozen):
@@ -107,7 +110,8 @@ class Report(_Frozen):
 
     `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
     was not measured, `gross_value` where it is the `book_value`, `total_share` where a book is worth nothing.
-    `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why.
+    `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
+    against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -151,6 +155,9 @@ class Report(_Frozen):
     coverage: Coverage | None = None
     var_coverage: float = 1.0
     unchecked: tuple[str, ...] = ()
+    against: Against | None = None
+    judged: tuple[JudgedRow, ...] = ()
+    moved: tuple[str, ...] = ()
     spent: SpentRow | None = None
 
     @property
@@ -210,9 +217,10 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
     shocks = [(row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
               for row in report.shocks]  # fmt: skip
     findings = [(finding.rule, finding.verdict, finding.what) for finding in report.findings]
-    dissent = [f"- {d.who} on {d.about}: {d.said}, instead of {d.instead_of}" for d in report.dissent]
+    dissent = [f"- {markdown_text(d.words)}" for d in report.dissent]
     return [
         ("The event as read", _event_lines(report)),
+        *([("Text against the market", _against_lines(report.against))] if report.against else []),
         ("Second opinion", _table(SECOND_HEADER, seconds)),
         ("Shocks", _table(("factor", "move", "size", "origin", "window", "applied"), shocks)),
         ("P&L by factor", _money(report.by_factor)),
@@ -238,6 +246,7 @@ def _behind(report: Report) -> list[tuple[str, list[str]]]:
     evidence = [(e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence]
     return [
         ("Sources", _table(("source", "publisher", "published", "verdict", "removed", "left out"), sources)),
+        ("What the agents judged", _judged_lines(report)),
         ("Agents", _table(("agent", "status", "backend", "prompt", "reason"), agents)),
         ("What it cost", _table(COST_HEADER, cost_rows(report.spent))),
         ("Notes", notes or ["None."]),
@@ -271,6 +280,19 @@ def _event_lines(report: Report) -> list[str]:
     read = ", ".join(f"{name} {value} ({report.event_probability[name]:.0%})" for name, value in report.event.items())
     rows = [(c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors]
     return [read, "", *_table(("factor", "read", "sources' words", "precedents", "support"), rows)]
+
+
+def _against_lines(against: Against) -> list[str]:
+    rows = [(row.day, ", ".join(row.sources), row.factor, row.read, _cite(row.move), _cite(row.surprise), row.verdict)
+            for row in against.tested]  # fmt: skip
+    said = [f"- {markdown_text(line)}" for line in (*against.lines, *against.untestable)]
+    return [*said, *(["", *_table(MARKET_HEADER, rows)] if rows else [])]
+
+
+def _judged_lines(report: Report) -> list[str]:
+    rows = [(row.agent, row.about or "-", row.said, ", ".join(row.because) or "-") for row in report.judged]
+    moved = [f"- {markdown_text(line)}" for line in report.moved]
+    return [*_table(JUDGED_HEADER, rows), *(["", *moved] if moved else [])]
 
 
 def _interval_lines(report: Report) -> list[str]:

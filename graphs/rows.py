@@ -14,16 +14,18 @@ from pydantic import (
     JsonValue,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
 )
 
 from finllm.agents.agent import Opinion
-from finllm.agents.roles import AGENTS
+from finllm.agents.roles import AGENTS, EARLIER
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.provenance import SourceVerdict
 from finllm.tools.data.factors import Direction, FactorId, Origin
+from finllm.tools.forecasts.text_market import AgainstMarket
 from finllm.tools.pnl.outcome import EngineResult
 
 Json = dict[str, JsonValue]
@@ -87,6 +89,24 @@ class Measured(StateRow):
     cites: tuple[str, ...]
 
 
+class HeldToMarket(StateRow):
+    """The reading held against the market, with the evidence ids of its figures.
+
+    `moves` and `surprises` by `key` of day and factor, `shares` (of a move that came late) by day, `verdicts` by
+    factor.
+    """
+
+    result: AgainstMarket
+    moves: dict[str, str]
+    surprises: dict[str, str]
+    shares: dict[str, str]
+    verdicts: dict[str, str]
+
+    @staticmethod
+    def key(day: dt.date, factor: str) -> str:
+        return f"{day} {factor}"
+
+
 class SecondAnswer(StateRow):
     """The second opinion's value of a field of the reading; its probability is the evidence row."""
 
@@ -111,7 +131,12 @@ class OpinionRow(Opinion, StateRow):
         role = info.data.get("agent")
         if role not in _JUDGEMENTS:
             raise ValueError(f"no agent {role!r}: one of {', '.join(_JUDGEMENTS)}")
-        return _JUDGEMENTS[role].model_validate(value)
+        try:
+            return _JUDGEMENTS[role].model_validate(value)
+        except ValidationError:
+            if role not in EARLIER:
+                raise
+            return EARLIER[role].model_validate(value)
 
     def cited(self, field: str) -> tuple[str, ...] | None:
         """The evidence ids in a field of the judgement that cites; None where there is no such field."""
@@ -142,12 +167,14 @@ class StressRow(StateRow):
 
     `gross_value` is None where the book's value is its gross value too, `total_share` where that is nothing.
 
+    `moved`: what the judgements did to it; None in runs of before they did anything.
+
     `covered`, `stand_in` and `missing`: shares of the book; `unknown`: how many positions no value is known of; `day`:
     what `as_of` is where it is no day of the data.
     """
 
     LATER = frozenset({"gross_value", "interval_level", "interval_method", "es_975_1d", "covered", "stand_in",
-                       "missing", "unknown", "day"})  # fmt: skip
+                       "missing", "unknown", "day", "moved"})  # fmt: skip
 
     book_value: str
     gross_value: str | None = None
@@ -168,6 +195,7 @@ class StressRow(StateRow):
     unknown: str | None = None
     day: str | None = None
     notes: tuple[str, ...]
+    moved: MovedBy | None = None
     result: EngineResult
 
 
@@ -187,6 +215,27 @@ class ClosestEvent(StateRow):
     total: str | None = None
     why: str | None = None
     how: str | None = None
+
+
+class MovedBy(StateRow):
+    """What the judgements did to the numbers, with evidence ids.
+
+    `stressed`: the others are completed by the covariance of stress, as the `regime` is judged (None: nobody judged).
+    `weight` of the text against the series, where market-signal leans (`lean`) the other way; `width`: how many times
+    as wide the band is, for the `plausibility` of the shocks. `narrowing`: ln of the band's width without these two
+    over with them, so below zero.
+    """
+
+    regime: str | None = None
+    regime_probability: str | None = None
+    stressed: bool = False
+    lean: str | None = None
+    lean_probability: str | None = None
+    weight: str | None = None
+    plausibility: str | None = None
+    plausibility_probability: str | None = None
+    width: str | None = None
+    narrowing: dict[str, float] = {}
 
 
 class BreachRow(StateRow):

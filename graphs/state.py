@@ -21,6 +21,7 @@ from finllm.graphs.rows import (
     BreachRow,
     ClosestEvent,
     HeardSource,
+    HeldToMarket,
     Json,
     Measured,
     OpinionRow,
@@ -61,6 +62,7 @@ class Channels(TypedDict):
     checks: list[Json]
     second_checks: list[Json]
     verdict: str
+    held: Json
     answer: str
     shocks: list[Json]
     stress: Json
@@ -86,9 +88,12 @@ class Start(StateRow):
 class AfterIntake(StateRow):
     """The rows of the evidence table; the sources; what the market, the book and the past say; the opinions so far.
 
-    `second`: the second opinion, field by field. `passes`: how often the validator has looked. A source's verdict is
+    `second`: the second opinion, field by field. `held`: the reading against the market, None before the validator has
+    looked, and in a run of before this was done. `passes`: how often the validator has looked. A source's verdict is
     the checks'; the sanity-checker adds its own beside it.
     """
+
+    LATER = frozenset({"held"})
 
     evidence: tuple[Evidence, ...]
     sources: tuple[HeardSource, ...]
@@ -97,6 +102,7 @@ class AfterIntake(StateRow):
     market: tuple[Measured, ...]
     book: Book
     passes: int = 0
+    held: HeldToMarket | None = None
     opinions: tuple[OpinionRow, ...] = ()
 
     def table(self) -> EvidenceTable:
@@ -136,10 +142,10 @@ class AfterIntake(StateRow):
 class AfterValidator(AfterIntake):
     """`checks`: the reading against words and precedents; `second_checks`: against the second opinion.
 
-    `answer`: a person's, where one was asked.
+    `verdict` is over these checks. `answer`: a person's, where one was asked.
     """
 
-    LATER = frozenset({"answer"})
+    LATER = frozenset({"answer", "held"})
 
     checks: tuple[FactorCheck, ...]
     second_checks: tuple[SecondCheck, ...] = ()
@@ -183,6 +189,7 @@ class Update(BaseModel):
     checks: tuple[FactorCheck, ...] = ()
     second_checks: tuple[SecondCheck, ...] = ()
     verdict: Verdict = "aligned"
+    held: HeldToMarket | None = None
     answer: Answer = "withhold"
     shocks: tuple[WantedShock, ...] = ()
     stress: StressRow | None = None

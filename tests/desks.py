@@ -87,13 +87,17 @@ def scripted_desk(
             edge: list[dict[str, Any]],
             deep: list[dict[str, Any]] | None = None,
             served: list[dict[str, Any]] | None = None,
+            model: str = "",
         ) -> Desk:
+            """`model` names the weights: another one is not answered from the ledger for the first."""
             settings = Settings(home=tmp_path)
             ledger = open_recorder(settings)
             closing.callback(ledger.close)
-            backends: list[Backend] = [ScriptedBackend(edge, name="edge")]
+            backends: list[Backend] = [ScriptedBackend(edge, name="edge", weights=model)]
             if deep is not None:
-                backends.append(ScriptedBackend(deep, name="deep", tier="deep", precision="F16"))
+                backends.append(
+                    ScriptedBackend(deep, name="deep", tier="deep", precision="F16", weights=model and f"{model}-deep")
+                )
             if served is not None:
                 backends.append(ScriptedBackend(served, name="served", tier="deep", precision="BF16"))
             desk = assemble(settings, EventBus(seen), ledger, backends)

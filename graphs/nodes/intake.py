@@ -10,6 +10,8 @@ from finllm.agents.sanity_checker import COUNTED
 from finllm.desk.desk import RunContext
 from finllm.errors import BackendError, InputError
 from finllm.events import Noted
+from finllm.graphs.consequences import RECENT_CHANGE
+from finllm.graphs.nodes.past import past_row, told
 from finllm.graphs.nodes.second_opinion import second_opinion
 from finllm.graphs.rows import HeardSource, Measured, PastEvent
 from finllm.graphs.state import Start, Update
@@ -18,7 +20,6 @@ from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.sanitise import sanitise, sanitise_name
 from finllm.memory.knowledge import Retrieved
-from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.tools.data.books.book import first_exclusions
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId
@@ -174,25 +175,14 @@ def _instructions(text: str, run: RunContext) -> list[str]:
 
 def _precedents(run: RunContext, table: EvidenceTable) -> list[PastEvent]:
     scenario = run.request.scenario
-    found = run.desk.knowledge.retrieve(f"{scenario.title}. {scenario.narrative}", scenario.as_of)
+    found = run.desk.knowledge.retrieve(scenario.narrative, scenario.as_of)
     for note in run.desk.knowledge.notes:
         run.desk.bus.emit(Noted(level="warning", message=note))
-    file = sha256_of(PRECEDENTS_PATH.read_bytes()) if found else ""
-    return [_precedent(item, scenario.as_of, file, table) for item in found]
+    return [_precedent(item, scenario.as_of, table) for item in found]
 
 
-def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: EvidenceTable) -> PastEvent:
+def _precedent(found: Retrieved, as_of: dt.date, table: EvidenceTable) -> PastEvent:
     past = found.precedent
-    moves = ", ".join(f"{factor} {direction}" for factor, direction in past.factors.items())
-    evidence = table.add(
-        f"{past.title}: {moves}",
-        "text",
-        entity="knowledge base",
-        what="past event",
-        period=f"{past.start} to {past.end}",
-        as_of=as_of,
-        source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file_sha256, pointer=past.id),
-    )
     return PastEvent(
         id=past.id,
         title=past.title,
@@ -200,8 +190,8 @@ def _precedent(found: Retrieved, as_of: dt.date, file_sha256: str, table: Eviden
         end=past.end,
         factors=past.factors,
         similarity=found.similarity,
-        evidence=evidence,
-        line=f"{past.title}: {moves}",
+        evidence=past_row(past, table, as_of),
+        line=told(past),
     )
 
 
@@ -221,7 +211,7 @@ def _market(run: RunContext, table: EvidenceTable) -> list[Measured]:
             seen.change,
             seen.unit,
             entity=FACTORS[factor].label,
-            what="change over the last 20 days",
+            what=RECENT_CHANGE,
             period=f"to {seen.last}",
             as_of=run.request.as_of,
             source=source,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from finllm.agents.agent import Escalation, Offered, Opinion
+from finllm.agents.agent import Escalation, Offered, Opinion, prompt_version
 from finllm.agents.escalation import judge_escalating
-from finllm.agents.market_signal import MARKET_SIGNAL
+from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
 from finllm.agents.narrative import NARRATIVE, Reading
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
+from finllm.events import Abstained
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
 from finllm.guardrails.provenance import HEARSAY, REJECTED
@@ -29,8 +30,18 @@ OTHERS_EACH, OTHERS_IN_ALL = 120, 480
 async def market_signal(state: AfterIntake, run: RunContext) -> Update:
     table = state.table()
     offered = [Offered(id, _line(table, id)) for row in state.market for id in row.cites]
+    if not any(row.cites and row.factor == "EQUITY_US" for row in state.market):
+        return Update(opinions=(OpinionRow.of(_not_asked(run)),))
     opinion = await judge_escalating(MARKET_SIGNAL, {}, {"because": offered}, run.caller("market_signal"))
     return Update(opinions=(OpinionRow.of(opinion),))
+
+
+def _not_asked(run: RunContext) -> Opinion[MarketSignal]:
+    """What market-signal says of no data: nothing, and why."""
+    reason = f"not asked: no data of the equity market are current at {run.request.as_of}"
+    run.desk.bus.emit(Abstained(agent=MARKET_SIGNAL.role, reason=reason))
+    return Opinion(agent=MARKET_SIGNAL.role, status="abstained", judgement=None, choices={}, calls=[], backend=None,
+                   precision=None, prompt_version=prompt_version(MARKET_SIGNAL), reason=reason)  # fmt: skip
 
 
 async def narrative(state: AfterIntake, run: RunContext) -> Update:

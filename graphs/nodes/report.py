@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.narrative import Reading
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
+from finllm.graphs.against import Against, MarketRow, StaleSource
+from finllm.graphs.dissent import dissent_of
+from finllm.graphs.judged import JudgedRow
+from finllm.graphs.moved import moved_lines, plausibility_line
 from finllm.graphs.nodes.compliance import shocked, withheld
 from finllm.graphs.nodes.intake import LEFT_OUT
 from finllm.graphs.report import (
     AgentRow,
     AnalogueRow,
-    Dissent,
     Figure,
     Report,
     SecondRow,
@@ -27,6 +29,7 @@ from finllm.guardrails.grounding import ground
 from finllm.guardrails.rules import worst
 from finllm.tools.data.books.book import Book, first_exclusions
 from finllm.tools.evidence import EvidenceTable
+from finllm.tools.forecasts.text_market import CAUSE_WORDS
 from finllm.tools.pnl.coverage import Coverage, named
 
 
@@ -68,10 +71,10 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         coverage=stress.result.coverage,
         var_coverage=stress.result.var_975_1d.coverage if stress.result.var_975_1d else 1.0,
         analogue=_analogue(state, figures),
-        verdict=state.verdict,
+        verdict=_verdict(state),
         compliance=verdict,
         findings=state.findings,
-        dissent=tuple(_dissent(state)),
+        dissent=tuple(dissent_of(state, figures.table)),
         blocked=tuple(_blocked(state)),
         sources=tuple(_source(source) for source in state.sources),
         exclusions=tuple(_exclusions(state.book, figures.table)),
@@ -80,6 +83,9 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         notes=(f"Money is in {stress.result.currency}.", *stress.notes),
         evidence=state.evidence,
         second=tuple(_second(state)),
+        against=_against(state, figures),
+        judged=tuple(JudgedRow.of(one) for one in state.opinions if one.judgement is not None),
+        moved=tuple(moved_lines(state, figures.table)),
     )  # fmt: skip
 
 
@@ -104,6 +110,7 @@ def _summary(state: AfterCompliance, table: EvidenceTable) -> list[str]:
     stress, coverage = state.stress, state.stress.result.coverage
     applied = any(shock.refused is None for shock in state.shocks)
     first, *rest = summary_lines(stress, table, applied=applied)
+    rest += plausibility_line(stress)
     if coverage is None:
         return [first, *rest]
     if coverage.complete:
@@ -158,6 +165,34 @@ def nothing_moved(*, applied: bool) -> str:
     if applied:
         return "The shocks were applied, and nothing in the book answers to them."
     return "No shock was applied: nothing in the scenario, supported by its sources, moves the book."
+
+
+def _verdict(state: AfterCompliance) -> str:
+    """Text and measurements: unresolved where the checks of the reading are, else what the market says of it."""
+    return state.verdict if state.held is None or state.verdict == "unresolved" else state.held.result.verdict
+
+
+def _against(state: AfterCompliance, figures: _Figures) -> Against | None:
+    """The reading against the market, with the figures' rows, and the validator's cause beside the rule's."""
+    if state.held is None:
+        return None
+    held, validation = state.held, state.said(VALIDATOR)
+    result = held.result
+    rows = tuple(
+        MarketRow(
+            day=str(day.day), sources=day.sources, factor=one.factor, read=one.read, verdict=one.verdict, why=one.why,
+            move=figures.optional(held.moves.get(held.key(day.day, one.factor))),
+            surprise=figures.optional(held.surprises.get(held.key(day.day, one.factor))),
+        )
+        for day in result.days for one in day.tests
+    )  # fmt: skip
+    return Against(
+        verdict=result.verdict, rows=rows, factors=dict(result.factors), cause=CAUSE_WORDS[result.cause],
+        reason=result.reason, untested=result.untested, skipped=result.skipped,
+        agent_cause=None if validation is None or validation.cause == "none" else CAUSE_WORDS[validation.cause],
+        stale=tuple(StaleSource(day=str(day.day), sources=day.sources, share=figures.of(held.shares[str(day.day)]))
+                    for day in result.days if day.stale),
+    )  # fmt: skip
 
 
 def _event_probability(reading: JudgedOpinion[Reading] | None) -> dict[str, float]:
@@ -239,36 +274,6 @@ def _second(state: AfterCompliance) -> Iterator[SecondRow]:
             probability=Figure(value=check.probability, unit="probability", evidence=cites[check.field]),
             diverged=check.diverged,
         )
-
-
-def _dissent(state: AfterCompliance) -> Iterator[Dissent]:
-    """Where an agent's judgement differs from what the checks decided."""
-    for source in state.sources:
-        said = source.agent_verdict
-        if said is not None and said != source.verdict:
-            yield Dissent(who="sanity-checker", about=f"source {source.id}", said=said, instead_of=source.verdict)
-    validation = state.said(VALIDATOR)
-    if validation is not None and validation.verdict != state.verdict:
-        yield Dissent(who="validator", about="text and measurements", said=validation.verdict,
-                      instead_of=state.verdict)  # fmt: skip
-    for opinion in state.opinions:
-        for one in opinion.escalations:
-            for field, values in one.split.items():
-                yield Dissent(who=f"{opinion.agent}, votes", about=field, said=" / ".join(values),
-                              instead_of="a majority")  # fmt: skip
-    for check in state.checks:
-        if check.diverged:
-            against = check.words if check.words in ("up", "down") else check.precedents
-            yield Dissent(who="narrative", about=check.factor, said=check.read, instead_of=against)
-    for second in state.second_checks:
-        if second.diverged:
-            yield Dissent(who="second opinion", about=second.field, said=second.second, instead_of=second.read)
-    review = state.said(COMPLIANCE)
-    for finding in state.findings:
-        own = review.rules.get(finding.rule) if review and finding.rule != "completeness" else None
-        call = own.verdict if own and finding.verdict != "not checked" else finding.verdict
-        if call != finding.verdict:
-            yield Dissent(who="compliance", about=f"rule {finding.rule}", said=call, instead_of=finding.verdict)
 
 
 def _blocked(state: AfterCompliance) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from decimal import Decimal
 
 from finllm.agents.agent import Offered, Opinion
@@ -10,29 +11,42 @@ from finllm.agents.escalation import judge_escalating
 from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
 from finllm.desk.desk import RunContext
 from finllm.errors import InputError
+from finllm.graphs.closest import Near, PastEvents, event_of, window_of
+from finllm.graphs.consequences import contradicting, refused, stress
 from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
+from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.tools.data.factors import Shock
-from finllm.tools.evidence import EvidenceTable, Unit, money, show
+from finllm.tools.evidence import EvidenceTable, Source, Unit, money, sha256_of, show
 from finllm.tools.pnl.coverage import down, up
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult
 from finllm.tools.pnl.shocks import Plan
 
 
+@dataclass(frozen=True)
+class _Past:
+    """A past event that is near, with its evidence id."""
+
+    near: Near
+    evidence: str
+
+
 async def stress_tester(state: AfterValidator, run: RunContext) -> Update:
     """The arithmetic is done on a thread: meanwhile the loop serves the other runs of a batch."""
     table = state.table()
 
-    def planned() -> tuple[Engine, Plan]:
+    def planned() -> tuple[Engine, Plan, list[Near]]:
         engine = engine_of(state, run)
-        return engine, plan_of(state, run, engine)
+        plan = plan_of(state, run, engine)
+        return engine, plan, _near(state, plan, run, engine)
 
-    engine, plan = await asyncio.to_thread(planned)
+    engine, plan, near = await asyncio.to_thread(planned)
     rows = [_shock_row(shock, engine, table) for shock in plan.shocks.values()]
-    opinion = await _choose(state, run, rows, table)
-    return await asyncio.to_thread(_stressed, state, run, engine, plan, rows, opinion, table)
+    past = _past(near, run, table)
+    opinion = await _choose(state, run, rows, past, table)
+    return await asyncio.to_thread(_stressed, state, run, engine, plan, rows, past, opinion, table)
 
 
 def _stressed(
@@ -41,18 +55,21 @@ def _stressed(
     engine: Engine,
     plan: Plan,
     wanted: list[WantedShock],
+    past: list[_Past],
     opinion: Opinion[StressChoice],
     table: EvidenceTable,
 ) -> Update:
-    rows = [_refused(shock, opinion.judgement) for shock in wanted]
+    against = contradicting(plan, engine)
+    rows = [shock.model_copy(update={"refused": refused(shock, opinion.judgement, against)}) for shock in wanted]
     applied = plan.without({shock.factor for shock in rows if shock.refused})
-    result = engine.stress(applied, propagate=run.request.scenario.propagate, seed=run.request.seed)
+    propagates, seed = run.request.scenario.propagate, run.request.seed
+    result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed)
     rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
     return Update(
         opinions=(OpinionRow.of(opinion),),
         shocks=tuple(rows),
-        stress=_result_rows(result, rows, table),
-        analogue=_analogue(state, opinion.judgement, engine, plan.horizon, table),
+        stress=_result_rows(result, rows, table).model_copy(update={"moved": moved}),
+        analogue=_analogue(past, opinion.judgement, engine, plan.horizon, table),
         evidence=tuple(table),
     )
 
@@ -97,7 +114,7 @@ def _shock_row(shock: Shock | AppliedShock, engine: Engine, table: EvidenceTable
 
 
 async def _choose(
-    state: AfterValidator, run: RunContext, wanted: list[WantedShock], table: EvidenceTable
+    state: AfterValidator, run: RunContext, wanted: list[WantedShock], past: list[_Past], table: EvidenceTable
 ) -> Opinion[StressChoice]:
     event = f"{state.reading.judgement.event} in {state.reading.judgement.region}" if state.reading else "not read"
     nothing = table.add(
@@ -111,18 +128,11 @@ async def _choose(
     )
     shocks = [Offered(shock.move, f"shock {shock.factor} {_shown(table, shock.move)}") for shock in wanted]
     offered = {
-        "closest": [Offered(past.evidence, f"past event {past.title}") for past in state.precedents],
+        "closest": [Offered(one.evidence, f"past event {one.near.past.title}") for one in past],
         "refuse": [Offered(nothing, "no shock"), *shocks],
     }
     caller = run.caller("stress_tester", state.kind)
     return await judge_escalating(STRESS_TESTER, {"reading": event}, offered, caller, before=state.opinions)
-
-
-def _refused(shock: WantedShock, choice: StressChoice | None) -> WantedShock:
-    """The shock; left out where it is of a model or table, the check calls it implausible and the agent refuses it."""
-    if choice and shock.move in choice.refuse and shock.origin in ("model", "table") and shock.extrapolated:
-        return shock.model_copy(update={"refused": "refused by the agent, and outside what its history shows"})
-    return shock
 
 
 def _shown(table: EvidenceTable, id: str) -> str:
@@ -209,20 +219,44 @@ def _coverage_rows(result: EngineResult, table: EvidenceTable) -> dict[str, str]
     return ids
 
 
+def _near(state: AfterValidator, plan: Plan, run: RunContext, engine: Engine) -> list[Near]:
+    reading = state.reading.judgement if state.reading else None
+    return PastEvents(run.desk.knowledge.precedents, engine.view).nearest(event_of(reading, plan))
+
+
+def _past(near: list[Near], run: RunContext, table: EvidenceTable) -> list[_Past]:
+    """The nearest past events, each with a row of how far it is."""
+    file = sha256_of(PRECEDENTS_PATH.read_bytes()) if near else ""
+    return [
+        _Past(one, table.add(
+            one.distance, "sigma", entity=one.past.title, what="distance of a past event from this one",
+            period=f"{one.past.start} to {one.past.end}", as_of=run.request.as_of,
+            source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file, pointer=one.past.id),
+            formula="root mean square of the gaps between the factors' moves, and for kind, region and severity",
+        ))
+        for one in near
+    ]  # fmt: skip
+
+
 def _analogue(
-    state: AfterValidator, choice: StressChoice | None, engine: Engine, horizon: int, table: EvidenceTable
+    near: list[_Past], choice: StressChoice | None, engine: Engine, horizon: int, table: EvidenceTable
 ) -> ClosestEvent | None:
-    """The past event the agent finds closest (the most similar text if it abstained), replayed where data allow."""
-    if not state.precedents:
+    """The past event that the agent finds closest among the nearest, replayed where data allow; the nearest if it names
+    none. It is replayed from the last close before it.
+    """
+    if not near:
         return None
     named = choice.closest if choice else ()
-    chosen = next((past for past in state.precedents if past.evidence in named), None)
-    how = "the stress-tester's choice among the most similar texts" if chosen else "the most similar text"
-    chosen = chosen or state.precedents[0]
-    found = ClosestEvent(id=chosen.id, title=chosen.title, start=chosen.start, end=chosen.end,
-                         evidence=chosen.evidence, how=how)  # fmt: skip
+    chosen = next((one for one in near if one.evidence in named), near[0])
+    away = f"{show(chosen.near.distance, 'sigma').lstrip('+')} [{chosen.evidence}] away"
+    measure = f"{away} in the factors' moves, kind, region and severity"
+    how = f"{measure}; the nearest" if chosen is near[0] else f"{measure}; the stress-tester's choice of the nearest"
+    past = chosen.near.past
+    found = ClosestEvent(
+        id=past.id, title=past.title, start=past.start, end=past.end, evidence=chosen.evidence, how=how
+    )
     try:
-        cuts = engine.revalue(engine.plan(horizon, replay=(chosen.start, chosen.end)))
+        cuts = engine.revalue(engine.plan(horizon, replay=window_of(past)))
     except InputError as error:
         return found.model_copy(update={"why": error.message})
     total = table.add(
@@ -230,7 +264,7 @@ def _analogue(
         money(engine.book.currency),
         entity="book",
         what="P&L were the past event to repeat",
-        period=f"{chosen.start} to {chosen.end}",
+        period=f"{past.start} to {past.end}",
         as_of=engine.view.as_of,
         formula=f"replay of {chosen.evidence}",
     )

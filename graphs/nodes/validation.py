@@ -10,18 +10,27 @@ from langgraph.types import interrupt
 
 from finllm.agents.agent import Offered
 from finllm.agents.escalation import judge_escalating
-from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
+from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import Reading
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.desk.desk import RunContext
-from finllm.graphs.rows import HeardSource, Json, OpinionRow, PastEvent
+from finllm.graphs.closest import PastEvents, event_of
+from finllm.graphs.nodes.against import hold_to_market
+from finllm.graphs.nodes.past import past_row
+from finllm.graphs.rows import HeardSource, Json, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Answer, JudgedOpinion, Update, Verdict
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.guardrails.provenance import REJECTED
 from finllm.memory.answers import answer_entry, answer_key
+from finllm.memory.precedents import Precedent
 from finllm.tools.data.factors import FACTOR_IDS, Direction, FactorId
 from finllm.tools.evidence import EvidenceTable
+from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
+from finllm.tools.pnl.shocks import JudgedShock, plan_shocks
+from finllm.tools.pnl.sizes import FactorView
 
+SURE_WORDS = (("high", 0.7), ("medium", 0.5), ("low", 0.0))
+"""What the validator is told of how sure market-signal is, from which measured probability of its direction on."""
 PASSES = 2
 """The first reading on the edge, and one deep re-reading."""
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -30,18 +39,22 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 async def validator(state: AfterIntake, run: RunContext) -> Update:
     """Hold the reading against the evidence. The checks decide what is withheld; the agent says whether it agrees.
 
-    A second opinion that differs sends the first reading back to the deep tier; after that it is dissent, on record.
+    A second opinion that differs sends the first reading back to the deep tier, and so does a market that went the
+    opposite way since the news; after that both are on record.
     """
     table, reading = state.table(), state.reading
     passes = state.passes + 1
     if reading is None:
         return Update(checks=(), second_checks=(), verdict="unresolved", passes=passes)
-    checks = checked(reading.judgement, state.sources, state.precedents)
+    past = Voices(run)
+    checks = checked(reading.judgement, state.sources, past)
     seconds = _second(state, reading, table)
     spoken = [check for check in checks if check.support != "silent"]
-    lines = [_as_evidence(check, state, table, run.request.as_of) for check in spoken]
-    offered = [*_counted(spoken, lines, table, run.request.as_of), *lines]
-    inputs = {"reading": _event(reading.judgement), "market": _market(state.said(MARKET_SIGNAL))}
+    voices = past.of(reading.judgement)
+    lines = [_as_evidence(check, state, voices[check.factor], table, run.request.as_of) for check in spoken]
+    held, moved = hold_to_market(reading.judgement, state, run, table)
+    offered = [*_counted(spoken, lines, table, run.request.as_of), *lines, *moved]
+    inputs = {"reading": _event(reading.judgement), "market": _market(state)}
     opinion = await judge_escalating(
         VALIDATOR, inputs, {"because": offered}, run.caller("validator", state.kind), before=state.opinions
     )
@@ -49,7 +62,7 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     said = opinion.judgement.verdict if opinion.judgement else "abstained"
     verdict: Verdict = "aligned"
     if passes < PASSES:
-        doubted = any(check.diverged for check in seconds)
+        doubted = any(check.diverged for check in seconds) or held.result.opposed
         verdict = "diverged" if diverged or doubted or said != "aligned" else "aligned"
     elif diverged:
         verdict = "unresolved"
@@ -59,14 +72,37 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
         second_checks=tuple(seconds),
         opinions=(OpinionRow.of(opinion),),
         verdict=verdict,
+        held=held,
         passes=passes,
     )
 
 
-def checked(reading: Reading, sources: Sequence[HeardSource], precedents: Sequence[PastEvent]) -> list[FactorCheck]:
-    """A reading's directions, held against the words of the sources and against the precedents."""
+class Voices:
+    """What past events say of each factor of a reading: those that did the like to all the other factors."""
+
+    def __init__(self, run: RunContext) -> None:
+        scenario = run.request.scenario
+        self._factors = scenario_factors(scenario, run.market, run.request.portfolio)
+        self._view = FactorView(self._factors, run.market, run.request.as_of)
+        self._past = PastEvents(run.desk.knowledge.precedents, self._view)
+        self._shocks, self._horizon = scenario_shocks(scenario, self._factors), scenario.horizon
+
+    def of(self, reading: Reading) -> dict[FactorId, list[Precedent]]:
+        """By factor the past events that are held against it."""
+        judged = [JudgedShock(factor, call.direction, call.size) for factor, call in reading.factors.items()
+                  if call.size != "none" and self._view.size(factor, self._horizon).sigma]  # fmt: skip
+        event = event_of(reading, plan_shocks(self._view, self._horizon, user=self._shocks, judged=judged))
+        return {factor: self._past.of_factor(event, factor) for factor in FACTOR_IDS}
+
+    def heard(self, reading: Reading) -> dict[FactorId, Heard]:
+        """Where each factor went in most of them."""
+        return {factor: majority([one.factors[factor] for one in past]) for factor, past in self.of(reading).items()}
+
+
+def checked(reading: Reading, sources: Sequence[HeardSource], past: Voices) -> list[FactorCheck]:
+    """A reading's directions, held against the words of the sources and against past events."""
     read: dict[FactorId, Direction] = {factor: call.direction for factor, call in reading.factors.items()}
-    return check_factors(read, _words(sources), _precedents(precedents))
+    return check_factors(read, _words(sources), past.heard(reading))
 
 
 def after_validator(state: AfterValidator, run: RunContext) -> Literal["reread", "human", "stress_tester"]:
@@ -114,16 +150,11 @@ def _words(sources: Sequence[HeardSource]) -> dict[FactorId, Heard]:
     return heard
 
 
-def _precedents(precedents: Sequence[PastEvent]) -> dict[FactorId, Heard]:
-    return {
-        factor: majority([past.factors[factor] for past in precedents if factor in past.factors])
-        for factor in FACTOR_IDS
-    }
-
-
-def _as_evidence(check: FactorCheck, state: AfterIntake, table: EvidenceTable, as_of: dt.date) -> Offered:
+def _as_evidence(
+    check: FactorCheck, state: AfterIntake, past: Sequence[Precedent], table: EvidenceTable, as_of: dt.date
+) -> Offered:
     cites = [s.evidence for s in state.sources if check.factor in s.says and s.evidence is not None]
-    cites += [past.evidence for past in state.precedents if check.factor in past.factors]
+    cites += [past_row(one, table, as_of) for one in past]
     text = f"read {check.read}, the sources' words {check.words}, precedents {check.precedents}: {check.support}"
     formula = f"check({', '.join(cites)})" if cites else "check()"
     id = table.add(
@@ -160,7 +191,11 @@ def _event(reading: Reading) -> str:
     return f"{reading.event} in {reading.region}, severity {reading.severity}"
 
 
-def _market(signal: MarketSignal | None) -> str:
-    if signal is None:
+def _market(state: AfterIntake) -> str:
+    """What market-signal said, in the words that the validator was trained on; how sure it was is measured."""
+    signal, opinion = state.said(MARKET_SIGNAL), state.latest(MARKET_SIGNAL)
+    if signal is None or opinion is None:
         return "no judgement"
-    return f"{signal.regime}, equities leaning {signal.direction}, confidence {signal.confidence}"
+    sure = opinion.probability("direction")
+    confidence = next(word for word, least in SURE_WORDS if sure >= least)
+    return f"{signal.regime}, equities leaning {signal.direction}, confidence {confidence}"

@@ -183,7 +183,7 @@ def _told_result(result: Mapping[str, Any] | None) -> dict[str, str]:
     told |= {"text and measurements": report.verdict, "compliance": report.compliance, "status": report.status}
     told |= {f"rule {one.rule}": f"{one.verdict}: {one.what}" for one in report.findings}
     told |= {f"event, {name}": value for name, value in (report.event or {}).items()}
-    told |= {f"{one.who} on {one.about}": f"{one.said}, instead of {one.instead_of}" for one in report.dissent}
+    told |= {f"{one.who} on {one.about}": f"{one.said}, instead of {one.other_side}" for one in report.dissent}
     return told | {f"blocked: {line}": "yes" for line in report.blocked}
 
 

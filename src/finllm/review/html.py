@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
+from finllm.graphs.against import MARKET_HEADER
+from finllm.graphs.judged import JUDGED_HEADER
 from finllm.graphs.report import SECOND_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.drawing import Picture
@@ -133,6 +135,7 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("The event as read", _event(report), header=("factor", "read", "sources' words", "precedents", "support"),
              rows=_rows((c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors),
              otherwise="The narrative agent abstained: no shock was derived from the text."),
+        *_against(report),
         Part("Second opinion", header=SECOND_HEADER, right=(3,), otherwise="None.", rows=[
             (Cell(row.field), Cell(row.read), Cell(row.second), _figure(row.probability, toned=False),
              Cell("yes", tone="warn") if row.diverged else Cell("no")) for row in report.second]),
@@ -150,11 +153,14 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("Compliance", header=("rule", "verdict", "finding"), rows=[
             (Cell(f.rule), _verdict(f.verdict, f.verdict), Cell(f.what)) for f in report.findings]),
         Part("Who dissented", header=("who", "about", "said", "instead of"), otherwise="Nobody.",
-             rows=_rows((d.who, d.about, d.said, d.instead_of) for d in report.dissent)),
+             rows=_rows((d.who, d.about, d.said, d.other_side) for d in report.dissent)),
         Part("What was blocked", bullets=report.blocked, otherwise="Nothing."),
         Part("Sources", header=("source", "publisher", "published", "verdict", "removed", "left out"),
              rows=_rows((s.id, s.publisher, s.published_at, s.verdict, "; ".join(s.removed) or "-", s.left_out or "-")
                         for s in report.sources)),
+        Part("What the agents judged", header=JUDGED_HEADER, otherwise="Nothing.", rows=_rows(
+            (row.agent, row.about or "-", row.said, ", ".join(row.because) or "-") for row in report.judged)),
+        Part("What the judgements moved", bullets=report.moved, otherwise="Nothing."),
         Part("Agents", header=("agent", "status", "backend", "prompt", "reason"),
              rows=_rows((a.agent, a.status, a.backend or "-", a.prompt_version, a.reason or "-")
                         for a in report.agents)),
@@ -171,6 +177,21 @@ def _event(report: Report) -> list[list[Cell]]:
     said = [f"{name} {value}" + (f" ({chance:.0%})" if (chance := chances[name]) is not None else "")
             for name, value in report.event.items()]  # fmt: skip
     return [[Cell(", ".join(said))]]
+
+
+def _against(report: Report) -> list[Part]:
+    """The text against the market: what is said of it, and the rows that it was tested by."""
+    if (against := report.against) is None:
+        return []
+    rows = [
+        (Cell(row.day), Cell(", ".join(row.sources)), Cell(row.factor), Cell(row.read), _figure(row.move),
+         _figure(row.surprise, toned=False), Cell(row.verdict, tone="" if row.verdict == "moving as told" else "warn"))
+        for row in against.tested
+    ]  # fmt: skip
+    return [
+        Part("Text against the market", bullets=(*against.lines, *against.untestable)),
+        *([Part("Factors since publication", header=MARKET_HEADER, right=(4, 5), rows=rows)] if rows else []),
+    ]
 
 
 def _analogue(report: Report) -> list[list[Cell]]:

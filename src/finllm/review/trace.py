@@ -9,17 +9,21 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from finllm.agents.agent import tempered
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
+from finllm.graphs.basis import INPUTS, Standing
 from finllm.graphs.report import Figure, Report, of_its_value, where
 from finllm.guardrails.audit.records import FILES
 from finllm.memory.entries import Charge, Failure, PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.memory.versions import newest_version
+from finllm.models.ladder import PRUNED
 from finllm.review.explanation import explanation_on_record
 from finllm.review.influence import NODE
 from finllm.review.story import Chapter, Story, as_html, as_markdown, as_text, shown
+from finllm.scheduler.decoding.filling import Choices
 
 
 def trace_rows(run_id: str, ledger: LedgerReader) -> list[dict[str, Any]]:
@@ -71,8 +75,7 @@ def story_of(run_id: str, ledger: LedgerReader) -> Story:
         chapters=(
             Chapter("What is claimed, and on which evidence", tuple(_claims(report)) if report else ()),
             Chapter("How each agent judged", tuple(_judgements(uses, report)), "no model was asked"),
-            Chapter("Who dissented", tuple(f"{d.who} on {d.about}: {d.said}, instead of {d.instead_of}"
-                                           for d in (report.dissent if report else ())), "nobody"),
+            Chapter("Who dissented", tuple(d.words for d in (report.dissent if report else ())), "nobody"),
             Chapter("What was blocked, and why", tuple(_blocked(report)) if report else ()),
             Chapter("Where each call was placed, what was refused, and what it cost", tuple(_placements(uses))),
             *(explained.chapters if explained else ()),
@@ -129,6 +132,10 @@ def _claims(report: Report) -> Iterator[str]:
         if check.support != "silent":
             yield (f"{check.factor} is read {check.read}: {check.support} (the sources' words say {check.words}, "
                    f"precedents {check.precedents})")  # fmt: skip
+    if report.against is not None:
+        yield from (f"text against the market: {line}" for line in (*report.against.lines, *report.against.untestable))
+        yield from (f"{row.factor} since the close before {row.day}: {on(row.move)}, {on(row.surprise)}; {row.verdict}"
+                    for row in report.against.tested if row.move and row.surprise)  # fmt: skip
     for row in report.shocks:
         applied = f"refused: {row.refused}" if row.refused else "applied"
         size = f", {row.sigma} [{row.sigma.evidence}]" if row.sigma else ""
@@ -144,7 +151,9 @@ def _claims(report: Report) -> Iterator[str]:
 
 
 def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
-    """Each judgement with the probability of every field's value and of the next likely one; then who abstained."""
+    """Each judgement with the probability of every field's value and of the next likely one, calibrated as in the
+    report; then what votes came to, and who abstained."""
+    begun = next((Standing.model_validate(use.entry.response) for use in uses if use.entry.kind == INPUTS), None)
     for use in uses:
         if use.entry.kind == "human":
             yield f"{use.node}: a person answered {PersonsAnswer.of(use.entry).answer!r}"
@@ -153,7 +162,8 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
         yield (f"{use.node}: {call.agent} by {use.entry.actor} (prompt {call.prompt_version}, key {use.key[:12]})"
                + _counted(call)
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
-        yield from (f"  {line}" for line in _fields(call))
+        yield from (f"  {line}" for line in _fields(call, _calibrated(call, begun)))
+    yield from _voted(report)
     for agent in report.agents if report else ():
         yield from (f"{agent.agent}, {one.words}" for one in agent.escalations)
         if agent.status == "abstained":
@@ -165,9 +175,25 @@ def _counted(call: RecordedCall) -> str:
     return f", probabilities are shares of {call.votes} sampled answers" if call.votes else ""
 
 
-def _fields(call: RecordedCall) -> Iterator[str]:
+def _calibrated(call: RecordedCall, begun: Standing | None) -> Choices:
+    """A call's probabilities as the run took them: by the card that it was begun with, of the rung that answered."""
+    card = None if begun is None else begun.pruned if call.precision == PRUNED and begun.pruned else begun.card
+    known = {} if card is None else card.fields_of(call.agent, call.prompt_version)
+    return {field: tempered(odds, known[field].temperature) if field in known else odds
+            for field, odds in call.choices.items()}  # fmt: skip
+
+
+def _voted(report: Report | None) -> Iterator[str]:
+    """What stands where answers were put to the vote: the means of the calls above, which is what the report says."""
+    if report is None:
+        return
+    voted = {one.agent for one in report.agents if any(why.votes for why in one.escalations)}
+    yield from (f"{row.agent}, the mean of its votes: {row.said}" for row in report.judged if row.agent in voted)
+
+
+def _fields(call: RecordedCall, choices: Choices) -> Iterator[str]:
     chosen: JsonValue = json.loads(call.text)
-    for field, odds in call.choices.items():
+    for field, odds in choices.items():
         value = chosen
         for name in field.split("."):
             value = value.get(name) if isinstance(value, dict) else None

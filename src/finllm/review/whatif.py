@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import FactorCall, Reading
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.desk.desk import RunContext
 from finllm.errors import InputError
+from finllm.graphs.consequences import STRESSED, contradicting, refusal
 from finllm.graphs.nodes.compliance import rule_facts
-from finllm.graphs.nodes.validation import checked
+from finllm.graphs.nodes.validation import Voices, checked
 from finllm.graphs.rows import BreachRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import Finished, JudgedOpinion
@@ -88,6 +90,9 @@ class WhatIf:
         self._known = Known.of(state.stress.result, engine.view.factors.drivers, engine.coverage)
         choice = state.said(STRESS_TESTER)
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
+        self._choice, signal = choice, state.said(MARKET_SIGNAL)
+        self._stressed = signal is not None and signal.regime in STRESSED
+        self._past = Voices(run)
         self.reading: JudgedOpinion[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
@@ -108,7 +113,7 @@ class WhatIf:
         state = self._state.model_copy(update={
             "opinions": (self.reading.opinion.model_copy(update={"judgement": read}),),
             "sources": sources,
-            "checks": tuple(checked(read, sources, self._state.precedents)),
+            "checks": tuple(checked(read, sources, self._past)),
         })  # fmt: skip
         return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
 
@@ -169,16 +174,19 @@ class WhatIf:
         return None
 
     def _applied(self, plan: Plan) -> Plan:
-        """Without those that the agent refused, where the check calls them implausible too."""
+        """Without those that the agent refused, where the rule for that holds."""
+        if self._choice is None or not self._named:
+            return plan
+        against = contradicting(plan, self._engine)
         return plan.without({
             name for name, shock in plan.shocks.items()
-            if name in self._named and shock.origin in ("model", "table") and shock.sigma is not None
-            and abs(shock.sigma) > EXTRAPOLATED
+            if name in self._named and refusal(name, shock.origin, self._choice, against, extrapolated=(
+                shock.sigma is not None and abs(shock.sigma) > EXTRAPOLATED))
         })  # fmt: skip
 
     def _verdict(self, state: Finished, plan: Plan) -> Verdict:
         request = self._run.request
-        cuts = self._engine.revalue(plan, propagate=request.scenario.propagate)
+        cuts = self._engine.revalue(plan, propagate=request.scenario.propagate, stressed=self._stressed)
         held = hold(cuts, self._known, request.limits)
         shocks = tuple(WantedShock(factor=one.factor, move="", sigma=None, origin=one.origin, window=one.window,
                                    extrapolated=False) for one in plan.shocks.values())  # fmt: skip

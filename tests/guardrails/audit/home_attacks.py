@@ -283,7 +283,7 @@ ATTACKS: dict[str, Attack] = {
     "the ledger is rolled back": _rolled_back("ledger.sqlite"),
     "the log is rolled back": _rolled_back("audit"),
     "the ledger and the log are rolled back": _rolled_back("ledger.sqlite", "audit"),
-    "a report file is edited": _file(lambda data: data.replace(b"aligned", b"al1gned")),
+    "a report file is edited": _file(lambda data: data.replace(b"Compliance", b"Compl1ance")),
     "a report file is cut": _file(lambda data: data[:-3]),
     "a report file is removed": _file(lambda data: None),
     "a record is edited": _log_line(_flipped),

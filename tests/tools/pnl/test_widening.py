@@ -39,7 +39,7 @@ def test_a_wider_band_leaves_the_gain_where_it_is(calm: EngineResult) -> None:
         apart = getattr(calm.interval, end) - calm.total
         assert getattr(wide.interval, end) - calm.total == pytest.approx(apart * Decimal("1.5"), abs=Decimal("0.01"))
     assert wide.interval.level == calm.interval.level
-    assert wide.interval.method.endswith("; 1.5 times as wide: said to be stretched")
+    assert wide.interval.method.endswith("; 1.50 times as wide: said to be stretched")
     assert all(row.total == was.total for row, was in zip(wide.by_horizon, calm.by_horizon, strict=True))
     assert widened(calm, 1.0, "nobody") is calm
 

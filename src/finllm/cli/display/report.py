@@ -16,7 +16,9 @@ from finllm.plain_text import clean
 from finllm.tools.evidence import show
 
 if TYPE_CHECKING:
-    from finllm.graphs.report import Figure, Report
+    from finllm.graphs.against import Against
+    from finllm.graphs.figures import Figure
+    from finllm.graphs.report import Report
     from finllm.tools.pnl.coverage import Coverage
 
 LARGEST = 10
@@ -32,6 +34,7 @@ def report_view(report: Report) -> Group:
     return Group(
         _headline(report),
         *_section("The event as read", _event(report)),
+        *(_section("Text against the market", _against(report.against)) if report.against else ()),
         *_section("Shocks", _shocks(report)),
         *_section("P&L by factor", _money(report.by_factor)),
         *_section("P&L by sector", _money(report.by_sector)),
@@ -48,6 +51,7 @@ def report_view(report: Report) -> Group:
             ("source", "publisher", "published", "verdict", "left out"),
             [(s.id, s.publisher, s.published_at.replace("+00:00", "Z"), s.verdict, _left_out(s.left_out, s.removed))
              for s in report.sources])),
+        *(_section("What the agents judged", *_judged(report)) if report.judged else ()),
         *_section("Agents", _agents(report)),
         *_section("What it cost", table(COST_HEADER, cost_rows(report.spent), right=(1,))),
         *_section("Notes", _lines((*report.exclusions, *report.notes), "None.")),
@@ -194,10 +198,25 @@ def _dissent(report: Report) -> list[str]:
     """A line for all that somebody said the same of."""
     about: dict[tuple[str, str, str], list[str]] = {}
     for one in report.dissent:
-        about.setdefault((one.who, one.said, one.instead_of), []).append(one.about)
+        about.setdefault((one.who, one.said, one.other_side), []).append(one.about)
     return [
         f"{who} on {', '.join(names)}: {said}, instead of {instead}" for (who, said, instead), names in about.items()
     ]
+
+
+def _against(against: Against) -> RenderableType:
+    rows = [(row.day, row.factor, row.read, _figure(row.move), _figure(row.surprise), row.verdict)
+            for row in against.tested]  # fmt: skip
+    said = [text(f"- {line}") for line in (*against.lines, *against.untestable)]
+    if not rows:
+        return Group(*said)
+    return Group(*said, table(("since the close before", "factor", "read", "moved by", "surprise", "verdict"), rows,
+                              right=(3, 4)))  # fmt: skip
+
+
+def _judged(report: Report) -> list[RenderableType]:
+    rows = [(row.agent, row.about or "-", row.said, ", ".join(row.because) or "-") for row in report.judged]
+    return [table(("agent", "about", "said", "because"), rows), _lines(report.moved, "They moved nothing.")]
 
 
 def _agents(report: Report) -> RenderableType:

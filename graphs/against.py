@@ -1,0 +1,93 @@
+"""What a report says of the text against the market: each factor since each day of publication, and why they differ."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from finllm.graphs.figures import Figure
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class MarketRow(_Frozen):
+    """A factor since the close before `day`: its move, how far that was from a forecast made then, and the verdict.
+
+    `sources` came out that day; `why` says what makes it untestable.
+    """
+
+    day: str
+    sources: tuple[str, ...]
+    factor: str
+    read: str
+    move: Figure | None
+    surprise: Figure | None
+    verdict: str
+    why: str | None = None
+
+
+class StaleSource(_Frozen):
+    """Sources of a day that are stale context: `share` of the move since then came after its first days."""
+
+    day: str
+    sources: tuple[str, ...]
+    share: Figure
+
+
+class Against(_Frozen):
+    """The text against the market. `cause`: why they differ by rule, with its `reason`; `agent_cause`: the validator's.
+
+    `untested` names what no data were there for; `skipped` counts days of publication that were not looked at.
+    """
+
+    verdict: Literal["aligned", "diverged", "not testable"]
+    rows: tuple[MarketRow, ...]
+    factors: dict[str, str]
+    cause: str
+    reason: str
+    agent_cause: str | None
+    stale: tuple[StaleSource, ...] = ()
+    untested: tuple[str, ...] = ()
+    skipped: int = 0
+
+    @property
+    def words(self) -> str:
+        """The verdict with the factors that bear it, by what became of them."""
+        groups: dict[str, list[str]] = {}
+        for factor, verdict in self.factors.items():
+            groups.setdefault(verdict, []).append(factor)
+        told = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in groups.items())
+        return self.verdict + (f" ({told})" if told else "")
+
+    @property
+    def lines(self) -> list[str]:
+        """What is said below the rows: why text and market differ, what is stale, and what was not looked at."""
+        found = [self.words[0].upper() + self.words[1:] + "."]
+        if self.verdict != "aligned":
+            found.append(f"Why, by rule: {self.cause}" + (f" ({self.reason})" if self.reason else "") + ".")
+        if self.agent_cause is not None:
+            found.append(f"Why, as the validator judges: {self.agent_cause}.")
+        found += [f"Stale context: {', '.join(one.sources)} of {one.day}; {one.share.cited} of the move "
+                  "since came after its first days." for one in self.stale]  # fmt: skip
+        found += [f"Not looked at for a cause: {one}." for one in self.untested]
+        if self.skipped:
+            found.append(f"And {self.skipped} more days of publication, between the first and the last, were left out.")
+        return found
+
+    @property
+    def tested(self) -> list[MarketRow]:
+        """The rows with a verdict."""
+        return [row for row in self.rows if row.move is not None]
+
+    @property
+    def untestable(self) -> list[str]:
+        """Each factor that no day could be tested on, with the reason."""
+        open_ = [factor for factor, verdict in self.factors.items() if verdict == "not testable"]
+        whys = {row.factor: row.why for row in reversed(self.rows) if row.factor in open_}
+        return [f"{factor} is not testable: {why}" for factor, why in whys.items()]
+
+
+MARKET_HEADER = ("since the close before", "sources", "factor", "read", "moved by", "surprise", "verdict")
