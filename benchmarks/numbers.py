@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from benchmarks.loads import BOOK, FACTORS, LATEST, MARKET, SECTORS, choices
 from finllm.tools.data.books.valuation import value_portfolio
@@ -130,7 +129,7 @@ def windows() -> list[Row]:
 
 def falls() -> list[Row]:
     """Falls of the index by 5 % or more, over several lengths, and the eight windows of the back-test."""
-    ours, alone = zip(*(ranks(start, end) for start, end in fallen(5)), strict=True)
+    ours, alone = np.array([ranks(start, end) for start, end in fallen(5)]).T
     eight = {method: backtest(BOOK, MARKET, method=method).rank_returns for method in ("index", "engine")}
     rows = [
         Row(f"rank correlation across stocks, {len(ours)} falls of 5 % or more in five days", f"{np.mean(alone):.2f}",
@@ -139,7 +138,7 @@ def falls() -> list[Row]:
             f"{eight['engine']:.2f}"),
     ]  # fmt: skip
     for days in (1, 10, 20):
-        ours, alone = zip(*(ranks(start, end) for start, end in fallen(days)), strict=True)
+        ours, alone = np.array([ranks(start, end) for start, end in fallen(days)]).T
         rows.append(Row(f"the same, {len(ours)} falls of 5 % or more in {days} day{'s' * (days > 1)}",
                         f"{np.mean(alone):.2f}", "beside it", f"{np.mean(ours):.2f}"))  # fmt: skip
     return rows
@@ -157,7 +156,7 @@ def fallen(length: int) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
     return found
 
 
-def ranks(start: pd.Timestamp, end: pd.Timestamp) -> tuple[float, float]:
+def ranks(start: pd.Timestamp, end: pd.Timestamp) -> tuple[float, ...]:
     """Rank correlation of the stocks' returns with what loads of the day before tell, and with the index alone."""
     prices = {name: MARKET.read(name, LATEST).values for name in (INDEX, "WTI", *STOCKS)}
     moves = {"EQUITY_US": prices[INDEX][end] / prices[INDEX][start] - 1}
@@ -166,8 +165,9 @@ def ranks(start: pd.Timestamp, end: pd.Timestamp) -> tuple[float, float]:
     real = [prices[name][end] / prices[name][start] - 1 for name in STOCKS]
     simple = regress(STOCKS, [FACTORS["EQUITY_US"]], MARKET, day_of(start))
     betas = loads(day_of(start), STOCKS) if "OIL_WTI" in moves else {n: simple[n].betas for n in STOCKS}
-    told, index = ([gain(own[name], moves) for name in STOCKS] for own in (betas, {n: simple[n].betas for n in STOCKS}))
-    return float(spearmanr(told, real)[0]), float(spearmanr(index, real)[0])
+    told = pd.Series([gain(betas[name], moves) for name in STOCKS])
+    index = pd.Series([gain(simple[name].betas, moves) for name in STOCKS])
+    return tuple(float(one.corr(pd.Series(real), method="spearman")) for one in (told, index))
 
 
 def coherent() -> list[Row]:

@@ -81,8 +81,8 @@ class Row:
 def size_row(one: History, folder: Path) -> Row:
     """The row of one factor: σ of its moves, and the quantiles of their size whatever their sign."""
     table = pd.read_csv(folder / one.file, na_values=".").set_index(one.day)
-    levels = table[one.column].dropna()
-    levels = levels[levels.index.astype(str) >= FIRST_YEAR]
+    levels = pd.Series(table[one.column]).dropna()
+    levels = pd.Series(levels[levels.index.astype(str) >= FIRST_YEAR])
     steps = max(1, HORIZON // one.step)
     moves = one_step(levels.to_numpy(dtype="float64") * (100.0 if one.unit == "bp" else 1.0), one.unit, steps)
     scale = math.sqrt(HORIZON / (steps * one.step)) * (math.sqrt(1.5) if one.averaged else 1.0)
@@ -92,7 +92,8 @@ def size_row(one: History, folder: Path) -> Row:
         basis += (
             f", × {scale:.3f} (√({HORIZON}/{steps * one.step}){', ends for averages √1.5' if one.averaged else ''})"
         )
-    sizes = {name: scale * float(np.quantile(np.abs(moves), share)) for name, share in QUANTILE.items()}
+    far = scale * np.abs(moves)
+    sizes: dict[Size, float] = {name: float(np.quantile(far, share)) for name, share in QUANTILE.items()}
     if one.factor == "VIX":
         basis += f"; extreme kept at {KEPT_EXTREME:g}, as the quarters of 2008 and 2020 went farther than the quantile"
         sizes["extreme"] = KEPT_EXTREME

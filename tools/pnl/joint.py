@@ -140,8 +140,10 @@ class Joint:
         squares = np.einsum("tk,tk->t", z, np.linalg.solve(block / np.outer(scale, scale), z.T).T)
         step = f"{panel.steps}-day" if panel.frequency == "daily" else panel.frequency
         known = np.flatnonzero(np.isfinite(panel.z[:, at]).all(axis=1))
-        years = f"{panel.days[known[0]].year} to {panel.days[known[-1] + panel.steps].year}" if len(known) else "none"
-        return np.sqrt(np.maximum(squares, 0.0)), f"{step} moves of these factors, {years}"
+        if not len(known):
+            return np.zeros(0), "no moves that these factors share"
+        first, last = (day_of(panel.days[int(row)]).year for row in (known[0], known[-1] + panel.steps))
+        return np.sqrt(np.maximum(squares, 0.0)), f"{step} moves of these factors, {first} to {last}"
 
     @property
     def rule(self) -> str:
