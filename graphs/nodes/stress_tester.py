@@ -177,7 +177,7 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         ),
         interval=None,
         var_975_1d=None,
-        notes=(*result.first, *((result.joint.words,) if result.joint else ()), *result.notes),
+        notes=(*result.first, *result.plausibility, *result.notes),
         result=result,
     )
     row = row.model_copy(update=_coverage_rows(result, table))
