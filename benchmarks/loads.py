@@ -33,9 +33,9 @@ WINDOWS = (504, FURTHER_WINDOW, 2520)
 """Daily returns behind the load on oil; the index's are 504."""
 SHRINKAGE = ("sector", "all names", "none")
 FORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "plain": lambda move: move, "ln(1 + |move|)": damped, "stopped at ±25 %": lambda move: np.clip(move, -0.25, 0.25)
+    "plain": lambda move: move, "by its logarithm": damped, "stopped at ±25 %": lambda move: np.clip(move, -0.25, 0.25)
 }  # fmt: skip
-CHOSEN = (FURTHER_WINDOW, "sector", "ln(1 + |move|)")
+CHOSEN = (FURTHER_WINDOW, "sector", "by its logarithm")
 """What the engine does."""
 
 Choice = tuple[int, str, str]

@@ -44,7 +44,8 @@ CHOICE = """## The choice of loads, by the past alone
 
 Squared error of 20 stocks' 20-day returns since 1992, given what index and oil did, over that of the index alone; loads
 of the day before, renewed every 60 days (`python -m benchmarks.loads`). The grid: 2, 5 or 10 years behind the load on
-oil, shrunk to the sector, to all names or not, and its move as it is, as ln(1 + |move|) or stopped at ±25 %."""
+oil, shrunk to the sector, to all names or not, and oil's move as it is, by its logarithm (ln(1 + |move|)), or stopped
+at ±25 %."""
 
 
 @dataclass(frozen=True)
