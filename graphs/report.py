@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
@@ -105,6 +105,16 @@ class AgentRow(_Frozen):
     escalations: tuple[Escalation, ...] = ()
 
 
+class PathRow(_Frozen):
+    """A step of the scenario's path: what it adds to the P&L, and the P&L from today. `worst`: the report is of it."""
+
+    label: str
+    days: int
+    step: Figure
+    total: Figure
+    worst: bool
+
+
 class Report(_Frozen):
     """What a run found. Money in `currency`. `blocked` lists what was kept from the conclusion and why.
 
@@ -159,6 +169,11 @@ class Report(_Frozen):
     judged: tuple[JudgedRow, ...] = ()
     moved: tuple[str, ...] = ()
     spent: SpentRow | None = None
+    path: tuple[PathRow, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_a_path_that_is_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "path" or value}
 
     @property
     def var_name(self) -> str:
@@ -195,6 +210,7 @@ def of_its_value(gross: object) -> str:
 
 
 COST_HEADER = ("", "spent", "unit", "provenance", "basis")
+PATH_HEADER = ("step", "trading days", "P&L of the step", "P&L from today", "")
 SECOND_HEADER = ("field", "read", "second opinion", "its probability", "diverged")
 
 
@@ -216,6 +232,8 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
                for row in report.second]  # fmt: skip
     shocks = [(row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
               for row in report.shocks]  # fmt: skip
+    path = [(one.label, str(one.days), _cite(one.step), _cite(one.total), "worst" if one.worst else "")
+            for one in report.path]  # fmt: skip
     findings = [(finding.rule, finding.verdict, finding.what) for finding in report.findings]
     dissent = [f"- {markdown_text(d.words)}" for d in report.dissent]
     return [
@@ -223,6 +241,7 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
         *([("Text against the market", _against_lines(report.against))] if report.against else []),
         ("Second opinion", _table(SECOND_HEADER, seconds)),
         ("Shocks", _table(("factor", "move", "size", "origin", "window", "applied"), shocks)),
+        *([("P&L along the path", _table(PATH_HEADER, path))] if path else []),
         ("P&L by factor", _money(report.by_factor)),
         ("P&L by sector", _money(report.by_sector)),
         ("P&L by position", _money(report.by_position)),

@@ -162,6 +162,17 @@ class WantedShock(StateRow):
     refused: str | None = None
 
 
+class PathStepRow(StateRow):
+    """A step of the scenario's path: its `label`, the trading days to it, and the evidence ids of what it adds to the
+    P&L and of the P&L from today. `worst`: the result is at this step."""
+
+    label: str
+    days: int
+    step: str
+    total: str
+    worst: bool
+
+
 class StressRow(StateRow):
     """The stress test's `result`, and the evidence id of each of its numbers. `interval`: its lower and upper end.
 
@@ -170,11 +181,11 @@ class StressRow(StateRow):
     `moved`: what the judgements did to it; None in runs of before they did anything.
 
     `covered`, `stand_in` and `missing`: shares of the book; `unknown`: how many positions no value is known of; `day`:
-    what `as_of` is where it is no day of the data.
+    what `as_of` is where it is no day of the data. `path`: the steps of a scenario that has several.
     """
 
     LATER = frozenset({"gross_value", "interval_level", "interval_method", "es_975_1d", "covered", "stand_in",
-                       "missing", "unknown", "day", "moved"})  # fmt: skip
+                       "missing", "unknown", "day", "moved", "path"})  # fmt: skip
 
     book_value: str
     gross_value: str | None = None
@@ -194,6 +205,7 @@ class StressRow(StateRow):
     missing: str | None = None
     unknown: str | None = None
     day: str | None = None
+    path: tuple[PathStepRow, ...] = ()
     notes: tuple[str, ...]
     moved: MovedBy | None = None
     result: EngineResult

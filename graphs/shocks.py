@@ -6,6 +6,7 @@ from finllm.desk.desk import RunContext
 from finllm.graphs.state import AfterIntake, AfterValidator
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.paths import steps_of, walk
 from finllm.tools.pnl.shocks import JudgedShock, Plan
 
 EXTRAPOLATED = 5.0
@@ -20,16 +21,22 @@ def engine_of(state: AfterIntake, run: RunContext) -> Engine:
 
 
 def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
-    """User shocks, then the replayed window's, then those derived from the reading where nobody else spoke.
+    """User shocks (of a path those of the step that is worst for the book), then the replayed window's, then those
+    derived from the reading where nobody else spoke.
 
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.
     """
     scenario = run.request.scenario
+    horizon, user = scenario.horizon, scenario_shocks(scenario, engine.view.factors)
+    if scenario.path is not None:
+        steps = steps_of(scenario.path, engine.view.factors)
+        worst = steps[walk(engine, steps, propagate=scenario.propagate).worst]
+        horizon, user = worst.horizon, worst.shocks
     return engine.plan(
-        scenario.horizon,
-        user=scenario_shocks(scenario, engine.view.factors),
+        horizon,
+        user=user,
         replay=(scenario.replay.start, scenario.replay.end) if scenario.replay else None,
-        judged=() if scenario.replay else _judged(state, {entry.factor for entry in scenario.shocks}),
+        judged=() if scenario.replay else _judged(state, {one.factor for one in user}),
     )
 
 

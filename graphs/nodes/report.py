@@ -17,6 +17,7 @@ from finllm.graphs.report import (
     AgentRow,
     AnalogueRow,
     Figure,
+    PathRow,
     Report,
     SecondRow,
     ShockRow,
@@ -86,6 +87,8 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         against=_against(state, figures),
         judged=tuple(JudgedRow.of(one) for one in state.opinions if one.judgement is not None),
         moved=tuple(moved_lines(state, figures.table)),
+        path=tuple(PathRow(label=one.label, days=one.days, step=figures.of(one.step), total=figures.of(one.total),
+                           worst=one.worst) for one in stress.path),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from finllm.desk.desk import RunContext
 from finllm.errors import InputError
 from finllm.graphs.closest import Near, PastEvents, event_of, window_of
 from finllm.graphs.consequences import contradicting, refused, stress
+from finllm.graphs.path_rows import with_path
 from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
@@ -68,7 +69,7 @@ def _stressed(
     return Update(
         opinions=(OpinionRow.of(opinion),),
         shocks=tuple(rows),
-        stress=_result_rows(result, rows, table).model_copy(update={"moved": moved}),
+        stress=with_path(_result_rows(result, rows, table).model_copy(update={"moved": moved}), run, engine, table),
         analogue=_analogue(past, opinion.judgement, engine, plan.horizon, table),
         evidence=tuple(table),
     )

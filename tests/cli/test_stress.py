@@ -245,3 +245,17 @@ def test_what_adds_to_the_var_and_what_a_trade_would_change_are_told(cli: Cli, t
     assert "What trades would change" in page
     assert "What trades would change" in cli(*asked).out
     assert cli("stress", "--shock", "EQUITY_US=-10%", "--trade", "AAPL").code == 2
+
+
+def test_a_path_is_told_step_by_step_and_the_rest_is_of_its_worst(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "path.csv"
+    path.write_text("step,days,EQUITY_US\nfirst,20,-10%\nsecond,20,-15%\nthird,20,+10%\n")
+    shown = cli("stress", "--path", path, "--json", "--out", tmp_path / "out")
+    rows = shown.json["path"]["rows"]
+    assert shown.json["path"]["worst"] == 1
+    assert shown.json["total"] == rows[1]["total"] == min(row["total"] for row in rows)
+    assert sum(row["step"] for row in rows) == pytest.approx(rows[-1]["total"])
+    assert "P&amp;L along the path" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "worst" in cli("stress", "--path", path).out
+    assert cli("stress", "--path", path, "--shock", "EQUITY_US=-1%").code == 2
+    assert cli("stress", "--path", "ceasefire").code == 2

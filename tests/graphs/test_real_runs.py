@@ -54,6 +54,13 @@ def assert_runs_through(scenario: str, real_desk: Desk) -> None:
     assert {agent.status for agent in report.agents} == {"judged"}
     for entry in request.scenario.shocks:
         assert entry.factor in {row.factor for row in report.shocks if row.origin == "user"}
+    if request.scenario.path is not None:
+        assert len(report.path) == len(request.scenario.path.steps)
+        (worst,) = (one for one in report.path if one.worst)
+        assert worst.total.value == min(one.total.value for one in report.path)
+        assert worst.total.evidence in {row.id for row in report.evidence}
+        given = {row.factor for row in report.shocks if row.origin == "user"}
+        assert given == set(request.scenario.path.factors)
     verdicts = {source.id: source.verdict for source in report.sources}
     planted = PLANTED.get(scenario, {}).get("injection", [])
     assert [id for id in planted if verdicts[id] != "injected"] == []

@@ -5,9 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
@@ -104,6 +112,33 @@ class BudgetEntry(_Strict):
             raise ValueError(str(error)) from error
 
 
+class PathStep(_Strict):
+    """One step: how many trading days it takes, and the moves of its factors in their own units (not in σ)."""
+
+    label: str | None = Field(None, min_length=1, max_length=60)
+    days: int = Field(ge=1, le=LONGEST_HORIZON, strict=True)
+    shocks: tuple[ShockEntry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> PathStep:
+        names = [one.factor for one in self.shocks]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"duplicate shock: {', '.join(repeated)}")
+        return self
+
+
+class PathTable(_Strict):
+    """Steps in their order. `moves`: each is of its `step` alone, to be compounded, or since the path's `start`."""
+
+    moves: Literal["step", "start"] = "step"
+    steps: tuple[PathStep, ...] = Field(min_length=1, max_length=60)
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The factors that some step moves."""
+        return tuple(dict.fromkeys(entry.factor for one in self.steps for entry in one.shocks))
+
+
 class Scenario(_Strict):
     """An event narrative, its sources, a horizon in trading days, and the shocks the user insists on.
 
@@ -111,7 +146,8 @@ class Scenario(_Strict):
     loads on its own series, and completion moves them. A series that a shock names is one without being listed.
     `propagate`: factors without a shock move with those that have one, by their covariance; false holds them still.
     Unset they move, but for those of which a replayed window has no data.
-    `currency`: that of every result; unset, the setting of that name.
+    `currency`: that of every result; unset, the setting of that name. `path`: several steps in the place of `shocks`;
+    the result is that at the step that is worst for the book.
     """
 
     title: str = Field(min_length=1, max_length=200)
@@ -125,7 +161,23 @@ class Scenario(_Strict):
     propagate: bool | None = None
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
     replay: Replay | None = None
+    path: PathTable | None = None
     budget: BudgetEntry | None = None
+
+    @property
+    def insisted(self) -> frozenset[str]:
+        """The factors that the user moves, by a shock or along a path."""
+        return frozenset((*(one.factor for one in self.shocks), *(self.path.factors if self.path else ())))
+
+    @model_validator(mode="after")
+    def _one_course(self) -> Scenario:
+        if self.path is not None and (self.shocks or self.replay):
+            raise ValueError("'path' stands in the place of 'shocks' and 'replay'; give one of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "path" or value is not None}
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Scenario:

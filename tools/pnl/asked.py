@@ -15,7 +15,7 @@ def scenario_factors(scenario: Scenario, market: MarketStore, portfolio: Portfol
 
     Errors: InputError for a factor that is neither a series of the market nor a sector of the portfolio.
     """
-    shocked = [entry.factor for entry in scenario.shocks]
+    shocked = [*(entry.factor for entry in scenario.shocks), *(scenario.path.factors if scenario.path else ())]
     return FactorSet.of(market, scenario.factors, shocked, sectors_of(portfolio), scenario.as_of)
 
 

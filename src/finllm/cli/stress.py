@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,6 +52,7 @@ class Tails(StrEnum):
 def add_to(app: typer.Typer) -> None:
     app.command("stress", epilog=examples(
         "finllm stress --shock OIL_WTI=+40% --shock EQUITY_US=-3sigma --hold",
+        "finllm stress --path fed-severely-adverse-2025 --as-of 2022-12-28",
         "finllm stress --portfolio book.csv --replay lehman-2008 --json",
         "finllm stress --shock EQUITY_US=-10% --trade AAPL=-2000 --trade XOM=+1000",
         "finllm stress --shock RATE_US_10Y=+150bp --replay 2022-01-03:2022-10-12 --out report --format csv,xlsx",
@@ -65,6 +67,11 @@ def stress(
         str | None,
         typer.Option("--replay", metavar="EPISODE|START:END",
                      help="A past window, close to close: an episode such as lehman-2008, or two days."),
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option("--path", metavar="FILE|SCENARIO", help="Several steps in the place of shocks: a scenario with a "
+                                                             "path, or a CSV with columns step, days and factors."),
     ] = None,
     horizon: HorizonOption = 20,
     as_of: AsOfOption = None,
@@ -96,7 +103,8 @@ def stress(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or ())
+    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (),
+                              None if path is None else _path_file(path))  # fmt: skip
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
@@ -113,6 +121,13 @@ def stress(
             typer.echo(f"report.html and the tables are in {str(out)!r}", err=True)
     if answer.against.failed_on(fail_on or ()):
         raise typer.Exit(3)
+
+
+def _path_file(name: str) -> Path:
+    from finllm.sessions.requests import find_scenario
+
+    file = Path(name).expanduser()
+    return file if file.is_file() else find_scenario(name)
 
 
 def _view(answer: StressAnswer) -> RenderableType:
@@ -150,7 +165,7 @@ def _view(answer: StressAnswer) -> RenderableType:
     parts += _titled("Risk before and after, 97.5 %", _risk(result))
     for title, body in limit_sections(answer.held, answer.restricted):
         parts += _titled(title, body)
-    for title, body in risk_sections(result, answer.increments):
+    for title, body in risk_sections(result, answer.increments, answer.walked):
         parts += _titled(title, body)
     if past := result.analogue:
         said = (f"{past.title}, {past.start} to {past.end}, the nearest by its moves ({past.distance:.1f} σ away over "

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from finllm.graphs.against import MARKET_HEADER
 from finllm.graphs.judged import JUDGED_HEADER
-from finllm.graphs.report import SECOND_HEADER, Figure, Report
+from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.drawing import Picture
 from finllm.review.explanation import Explanation
@@ -18,6 +18,7 @@ from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, down, of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS, Held
 from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
+from finllm.tools.pnl.paths import Walked
 from finllm.tools.pnl.trades import Increment
 
 FOOT = "A stress test says what the stated shocks would do; it is no forecast that they come."
@@ -68,7 +69,7 @@ def report_html(report: Report, charts: Sequence[Picture], explanation: Explanat
 
 def engine_html(
     result: EngineResult, portfolio: str, charts: Sequence[Picture], held: Held, restricted: Sequence[str] = (),
-    increments: Sequence[Increment] = (),
+    increments: Sequence[Increment] = (), walked: Walked | None = None,
 ) -> str:  # fmt: skip
     """A stress result as one self-contained page. Its charts are those of `engine_charts`."""
     return render_page(Page(
@@ -80,7 +81,7 @@ def engine_html(
                  (*((result.coverage.headline,) if result.coverage else ()), *result.first,
                   *((result.joint.words,) if result.joint and result.joint.apart else ()))],
         charts=charts,
-        parts=[*_engine_parts(result, held, restricted), *risk_parts(result, increments)],
+        parts=[*_engine_parts(result, held, restricted), *risk_parts(result, increments, walked)],
         foot=f"Money is in {result.currency}. {FOOT}",
     ))  # fmt: skip
 
@@ -142,6 +143,9 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("Shocks", header=("factor", "move", "size", "origin", "window", "applied"), right=(1, 2), rows=[
             (Cell(row.factor), _figure(row.move), _figure(row.sigma, toned=False), Cell(row.origin), Cell(row.window),
              Cell(row.refused, tone="warn") if row.refused else Cell("yes")) for row in report.shocks]),
+        *([Part("P&L along the path", header=PATH_HEADER, right=(1, 2, 3), rows=[
+            (Cell(one.label), Cell(str(one.days)), _figure(one.step), _figure(one.total),
+             Cell("worst", tone="loss") if one.worst else Cell("")) for one in report.path])] if report.path else []),
         _money("P&L by factor", "factor", report.by_factor),
         _money("P&L by sector", "sector", report.by_sector),
         _money("P&L by position", "position", report.by_position),

@@ -7,12 +7,22 @@ from decimal import Decimal
 
 from finllm.review.page import Cell, Part, tone_of
 from finllm.tools.pnl.outcome import EngineResult
+from finllm.tools.pnl.paths import Walked
 from finllm.tools.pnl.trades import Increment
 
 
-def risk_parts(result: EngineResult, increments: Sequence[Increment] = ()) -> list[Part]:
-    """The components and the trades of a stress result, each where there is one."""
+def risk_parts(
+    result: EngineResult, increments: Sequence[Increment] = (), walked: Walked | None = None
+) -> list[Part]:  # fmt: skip
+    """The steps of a path, the components and the trades of a stress result, each where there is one."""
     parts: list[Part] = []
+    if walked is not None:
+        header = ("step", "trading days", "P&L of the step", "P&L from today", "")
+        steps = [
+            (Cell(one.label), Cell(str(one.days)), _amount(one.step), _amount(one.total),
+             Cell("worst", tone="loss") if at == walked.worst else Cell("")) for at, one in enumerate(walked.rows)
+        ]  # fmt: skip
+        parts.append(Part("P&L along the path", header=header, right=(1, 2, 3), rows=steps))
     if (found := result.components) is not None:
         for what, var, shortfall in (("position", found.var_by_position, found.es_by_position),
                                      ("factor", found.var_by_factor, found.es_by_factor)):  # fmt: skip

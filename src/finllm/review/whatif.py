@@ -102,7 +102,7 @@ class WhatIf:
         """Factors whose reading can bear on the result: no shock of the user's or of a replayed window is on them."""
         if self.reading is None or self._run.request.scenario.replay is not None:
             return frozenset()
-        return frozenset(FACTOR_IDS) - {entry.factor for entry in self._run.request.scenario.shocks}
+        return frozenset(FACTOR_IDS) - self._run.request.scenario.insisted
 
     def read(self, calls: Mapping[FactorId, FactorCall], *, without: str | None = None) -> Verdict:
         """The verdict had the factors been read as `calls`, and without a source's words."""

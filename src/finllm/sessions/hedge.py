@@ -17,11 +17,12 @@ from finllm.sessions.stress import parse_replay
 
 if TYPE_CHECKING:
     from finllm.tools.data.factors import UserShock
-    from finllm.tools.data.scenario import Scenario
+    from finllm.tools.data.scenario import PathTable, Scenario
     from finllm.tools.export import Format
     from finllm.tools.pnl.hedge import Hedger, HedgeResult, Target
     from finllm.tools.pnl.limits import Breach, Held
     from finllm.tools.pnl.outcome import EngineResult
+    from finllm.tools.pnl.trades import Asked
 
 HALF = 0.5
 """Share to which the largest factor's loss is brought where nothing else is asked for or breached."""
@@ -91,7 +92,7 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
 
     story = question.scenario
     shocks = (*((f"{one.factor}={one.move}" for one in story.shocks) if story else ()), *question.shocks)
-    inputs = inputs.shocked_by(shocks)
+    inputs = inputs.shocked_by((*shocks, *(f"{name}=" for name in (story.insisted if story else ()))))
     replay: tuple[dt.date, dt.date] | str | None = parse_replay(question.replay)
     if replay is None and story is not None and story.replay is not None:
         replay = story.replay.start, story.replay.end
@@ -100,10 +101,23 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     horizon = question.horizon or (story.horizon if story else 20)
     asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency)
     listed = load_instruments(question.instruments or DEFAULT, inputs.market, inputs.as_of)
+    if story is not None and story.path is not None:
+        asked = _at_worst(asked, story.path, inputs)
     hedger = Hedger(inputs.portfolio, replace(asked, thresholds=inputs.thresholds), listed)
     held, _ = against_limits(hedger.before, hedger.before, inputs, allowed.limits)
-    targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(moved) or replay is not None)
+    targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(asked.shocks) or replay is not None)
     return HedgeAnswer(inputs.portfolio.name, hedger.solve(targets), hedger.before, chosen, held.breaches)
+
+
+def _at_worst(asked: Asked, table: PathTable, inputs: Inputs) -> Asked:
+    """The step of a path that is worst for the book without trades; further shocks go before its own."""
+    from finllm.tools.pnl.paths import steps_of, walk
+
+    steps = steps_of(table, inputs.factors)
+    worst = steps[walk(asked.engine(asked.book(inputs.portfolio)), steps, propagate=asked.propagate).worst]
+    own = {one.factor for one in asked.shocks}
+    shocks = (*asked.shocks, *(one for one in worst.shocks if one.factor not in own))
+    return replace(asked, shocks=shocks, horizon=worst.horizon)
 
 
 def _targets(

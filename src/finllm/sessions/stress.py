@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finllm.errors import InputError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from finllm.tools.pnl.completion import Tails
     from finllm.tools.pnl.limits import Breach, Held, Unchecked
     from finllm.tools.pnl.outcome import EngineResult
+    from finllm.tools.pnl.paths import Walked
     from finllm.tools.pnl.trades import Increment
 
 
@@ -33,7 +35,8 @@ class StressQuestion:
     window as 2008-09-12:2008-11-20. `horizon`: trading days. `propagate`: the shocked factors move the others, which
     hang together as `tails` says; unset, but for those of which a replay has no data. `level`: the probability that the
     interval holds. `trades`: AAPL=-2000, whose effect on P&L, VaR and ES is told beside the result, which is of the
-    book as it is.
+    book as it is. `path`: a table of steps, or a scenario that has one, in the place of shocks and replay: the result
+    is that at the step that is worst.
     """
 
     shocks: Sequence[str] = ()
@@ -44,6 +47,7 @@ class StressQuestion:
     level: float = 0.9
     seed: int = 0
     trades: Sequence[str] = ()
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class StressAnswer:
     restricted: tuple[str, ...]
     market: MarketStore
     increments: tuple[Increment, ...] = ()
+    walked: Walked | None = None
 
     @property
     def breaches(self) -> tuple[Breach, ...]:
@@ -89,14 +94,17 @@ class StressAnswer:
         """The result's fields, the portfolio's name, the breaches, the limits not checked and the restricted names."""
         trades = [one.model_dump(mode="json") for one in self.increments]
         return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
-                **limits_json(self.held, self.restricted), "trades": trades}  # fmt: skip
+                **limits_json(self.held, self.restricted), "trades": trades,
+                **({"path": self.walked.model_dump(mode="json")} if self.walked else {})}  # fmt: skip
 
     def page(self) -> str:
         """A self-contained HTML page that needs no JavaScript."""
         from finllm.review.html import engine_html
 
         return clean_lines(
-            engine_html(self.result, self.portfolio, self.charts, self.held, self.restricted, self.increments)
+            engine_html(
+                self.result, self.portfolio, self.charts, self.held, self.restricted, self.increments, self.walked
+            )
         )
 
     def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
@@ -119,6 +127,9 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
 
     inputs = inputs.shocked_by(question.shocks)
     shocks, window = parse_shocks(question.shocks, inputs.factors), parse_replay(question.replay)
+    walked: Walked | None = None
+    if question.path is not None:
+        inputs, question, walked, shocks = _walked(inputs, question)
     if not shocks and window is None:
         raise InputError("nothing to stress: there is no --shock and no --replay",
                          fix="add --shock EQUITY_US=-20%, or --replay lehman-2008")  # fmt: skip
@@ -131,12 +142,35 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
                          fix="replay a window inside the data, or add prices that cover it")  # fmt: skip
+    if walked is not None:
+        result = result.model_copy(update={"notes": (*result.notes, *walked.notes)})
     more = _increments(inputs, question, shocks, window)
     if allowed is None:
-        return StressAnswer(inputs.portfolio.name, result, Held(), (), inputs.market, more)
+        return StressAnswer(inputs.portfolio.name, result, Held(), (), inputs.market, more, walked)
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
     held, restricted = against_limits(noted, noted, inputs, allowed.limits)
-    return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market, more)
+    return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market, more, walked)
+
+
+def _walked(inputs: Inputs, question: StressQuestion) -> tuple[Inputs, StressQuestion, Walked, tuple[UserShock, ...]]:
+    """The path walked, with the question and the shocks of its worst step. Errors: InputError."""
+    from finllm.tools.data.path_tables import load_path
+    from finllm.tools.pnl.paths import steps_of, walk
+    from finllm.tools.pnl.trades import Asked
+
+    assert question.path is not None
+    if question.shocks or question.replay:
+        raise InputError("a path stands in the place of shocks and a replay", fix="leave out --shock and --replay")
+    table = load_path(question.path)
+    inputs = inputs.shocked_by([f"{name}=" for name in table.factors])
+    try:
+        steps = steps_of(table, inputs.factors)
+    except InputError as error:
+        raise InputError(f"{question.path}: {error.message}", fix=error.fix) from error
+    asked = Asked(inputs.market, inputs.as_of, question.horizon, factors=inputs.factors, currency=inputs.currency)
+    walked = walk(asked.engine(asked.book(inputs.portfolio)), steps, propagate=question.propagate)
+    worst = steps[walked.worst]
+    return inputs, replace(question, horizon=worst.horizon), walked, worst.shocks
 
 
 def _increments(

@@ -167,14 +167,24 @@ def test_the_shipped_scenario_has_the_published_figures(tmp_path: Path) -> None:
         "VIX": end["FED_VIX"] - start["FED_VIX"],
     }
     scenario = load_scenario(SCENARIOS_DIR / "fed-severely-adverse-2025.yaml")
-    given = {entry.factor: entry.parsed().amount for entry in scenario.shocks}
-    assert given == pytest.approx(wanted, rel=0.004)
+    assert scenario.path is not None
+    assert (scenario.path.moves, len(scenario.path.steps)) == ("start", 9)
+    (trough,) = (one for one in scenario.path.steps if one.label == "2025 Q4")
+    assert {entry.factor: entry.parsed().amount for entry in trough.shocks} == pytest.approx(wanted, rel=0.004)
+    quarters = path.loc["2025-01-01":"2027-01-01"]
+    assert len(quarters) == 9
+    for step, (_, row) in zip(scenario.path.steps, quarters.iterrows(), strict=True):
+        given = {entry.factor: entry.parsed().amount for entry in step.shocks}
+        assert given["EQUITY_US"] == pytest.approx(row["FED_STOCKS"] / start["FED_STOCKS"] - 1, abs=0.0006)
+        assert given["RATE_US_10Y"] == pytest.approx(100 * (row["FED_UST_10Y"] - start["FED_UST_10Y"]), abs=0.6)
+        assert given["VIX"] == pytest.approx(row["FED_VIX"] - start["FED_VIX"], abs=0.06)
 
 
 def test_the_shipped_scenario_runs_without_the_files() -> None:
     scenario = load_scenario(SCENARIOS_DIR / "fed-severely-adverse-2025.yaml")
     portfolio = load_portfolio(PORTFOLIOS_DIR / "default.csv")
-    shocks = [entry.parsed() for entry in scenario.shocks]
+    assert scenario.path is not None
+    shocks = [entry.parsed() for entry in scenario.path.steps[3].shocks]
     result = run_engine(portfolio, MarketStore(), scenario.as_of, scenario.horizon, shocks, propagate=True)
     rows = {one.factor: one for one in result.shocks}
     assert -0.5 < float(result.total) / float(result.book_value) < -0.2

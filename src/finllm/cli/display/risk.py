@@ -13,14 +13,22 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.tools.pnl.outcome import EngineResult
+    from finllm.tools.pnl.paths import Walked
     from finllm.tools.pnl.trades import Increment
 
 SHOWN = 10
 """Positions that are shown; JSON and files have all."""
 
 
-def risk_sections(result: EngineResult, increments: Sequence[Increment]) -> Iterator[tuple[str, RenderableType]]:
-    """The components by position and by factor, and the trades, each where there is one."""
+def risk_sections(
+    result: EngineResult, increments: Sequence[Increment], walked: Walked | None = None
+) -> Iterator[tuple[str, RenderableType]]:
+    """The steps of a path, the components by position and by factor, and the trades, each where there is one."""
+    if walked is not None:
+        rows = [(one.label, str(one.days), dollars(one.step), dollars(one.total), "worst" if at == walked.worst else "")
+                for at, one in enumerate(walked.rows)]  # fmt: skip
+        yield "P&L along the path; all else is of its worst step", table(
+            ("step", "trading days", "P&L of the step", "P&L from today", ""), rows, right=(1, 2, 3))  # fmt: skip
     if (found := result.components) is not None:
         for what, var, shortfall in (("position", found.var_by_position, found.es_by_position),
                                      ("factor", found.var_by_factor, found.es_by_factor)):  # fmt: skip

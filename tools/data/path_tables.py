@@ -1,0 +1,53 @@
+"""A path as a table of people: a row for each step, its days and the moves of the factors that its columns name."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finllm.errors import InputError
+from finllm.tools.data.scenario import PathTable, load_scenario
+
+EXAMPLE = "its header is step,days,EQUITY_US,RATE_US_10Y and so on, a cell such as -12% or +50bp, empty for no move"
+MOST_BYTES = 1_000_000
+
+
+def load_path(file: Path) -> PathTable:
+    """The path of a scenario's YAML, or of a CSV table whose moves are each step's own.
+
+    Errors: InputError for a scenario without a path, or a table that is none.
+    """
+    if file.suffix.lower() in (".yaml", ".yml"):
+        scenario = load_scenario(file)
+        if scenario.path is None:
+            raise InputError(f"{file}: this scenario has no 'path'", fix="add one, or give its shocks with --shock")
+        return scenario.path
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file} is too large for a path", fix=EXAMPLE)
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            rows = list(csv.DictReader(text))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as a table: {error}", fix=EXAMPLE) from error
+    if not rows or "days" not in rows[0]:
+        raise InputError(f"{file}: no column 'days', or no step", fix=EXAMPLE)
+    steps = [_step(row, f"{file}, row {at}") for at, row in enumerate(rows, start=2)]
+    try:
+        return PathTable.model_validate({"moves": "step", "steps": steps})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{file}: {where}: {first['msg']}", fix=EXAMPLE) from error
+
+
+def _step(row: dict[str, str | None], where: str) -> dict[str, object]:
+    """One row as the schema has it."""
+    shocks = [{"factor": name, "move": (cell or "").strip()} for name, cell in row.items()
+              if name not in ("step", "days") and name is not None and (cell or "").strip()]  # fmt: skip
+    days = (row.get("days") or "").strip()
+    if not days.isdigit():
+        raise InputError(f"{where}: {days!r} is no number of trading days", fix=EXAMPLE)
+    label = (row.get("step") or "").strip()
+    return {"days": int(days), "shocks": shocks, **({"label": label} if label else {})}
