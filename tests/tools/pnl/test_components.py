@@ -17,7 +17,7 @@ from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.components import MOST_POSITIONS, OTHERS, components
 from finllm.tools.pnl.engine import Engine, run_engine
-from finllm.tools.pnl.outcome import Components
+from finllm.tools.pnl.outcome import Components, EngineResult
 from finllm.tools.pnl.risk import daily_gains
 from finllm.tools.pnl.trades import ALL, Asked, increments, parse_trades, scaled, traded
 
@@ -118,3 +118,12 @@ def test_the_loads_of_what_stays_are_not_moved_by_a_trade() -> None:
     (row,) = increments(BOOK, parse_trades(["AAPL=-8100"]), asked)
     whole = run_engine(BOOK, MARKET, DAY, 20, (shock,))
     assert float(row.total) == pytest.approx(-float(whole.by_position["AAPL"]), abs=0.02)
+
+
+def test_a_result_survives_its_json_with_its_components_and_without() -> None:
+    shocks = [
+        engine_of(BOOK).view.factors.parse(name, move) for name, move in (("EQUITY_US", "-10%"), ("OIL_WTI", "+40%"))
+    ]
+    for parts in (True, False):
+        result = run_engine(BOOK, MARKET, DAY, 20, shocks, propagate=True, parts=parts)
+        assert EngineResult.model_validate_json(result.model_dump_json()) == result

@@ -388,11 +388,6 @@ def test_the_engine_notices_no_poisoned_future(as_of: dt.date) -> None:
         assert answers[0] == answers[1]
 
 
-def test_a_result_survives_its_json() -> None:
-    result = run("EQUITY_US=-10%", "OIL_WTI=+40%", propagate=True)
-    assert EngineResult.model_validate_json(result.model_dump_json()) == result
-
-
 def test_a_factor_that_shares_no_history_with_the_shocked_one_is_held_still_and_said() -> None:
     result = run("USD_BROAD=+5%", as_of=D(2005, 6, 30))
     assert [row.factor for row in result.shocks] == ["USD_BROAD"]
