@@ -14,6 +14,7 @@ from finllm.graphs.figures import Figure
 from finllm.graphs.judged import JUDGED_HEADER, JudgedRow
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
+from finllm.plain_text import trading_days
 from finllm.tools.data.factors import Origin
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, of_the_book, part_of_the_book
@@ -218,7 +219,7 @@ def to_markdown(report: Report) -> str:
     """The report as Markdown; each number stands with its evidence id, and the evidence table closes the page."""
     parts = [
         f"# {markdown_text(report.title)}",
-        f"Run `{report.run_id}`, as of {report.as_of}, over {report.horizon} trading days. "
+        f"Run `{report.run_id}`, as of {report.as_of}, over {trading_days(report.horizon)}. "
         f"Compliance: **{report.ruled}**. Text and measurements: **{report.verdict}**.",
         *(markdown_text(sentence) for sentence in report.summary),
         *(_section(title, lines) for title, lines in (*_found(report), *_behind(report))),

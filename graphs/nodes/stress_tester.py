@@ -18,6 +18,7 @@ from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
 from finllm.memory.precedents import PRECEDENTS_PATH
+from finllm.plain_text import trading_days
 from finllm.tools.data.factors import Shock
 from finllm.tools.evidence import EvidenceTable, Source, Unit, money, sha256_of, show
 from finllm.tools.pnl.coverage import down, up
@@ -143,7 +144,7 @@ def _shown(table: EvidenceTable, id: str) -> str:
 def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceTable) -> StressRow:
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
-    period, in_money = f"{result.horizon} trading days", money(result.currency)
+    period, in_money = f"{trading_days(result.horizon)}", money(result.currency)
 
     def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = in_money) -> str:
         return table.add(

@@ -123,6 +123,9 @@ def _new_key(settings: Settings, to: Path | None, keys: Keyring, chain: KeyChain
     """The new key, and the file to put it into, if that is not where it came from."""
     known = {key.public for key in chain.ever}
     if to is not None:
+        if not to.resolve().parent.is_dir():
+            raise InputError(f"there is no folder {str(to.resolve().parent)!r} for --to {str(to)!r}",
+                             fix="correct the path, or make the folder first")  # fmt: skip
         given = read_keys(to)[0] if to.exists() else SigningKey.made()
         if given.public in known:
             raise InputError(f"the key in --to {str(to)!r} has signed this log before", fix="name a new file")

@@ -7,6 +7,11 @@ import unicodedata
 from typing import Any
 
 
+def trading_days(count: int) -> str:
+    """`1 trading day`, `20 trading days`."""
+    return f"{count} trading day{'' if count == 1 else 's'}"
+
+
 def clean(text: str) -> str:
     """Text on one line, without control and formatting characters: it can neither steer a terminal nor hide a part."""
     return " ".join("".join(char if _shown(char) else " " for char in text).split())

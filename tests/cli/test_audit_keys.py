@@ -77,6 +77,7 @@ def test_bad_input_is_named(cli: Cli, logged: Path, tmp_path: Path, monkeypatch:
     key = read_keys(logged / "audit.key")[0].encoded().decode()
     for arguments, env in (
         (("retire",), {}), (("rotate",), {"FINLLM_AUDIT_KEY": key}),
+        (("rotate", "--to", tmp_path / "missing" / "key"), {}),
         (("rotate", "--to", tmp_path / "rubbish"), {}), (("rotate", "--to", logged / "audit.key"), {}),
     ):  # fmt: skip
         with monkeypatch.context() as patch:

@@ -100,3 +100,12 @@ def test_a_book_of_3000_lines_with_bad_rows_is_summed_up(cli: Cli, tmp_path: Pat
     assert said.code == 0
     assert "and 297 more rows are refused" in said.out
     assert len(said.out.splitlines()) < 120
+
+
+def test_a_file_of_which_no_row_is_read_is_bad_input_and_says_why(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("Symbol,Shares,Currency,Type\nNEWCO,10,USD,Stock\nOLDCO,3,USD,Stock\n")
+    shown = cli("portfolio", "check", tmp_path / "list.csv")
+    assert shown.code == 2
+    assert "list: no row is read and valued; row 2: given by quantity, and there is no price series" in shown.err
+    assert "0 of 2 rows" in shown.out
+    assert cli("portfolio", "check", tmp_path / "list.csv", "--json").code == 2

@@ -259,3 +259,16 @@ def test_a_path_is_told_step_by_step_and_the_rest_is_of_its_worst(cli: Cli, tmp_
     assert "worst" in cli("stress", "--path", path).out
     assert cli("stress", "--path", path, "--shock", "EQUITY_US=-1%").code == 2
     assert cli("stress", "--path", "ceasefire").code == 2
+
+
+def test_factors_are_known_in_any_case_and_limits_that_are_not_there_are_told_as_limits(
+    cli: Cli, tmp_path: Path
+) -> None:
+    shown = cli("stress", "--as-of", "2022-06-30", "--horizon", "1", "--shock", "equity_us=-10%", "--hold", "--json")
+    assert [row["factor"] for row in shown.json["shocks"]] == ["EQUITY_US"]
+    twice = cli("stress", "--as-of", "2022-06-30", "--shock", "equity_us=-10%", "--shock", "EQUITY_US=-5%")
+    assert "'EQUITY_US' is shocked twice" in twice.err
+    missing = cli("stress", "--limits", tmp_path / "nope.yaml", "--shock", "VIX=+10points")
+    assert "name a YAML file of limits" in missing.err
+    sector = cli("stress", "--as-of", "2022-06-30", "--shock", "SECTOR_FOO=-10%")
+    assert "use one of SECTOR_" in sector.err

@@ -79,7 +79,7 @@ def load_limits(path: Path, factors: Collection[str] | None = None) -> Limits:
 
     return read_yaml(
         path, Limits, "limits", needs="limits are a mapping with 'version' and the limits",
-        example="see 'finllm scenarios list' for the shipped portfolio", check=further,
+        example="name a YAML file of limits, such as 'version: 1' and 'loss_by_position: {each: 40000}'", check=further,
     )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class Completion:
 
     `given` is under `covariance`, of all past moves alike, and tells how plausible the shocks are; `implied`, what the
     other shocks imply for each shocked factor, is under the covariance near them. `others` are the completed factors,
-    none where they are held. `words` say how the draws were made, `near` which past they are from.
+    none where they are held; `stopped` are those that a bound stops. `words` say how the draws were made, `near` which
+    past they are from.
     """
 
     moves: dict[str, float]
@@ -45,6 +46,7 @@ class Completion:
     words: str
     near: str
     notes: tuple[str, ...]
+    stopped: frozenset[str] = frozenset()
 
 
 def complete(
@@ -89,11 +91,13 @@ def complete(
     else:
         means, drawn = towards.means.copy(), gaussian_draws(towards.residual, draws, seed)
         words = f"Gaussian residual of {', '.join(towards.others) or 'no factor'}"
+    stopped: set[str] = set()
     for at, name in enumerate(towards.others):
         low, high = _reach(view, name, joint.horizon)
         if not low <= means[at] <= high:
             move = show(float(means[at]), view.factors[name].unit)
             means[at] = min(max(means[at], low), high)
+            stopped.add(name)
             stop = show(float(means[at]), view.factors[name].unit)
             notes = (*notes, f"{name}: linear completion gives {move}; it is stopped at {stop}")
         if view.factors[name].unit == "return":
@@ -101,7 +105,8 @@ def complete(
         if math.isfinite(floor := view.least_move(name)[0]):
             drawn[:, at] = np.maximum(drawn[:, at], floor - means[at])
     completed = dict(zip(towards.others, means.tolist(), strict=True))
-    return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes)
+    return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes,
+                      frozenset(stopped))  # fmt: skip
 
 
 def _reached(given: Propagated, covariance: Covariance, still: Collection[str]) -> tuple[Propagated, list[str]]:
@@ -185,12 +190,14 @@ def shock_rows(
             sigma=sigma, mahalanobis=given.mahalanobis, given_others=None, implied=None,
             lower=move + float(np.quantile(spread, 0.05)), upper=move + float(np.quantile(spread, 0.95)),
             window=f"mean given the shocks, {completion.near}; band of 90 %",
-            flags=_completed_flags(move, sigma, driver),
+            flags=_completed_flags(move, sigma, driver, stopped=name in completion.stopped),
         ))  # fmt: skip
     return tuple(rows)
 
 
-def _completed_flags(move: float, sigma: float, driver: Driver) -> tuple[str, ...]:
+def _completed_flags(move: float, sigma: float, driver: Driver, *, stopped: bool) -> tuple[str, ...]:
+    if stopped and not (driver.unit == "return" and move <= FLOOR):
+        return ("extrapolated: stopped at its bound, beyond which completion does not hold",)
     if driver.unit == "return" and move <= FLOOR:
         return (f"extrapolated: stopped at {FLOOR:.0%}, where linear completion does not hold",)
     return (f"extrapolated: beyond {FAR:g} σ",) if abs(sigma) > FAR else ()

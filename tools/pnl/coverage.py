@@ -87,7 +87,7 @@ class Coverage(BaseModel):
     @property
     def words(self) -> str:
         """The shares in words, rounded so that nothing looks better than it is."""
-        said = [f"{down(self.covered)} % of the book is covered"]
+        said = [f"{down(self.covered)} % of {'what is known' if self.unknown else 'the book'} is covered"]
         if self.stand_in:
             said.append(f"{up(self.stand_in)} % is by stand-ins ({_named(self.first_stand_ins, self.stand_ins)})")
         return ", ".join([*said, *self._absent()])
@@ -100,7 +100,8 @@ class Coverage(BaseModel):
         said = self._absent()
         if self.stand_in > self.thresholds.stand_ins:
             said.append(f"{up(self.stand_in)} % is only by stand-ins ({_named(self.first_stand_ins, self.stand_ins)})")
-        words = ", ".join([*said, f"{down(self.covered)} % is covered"])
+        of = " of what is known" if self.unknown else ""
+        words = ", ".join([*said, f"{down(self.covered)} %{of} is covered"])
         return words[0].upper() + words[1:]
 
     def _absent(self) -> list[str]:

@@ -31,6 +31,7 @@ from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, history
+from finllm.tools.pnl.idle_factors import idle_factors
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow, Interval, usd
@@ -85,6 +86,11 @@ class Engine:
         """How much of the book every answer of this engine is about."""
         view = self.view
         return coverage_of(self.book, view.market, view.factors, self._thresholds, future=self._future)
+
+    @cached_property
+    def idle(self) -> dict[str, str]:
+        """Notes on the named factors that no position moves with, by their ids."""
+        return idle_factors(self.arrays, self.view.factors, self.view.market, self.view.as_of)
 
     @property
     def arrays(self) -> Sensitivities:
@@ -162,7 +168,9 @@ class Engine:
             mahalanobis=given.mahalanobis if given.shocked else None,
             analogue=self._analogue(plan, completion.covariance, propagate=propagate), alignment=joint.rule,
             exclusions=book.exclusions,
-            notes=(*book.notes, *self._remarks(moves), *self.sens.notes, *plan.notes, *said, *completion.notes,
+            notes=(*book.notes, *self._remarks(moves), *self.sens.notes,
+                   *(note for id, note in self.idle.items() if id not in plan.shocks), *plan.notes, *said,
+                   *completion.notes,
                    *_still(arrays, completion, joint.missing), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
             coverage=self.coverage, replayed=plan.window, days=plan.days if plan.window else None,

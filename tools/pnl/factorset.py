@@ -137,7 +137,8 @@ class FactorSet:
     ) -> FactorSet:  # fmt: skip
         """A series that a shock names is a factor, so are a currency's rate and a sector; others are left for `parse`
         to refuse."""
-        new = [one for one in names if one not in self]
+        new = [one for one in names if self.called(one) not in self]
+        new = [one if one in market else one.upper() for one in new]
         rates = [code for one in new if (code := factor_currency(one))]
         named = {one: one for one in new if one in market and not factor_currency(one)}
         found = self.with_currencies(market, rates).with_series(market, named)
@@ -151,7 +152,10 @@ class FactorSet:
         fewer than three names with prices."""
         made = {one.id: one for one in sector_drivers(sectors, market, as_of)}
         if unknown := [name for name in names if name not in made]:
-            known = f"use one of {', '.join(made)}" if made else "no sector of the book has three names with prices"
+            known = f"use one of {', '.join(made)}" if made else (
+                "shock EQUITY_US or a series instead: no sector of the book has three names with prices, of which a"
+                " sector's factor is made"
+            )  # fmt: skip
             raise InputError(f"no factor {unknown[0]!r}: the book has no such sector of three names or more", fix=known)
         return self.with_drivers(made[name] for name in dict.fromkeys(names))
 
@@ -202,9 +206,15 @@ class FactorSet:
     def __contains__(self, id: object) -> bool:
         return id in self.drivers
 
+    def called(self, name: str) -> str:
+        """The factor that a name is, whatever its case, where that is one alone; else the name as it is."""
+        same = [] if name in self else [one for one in self.drivers if one.casefold() == name.casefold()]
+        return same[0] if len(same) == 1 else name
+
     def parse(self, factor: str, move: str) -> UserShock:
-        """Read a move such as `+40%` or `-3sigma` of any factor of the set. Errors: InputError, see the factors."""
-        return parse_user_shock(factor, move, {id: driver.unit for id, driver in self.drivers.items()})
+        """Read a move such as `+40%` or `-3sigma` of any factor of the set, in any case. Errors: InputError, see the
+        factors."""
+        return parse_user_shock(self.called(factor), move, {id: driver.unit for id, driver in self.drivers.items()})
 
 
 def sector_drivers(

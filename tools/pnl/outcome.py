@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from finllm.plain_text import trading_days
 from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
 from finllm.tools.evidence import show
@@ -240,7 +241,7 @@ class EngineResult(Frozen):
     def over(self) -> str:
         """How long the shocks take, in words: the replayed window with its trading days, or the horizon."""
         if self.replayed is None:
-            return f"over {self.horizon} trading days"
+            return f"over {trading_days(self.horizon)}"
         return f"a replay of {self.replayed[0]} to {self.replayed[1]} ({self.days} trading days)"
 
     @property

@@ -108,8 +108,8 @@ def reverse_stress(
     return ReverseResult(
         as_of=view.as_of, currency=book.currency, horizon=horizon, book_value=usd(book.value),
         gross_value=usd(book.gross), target=usd(target), answers=tuple(found), alignment=alignment,
-        notes=(*book.notes, *notes), given_loss=-given[2].total if given else None, var_975_1d=var, es_975_1d=shortfall,
-        exclusions=book.exclusions, coverage=engine.coverage,
+        notes=(*book.notes, *engine.idle.values(), *notes), given_loss=-given[2].total if given else None,
+        var_975_1d=var, es_975_1d=shortfall, exclusions=book.exclusions, coverage=engine.coverage,
     )  # fmt: skip
 
 

@@ -37,8 +37,7 @@ def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_o
     """What every holding gains when the factors move.
 
     Equities, indices and funds: betas to EQUITY_US and further factors (see `default_regressors` and `regress`), that
-    to oil on its damped move (see `damping`); a
-    beta given in the portfolio is that to EQUITY_US alone and wins; their gamma is on the return of EQUITY_US.
+    to oil on its damped move (see `damping`); a beta given is that to EQUITY_US alone and wins; their gamma is on it.
     Commodities load on OIL_WTI, gold on GOLD, fx on the rates of its pair (or of the currency that it is named by),
     else on USD_BROAD, by delta and gamma, but a holding whose id is a named factor loads on that. Volatility: VIX. A
     vega adds VIX to any of them. What has gamma or vega, and a market value, loses no more than that. Bonds, and

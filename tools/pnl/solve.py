@@ -223,7 +223,7 @@ def solve_local(
         within = (one.moves >= problem.lower - 1e-6 * problem.scale) & (
             one.moves <= problem.upper + 1e-6 * problem.scale
         )
-        if not within[free].all():
+        if not within[free].all() or np.abs(unit[held] @ answer.x - target).max(initial=0.0) > 1e-6:
             continue
         missed = -lost(answer.x)
         if missed > 1e-6:

@@ -85,15 +85,20 @@ def _view(result: Backtest) -> RenderableType:
         table(("window", "days", "predicted", "realised", "sign", "bias", "MAE", "rank, USD", "rank, return"), rows,
               right=(2, 3, 5, 6, 7, 8)),
         text(""),
-        text(f"{result.signs_right} of {len(result.windows)} signs are right. Rank correlation across positions, on "
-             f"average: {number(result.rank)} of P&L, where the sizes of the positions alone give "
-             f"{number(result.rank_naive)}; {number(result.rank_returns)} of returns."),
+        text(f"{result.signs_right} of {len(result.windows)} signs are right. {_ranks(result)}"),
         text("Bias and MAE are of the positions' returns; P&L is in USD at the values of the day before.", "dim"),
     ]  # fmt: skip
     left_out = dict(pair for one in result.windows for pair in one.left_out.items())
     notes = [f"{name} is not compared: {why}" for name, why in left_out.items()]
     notes += [f"{name} is not back-tested: {why}" for name, why in result.refused.items()]
     return Group(*parts, *(text(f"- {line}") for line in notes))
+
+
+def _ranks(result: Backtest) -> str:
+    if result.rank is None or result.rank_naive is None or result.rank_returns is None:
+        return "Rank correlations across positions are not told: it takes more positions with prices in a window."
+    return (f"Rank correlation across positions, on average: {number(result.rank)} of P&L, where the sizes of the "
+            f"positions alone give {number(result.rank_naive)}; {number(result.rank_returns)} of returns.")  # fmt: skip
 
 
 def number(value: float | None) -> str:

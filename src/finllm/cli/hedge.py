@@ -20,6 +20,7 @@ from finllm.cli.book_options import (
 )
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.plain_text import trading_days
 from finllm.sessions.hedge import HedgeAnswer, HedgeQuestion, answer_hedge
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
 from finllm.sessions.requests import find_scenario
@@ -113,7 +114,7 @@ def _view(answer: HedgeAnswer) -> RenderableType:
                "no trades of the list keep the limits; those below come nearest")  # fmt: skip
     parts: list[RenderableType] = [
         headline(f"Hedge of {answer.portfolio}, as of {result.as_of}: {verdict}", answer.before.coverage),
-        text(f"limits: {answer.chosen}; over {result.horizon} trading days", "dim"),
+        text(f"limits: {answer.chosen}; over {trading_days(result.horizon)}", "dim"),
         text(f"a round trip costs {result.cost:,.0f} {code}; a calm month (20 trading days, nothing moves) brings "
              f"{dollars(result.calm_month)} {code}", "bold"),
         text(""),

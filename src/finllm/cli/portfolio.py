@@ -68,8 +68,11 @@ def check(
                                      save=save_map)  # fmt: skip
     if as_json:
         print_json({**checked.model_dump(mode="json"), "map": None if saved is None else str(saved)})
-        return
-    out_console().print(_view(checked, saved))
+    else:
+        out_console().print(_view(checked, saved))
+    if (why := checked.why_nothing) is not None:
+        typer.echo(f"error: {why}\n  fix: give a column of values or prices, or a price file by --prices", err=True)
+        raise typer.Exit(2)
 
 
 def _view(checked: CheckedBook, saved: Path | None) -> RenderableType:

@@ -23,6 +23,7 @@ from finllm.cli.display.events import open_when_noticed
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
 from finllm.events import Progress
+from finllm.plain_text import trading_days
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
 from finllm.sessions.reverse import ReverseAnswers, ReverseQuestion, answer_reverse
 
@@ -100,8 +101,8 @@ def _view(answer: ReverseAnswers) -> RenderableType:
 
     result = answer.result
     parts: list[RenderableType] = [
-        headline(f"What loses {result.target:,.0f} {result.currency} of {answer.portfolio} within {result.horizon} "
-                 f"trading days, as of {result.as_of}", result.coverage),
+        headline(f"What loses {result.target:,.0f} {result.currency} of {answer.portfolio} within "
+                 f"{trading_days(result.horizon)}, as of {result.as_of}", result.coverage),
     ]  # fmt: skip
     if result.given_loss is not None:
         parts.append(text(f"The given shocks alone lose {result.given_loss:,.0f} {result.currency}, no less than is "

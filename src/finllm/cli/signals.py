@@ -12,6 +12,7 @@ from finllm.cli.book_options import FilesOption, HorizonOption, PricesOption
 from finllm.cli.display.terminal import out_console, print_json
 from finllm.cli.options import AsOfOption, JsonFlag, QuietFlag, check_out, examples, parse_as_of, write_out
 from finllm.errors import InputError
+from finllm.plain_text import trading_days
 from finllm.sessions.inputs import last_day, open_market
 from finllm.settings import load_settings
 
@@ -122,7 +123,7 @@ def _view(found: MarketSignals, made: dict[str, Forecast], notes: Sequence[str])
     ]  # fmt: skip
     days = next((one.horizon for one in made.values()), 0)
     header = ("series", "point", *(f"{level} %" for level in LEVELS), "model")
-    parts += [text(""), text(f"Forecasts over {days} trading days", "bold cyan"), table(header, rows, right=(1, 2, 3))]
+    parts += [text(""), text(f"Forecasts over {trading_days(days)}", "bold cyan"), table(header, rows, right=(1, 2, 3))]
     return Group(*parts, text(""), *(text(f"- {line}") for line in notes))
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from finllm.graphs.against import MARKET_HEADER
 from finllm.graphs.judged import JUDGED_HEADER
 from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, Figure, Report
+from finllm.plain_text import trading_days
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.drawing import Picture
 from finllm.review.explanation import Explanation
@@ -55,7 +56,7 @@ def report_html(report: Report, charts: Sequence[Picture], explanation: Explanat
     parts += html_chapters(explanation.chapters, known) if explanation else []
     return render_page(Page(
         title=report.title,
-        subtitle=f"Run {report.run_id}, as of {report.as_of}, over {report.horizon} trading days",
+        subtitle=f"Run {report.run_id}, as of {report.as_of}, over {trading_days(report.horizon)}",
         badges=(*_coverage_badges(report.coverage), _verdict(f"compliance: {report.ruled}", report.compliance),
                 Cell(f"text and measurements: {report.verdict}"),
                 *((Cell("blocked", tone="bad"),) if report.status == "blocked" else ())),

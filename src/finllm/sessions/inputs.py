@@ -159,7 +159,8 @@ def parse_shocks(texts: Sequence[str], factors: FactorSet) -> tuple[UserShock, .
         name, sign, move = text.partition("=")
         if not sign or not name.strip() or not move.strip():
             raise InputError(f"shock {text!r} is not FACTOR=MOVE", fix="write it as OIL_WTI=+40% or EQUITY_US=-3sigma")
-        if name.strip() in found:
-            raise InputError(f"{name.strip()!r} is shocked twice", fix="give one move for each factor")
-        found[name.strip()] = factors.parse(name.strip(), move.strip())
+        shock = factors.parse(name.strip(), move.strip())
+        if shock.factor in found:
+            raise InputError(f"{shock.factor!r} is shocked twice", fix="give one move for each factor")
+        found[shock.factor] = shock
     return tuple(found.values())

@@ -104,15 +104,16 @@ def parse_bounds(texts: Sequence[str], factors: FactorSet) -> dict[str, tuple[fl
     found: dict[str, tuple[float, float]] = {}
     for text in texts:
         name, _, both = text.partition("=")
+        name = factors.called(name.strip())
         low, colon, high = both.partition(":")
         if not colon:
             raise InputError(f"bound {text!r} is not FACTOR=LOW:HIGH", fix="write it as OIL_WTI=-50%:+50%")
-        ends = [factors.parse(name.strip(), end.strip()) for end in (low, high)]
+        ends = [factors.parse(name, end.strip()) for end in (low, high)]
         if any(end.in_sigmas for end in ends):
-            raise InputError(f"bound {text!r} is in sigmas", fix=f"write it in {factors[name.strip()].unit}")
+            raise InputError(f"bound {text!r} is in sigmas", fix=f"write it in {factors[name].unit}")
         if ends[0].amount > ends[1].amount:
             raise InputError(f"bound {text!r} ends below its start", fix="write the lower end first")
-        if name.strip() in found:
-            raise InputError(f"{name.strip()!r} is bounded twice", fix="give one bound for each factor")
-        found[name.strip()] = (ends[0].amount, ends[1].amount)
+        if name in found:
+            raise InputError(f"{name!r} is bounded twice", fix="give one bound for each factor")
+        found[name] = (ends[0].amount, ends[1].amount)
     return found

@@ -108,7 +108,7 @@ def test_a_position_of_no_value_counts_by_its_notional_or_its_greeks() -> None:
 def test_positions_of_unknown_value_are_named_and_make_the_result_incomplete() -> None:
     found = of(position("FUND", market_value=1.0, beta=1.0), position("GONE", quantity=5.0))
     assert (found.covered, found.unknown, found.complete) == (1.0, 1, False)
-    assert found.headline == "Positions of unknown value: 1 (GONE), 100 % is covered"
+    assert found.headline == "Positions of unknown value: 1 (GONE), 100 % of what is known is covered"
 
 
 def test_refused_rows_count_against_coverage() -> None:

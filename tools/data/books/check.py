@@ -62,6 +62,15 @@ class CheckedBook(Frozen):
     coverage: ReadShare
     notes: tuple[str, ...]
 
+    @property
+    def why_nothing(self) -> str | None:
+        """Why nothing of the file is read and valued, by its first row; None where something is."""
+        if self.coverage.read or self.coverage.doubtful:
+            return None
+        first = next(iter(self.positions), None)
+        why = f"row {first.row}: {first.reason}" if first else "there is none"
+        return f"{self.name}: no row is read and valued; {why}"
+
 
 def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBook:
     """Value what can be valued by the file itself, its own rates too, else by the market's last price and rate.

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finllm.plain_text import clean
+from finllm.plain_text import clean, trading_days
 from finllm.tools.evidence import show
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def headline(what: str, coverage: Coverage | None) -> Text:
 def _headline(report: Report) -> RenderableType:
     status = Text.assemble(
         ("BLOCKED by compliance. " if report.status == "blocked" else "", "bold red"),
-        f"As of {report.as_of}, over {report.horizon} trading days. Compliance: ",
+        f"As of {report.as_of}, over {trading_days(report.horizon)}. Compliance: ",
         verdict(report.compliance), report.ruled.removeprefix(report.compliance),
         f". Text and measurements: {clean(report.verdict)}.",
     )  # fmt: skip
