@@ -47,7 +47,7 @@ class PastEvents:
 
     def __init__(self, precedents: Mapping[str, Precedent], view: FactorView) -> None:
         moves = Moves(view)
-        self._past = [(one, _past(one, moves)) for one in precedents.values() if one.end <= view.as_of]
+        self._past = [(one, likeness_of(one, moves)) for one in precedents.values() if one.end <= view.as_of]
 
     def nearest(self, event: Likeness, count: int = NEAREST) -> list[Near]:
         """The nearest, ties by id; none that shares no factor with the event, and so none where it moves nothing."""
@@ -94,7 +94,8 @@ def window_of(past: Precedent) -> Window:
     return past.start - dt.timedelta(days=1), past.end
 
 
-def _past(past: Precedent, moves: Moves) -> Likeness:
+def likeness_of(past: Precedent, moves: Moves) -> Likeness:
+    """A precedent by what it did to the factors, its kind, region and severity."""
     sizes = moves.over(window_of(past), past.factors)
     rest: dict[str, Direction] = {name: way for name, way in past.factors.items() if name not in sizes}
     regions = {region for place, region in REGIONS.items() if place in past.region.casefold()}

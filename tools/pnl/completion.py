@@ -152,7 +152,7 @@ def joint_distance(joint: Joint, given: Propagated) -> JointDistance | None:
     farthest, nearer = float(past.max()), float((past < given.mahalanobis).mean())
     apart = max(given.given_others, key=lambda name: abs(given.given_others[name]))
     return JointDistance(distance=given.mahalanobis, nearer=nearer, farthest=farthest, count=len(past), window=words,
-                         apart=apart if given.mahalanobis > farthest else None)  # fmt: skip
+                         apart=apart if given.mahalanobis > farthest else None, factors=len(given.shocked))  # fmt: skip
 
 
 def shock_rows(

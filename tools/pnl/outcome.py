@@ -29,6 +29,8 @@ IDIOSYNCRATIC = "idiosyncratic"
 
 Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
 """Money of the book's currency in whole cents: a Decimal in Python, a number in JSON."""
+RARE = 1e-5
+"""Probability below which a Gaussian's tail says no more than that it is small."""
 Method = Literal["convex", "local", "given"]
 
 
@@ -94,11 +96,19 @@ class AppliedShock(Frozen):
     flags: tuple[str, ...]
 
 
+def chance_words(chance: float) -> str:
+    """A probability as people say it."""
+    if chance < RARE:
+        return f"less than 1 in {1 / RARE:,.0f}"
+    return f"{chance:.2%}" if chance < 0.1 else f"{chance:.0%}"
+
+
 class JointDistance(Frozen):
     """How far the direct shocks with history are from no move together, beside `count` past moves of the same factors.
 
     `distance` and the `farthest` past one: Mahalanobis, under one covariance. `nearer`: the share of past moves that
-    went less far. `apart`: where none went farther, the factor that sets the shocks apart from history.
+    went less far. `apart`: where none went farther, the factor that sets the shocks apart from history. `factors`: how
+    many factors the shocks are of, None in records from before it was kept.
     """
 
     distance: float
@@ -107,11 +117,22 @@ class JointDistance(Frozen):
     count: int
     window: str
     apart: str | None
+    factors: int | None = None
+
+    @property
+    def chance(self) -> float | None:
+        """The probability of moves at least as far from none under the factor model: a Gaussian of that covariance, so
+        that the squared distance is χ² with as many degrees of freedom as factors (Mahalanobis 1936)."""
+        from scipy.special import gammaincc
+
+        return None if not self.factors else float(gammaincc(self.factors / 2, self.distance**2 / 2))
 
     @property
     def words(self) -> str:
         """In a sentence."""
         said = f"Together the shocks are {self.distance:.1f} σ from no move"
+        if self.chance is not None:
+            said += f" (moves at least as far have {chance_words(self.chance)} under the factor model)"
         if self.apart is None:
             return f"{said}, farther than {self.nearer:.1%} of {self.count:,} {self.window}."
         return (f"{said}, beyond history: none of {self.count:,} {self.window}, went farther than"

@@ -113,6 +113,7 @@ def _view(answer: ReverseAnswers) -> RenderableType:
             text(f"{at}. {one.distance:.1f} σ away, loses {one.loss:,.0f} {result.currency} ({one.method})",
                  "bold cyan"),
             text(one.explanation),
+            *(text(story.text) for story in answer.stories[at - 1 : at]),
             table(("factor", "move", "size", f"P&L, {result.currency}", ""),
                   [(move.factor, show(move.move, move.unit), show(move.sigma, "sigma"),
                     dollars(one.by_factor.get(move.factor)), "given" if move.fixed else "at its bound" if move.at_bound

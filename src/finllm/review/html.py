@@ -18,7 +18,7 @@ from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, down, of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS, Held
-from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow
+from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow, chance_words
 from finllm.tools.pnl.paths import Walked
 from finllm.tools.pnl.trades import Increment
 
@@ -227,6 +227,8 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
         cards.append(Tile(f"liquidity-adjusted ES, {code}", _loss(result.liquidity.total), "97.5 %, MAR33"))
     if result.mahalanobis is not None:
         beside = f"farther than {result.joint.nearer:.1%} of past moves" if result.joint else "Mahalanobis distance"
+        if result.joint and result.joint.chance is not None:
+            beside += f"; {chance_words(result.joint.chance)} under the factor model"
         cards.append(Tile("plausibility of the shocks together", Cell(f"{result.mahalanobis:.1f} σ"), beside))
     cards.append(Tile(f"book value, {code}", Cell(_minus(f"{result.book_value:,.0f}"))))
     if result.gross_value not in (None, result.book_value):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finllm.tools.pnl.factorset import FactorSet
     from finllm.tools.pnl.limits import Held
     from finllm.tools.pnl.outcome import ReverseResult
+    from finllm.tools.pnl.reverse_story import ReverseStory
     from finllm.tools.pnl.solve import Watch
 
 _LOSS = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(%?)")
@@ -47,6 +48,7 @@ class ReverseAnswers:
     result: ReverseResult
     held: Held
     restricted: tuple[str, ...]
+    stories: tuple[ReverseStory, ...] = ()
 
     @property
     def against(self) -> Against:
@@ -55,7 +57,8 @@ class ReverseAnswers:
     def to_json(self) -> dict[str, object]:
         """The result's fields, the portfolio's name, and how the nearest answer stands to the limits."""
         return {"portfolio": self.portfolio, **self.result.model_dump(mode="json"),
-                **limits_json(self.held, self.restricted)}  # fmt: skip
+                **limits_json(self.held, self.restricted),
+                "stories": [one.model_dump(mode="json") for one in self.stories]}  # fmt: skip
 
     def files(self, formats: Sequence[Format]) -> dict[str, bytes]:
         """The tables in each of the formats, and reverse.json; by file name."""
@@ -78,11 +81,32 @@ def answer_reverse(
                    answers=question.answers, seed=question.seed, factors=inputs.factors,
                    thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
                    watch=watch)  # fmt: skip
+    stories = _stories(result, inputs)
     if allowed is None:
-        return ReverseAnswers(inputs.portfolio.name, result, Held(), ())
+        return ReverseAnswers(inputs.portfolio.name, result, Held(), (), stories)
     noted = result.model_copy(update={"notes": (*result.notes, *allowed.notes)})
     held, restricted = against_limits(noted.answers[0], noted, inputs, allowed.limits)
-    return ReverseAnswers(inputs.portfolio.name, noted, held, restricted)
+    return ReverseAnswers(inputs.portfolio.name, noted, held, restricted, stories)
+
+
+def _stories(result: ReverseResult, inputs: Inputs) -> tuple[ReverseStory, ...]:
+    """What each answer is like among past events that were over by the day."""
+    from finllm.graphs.closest import likeness_of
+    from finllm.memory.precedents import load_precedents
+    from finllm.tools.pnl.likeness import Moves
+    from finllm.tools.pnl.reverse_story import Past, story_of
+    from finllm.tools.pnl.sizes import FactorView
+
+    view = FactorView(inputs.factors, inputs.market, inputs.as_of)
+    moves = Moves(view)
+    past = [
+        Past(
+            one.id, one.title, one.start.isoformat(), one.end.isoformat(), one.kind, one.region, likeness_of(one, moves)
+        )
+        for one in load_precedents()
+        if one.end <= inputs.as_of
+    ]
+    return tuple(story_of(one, past, view) for one in result.answers)
 
 
 def parse_loss(text: str) -> float:
