@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finllm.tools.instruments.options import american, black_scholes, price, quantlib
+from finllm.tools.instruments.options import american, black_scholes, price
 
-ql: Any = quantlib()
+from .directly import priced, ql
+
 NAMES = ("call", "spot", "strike", "years", "volatility", "rate", "dividend")
 SMALL = 1e-6
 """Smaller rates and dividends than this are 0 here: QuantLib's quadrature fails on a rate of 1e-14."""
@@ -37,19 +38,8 @@ def ours(one: dict[str, Any], pricer: Any = american) -> float:
 
 def precisely(one: dict[str, Any]) -> float:
     """QuantLib's `QdFpAmericanEngine` at its highest precision."""
-    with ql.SavedSettings():
-        today, count = ql.Date(30, 6, 2022), ql.Actual365Fixed()
-        ql.Settings.instance().evaluationDate = today
-        process = ql.BlackScholesMertonProcess(
-            ql.QuoteHandle(ql.SimpleQuote(one["spot"])),
-            ql.YieldTermStructureHandle(ql.FlatForward(today, one["dividend"], count)),
-            ql.YieldTermStructureHandle(ql.FlatForward(today, one["rate"], count)),
-            ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), one["volatility"], count)),
-        )  # fmt: skip
-        payoff = ql.PlainVanillaPayoff(ql.Option.Call if one["call"] else ql.Option.Put, one["strike"])
-        option = ql.VanillaOption(payoff, ql.AmericanExercise(today, today + one["days"]))
-        option.setPricingEngine(ql.QdFpAmericanEngine(process, ql.QdFpAmericanEngine.highPrecisionScheme()))
-        return float(option.NPV())
+    engine, scheme = ql.QdFpAmericanEngine, ql.QdFpAmericanEngine.highPrecisionScheme()
+    return priced(one, lambda process: engine(process, scheme), american=True)
 
 
 @settings(max_examples=120, deadline=None)

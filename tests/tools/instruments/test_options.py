@@ -16,10 +16,10 @@ from finllm.tools.instruments.options import (
     implied_spot,
     implied_volatility,
     price,
-    quantlib,
 )
 
-ql: Any = quantlib()
+from .directly import priced, ql
+
 TERMS = st.fixed_dictionaries(
     {
         "call": st.booleans(), "spot": st.floats(1, 500), "strike": st.floats(1, 500), "days": st.integers(1, 1500),
@@ -39,20 +39,7 @@ def ours(one: dict[str, Any]) -> float:
 
 
 def directly(one: dict[str, Any]) -> float:
-    """The plain QuantLib way: dates, curves, a process, an engine."""
-    with ql.SavedSettings():
-        today, count = ql.Date(30, 6, 2022), ql.Actual365Fixed()
-        ql.Settings.instance().evaluationDate = today
-        process = ql.BlackScholesMertonProcess(
-            ql.QuoteHandle(ql.SimpleQuote(one["spot"])),
-            ql.YieldTermStructureHandle(ql.FlatForward(today, one["dividend"], count)),
-            ql.YieldTermStructureHandle(ql.FlatForward(today, one["rate"], count)),
-            ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), one["volatility"], count)),
-        )  # fmt: skip
-        payoff = ql.PlainVanillaPayoff(ql.Option.Call if one["call"] else ql.Option.Put, one["strike"])
-        option = ql.VanillaOption(payoff, ql.EuropeanExercise(today + one["days"]))
-        option.setPricingEngine(ql.AnalyticEuropeanEngine(process))
-        return float(option.NPV())
+    return priced(one, ql.AnalyticEuropeanEngine, american=False)
 
 
 @settings(max_examples=300, deadline=None)
