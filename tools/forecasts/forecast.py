@@ -18,9 +18,9 @@ from finllm.tools.forecasts.ensemble import LEVEL_MEMBERS, Calibration, Fitted, 
 MIN_OBSERVATIONS = 60
 HALTED = 10
 """Equal daily prices in a row, up to the last, after which an instrument counts as halted."""
-GAP: dict[Frequency, int] = {"daily": 10, "monthly": 45, "quarterly": 130}
+GAP: dict[Frequency, int] = {"daily": 10, "weekly": 17, "monthly": 45, "quarterly": 130}
 """Calendar days between observations beyond which a note says that the move across them was taken for one step."""
-DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
+DAYS: dict[Frequency, int] = {"daily": 1, "weekly": 5, "monthly": 21, "quarterly": 63}
 """Trading days that a step stands for."""
 MEMORY = Calibrations()
 """Where calibrations are kept when no folder is given: for the life of the process."""
@@ -91,8 +91,8 @@ def forecasts(
     last one (`calibrations` keeps them); the models go forward from there. An interval is point + volatility of the
     change × quantile of the signed scores, error over volatility, of held-out forecasts (Papadopoulos et al. 2002,
     normalised conformal). Where these are fewer than 40: no change, with the quantiles of the overlapping past
-    changes. A monthly series takes round(horizon/21) steps, a quarterly one round(horizon/63), at least one; `level`
-    in whole percent, 1 to 99.
+    changes. A weekly series takes round(horizon/5) steps, a monthly one round(horizon/21), a quarterly one
+    round(horizon/63), at least one; `level` in whole percent, 1 to 99.
     Errors: InputError for fewer than 60 observations, a horizon as long as a third of the history, or values that are
     missing, out of order, not positive (a price) or halted.
     """

@@ -23,7 +23,7 @@ from finllm.tools.forecasts.regime import (
 )
 from finllm.tools.forecasts.stress_index import StressIndex, stress_index
 
-RECENT = {"daily": 20, "monthly": 1, "quarterly": 1}
+RECENT = {"daily": 20, "weekly": 4, "monthly": 1, "quarterly": 1}
 """Observations over which a factor's recent change is taken."""
 __all__ = ["FactorSignal", "MarketSignals", "drawdown", "market_signals", "realised_volatility", "regime",
            "volatility_percentile"]  # fmt: skip

@@ -22,9 +22,9 @@ from finllm.tools.pnl.history import one_step
 
 SURPRISING = 1.28
 """σ from which a move counts: one market in ten without news goes so far one way (two in ten either way)."""
-BEFORE: dict[Frequency, int] = {"daily": 10, "monthly": 1, "quarterly": 1}
+BEFORE: dict[Frequency, int] = {"daily": 10, "weekly": 2, "monthly": 1, "quarterly": 1}
 """Observations before publication in which a move counts as made before the news."""
-MEMORY: dict[Frequency, float] = {"daily": 0.94, "monthly": 0.97, "quarterly": 0.97}
+MEMORY: dict[Frequency, float] = {"daily": 0.94, "weekly": 0.97, "monthly": 0.97, "quarterly": 0.97}
 """Weight of a squared move beside that of the next one (RiskMetrics 1996, 5.3.2.2)."""
 LEAST = 30
 """Moves before publication below which there is no forecast."""
@@ -215,7 +215,7 @@ def _verdict(surprise: float, before: float) -> MarketVerdict:
 
 def _known_before(days: np.ndarray, frequency: Frequency, day: dt.date) -> int:
     """How many observations were known after the close of the day before `day`."""
-    if frequency == "daily":
+    if frequency in ("daily", "weekly"):
         return int(days.searchsorted(np.datetime64(day), side="left"))
     eve = day - dt.timedelta(days=1)
     month = eve.month - (eve.month - 1) % 3 if frequency == "quarterly" else eve.month

@@ -16,7 +16,7 @@ from finllm.tools.data.currencies import SPECIFIED, factor_currency, fx_factor
 from finllm.tools.data.factors import Factor, MoveUnit, UserShock, factor_table, parse_user_shock
 from finllm.tools.data.market import INDEX, NO_DAYS, Frequency, MarketStore, SeriesUnit
 
-STEP_DAYS: dict[Frequency, int] = {"daily": 1, "monthly": 21, "quarterly": 63}
+STEP_DAYS: dict[Frequency, int] = {"daily": 1, "weekly": 5, "monthly": 21, "quarterly": 63}
 """Trading days in one step of a series."""
 MIN_NAMES = 3
 """Names below which a sector would be one instrument in disguise."""

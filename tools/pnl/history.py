@@ -18,8 +18,8 @@ LOOKBACK_YEARS = 30
 """Years before `as_of` beyond which no move is looked at."""
 MIN_ROWS = 36
 """Shared moves below which no covariance is estimated; a factor that leaves fewer is left out, on record."""
-_PERIOD: dict[Frequency, str] = {"daily": "D", "monthly": "M", "quarterly": "Q"}
-_LONGEST: dict[Frequency, int] = {"daily": 7, "monthly": 1, "quarterly": 1}
+_PERIOD: dict[Frequency, str] = {"daily": "D", "weekly": "W", "monthly": "M", "quarterly": "Q"}
+_LONGEST: dict[Frequency, int] = {"daily": 7, "weekly": 1, "monthly": 1, "quarterly": 1}
 """Longest step kept: calendar days for daily series, periods for the others."""
 
 

@@ -31,7 +31,7 @@ FEW = 12.0
 """Moves, by weight and without overlap, below which what is near a shock tells nothing, and all moves count alike."""
 LEAST = 0.05
 """Eigenvalue to which lower ones are raised where a correlation matrix put together by pairs has negative ones."""
-_PERIOD: dict[Frequency, str] = {"daily": "D", "monthly": "M", "quarterly": "Q"}
+_PERIOD: dict[Frequency, str] = {"daily": "D", "weekly": "W", "monthly": "M", "quarterly": "Q"}
 
 
 @dataclass(frozen=True)

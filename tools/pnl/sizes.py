@@ -113,7 +113,7 @@ class FactorView:
         last = day_of(values.index[-1])
         years = (last - day_of(values.index[steps])).days / 365
         part = math.sqrt(horizon / step) if round(horizon / step) == 0 else 1.0
-        period = {"daily": "day", "monthly": "month", "quarterly": "quarter"}[frequency]
+        period = {"daily": "day", "weekly": "week", "monthly": "month", "quarterly": "quarter"}[frequency]
         words = f"{steps}-{period} moves of {driver.series or driver.id}, {span(values.index)}"
         if part < 1:
             words += f", × √({horizon}/{step})"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from finllm.tools.data.market.series import NO_DAYS, STALE_AFTER, Finding, Frequency, Series, Step, day_of, stamp_of
 
-LONGEST_GAP: dict[Frequency, int] = {"daily": 7, "monthly": 62, "quarterly": 184}
+LONGEST_GAP: dict[Frequency, int] = {"daily": 7, "weekly": 17, "monthly": 62, "quarterly": 184}
 """Calendar days between two observations beyond which the move across is not taken for one of its frequency."""
 SPLITS = tuple(
     Fraction(new, old)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 SeriesUnit = Literal["price", "percent", "bp", "points"]
-Frequency = Literal["daily", "monthly", "quarterly"]
+Frequency = Literal["daily", "weekly", "monthly", "quarterly"]
 
-STALE_AFTER: dict[Frequency, int] = {"daily": 7, "monthly": 62, "quarterly": 184}
+STALE_AFTER: dict[Frequency, int] = {"daily": 7, "weekly": 21, "monthly": 62, "quarterly": 184}
 """Calendar days after which the last observation of a series no longer counts as current."""
 
 NO_DAYS = pd.DatetimeIndex([])
@@ -64,7 +64,7 @@ class Series:
 
     def known(self, as_of: dt.date) -> int:
         """How many rows were known after the close of `as_of`; a month's or quarter's once that period is over."""
-        if self.frequency == "daily":
+        if self.frequency in ("daily", "weekly"):
             return self.upto(as_of)
         month = as_of.month - (as_of.month - 1) % 3 if self.frequency == "quarterly" else as_of.month
         return self.upto(as_of.replace(month=month, day=1) - dt.timedelta(days=1))

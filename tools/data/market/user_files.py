@@ -120,7 +120,7 @@ def _series(
     notes += [f"{name!r}: {one}" for one in said]
     frequency = _frequency(values, where)
     if frequency != "daily":
-        values = _periods(values, frequency, where)
+        values = values if frequency == "weekly" else _periods(values, frequency, where)
         notes.append(f"{name!r}: {frequency}")
     known = known_as(cells.given or name) or known_as(name)
     if known is not None and known.series != name:
@@ -283,18 +283,20 @@ def _ordered(values: pd.Series, where: str) -> tuple[pd.Series, list[str]]:
 
 
 def _frequency(values: pd.Series, where: str) -> Frequency:
-    """By the typical number of days between rows; a handful of rows counts as daily. Errors: InputError for weekly."""
+    """By the typical number of days between rows; a handful of rows counts as daily. Errors: InputError for others."""
     if len(values) < 4:
         return "daily"
     typical = float(np.median(np.diff(values.index.to_numpy()).astype("timedelta64[D]").astype(int)))
     if typical <= 4:
         return "daily"
+    if 6 <= typical <= 8:
+        return "weekly"
     if 26 <= typical <= 33:
         return "monthly"
     if 85 <= typical <= 95:
         return "quarterly"
     raise InputError(f"{where}: rows are typically {typical:g} days apart",
-                     fix="give daily figures, or those of every month or quarter")  # fmt: skip
+                     fix="give daily figures, or those of every week, month or quarter")  # fmt: skip
 
 
 def _periods(values: pd.Series, frequency: Frequency, where: str) -> pd.Series:

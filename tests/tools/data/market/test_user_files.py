@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.errors import InputError
-from finllm.tools.data.market import FileRead, ReadOptions, Series, read_price_file
+from finllm.tools.data.market import FileRead, MarketStore, ReadOptions, Series, packaged_series, read_price_file
+from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.joint import Joint
+from finllm.tools.pnl.sizes import FactorView
 
 from .made import SHARED, column, days, series, walk, write
 
@@ -156,7 +159,7 @@ def test_excels_serial_days_are_counted_from_the_books_own_start(tmp_path: Path,
     assert [str(found.values.index[at])[:10] for at in (0, -1)] == [str(days(N)[at])[:10] for at in (0, -1)]
 
 
-def test_months_are_stamped_with_their_first_day_and_weeks_are_refused(tmp_path: Path) -> None:
+def test_months_are_stamped_with_their_first_day_and_other_steps_are_refused(tmp_path: Path) -> None:
     rows = [f"{year}-{month:02},{1900 + month}" for year in (2023, 2024) for month in range(1, 13)]
     found = one(read_price_file(write(tmp_path / "gold_monthly.csv", "Date,Price", rows)))
     assert (found.name, found.frequency, str(found.values.index[-1])[:10]) == ("GOLD", "monthly", "2024-12-01")
@@ -164,9 +167,29 @@ def test_months_are_stamped_with_their_first_day_and_weeks_are_refused(tmp_path:
     ends = pd.date_range("2023-01-31", periods=12, freq="ME")
     by_end = one(read_price_file(column(tmp_path / "x.csv", pd.Series(range(1, 13), index=ends), "X")))
     assert str(by_end.values.index[0])[:10] == "2023-01-01"
-    weekly = pd.Series(walk(20), index=pd.date_range("2023-01-06", periods=20, freq="W-FRI"))
-    with pytest.raises(InputError, match="typically 7 days apart"):
-        read_price_file(column(tmp_path / "w.csv", weekly, "W"))
+    fortnights = pd.Series(walk(20), index=pd.date_range("2023-01-06", periods=20, freq="2W-FRI"))
+    with pytest.raises(InputError, match="typically 14 days apart"):
+        read_price_file(column(tmp_path / "w.csv", fortnights, "W"))
+
+
+def test_weeks_are_said_have_no_gaps_and_their_size_is_that_of_their_own_step(tmp_path: Path) -> None:
+    index = pd.date_range("2015-01-02", periods=300, freq="W-FRI").drop(pd.Timestamp("2016-01-01"))
+    moves = np.random.default_rng(0).normal(0, 0.02, len(index))
+    weekly = pd.Series(100 * np.cumprod(1 + moves), index=index)
+    read = read_price_file(column(tmp_path / "w.csv", weekly, "WEEKS"))
+    found = one(read)
+    assert found.frequency == "weekly"
+    assert "'WEEKS': weekly" in found.notes
+    assert (found.known(dt.date(2015, 1, 9)), found.known(dt.date(2015, 1, 8))) == (2, 1)
+    as_of = dt.date(2020, 9, 30)
+    market = MarketStore.of([found, packaged_series()["SP500"]])
+    assert market.read("WEEKS", as_of).findings == ()
+    view = FactorView(FactorSet.of(market, ["WEEKS"]), market, as_of)
+    assert view.size("WEEKS", 5).sigma.value == pytest.approx(weekly.pct_change().std(), rel=0.02)
+    assert view.size("WEEKS", 20).sigma.value == pytest.approx(weekly.pct_change(4).std(), rel=0.02)
+    assert "4-week moves of WEEKS" in view.size("WEEKS", 20).sigma.window
+    joint = Joint(view, ["WEEKS", "EQUITY_US"], 20)
+    assert "weekly moves of WEEKS" in joint.rule
 
 
 @pytest.mark.parametrize(
