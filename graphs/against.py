@@ -66,10 +66,14 @@ class Against(_Frozen):
     def lines(self) -> list[str]:
         """What is said below the rows: why text and market differ, what is stale, and what was not looked at."""
         found = [self.words[0].upper() + self.words[1:] + "."]
-        if self.verdict != "aligned":
-            found.append(f"Why, by rule: {self.cause}" + (f" ({self.reason})" if self.reason else "") + ".")
+        if self.verdict == "diverged":
+            found.append(
+                f"They differ, by rule, for: {self.cause}" + (f" ({self.reason})" if self.reason else "") + "."
+            )
+        elif self.verdict == "not testable" and not self.factors:
+            found.append(f"There is nothing to test: {self.reason}.")
         if self.agent_cause is not None:
-            found.append(f"Why, as the validator judges: {self.agent_cause}.")
+            found.append(f"As the validator judges, they differ for: {self.agent_cause}.")
         found += [f"Stale context: {', '.join(one.sources)} of {one.day}; {one.share.cited} of the move "
                   "since came after its first days." for one in self.stale]  # fmt: skip
         found += [f"Not looked at for a cause: {one}." for one in self.untested]
@@ -81,6 +85,14 @@ class Against(_Frozen):
     def tested(self) -> list[MarketRow]:
         """The rows with a verdict."""
         return [row for row in self.rows if row.move is not None]
+
+    @property
+    def first(self) -> list[MarketRow]:
+        """Of these, each factor's first, whose verdict is the factor's."""
+        found: dict[str, MarketRow] = {}
+        for row in self.tested:
+            found.setdefault(row.factor, row)
+        return list(found.values())
 
     @property
     def untestable(self) -> list[str]:

@@ -14,8 +14,8 @@ from finllm.tools.pnl.likeness import SEVERITIES, Likeness, Moves, apart, grade_
 from finllm.tools.pnl.shocks import Plan, Window
 from finllm.tools.pnl.sizes import FactorView
 
-NEAREST = 3
-"""Past events that the stress-tester chooses among."""
+NEAREST, MARGIN = 3, 0.5
+"""Past events that the stress-tester chooses among at most, and σ beyond the nearest from which none is among them."""
 VOICES = 3
 """Past events whose majority says where a factor went."""
 KINDS: dict[str, tuple[str, ...]] = {
@@ -50,11 +50,12 @@ class PastEvents:
         self._past = [(one, likeness_of(one, moves)) for one in precedents.values() if one.end <= view.as_of]
 
     def nearest(self, event: Likeness, count: int = NEAREST) -> list[Near]:
-        """The nearest, ties by id; none that shares no factor with the event, and so none where it moves nothing."""
+        """The nearest and those about as near, ties by id; none that shares no factor with the event."""
         if not event.known():
             return []
         found = [Near(one, apart(event, past)) for one, past in self._past]
-        return sorted((one for one in found if math.isfinite(one.distance)), key=_order)[:count]
+        near = sorted((one for one in found if math.isfinite(one.distance)), key=_order)[:count]
+        return [one for one in near if one.distance <= near[0].distance + MARGIN]
 
     def of_factor(self, event: Likeness, factor: FactorId) -> list[Precedent]:
         """The `VOICES` nearest that say where a factor went, by all that the event did but for this factor itself: the

@@ -4,7 +4,8 @@
 - A lean of market-signal against the judged direction of the index, which the index's last 20 days bear out and its
   move since the news does not contradict: the band is that of a mixture of the P&L with the judged move and without it,
   weighed by the two probabilities (`text_weight`).
-- The shocks' plausibility: a band of the stated level is drawn as wide as one of `DRAWN_AS` would be.
+- The shocks' plausibility: a band of the stated level is drawn as wide as one of `DRAWN_AS` would be; not that of a
+  replay, whose shocks happened.
 - A shock from the reading is refused where the stress-tester names it and a tool agrees (`refused`).
 """
 
@@ -21,7 +22,7 @@ from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import EngineResult
 from finllm.tools.pnl.propagate import CONTRADICTORY, propagate
 from finllm.tools.pnl.shocks import Plan
-from finllm.tools.pnl.widening import as_wide_as, mixed, narrowing, widened
+from finllm.tools.pnl.widening import as_wide_as, mixed, widened
 
 STRESSED = ("stressed", "crisis")
 """Regimes in which factors move together as in stress."""
@@ -111,16 +112,14 @@ def stress(
     if judged and weight < 1.0:
         other = engine.revalue(plan.without({INDEX}), propagate=propagates, stressed=stressed).total
         result = mixed(plain, other, weight, f"market-signal leans against the {INDEX} that was read")
-    doubted = result
-    to = DRAWN_AS[choice.plausibility] if choice and plan.shocks else None
+    happened = all(one.origin == "historical" for one in plan.shocks.values())
+    to = DRAWN_AS[choice.plausibility] if choice and not happened else None
     wider = as_wide_as(to, result.interval.level) if to and result.interval else 1.0
     result = widened(result, wider, f"the stress-tester finds the shocks {choice.plausibility}" if choice else "")
     moved = _signal_rows(state, signal, weight if judged else 1.0, table, engine, stressed=stressed)
-    found = {MARKET_SIGNAL.role: narrowing(plain, doubted), opinion.agent: narrowing(doubted, result)}
-    moved = moved.model_copy(update={"narrowing": {agent: one for agent, one in found.items() if one}})
     if choice is not None and plan.shocks:
         moved = moved.model_copy(update={
-            "plausibility": choice.plausibility,
+            "plausibility": choice.plausibility, "happened": happened,
             "plausibility_probability": _chance(table, engine, f"shocks {choice.plausibility}", "shocks", opinion,
                                                 "plausibility"),
             "width": _row(table, engine, wider, "ratio", "width over its own", "band",

@@ -38,4 +38,10 @@ def _values(opinion: OpinionRow) -> Iterator[str]:
         for name in field.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if isinstance(value, str) and odds:
-            yield f"{field.removesuffix('.verdict')} {value} {odds.get(value, max(odds.values())):.0%}"
+            yield f"{_named(field)} {value} {odds.get(value, max(odds.values())):.0%}"
+
+
+def _named(field: str) -> str:
+    """A field as a person calls it: a factor or rule by its name alone."""
+    parts = field.split(".")
+    return parts[1] if len(parts) > 2 else field

@@ -35,7 +35,8 @@ def learn(state: Finished, run: RunContext) -> None:
 def narrowings(state: Finished, run: RunContext) -> dict[str, float]:
     """By agent that judged, what leaving its judgement out does: ln of the interval's width without over with.
 
-    The narrative agent gives the model's shocks, the stress-tester refuses some. No other judgement moves the interval.
+    The narrative agent gives the model's shocks, the stress-tester refuses some. That market-signal's lean and the
+    stress-tester's doubt widen the band counts as nothing: it would teach not to ask who doubts.
     The validator's counts as 1 where it alone sent a reading back that then changed, so that its mean is the share of
     such runs; the others' change no figure, only dissent, and count as 0.
     """

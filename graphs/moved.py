@@ -19,6 +19,8 @@ def plausibility_line(stress: StressRow) -> list[str]:
     if moved is None or moved.plausibility is None:
         return []
     line = f"The stress-tester finds the shocks {moved.plausibility} ([[{moved.plausibility_probability}]])"
+    if moved.happened and moved.plausibility != "plausible":
+        return [f"{line}, but they happened, and widen no band."]
     wider = f", so the band is drawn [[{moved.width}]] times as wide" if moved.width else ""
     return [f"{line}{wider}."]
 

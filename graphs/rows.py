@@ -234,8 +234,7 @@ class MovedBy(StateRow):
 
     `stressed`: the others are completed by the covariance of stress, as the `regime` is judged (None: nobody judged).
     `weight` of the text against the series, where market-signal leans (`lean`) the other way; `width`: how many times
-    as wide the band is, for the `plausibility` of the shocks. `narrowing`: ln of the band's width without these two
-    over with them, so below zero.
+    as wide the band is, for the `plausibility` of the shocks, unless they `happened`.
     """
 
     regime: str | None = None
@@ -247,7 +246,7 @@ class MovedBy(StateRow):
     plausibility: str | None = None
     plausibility_probability: str | None = None
     width: str | None = None
-    narrowing: dict[str, float] = {}
+    happened: bool = False
 
 
 class BreachRow(StateRow):

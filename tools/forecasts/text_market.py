@@ -44,8 +44,8 @@ MarketVerdict = Literal["moving as told", "not yet", "already before the news", 
 Cause = Literal["none", "lagging", "priced", "drain", "single", "data"]
 """Why text and market differ, in the validator's words."""
 CAUSE_WORDS: dict[Cause, str] = {
-    "none": "no rule says why",
-    "lagging": "the news lags: no price since it, or most of the move came after it was written",
+    "none": "no reason that a rule finds",
+    "lagging": "lagging news: no price since it, or most of the move came after it was written",
     "priced": "already priced: the factors moved that way before the news",
     "drain": "a hidden liquidity drain: prices follow themselves, as where few trade",
     "single": "a one-off: one day made the move",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from decimal import Decimal
 from statistics import NormalDist
@@ -95,11 +94,3 @@ def _crossing(held: Callable[[float], float], level: float, low: float, high: fl
 
 def _with(row: HorizonRow, lower: Decimal, upper: Decimal) -> HorizonRow:
     return row.model_copy(update={"lower": lower, "upper": upper})
-
-
-def narrowing(before: EngineResult, after: EngineResult) -> float:
-    """ln of the band's width before over after; 0 where one has none."""
-    if before.interval is None or after.interval is None:
-        return 0.0
-    one, other = (float(of.upper - of.lower) for of in (before.interval, after.interval))
-    return math.log(one / other) if one > 0 and other > 0 else 0.0

@@ -16,6 +16,7 @@ from finllm.graphs.report import Figure, Report
 from finllm.memory.entries import PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.review.influence import NODE
+from finllm.review.odds import begun_with, calibrated
 from finllm.tools.evidence import show
 
 MISSING = "—"
@@ -132,6 +133,8 @@ def _placements(uses: Iterable[Use]) -> dict[str, str]:
 
 def _judgements(uses: Iterable[Use]) -> dict[str, str]:
     """Each judgement's fields with the probability of what was chosen; citations by their letters in the prompt."""
+    uses = list(uses)
+    begun = begun_with(uses)
     found: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for use in uses:
@@ -141,8 +144,9 @@ def _judgements(uses: Iterable[Use]) -> dict[str, str]:
             continue
         what = f"{use.node}, {call.agent}"
         seen[what] += 1
+        odds = calibrated(call, begun)
         for field, value in flat(json.loads(call.text)).items():
-            chance = max(call.choices[field].values()) if field in call.choices else None
+            chance = max(odds[field].values()) if field in odds else None
             found[f"{what} #{seen[what]} {field}"] = value + (f" ({chance:.0%})" if chance is not None else "")
     return found
 

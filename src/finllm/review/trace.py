@@ -9,19 +9,17 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from finllm.agents.agent import tempered
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
-from finllm.graphs.basis import INPUTS, Standing
 from finllm.graphs.report import Figure, Report, of_its_value, where
 from finllm.guardrails.audit.records import FILES
 from finllm.memory.entries import Charge, Failure, PersonsAnswer, RecordedCall, RecordedPlacement
 from finllm.memory.reading import LedgerReader, RunRow, Use
 from finllm.memory.versions import newest_version
-from finllm.models.ladder import PRUNED
 from finllm.review.explanation import explanation_on_record
 from finllm.review.influence import NODE
+from finllm.review.odds import begun_with, calibrated
 from finllm.review.story import Chapter, Story, as_html, as_markdown, as_text, shown
 from finllm.scheduler.decoding.filling import Choices
 
@@ -153,7 +151,7 @@ def _claims(report: Report) -> Iterator[str]:
 def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
     """Each judgement with the probability of every field's value and of the next likely one, calibrated as in the
     report; then what votes came to, and who abstained."""
-    begun = next((Standing.model_validate(use.entry.response) for use in uses if use.entry.kind == INPUTS), None)
+    begun = begun_with(uses)
     for use in uses:
         if use.entry.kind == "human":
             yield f"{use.node}: a person answered {PersonsAnswer.of(use.entry).answer!r}"
@@ -162,7 +160,7 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
         yield (f"{use.node}: {call.agent} by {use.entry.actor} (prompt {call.prompt_version}, key {use.key[:12]})"
                + _counted(call)
                + (", answered from the ledger" if use.reused else ""))  # fmt: skip
-        yield from (f"  {line}" for line in _fields(call, _calibrated(call, begun)))
+        yield from (f"  {line}" for line in _fields(call, calibrated(call, begun)))
     yield from _voted(report)
     for agent in report.agents if report else ():
         yield from (f"{agent.agent}, {one.words}" for one in agent.escalations)
@@ -173,14 +171,6 @@ def _judgements(uses: Sequence[Use], report: Report | None) -> Iterator[str]:
 def _counted(call: RecordedCall) -> str:
     """That probabilities are shares of sampled answers, where the backend gave no log-probabilities."""
     return f", probabilities are shares of {call.votes} sampled answers" if call.votes else ""
-
-
-def _calibrated(call: RecordedCall, begun: Standing | None) -> Choices:
-    """A call's probabilities as the run took them: by the card that it was begun with, of the rung that answered."""
-    card = None if begun is None else begun.pruned if call.precision == PRUNED and begun.pruned else begun.card
-    known = {} if card is None else card.fields_of(call.agent, call.prompt_version)
-    return {field: tempered(odds, known[field].temperature) if field in known else odds
-            for field, odds in call.choices.items()}  # fmt: skip
 
 
 def _voted(report: Report | None) -> Iterator[str]:

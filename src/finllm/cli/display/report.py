@@ -206,8 +206,10 @@ def _dissent(report: Report) -> list[str]:
 
 def _against(against: Against) -> RenderableType:
     rows = [(row.day, row.factor, row.read, _figure(row.move), _figure(row.surprise), row.verdict)
-            for row in against.tested]  # fmt: skip
+            for row in against.first]  # fmt: skip
     said = [text(f"- {line}") for line in (*against.lines, *against.untestable)]
+    if more := len(against.tested) - len(rows):
+        said.append(text(f"- {more} rows of later days of publication stand in the report's files."))
     if not rows:
         return Group(*said)
     return Group(*said, table(("since the close before", "factor", "read", "moved by", "surprise", "verdict"), rows,
