@@ -71,6 +71,8 @@ class _Log:
     ended: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     """By run: the status that each of its reports was recorded with, by digest."""
     places: dict[str, int] = field(default_factory=dict[str, int])
+    steps: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Numbers of the records that the clock was set, and by how many ns."""
     twice: list[str] = field(default_factory=list[str])
 
 
@@ -141,6 +143,8 @@ def _read(reader: LogReader) -> _Log:
     contents: dict[str, tuple[int, str | None, str | None]] = {}
     for seq, body in enumerate(_records(reader)):
         one = Said.of(body)
+        if one.action == "clock.stepped":
+            said.steps.append((seq, int(body["by_ns"])))
         if one.run is not None:
             said.places.setdefault(f"run {one.run}", seq)
         if one.task is not None:
@@ -195,8 +199,14 @@ def _check_runs(rows: Iterator[RunText], said: _Log, found: _Findings) -> int:
         compared += 1
         if digest(row.request) != begun[0]:
             found.problems.append(f"the request of run {row.id!r} is not what it was")
-        if abs(row.created_ns - begun[1]) > STARTED_WITHIN * 10**9:
-            found.problems.append(f"when run {row.id!r} began is not what it was")
+        if abs(apart := row.created_ns - begun[1]) > STARTED_WITHIN * 10**9:
+            after = said.places[f"run {row.id}"]
+            if any(seq > after and abs(apart - by) <= STARTED_WITHIN * 10**9 for seq, by in said.steps):
+                found.notes.append(
+                    f"the clock was set by {apart / 1e9:+,.0f} s as run {row.id!r} began, which is on record"
+                )
+            else:
+                found.problems.append(f"when run {row.id!r} began is not what it was")
         if row.title is not None and row.title != _title_of(row.request):
             found.problems.append(f"the title of run {row.id!r} in lists is not its own")
         ended = said.ended.get(row.id, {})

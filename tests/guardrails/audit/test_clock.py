@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 from finllm.cli.history import list_runs
 from finllm.guardrails.audit import verify_log
 from finllm.guardrails.audit.clock import ClockWatch
+from finllm.guardrails.audit.home import verify_home
 from finllm.guardrails.audit.keys import keyring
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
@@ -56,6 +58,32 @@ def test_a_clock_that_is_set_during_a_run_is_on_record_and_no_damage(by: int, tm
         ledger.end_run("one", "stopped", None)
     assert steps(home) == [by]
     assert verify_log(home.audit_dir).status == "unproven"
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR], ids=["back", "ahead"])
+def test_a_clock_that_is_set_between_the_record_of_a_start_and_its_row_is_a_note_and_no_damage(
+    by: int, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, clocks = Settings(home=tmp_path_factory.mktemp("home")), Clocks()
+    monkeypatch.setattr(time, "time_ns", lambda: clocks.wall)
+    with closing(recorder(home, clocks)) as ledger:
+        say = ledger._append  # pyright: ignore[reportPrivateUsage]
+
+        def said_and_then_set(item: Any) -> None:
+            say(item)
+            clocks.passes(SECOND, set_by=by)
+
+        monkeypatch.setattr(ledger, "_append", said_and_then_set)
+        ledger.start_run("one", {"scenario": {"title": "One"}})
+        monkeypatch.setattr(ledger, "_append", say)
+        ledger.end_run("one", "stopped", None)
+    (held, *_) = verify_home(home.audit_dir, home.ledger_path)
+    assert held.problems == ()
+    assert any(f"the clock was set by {by / SECOND + 1:+,.0f} s as run 'one' began" in note for note in held.notes)
+    with closing(sqlite3.connect(home.ledger_path)) as changed, changed:
+        changed.execute("UPDATE run SET created_ns = created_ns + ?", (2 * HOUR,))
+    (held, *_) = verify_home(home.audit_dir, home.ledger_path)
+    assert "when run 'one' began is not what it was" in held.problems
 
 
 def test_a_session_that_begins_before_the_newest_record_says_so(tmp_path_factory: Any) -> None:
