@@ -162,7 +162,7 @@ def why_not_its_own(holding: Holding, factors: FactorSet, as_of: dt.date, limits
         return holding.stand_in
     if holding.valued_on and (age := (as_of - holding.valued_on).days) > limits.age_days:
         return f"its last price, of {holding.valued_on}, is {age} days old"
-    if holding.asset_class in _BY_BETA and holding.beta is None:
+    if holding.asset_class in _BY_BETA and holding.beta is None and not holding.look_through:
         if holding.history_end and (age := (as_of - holding.history_end).days) > limits.age_days:
             return f"its beta is of a history that ended on {holding.history_end}, {age} days before"
         if holding.history_days is not None and holding.history_days < limits.history_days:

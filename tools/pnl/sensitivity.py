@@ -45,7 +45,8 @@ def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_o
     but pairs. Errors: see `regress`.
     """
     names = [_regressed(holding, factors) for holding in book.holdings]
-    wanted = [one for one in dict.fromkeys(names) if one]
+    within = (one for holding in book.holdings for one in holding.look_through or () if one not in factors)
+    wanted = [one for one in dict.fromkeys([*names, *within]) if one]
     regressors = default_regressors(factors, market, as_of) if wanted else ()
     found = regress(wanted, regressors, market, as_of, sectors=_sectors(book))
     ids = tuple(factors.drivers)
@@ -126,6 +127,10 @@ def _loads(
         case "equity" | "index" | "fund":
             if holding.beta is not None:
                 return {"EQUITY_US": holding.beta}, value, value * gamma, f"beta {holding.beta:g} (user)"
+            if holding.look_through is not None:
+                loads = _through(holding.look_through, found)
+                shares = ", ".join(f"{name} {share:.0%}" for name, share in holding.look_through.items())
+                return loads, value, value * gamma, f"look-through: {shares}"
             if holding.series is None or holding.series not in found:
                 raise InputError(f"{holding.id!r} has no history and no beta", fix="give its beta in the portfolio")
             own = found[holding.series]
@@ -150,6 +155,15 @@ def _loads(
             if not own_factor and (legs := _legs(holding, base)):
                 loads = {fx_factor(code): sign for code, sign in zip(legs, (1.0, -1.0), strict=True) if code != "USD"}
             return loads, value * delta, value * gamma, f"delta {delta:g}, gamma {gamma:g}"
+
+
+def _through(weights: Mapping[str, float], found: Mapping[str, Regression]) -> Loads:
+    """What a fund loads on by its weights: a series by its betas, a factor by itself."""
+    loads: dict[str, float] = {}
+    for name, weight in weights.items():
+        for factor, load in (_felt(found[name]) if name in found else {name: 1.0}).items():
+            loads[factor] = loads.get(factor, 0.0) + weight * load
+    return loads
 
 
 def _felt(own: Regression) -> Loads:

@@ -21,7 +21,7 @@ class Holding(Terms):
     `series` names the history that its own returns come from, if it has one that the market store can use;
     `history_days` of it are shared with the index, the last of them `history_end`. `valued_on`: the day that its value
     is of, where that is known. `gross`: what it counts for in coverage, as its market value. `stand_in`: whose
-    sensitivity stands in for its own.
+    sensitivity stands in for its own. `look_through`: of a fund, the weights of what it holds, by factor or series.
 
     Of a contract: `units` of its underlying (negative is short), or of 100 of nominal for a bond, times `fx`, at `spot`
     of `currency` each, discounted at `rate` (decimal a year, continuous); `volatility` and `yield_` are those that give
@@ -46,6 +46,7 @@ class Holding(Terms):
     history_end: dt.date | None = None
     gross: float | None = None
     stand_in: str | None = None
+    look_through: dict[str, float] | None = None
 
     @property
     def notional(self) -> float:

@@ -10,6 +10,7 @@ from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.contracts import ContractValuer, Unvalued, holding_of, is_contract
 from finllm.tools.data.books.gross import gross_of
+from finllm.tools.data.books.look_through import look_through
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position, Refused
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
 from finllm.tools.data.currencies import legs_of
@@ -27,6 +28,8 @@ USED_BY: dict[str, tuple[AssetClass, ...]] = {
     "gamma": ("equity", "index", "fund", "commodity", "fx", "gold", "volatility", "option"),
     "vega": ("equity", "index", "fund", "commodity", "fx", "gold", "option"),
 }
+THROUGH = ("equity", "index", "fund")
+"""Classes that a column of look-through weights may stand for."""
 
 
 def value_portfolio(
@@ -113,6 +116,12 @@ def _valued(
         elif value is None:
             return None, str(seen)
     assert value is not None
+    through = look_through(position.tags, market, as_of) if position.tags and position.asset_class in THROUGH else None
+    if isinstance(through, str):
+        return None, through
+    if through and position.beta is None:  # what is in it goes before what it did
+        return holding_of(position, value, quantity=position.quantity, price=price, price_date=price_date,
+                          look_through=through, valued_on=price_date or position.priced_on), ""  # fmt: skip
     days = market.shared_days(position.id, INDEX, as_of) if position.asset_class in ("equity", "index", "fund") else 0
     has_history = days >= MIN_HISTORY
     return holding_of(
@@ -169,6 +178,8 @@ def _unusable(holding: Holding, market: MarketStore, as_of: dt.date) -> str:
     """Why a valued holding cannot be stressed, or nothing."""
     if holding.asset_class not in ("equity", "index", "fund") or holding.series or holding.beta is not None:
         return ""
+    if holding.look_through:
+        return ""
     days = market.shared_days(holding.id, INDEX, as_of)
     had = (
         f"{days} days of history shared with the S&P 500 (at least {MIN_HISTORY} are needed)" if days else "no history"
@@ -186,6 +197,8 @@ def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str
                f"{told:,.0f} by its file")  # fmt: skip
     if holding.price_date and (age := (as_of - holding.price_date).days) > 7:
         yield f"{holding.id!r} is valued at its last price, of {holding.price_date}, {age} days before {as_of}"
+    if holding.look_through and (rest := 1.0 - sum(holding.look_through.values())) > 0.005:
+        yield f"{rest:.0%} of {holding.id!r} is in nothing that its look_through names, and is taken as cash"
     for field, classes in USED_BY.items():
         if getattr(position, field) is not None and position.asset_class not in classes:
             yield f"{field} of {position.id!r} is not used: only {' and '.join(classes)} positions have one"
