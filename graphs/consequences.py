@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finllm.agents.agent import Opinion
 from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
 from finllm.agents.stress_tester import StressChoice
@@ -21,6 +23,7 @@ from finllm.tools.evidence import Evidence, EvidenceTable, Unit
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import EngineResult
 from finllm.tools.pnl.propagate import CONTRADICTORY, propagate
+from finllm.tools.pnl.readings import ReadFactor
 from finllm.tools.pnl.shocks import Plan
 from finllm.tools.pnl.widening import as_wide_as, mixed, widened
 
@@ -101,12 +104,12 @@ def text_weight(state: AfterValidator) -> float:
 
 def stress(
     state: AfterValidator, engine: Engine, plan: Plan, opinion: Opinion[StressChoice], table: EvidenceTable,
-    *, propagates: bool, seed: int,
+    *, propagates: bool, seed: int, reads: Sequence[ReadFactor] = (),
 ) -> tuple[EngineResult, MovedBy]:  # fmt: skip
-    """The engine's result under the plan with what the verdicts do to it, and that as evidence."""
+    """The engine's result under the plan, with other readings, and what the verdicts do to it, and that as evidence."""
     signal, choice = state.said(MARKET_SIGNAL), opinion.judgement
     stressed = signal is not None and signal.regime in STRESSED
-    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed)
+    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed, reads=reads)
     result, weight = plain, text_weight(state)
     judged = INDEX in plan.shocks and plan.shocks[INDEX].origin in ("model", "table")
     if judged and weight < 1.0:

@@ -19,6 +19,7 @@ from finllm.tools.data.factors import Origin
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, of_the_book, part_of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS
+from finllm.tools.pnl.outcome import HorizonRow
 
 
 class _Frozen(BaseModel):
@@ -121,6 +122,7 @@ class Report(_Frozen):
 
     `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
     was not measured, `gross_value` where it is the `book_value`, `total_share` where a book is worth nothing.
+    `interval_untested`: why nobody tested that the interval holds so often; `by_day`: the P&L day by day, for the chart.
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
 
@@ -146,6 +148,9 @@ class Report(_Frozen):
     interval: tuple[Figure, Figure] | None
     interval_level: Figure | None
     interval_method: str | None
+    interval_parts: dict[str, Figure] = {}
+    interval_untested: str = "made before levels were tested"
+    by_day: tuple[HorizonRow, ...] = ()
     var_975_1d: Figure | None
     by_position: dict[str, Figure]
     by_factor: dict[str, Figure]
@@ -180,6 +185,12 @@ class Report(_Frozen):
     def var_name(self) -> str:
         """What the VaR is called: with the share of the book that it is of, where that is not the whole."""
         return of_the_book("one-day VaR", self.var_coverage)
+
+    @property
+    def interval_tested(self) -> str:
+        """What the interval may be called."""
+        return f"A model band, level not tested: {self.interval_untested}." if self.interval_untested else \
+            "Its level was tested on dated episodes (docs/numbers.md)."  # fmt: skip
 
     @property
     def of_what(self) -> str:
@@ -319,7 +330,9 @@ def _interval_lines(report: Report) -> list[str]:
     if report.interval is None or report.interval_level is None:
         return ["None: no holding has a history."]
     low, high = report.interval
-    return [f"{_cite(low)} to {_cite(high)} at {_cite(report.interval_level)}: {report.interval_method}"]
+    lines = [f"{_cite(low)} to {_cite(high)} at {_cite(report.interval_level)}: {report.interval_method}"]
+    parts = [(part, _cite(share)) for part, share in report.interval_parts.items()]
+    return [*lines, "", report.interval_tested, "", *_table(("part", "share of the width"), parts)]
 
 
 def _analogue_lines(report: Report) -> list[str]:

@@ -184,8 +184,8 @@ class StressRow(StateRow):
     what `as_of` is where it is no day of the data. `path`: the steps of a scenario that has several.
     """
 
-    LATER = frozenset({"gross_value", "interval_level", "interval_method", "es_975_1d", "covered", "stand_in",
-                       "missing", "unknown", "day", "moved", "path"})  # fmt: skip
+    LATER = frozenset({"gross_value", "interval_level", "interval_method", "interval_parts", "es_975_1d", "covered",
+                       "stand_in", "missing", "unknown", "day", "moved", "path"})  # fmt: skip
 
     book_value: str
     gross_value: str | None = None
@@ -198,6 +198,7 @@ class StressRow(StateRow):
     interval: tuple[str, str] | None
     interval_level: str | None = None
     interval_method: str | None = None
+    interval_parts: dict[str, str] = {}
     var_975_1d: str | None
     es_975_1d: str | None = None
     covered: str | None = None

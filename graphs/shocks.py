@@ -7,6 +7,7 @@ from finllm.graphs.state import AfterIntake, AfterValidator
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.paths import steps_of, walk
+from finllm.tools.pnl.readings import ReadFactor, read_factor
 from finllm.tools.pnl.shocks import JudgedShock, Plan
 
 EXTRAPOLATED = 5.0
@@ -51,3 +52,28 @@ def _judged(state: AfterValidator, taken: set[str]) -> list[JudgedShock]:
         if check.support in accepted and check.factor not in taken and call.size != "none":
             found.append(JudgedShock(check.factor, call.direction, call.size))
     return found
+
+
+def reads_of(state: AfterValidator, run: RunContext, plan: Plan) -> tuple[ReadFactor, ...]:
+    """How likely each call of each factor is by the narrative agent's calibrated probabilities, the withheld ones too.
+
+    None of a replay, of a factor that a person shocks, and of one whose shock was judged implausible and refused.
+    """
+    reading, scenario = state.reading, run.request.scenario
+    if reading is None or scenario.replay:
+        return ()
+    given = {entry.factor for entry in scenario.shocks}
+    found: list[ReadFactor] = []
+    for factor, call in reading.judgement.factors.items():
+        refused = call.size != "none" and factor not in plan.shocks and _wanted(state, factor)
+        directions = reading.opinion.choices.get(f"factors.{factor}.direction")
+        if factor in given or refused or not directions:
+            continue
+        sizes = reading.opinion.choices.get(f"factors.{factor}.size") if call.size != "none" else None
+        found.append(read_factor(factor, directions, sizes))
+    return tuple(found)
+
+
+def _wanted(state: AfterValidator, factor: str) -> bool:
+    """Whether the checks let a read shock of the factor through."""
+    return any(check.factor == factor and check.support == "supported" for check in state.checks)

@@ -63,6 +63,9 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         interval=(figures.of(stress.interval[0]), figures.of(stress.interval[1])) if stress.interval else None,
         interval_level=figures.optional(stress.interval_level),
         interval_method=stress.interval_method,
+        interval_parts=figures.by_name(stress.interval_parts),
+        interval_untested=stress.result.interval.untested if stress.result.interval else "",
+        by_day=stress.result.by_day,
         var_975_1d=figures.optional(stress.var_975_1d),
         by_position=figures.by_name(stress.by_position),
         by_factor=figures.by_name(stress.by_factor),
@@ -150,9 +153,10 @@ def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = Fa
     lines = [f"«[[title]]» moves the book by [[{stress.total}]]{share} over [[{stress.horizon}]]."]
     if stress.interval:
         low, high = stress.interval
-        lines.append(
-            f"What the shocks leave open puts the book between [[{low}]] and [[{high}]] at [[{stress.interval_level}]]."
-        )
+        band = stress.result.interval
+        named = f"a model band of [[{stress.interval_level}]] whose level was not tested" if band and band.untested \
+            else f"a band of [[{stress.interval_level}]]"  # fmt: skip
+        lines.append(f"What is left open puts the book between [[{low}]] and [[{high}]], {named}.")
     moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
     if not moved:
         return [*lines, nothing_moved(applied=applied)]

@@ -15,7 +15,7 @@ from finllm.graphs.closest import Near, PastEvents, event_of, window_of
 from finllm.graphs.consequences import contradicting, refused, stress
 from finllm.graphs.path_rows import with_path
 from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
-from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
+from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of, reads_of
 from finllm.graphs.state import AfterValidator, Update
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.plain_text import trading_days
@@ -64,8 +64,8 @@ def _stressed(
     against = contradicting(plan, engine)
     rows = [shock.model_copy(update={"refused": refused(shock, opinion.judgement, against)}) for shock in wanted]
     applied = plan.without({shock.factor for shock in rows if shock.refused})
-    propagates, seed = run.request.scenario.propagate, run.request.seed
-    result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed)
+    propagates, seed, reads = run.request.scenario.propagate, run.request.seed, reads_of(state, run, applied)
+    result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed, reads=reads)
     rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
     return Update(
         opinions=(OpinionRow.of(opinion),),
@@ -190,6 +190,8 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
                          add(result.interval.upper, "interval, upper end", "book", f"{total} and {method}")),
             "interval_level": add(result.interval.level, "level of the interval", "book", "stated", "probability"),
             "interval_method": method,
+            "interval_parts": {part: add(share, "share of the interval's width", part, method, "probability")
+                               for part, share in result.interval.parts.items()},
         })  # fmt: skip
     if result.var_975_1d is None:
         return row

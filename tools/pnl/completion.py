@@ -33,8 +33,8 @@ class Completion:
 
     `given` is under `covariance`, of all past moves alike, and tells how plausible the shocks are; `implied`, what the
     other shocks imply for each shocked factor, is under the covariance near them. `others` are the completed factors,
-    none where they are held; `stopped` are those that a bound stops. `words` say how the draws were made, `near` which
-    past they are from.
+    none where they are held; `stopped` are those that a bound stops. Where nothing is shocked they have draws and no
+    moves. `words` say how the draws were made, `near` which past they are from, under `near_covariance`.
     """
 
     moves: dict[str, float]
@@ -45,6 +45,7 @@ class Completion:
     covariance: Covariance
     words: str
     near: str
+    near_covariance: Covariance
     notes: tuple[str, ...]
     stopped: frozenset[str] = frozenset()
 
@@ -73,14 +74,14 @@ def complete(
             raise
         nothing = Covariance((), np.zeros((0, 0)))
         unknown = f"how plausible the shocks are together is not known: {error.message}"
-        return _held(moved, propagate({}, nothing), {}, nothing, (unknown,))
+        return _held(moved, propagate({}, nothing), {}, nothing, nothing, (unknown,))
     near, how = joint.near(inside, stressed=stressed)
     towards, apart = _reached(propagate(inside, near), near, still)
     notes = tuple(contradictions(inside, given, covariance).values())
-    if not on or not inside:
-        return _held(moved, given, towards.implied, covariance, notes)
+    if not on:
+        return _held(moved, given, towards.implied, covariance, near, notes)
     notes += tuple(f"{name} is held still: too few of its moves are shared with the shocked factors" for name in apart)
-    if tails == "vine":
+    if tails == "vine" and inside:
         from finllm.tools.pnl.vine import fat_tailed
 
         assert past is not None
@@ -104,9 +105,9 @@ def complete(
             drawn[:, at] = np.maximum(drawn[:, at], BOUNDS["return"][0] - means[at])
         if math.isfinite(floor := view.least_move(name)[0]):
             drawn[:, at] = np.maximum(drawn[:, at], floor - means[at])
-    completed = dict(zip(towards.others, means.tolist(), strict=True))
-    return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, notes,
-                      frozenset(stopped))  # fmt: skip
+    completed = dict(zip(towards.others, means.tolist(), strict=True)) if inside else {}
+    return Completion(moved | completed, given, towards.implied, towards.others, drawn, covariance, words, how, near,
+                      notes, frozenset(stopped))  # fmt: skip
 
 
 def _reached(given: Propagated, covariance: Covariance, still: Collection[str]) -> tuple[Propagated, list[str]]:
@@ -131,11 +132,11 @@ def _reach(view: FactorView, name: str, horizon: int) -> tuple[float, float]:
 
 def _held(
     moves: dict[str, float], given: Propagated, implied: dict[str, float], covariance: Covariance,
-    notes: tuple[str, ...],
+    near: Covariance, notes: tuple[str, ...],
 ) -> Completion:  # fmt: skip
     nothing = np.zeros((DRAWS, 0))
     return Completion(
-        moves, given, implied, (), nothing, covariance, "factors without a shock are held still", "", notes
+        moves, given, implied, (), nothing, covariance, "factors without a shock are held still", "", near, notes
     )
 
 

@@ -322,6 +322,13 @@ class Contracts:
         second = (found[:, 0] + found[:, 1] - 2.0 * found[:, -1]) / STEPS[0] ** 2
         return np.einsum("cj,jck->ck", first, self.loads), second
 
+    def deltas(self) -> np.ndarray:
+        """USD per unit of the first channel, which is the return of an underlying or the move of a yield; (C,)."""
+        shifts = np.zeros((CHANNELS, len(self), 2))
+        shifts[0] = STEPS[0], -STEPS[0]
+        found = np.concatenate([kind.gains(shifts[:, first : first + len(kind)]) for first, kind in self._placed()])
+        return (found[:, 0] - found[:, 1]) / (2.0 * STEPS[0])
+
     def moved(self, moves: np.ndarray) -> Contracts:
         """The contracts after a scenario (K,): their gains are then from there."""
         shifts = self.loads @ moves  # (3, C)

@@ -7,9 +7,7 @@ revalues the book under them, with bands and tail risk, and `revalue` gives the 
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from functools import cached_property
 
 import numpy as np
@@ -22,8 +20,8 @@ from finllm.tools.data.currencies import factor_currency
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
-from finllm.tools.pnl.attribution import Attribution, attribute, total_of
-from finllm.tools.pnl.bands import DRAWS, Residual, own_residuals, simulate
+from finllm.tools.pnl.attribution import Attribution, attribute
+from finllm.tools.pnl.bands import DRAWS, simulate, why_untested
 from finllm.tools.pnl.betas import FURTHER
 from finllm.tools.pnl.completion import Completion, Tails, complete, joint_distance, shock_rows
 from finllm.tools.pnl.components import components
@@ -34,19 +32,16 @@ from finllm.tools.pnl.history import History, history
 from finllm.tools.pnl.idle_factors import idle_factors
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, HorizonRow, Interval, usd
+from finllm.tools.pnl.left_open import at_horizons, covered_share, draws_for, left_open, over_time
+from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, usd
+from finllm.tools.pnl.own_risk import OwnRisk, own_risk
 from finllm.tools.pnl.propagate import Covariance
+from finllm.tools.pnl.readings import ReadFactor
 from finllm.tools.pnl.risk import daily_gains, liquidity
 from finllm.tools.pnl.sensitivity import book_sensitivities, currencies_of
 from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
 
-HORIZONS = (1, 5, 10, 20, 60, 120, 250)
-"""Rows of the table by horizon, trading days: those up to the scenario's, and its own."""
-MOST_REVALUED, LEAST_DRAWS = 25_000_000, 500
-"""Positions × draws that a band revalues at most, and the draws below which it does not go: of 50,000 positions."""
-FEWER = 4
-"""Every how many of these draws the bands of shorter horizons take."""
 BY_HORIZON = "by horizon: the same shocks at the same size in σ of each factor's own moves; rows nest and do not add"
 TAYLOR_LIMIT_BP = 300
 """Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
@@ -80,6 +75,11 @@ class Engine:
         self._histories: dict[tuple[str, ...], History] = {}
         self._joints: dict[tuple[tuple[str, ...], int], Joint] = {}
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
+
+    @cached_property
+    def own(self) -> OwnRisk:
+        """What the positions do beyond their loads."""
+        return own_risk(self.book, self.arrays, self.sens.regressions, self.view)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -126,34 +126,36 @@ class Engine:
 
     def stress(
         self, plan: Plan, *, propagate: bool | None = None, tails: Tails = "gaussian", level: float = 0.9,
-        seed: int = 0, stressed: bool = False,
+        seed: int = 0, stressed: bool = False, reads: Sequence[ReadFactor] = (),
     ) -> EngineResult:  # fmt: skip
         """Revalue the book under the plan. In a replay holdings with a history take their own returns.
 
         With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
         Gaussian, or the median of a vine copula; `stressed`: by the covariance of stress at any size, see
         `Joint.near`); False holds them still. Unset they move, but for those of which a replayed window has no data,
-        as what these did then is no guess. `interval` holds the P&L with probability `level`, given the shocks. Errors:
-        InputError for a level outside (0, 1), and unless they are held for shocks that cannot be told apart.
+        as what these did then is no guess. `interval` holds the P&L with probability `level`; `reads` are the other
+        ways that judged factors may be read, without which it is given the shocks. Errors: InputError for a level
+        outside (0, 1), and unless they are held for shocks that cannot be told apart.
         """
         if not 0 < level < 1:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
         book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
         past, joint = self.history(plan), self.joint(plan)
-        draws = min(DRAWS, max(LEAST_DRAWS, MOST_REVALUED // max(1, len(arrays.positions))))
+        draws, on = draws_for(arrays, DRAWS), propagate is not False
         still = () if propagate else plan.unseen
-        completion = complete(view, plan.shocks, joint, on=propagate is not False, tails=tails, past=past, seed=seed,
-                              draws=draws, stressed=stressed, still=still)  # fmt: skip
+        completion = complete(view, plan.shocks, joint, on=on, tails=tails, past=past, seed=seed, draws=draws,
+                              stressed=stressed, still=still)  # fmt: skip
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
-        daily, words = own_residuals(book, self.sens.regressions)
-        drawn = _on(arrays, completion.others, completion.draws)
-        residual = Residual(drawn, daily, plan.days, f"{completion.words}; {words}")
-        interval = None
-        if len(daily) or completion.others:
-            interval = simulate(arrays, moves, residual, cuts.total, level=level, seed=seed)
-        gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised)
+        plain = on and tails == "gaussian" and not stressed and not realised
+        untested = why_untested(level, plan.days, covered_share(book, self.own), plain=plain)
+        spread = left_open(view, arrays, plan, completion, joint, self.own, reads=reads, on=on, still=still,
+                           draws=draws, seed=seed, untested=untested)  # fmt: skip
+        interval = None if spread.empty else simulate(arrays, moves, spread, cuts.total, level=level, seed=seed)
+        by_day = over_time(view, arrays, book, moves, spread, cuts.total, interval, realised, seed)
+        gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised,
+                            days_of_shock=plan.days)  # fmt: skip
         var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
         given, far = completion.given, joint_distance(joint, completion.given)
         return EngineResult(
@@ -161,8 +163,8 @@ class Engine:
             book_value=usd(book.value), gross_value=usd(book.gross), total=cuts.total,
             by_position=cuts.by_position, by_factor=cuts.by_factor, by_sector=cuts.by_sector,
             by_direction=cuts.by_direction,
-            by_horizon=self._by_horizon(moves, residual, cuts.total, interval, seed, realised),
-            interval=interval, var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
+            by_horizon=at_horizons(by_day), by_day=by_day, interval=interval,
+            var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
             es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
             shocks=shock_rows(known, plan.shocks, completion, joint.missing, far),
             mahalanobis=given.mahalanobis if given.shocked else None,
@@ -231,28 +233,6 @@ class Engine:
             self._realised[window] = found, notes
         return self._realised[window]
 
-    def _by_horizon(
-        self, moves: np.ndarray, residual: Residual, total: Decimal, interval: Interval | None, seed: int,
-        realised: Mapping[str, float],
-    ) -> tuple[HorizonRow, ...]:  # fmt: skip
-        """The story of the same size in σ at shorter horizons, each factor's by its own moves; own returns × √time."""
-        rows: list[HorizonRow] = []
-        for days in (one for one in HORIZONS if one < residual.horizon):
-            scale = np.array([self._growth(name, days, residual.horizon) for name in self.arrays.factors])
-            own = {name: gain * math.sqrt(days / residual.horizon) for name, gain in realised.items()}
-            whole = total_of(self.arrays, self.book.holdings, moves * scale, own)
-            part = Residual(residual.factors[::FEWER] * scale, residual.daily, days, residual.words)
-            band = None
-            if interval:
-                band = simulate(self.arrays, moves * scale, part, whole, level=interval.level, seed=seed)
-            rows.append(_row(days, whole, band))
-        return (*rows, _row(residual.horizon, total, interval))
-
-    def _growth(self, name: str, days: int, horizon: int) -> float:
-        """σ of a factor's moves over `days` over that of its moves over `horizon`; √time for one without any."""
-        part, whole = self.view.size(name, days).sigma, self.view.size(name, horizon).sigma
-        return part.value / whole.value if part and whole and whole.value else math.sqrt(days / horizon)
-
     def _analogue(self, plan: Plan, covariance: Covariance, *, propagate: bool | None) -> Analogue | None:
         sizes = {name: one.sigma for name, one in plan.shocks.items() if one.sigma is not None}
         found = nearest(sizes, covariance, self.view) if sizes else None
@@ -300,22 +280,11 @@ def run_engine(
     return result.model_copy(update={"components": components(book, engine.arrays, engine.view)}) if parts else result
 
 
-def _row(days: int, total: Decimal, band: Interval | None) -> HorizonRow:
-    return HorizonRow(horizon=days, total=total, lower=band.lower if band else None, upper=band.upper if band else None)
-
-
-def _on(arrays: Sensitivities, names: Sequence[str], draws: np.ndarray) -> np.ndarray:
-    """Draws (n, n_names) spread over the columns of all factors, (n, K)."""
-    full = np.zeros((len(draws), len(arrays.factors)))
-    for at, name in enumerate(names):
-        full[:, arrays.factors.index(name)] = draws[:, at]
-    return full
-
-
 def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, str]) -> list[str]:
     """Factors that the book loads on and nothing moves, and why."""
     found: list[str] = []
-    for name in (one for one in arrays.loaded() if one not in completion.moves):
+    moved = {*completion.moves, *completion.others}
+    for name in (one for one in arrays.loaded() if one not in moved):
         why = ""
         if name in missing:
             why = f", and none reaches it ({missing[name]})"

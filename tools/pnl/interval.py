@@ -10,9 +10,10 @@ from decimal import Decimal
 import numpy as np
 
 from finllm.tools.forecasts.conditioned import KEPT_SPREAD
-from finllm.tools.pnl.bands import DRAWS, Residual, gaussian_draws, own_residuals, simulate
+from finllm.tools.pnl.bands import DRAWS, Spread, gaussian_draws, simulate
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.propagate import propagate
+from finllm.tools.pnl.readings import least_moves
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 
@@ -40,7 +41,7 @@ def interval_widths(
     inside = {name: move for name, move in shocked.items() if name in joint.names}
     given = propagate(inside, joint.near(inside)[0])
     free = gaussian_draws(given.residual, DRAWS, seed)
-    daily, words = own_residuals(engine.book, engine.sens.regressions)
+    least = least_moves(engine.view, arrays.factors)
     widths: list[float] = []
     for calls in judged:
         means, draws = given.means.copy(), free.copy()
@@ -55,7 +56,7 @@ def interval_widths(
         for at, name in enumerate(given.others):
             spread[:, arrays.factors.index(name)] = draws[:, at]
         point = np.array([moves.get(name, 0.0) for name in arrays.factors])
-        left = Residual(spread, daily, plan.days, words)
+        left = Spread({"other factors": spread}, engine.own, least, plan.days, DRAWS, "as judged")
         band = simulate(arrays, point, left, Decimal(0), level=level, seed=seed)
         widths.append(float(band.upper - band.lower))
     return tuple(widths)

@@ -32,6 +32,9 @@ Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="
 RARE = 1e-5
 """Probability below which a Gaussian's tail says no more than that it is small."""
 Method = Literal["convex", "local", "given"]
+BandPart = Literal["other readings", "sizes", "other factors", "positions' own", "errors of loads"]
+"""What makes a band wide: another reading, the size of what is read, factors that nobody shocked, the positions' own
+returns, and errors of their loads on the factors."""
 
 
 def usd(amount: float) -> Decimal:
@@ -49,16 +52,34 @@ class Frozen(BaseModel):
 
 
 class Interval(Frozen):
-    """Where the P&L lies with probability `level`, given the shocks, in the book's currency."""
+    """Where the P&L lies with probability `level`, in the book's currency.
+
+    `parts`: the share of its width that each part makes, which add to one. `untested`: why nobody tested that it holds
+    so often; empty where it was tested.
+    """
 
     lower: Cents
     upper: Cents
     level: float
     method: str
+    parts: dict[BandPart, float] = {}
+    untested: str = "made before levels were tested"
+
+    @property
+    def name(self) -> str:
+        """What the interval may be called."""
+        return f"model band of {self.level:.0%}, level not tested" if self.untested else f"{self.level:.0%} band"
+
+    @property
+    def shares(self) -> str:
+        """The parts in words, the largest first."""
+        ordered = sorted(self.parts.items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {share:.0%}" for name, share in ordered)
 
 
 class ValueAtRisk(Frozen):
-    """One-day loss, positive, that current holdings exceed on 2.5 % of the days of `window`.
+    """One-day loss, positive, that current holdings exceed on 2.5 % of the days of `window`; after a shock, of those
+    days at the volatility that it leaves behind (`risk.filtered`).
 
     `coverage` is the share of the book's gross value, with what was left out of it, that the window has prices for;
     `missing` names the holdings that it has none for.
@@ -219,11 +240,12 @@ class EngineResult(Frozen):
     `by_position`, `by_factor` (with `interaction`, and `idiosyncratic` in a replay), `by_sector` and `by_direction`
     (`long`, `short`) each sum exactly to `total`. `mahalanobis` is the distance of the direct shocks that have history.
     `alignment` says at which frequency, over which window and by which rule the factors' moves were put side by side.
-    `interval` is None where nothing is left open: every factor is held, and no position has a regression. `engine` is
-    the version of the arithmetic. `book_value` is net, `gross_value` what the holdings count for in coverage; that and
-    `coverage` are None in records from before they were measured. `components` are worked out where they are asked for.
-    `replayed` is the window of a replay, `days` its trading days, and `unseen` names the factors that the book loads on
-    and that have no data in it, which are held still.
+    `by_day`: the P&L after each day up to the horizon, of a large book after those of `by_horizon` alone; empty in
+    records from before it was worked out. `interval` is None where nothing is left open: every factor is held, and no
+    position has a regression. `engine` is the version of the arithmetic. `book_value` is net, `gross_value` what the
+    holdings count for in coverage; that and `coverage` are None in records from before they were measured.
+    `components` are worked out where they are asked for. `replayed` is the window of a replay, `days` its trading days,
+    and `unseen` names the factors that the book loads on and that have no data in it, which are held still.
     """
 
     engine: int = ENGINE
@@ -239,6 +261,7 @@ class EngineResult(Frozen):
     by_sector: dict[str, Cents]
     by_direction: dict[str, Cents]
     by_horizon: tuple[HorizonRow, ...]
+    by_day: tuple[HorizonRow, ...] = ()
     interval: Interval | None
     var_975_1d: ValueAtRisk | None
     var_975_1d_after: ValueAtRisk | None

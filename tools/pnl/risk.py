@@ -13,6 +13,7 @@ import pandas as pd
 from finllm.errors import InputError
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.market import INDEX, MarketStore, crosses, halts, span
+from finllm.tools.pnl.after_shock import filtered
 from finllm.tools.pnl.betas import FIRST, FURTHER
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.history import History, one_step
@@ -60,27 +61,34 @@ def _clean(gains: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DailyGains:
-    """One-day P&L of a book on past days, USD: before a shock and of what is left after it, each (n,)."""
+    """One-day P&L of a book on past days, USD: before a shock and of what is left after it, each (n,).
+
+    `gain`: what the shock itself gains, over `days` trading days. The measures after it are at the volatility that it
+    leaves (`filtered`).
+    """
 
     before: np.ndarray
     after: np.ndarray
     window: str
     coverage: float
     missing: tuple[str, ...]
+    gain: float = 0.0
+    days: int = 1
 
     def measures(
         self, level: float = VAR_LEVEL
     ) -> tuple[ValueAtRisk, ValueAtRisk, ExpectedShortfall, ExpectedShortfall]:
         """VaR before and after, ES before and after."""
+        after = filtered(self.before, self.after, self.gain, self.days)
         var = [
             ValueAtRisk(loss=usd(value_at_risk(one, level)), level=level, window=self.window,
                         coverage=self.coverage, missing=self.missing)
-            for one in (self.before, self.after)
+            for one in (self.before, after)
         ]  # fmt: skip
         shortfall = [
             ExpectedShortfall(loss=usd(expected_shortfall(one, level)), level=level, window=self.window,
                               coverage=self.coverage, missing=self.missing)
-            for one in (self.before, self.after)
+            for one in (self.before, after)
         ]  # fmt: skip
         return var[0], var[1], shortfall[0], shortfall[1]
 
@@ -93,6 +101,7 @@ def daily_gains(
     market: MarketStore,
     as_of: dt.date,
     *,
+    days_of_shock: int = 1,
     realised: Mapping[str, float] | None = None,
     window: int = WINDOW,
 ) -> DailyGains | None:
@@ -101,7 +110,7 @@ def daily_gains(
     Own returns where a holding has some (beta times the index's on days without), else its factors' daily moves; a
     holding with a factor that has no fresh daily history is `missing`. After the shock, exposure by returns has moved
     with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta; contracts are
-    revalued from there. None without any holding or day.
+    revalued from there. The shock came over `days_of_shock`. None without any holding or day.
     """
     found = book_days(book, arrays, factors, market, as_of, window)
     if found is None:
@@ -134,7 +143,9 @@ def daily_gains(
     if missing.all():
         return None
     names = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
-    return DailyGains(before, after, found.words, covered / whole if whole else 1.0, names)
+    gain = totals(arrays.rows(np.flatnonzero(~missing)), moves[None, :])[0]
+    share = covered / whole if whole else 1.0
+    return DailyGains(before, after, found.words, share, names, float(gain), days_of_shock)
 
 
 @dataclass(frozen=True)
@@ -267,7 +278,10 @@ def _factor_days(
 
 
 def liquidity(arrays: Sensitivities, factors: FactorSet, past: History, level: float = VAR_LEVEL) -> Liquidity | None:
-    """Expected shortfall adjusted for liquidity horizons, on the moves of `past` scaled to ten days; None without any.
+    """Expected shortfall adjusted for liquidity horizons, on moves over ten days; None without any.
+
+    The moves are those of `past`: overlapping ones of ten days where it is daily, else one step × √(10/step), which is
+    said.
 
     ES = √(Σⱼ (ES₁₀(j)·√((LHⱼ − LHⱼ₋₁)/10))²), LH₀ = 0, where ES₁₀(j) moves only the factors with a liquidity horizon
     of LHⱼ or more (Basel Committee on Banking Supervision, MAR33.5, base horizon ten days). Specific risk is left out.
@@ -276,7 +290,7 @@ def liquidity(arrays: Sensitivities, factors: FactorSet, past: History, level: f
     usable = [name for name in loaded if name in past.names]
     if not usable:
         return None
-    scaled = past.moves.to_numpy() * math.sqrt(BASE_DAYS / past.step_days)
+    scaled, words = _ten_days(past, factors)
     rows: list[LiquidityRow] = []
     squares, before = 0.0, 0
     for horizon in LIQUIDITY_HORIZONS:
@@ -293,7 +307,20 @@ def liquidity(arrays: Sensitivities, factors: FactorSet, past: History, level: f
         total=usd(math.sqrt(squares)), level=level, rows=tuple(rows),
         without=tuple(name for name in loaded if name not in past.names),
         method=(
-            f"{len(scaled)} {past.frequency} moves of each factor × √({BASE_DAYS}/{past.step_days}), the book revalued,"
-            " MAR33.5 cascade; no specific risk"
+            f"{words}, the book revalued, MAR33.5 cascade over the days that it takes to leave a position in each"
+            " factor (MAR33.12), which are not the scenario's; no specific risk"
         ),
     )  # fmt: skip
+
+
+def _ten_days(past: History, factors: FactorSet) -> tuple[np.ndarray, str]:
+    """Moves over ten days (n, K), and what they are, in words."""
+    moves = past.moves.to_numpy()
+    if past.frequency != "daily" or len(moves) < 2 * BASE_DAYS:
+        words = f"{len(moves)} {past.frequency} moves of each factor × √({BASE_DAYS}/{past.step_days})"
+        return moves * math.sqrt(BASE_DAYS / past.step_days), words
+    windows = np.lib.stride_tricks.sliding_window_view(moves, BASE_DAYS, axis=0)  # (n − 9, K, 10)
+    found = windows.sum(axis=-1)
+    compounded = [at for at, name in enumerate(past.names) if factors[name].unit == "return"]
+    found[:, compounded] = np.prod(1.0 + windows[:, compounded], axis=-1) - 1.0
+    return found, f"{len(found)} overlapping {BASE_DAYS}-day moves of each factor"

@@ -24,15 +24,19 @@ def widened(result: EngineResult, by: float, why: str) -> EngineResult:
     def end(at: Decimal, point: Decimal) -> Decimal:
         return point + usd(float(at - point) * by)
 
-    interval, rows = result.interval, result.by_horizon
+    interval = result.interval
     if interval is not None:
         interval = interval.model_copy(update={
             "lower": end(interval.lower, result.total), "upper": end(interval.upper, result.total),
             "method": f"{interval.method}; {by:.2f} times as wide: {why}",
         })  # fmt: skip
-    rows = tuple(row if row.lower is None or row.upper is None else _with(row, end(row.lower, row.total),
-                 end(row.upper, row.total)) for row in rows)  # fmt: skip
-    return result.model_copy(update={"interval": interval, "by_horizon": rows})
+
+    def wider(rows: tuple[HorizonRow, ...]) -> tuple[HorizonRow, ...]:
+        return tuple(row if row.lower is None or row.upper is None else _with(row, end(row.lower, row.total),
+                     end(row.upper, row.total)) for row in rows)  # fmt: skip
+
+    return result.model_copy(update={"interval": interval, "by_horizon": wider(result.by_horizon),
+                                     "by_day": wider(result.by_day)})  # fmt: skip
 
 
 def as_wide_as(level: float, stated: float) -> float:
@@ -50,11 +54,16 @@ def mixed(result: EngineResult, other: Decimal, weight: float, why: str) -> Engi
     if interval is None or weight >= 1.0 or other == result.total:
         return result
     share = float(other / result.total) if result.total else 0.0
-    rows = tuple(_mixed(row, row.total * Decimal(share), weight, interval.level) for row in result.by_horizon)
+    level = interval.level
+
+    def mix(rows: tuple[HorizonRow, ...]) -> tuple[HorizonRow, ...]:
+        return tuple(_mixed(row, row.total * Decimal(share), weight, level) for row in rows[:-1]) + (last,) * bool(rows)
+
     last = _mixed(_as_row(result), other, weight, interval.level)
     words = f"{interval.method}; mixed at {weight:.0%} to {1 - weight:.0%}: {why}"
     interval = interval.model_copy(update={"lower": last.lower, "upper": last.upper, "method": words})
-    return result.model_copy(update={"interval": interval, "by_horizon": (*rows[:-1], last) if rows else rows})
+    return result.model_copy(update={"interval": interval, "by_horizon": mix(result.by_horizon),
+                                     "by_day": mix(result.by_day)})  # fmt: skip
 
 
 def _as_row(result: EngineResult) -> HorizonRow:

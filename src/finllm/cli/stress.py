@@ -147,9 +147,10 @@ def _view(answer: StressAnswer) -> RenderableType:
     ]  # fmt: skip
     if result.interval:
         low, high = dollars(result.interval.lower), dollars(result.interval.upper)
-        parts.append(
-            text(f"{low} to {high} {result.currency} at {result.interval.level:.0%}: {result.interval.method}")
-        )
+        parts.append(text(f"{low} to {high} {result.currency}, a {result.interval.name}: {result.interval.method}"))
+        parts.append(text(f"its width: {result.interval.shares}", "dim"))
+        if result.interval.untested:
+            parts.append(text(f"its level: {result.interval.untested}", "dim"))
     header = ("factor", "move", "size", "others imply", "off by", "origin", "flags")
     parts += _titled("Shocks", table(header, [_shock(row) for row in result.shocks], right=(1, 2, 3, 4)))
     if result.joint:

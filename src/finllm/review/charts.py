@@ -127,7 +127,7 @@ def positions(by_position: Mapping[str, float], currency: str = "USD") -> Chart:
 
 
 def fan(points: Sequence[FanPoint], level: float, currency: str = "USD") -> Chart:
-    """The book's P&L from today over the horizon, with its interval given the shocks."""
+    """The book's P&L from today over the horizon, with its band, at the days that both were worked out for."""
     import altair as alt
 
     rows = [{"day": one.day, "point": one.point, "lower": one.lower, "upper": one.upper} for one in points]
@@ -150,7 +150,7 @@ def fan(points: Sequence[FanPoint], level: float, currency: str = "USD") -> Char
     label = alt.Chart(alt.Data(values=ends)).mark_text(align="left", dx=8, fontSize=12, color=INK).encode(
         x="day:Q", y="usd:Q", text="label:N"
     )  # fmt: skip
-    caption = f"Point and {level:.0%} interval given the shocks, {currency}. Every point is a total from today."
+    caption = f"Point and band of {level:.0%}, {currency}, as worked out for each day marked: a total from today."
     return chart_of("fan", "P&L over the horizon", caption, zero + band + line + label, height=260)
 
 

@@ -18,7 +18,7 @@ from finllm.review.story import html_chapters, shown
 from finllm.tools.evidence import Evidence, show
 from finllm.tools.pnl.coverage import Coverage, down, of_the_book
 from finllm.tools.pnl.limits import NO_LIMITS, Held
-from finllm.tools.pnl.outcome import AppliedShock, EngineResult, LiquidityRow, chance_words
+from finllm.tools.pnl.outcome import AppliedShock, EngineResult, HorizonRow, LiquidityRow, chance_words
 from finllm.tools.pnl.paths import Walked
 from finllm.tools.pnl.trades import Increment
 
@@ -29,7 +29,7 @@ def run_charts(
     report: Report, *, horizons: Sequence[FanPoint] = (), stress_index: Chart | None = None
 ) -> tuple[Chart, ...]:
     """The charts of a run. Without `horizons` the fan has the only point that the report knows, that of its horizon."""
-    points = tuple(horizons)
+    points = tuple(horizons) or fan_points(report.by_day)
     if not points and report.interval is not None:
         low, high = report.interval
         points = (FanPoint(report.horizon, report.total.value, low.value, high.value),)
@@ -39,13 +39,18 @@ def run_charts(
 
 def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) -> tuple[Chart, ...]:
     """The charts of a stress result: by factor, by position, over the horizon, and the market's stress index."""
-    points = tuple(
-        FanPoint(row.horizon, float(row.total), float(row.lower), float(row.upper))
-        for row in result.by_horizon
-        if row.lower is not None and row.upper is not None
-    )
+    points = fan_points(result.by_day or result.by_horizon)
     level = result.interval.level if result.interval else 0.0
     return _charts(_floats(result.by_factor), _floats(result.by_position), points, level, stress_index, result.currency)
+
+
+def fan_points(rows: Iterable[HorizonRow]) -> tuple[FanPoint, ...]:
+    """The days that a P&L and its band were worked out for."""
+    return tuple(
+        FanPoint(row.horizon, float(row.total), float(row.lower), float(row.upper))
+        for row in rows
+        if row.lower is not None and row.upper is not None
+    )
 
 
 def report_html(report: Report, charts: Sequence[Picture], explanation: Explanation | None = None) -> str:
@@ -150,7 +155,10 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         _money("P&L by factor", "factor", report.by_factor),
         _money("P&L by sector", "sector", report.by_sector),
         _money("P&L by position", "position", report.by_position),
-        Part("Interval", [[Cell(report.interval_method)]] if report.interval_method else (),
+        Part("What makes the interval wide", header=("part", "share"), right=(1,), otherwise="Nothing is left open.",
+             rows=[(Cell(part), _figure(share)) for part, share in report.interval_parts.items()]),
+        Part("Interval", [[Cell(report.interval_method)], [Cell(report.interval_tested)]]
+             if report.interval_method else (),
              otherwise="None: no holding has a history."),
         Part("Closest past event", _analogue(report), otherwise="None was found."),
         Part("Limit breaches", bullets=report.breaches, otherwise=report.no_breach),
@@ -214,7 +222,7 @@ def _engine_cards(result: EngineResult) -> list[Tile]:
     cards = [Tile(f"P&L, {code}", usd(float(result.total)), share)]
     if result.interval:
         low, high = usd(float(result.interval.lower)), usd(float(result.interval.upper))
-        level = f"given the shocks, at {result.interval.level:.0%}"
+        level = result.interval.name
         cards += [Tile(f"interval, low, {code}", low, level), Tile(f"interval, high, {code}", high, level)]
     for label, before, after in (
         (f"one-day VaR, 97.5 %, {code}", result.var_975_1d, result.var_975_1d_after),
@@ -259,7 +267,10 @@ def _engine_parts(result: EngineResult, held: Held, restricted: Sequence[str]) -
         Part("Liquidity horizons", [[Cell(liquidity.method)]] if liquidity else (), right=(0, 1, 2),
              header=("days", f"ES over ten days, {code}", f"scaled, {code}", "factors"),
              rows=[_liquidity(row) for row in (liquidity.rows if liquidity else ())]),
-        Part("How the interval was made", [[Cell(interval.method)]] if interval else (),
+        Part("What makes the interval wide", header=("part", "share"), right=(1,), otherwise="Nothing is left open.",
+             rows=[(Cell(part), Cell(f"{share:.0%}")) for part, share in interval.parts.items()] if interval else ()),
+        Part("How the interval was made",
+             [[Cell(interval.method)], [Cell(f"{interval.name}. {interval.untested}")]] if interval else (),
              otherwise="There is none: no holding has a history."),
         Part("How the factors were put side by side", [[Cell(result.alignment)]] if result.alignment else ()),
         Part("Left out", header=("position", "why", "share of gross value"), right=(2,), rows=[

@@ -201,11 +201,11 @@ def test_horizons_nest_and_end_at_the_total() -> None:
     assert float(result.by_horizon[3].total) == pytest.approx(float(result.total) / 3**0.5, rel=0.08)
 
 
-def test_a_book_that_has_fallen_risks_less_and_a_short_option_more() -> None:
+def test_a_book_that_has_fallen_far_risks_more_and_so_does_a_short_option() -> None:
     result = run("EQUITY_US=-30%")
     assert result.var_975_1d is not None
     assert result.var_975_1d_after is not None
-    assert result.var_975_1d_after.loss < result.var_975_1d.loss
+    assert result.var_975_1d_after.loss > result.var_975_1d.loss
     assert result.es_975_1d is not None
     assert result.es_975_1d.loss > result.var_975_1d.loss
     puts = book(held("SP500", "index", market_value=-1e5, beta=-1.0, gamma=30.0))  # short, of negative delta

@@ -161,7 +161,11 @@ def test_risk_measures_hold_the_rates_own_days() -> None:
     assert result.var_975_1d is not None
     assert result.var_975_1d_after is not None
     assert float(result.var_975_1d.loss) == pytest.approx(worst, abs=0.01)
-    assert float(result.var_975_1d_after.loss) == pytest.approx(worst * 0.9, abs=0.01)
+    gains = moves * float(result.book_value)  # after the shock 0.9 of them, each day at the volatility that it leaves
+    squares = pd.Series([np.mean(gains**2), *gains**2]).ewm(alpha=0.06, adjust=False).mean().to_numpy()
+    z = -0.1 * float(result.book_value) / np.sqrt(squares[-1] * 20)
+    left = 0.9 * gains * np.sqrt(squares[-1] / squares[:-1] * (8 + z**2) / 9)
+    assert float(result.var_975_1d_after.loss) == pytest.approx(-np.sort(left)[12], abs=0.01)
 
 
 def test_a_shocked_dollar_that_leaves_a_rate_still_is_said_and_completion_moves_it() -> None:

@@ -180,8 +180,18 @@ def _interval(report: Report) -> RenderableType:
     return Group(
         Text.assemble(_figure(low), " to ", _figure(high), " at ", _figure(report.interval_level), ": ",
                       text(report.interval_method or "")),
+        *([_shares(report)] if report.interval_parts else []),
+        text(report.interval_tested, "dim"),
         *risk,
     )  # fmt: skip
+
+
+def _shares(report: Report) -> Text:
+    """What makes the interval wide, part by part."""
+    parts: list[str | Text] = ["Its width: "]
+    for part, share in report.interval_parts.items():
+        parts += [f"{part} ", _figure(share), "; "]
+    return Text.assemble(*parts[:-1])
 
 
 def _analogue(report: Report) -> RenderableType:

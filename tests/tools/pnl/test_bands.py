@@ -1,0 +1,170 @@
+"""Bands by hand: nothing open, one share, readings as a mixture, the market of a non-event, the path, the levels."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm, t
+
+from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.factors import UserShock
+from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.own_risk import student
+from finllm.tools.pnl.readings import SIZES, ReadFactor, read_factor
+
+AS_OF = dt.date(2018, 6, 29)
+MARKET = MarketStore()
+
+
+def book_of(*holdings: dict[str, object]) -> Book:
+    held = tuple(Holding.model_validate({"sector": "x", "market_value": 1e6, **one}) for one in holdings)
+    return Book(name="test", as_of=AS_OF, sha256="0" * 64, holdings=held, exclusions=(), notes=())
+
+
+SHARE = book_of({"id": "XOM", "asset_class": "equity", "series": "XOM"})
+INDEX = book_of({"id": "SP500", "asset_class": "index", "series": "SP500"})
+
+
+def shock(move: float) -> UserShock:
+    return UserShock(factor="EQUITY_US", amount=move, in_sigmas=False)
+
+
+def test_cash_has_no_width() -> None:
+    engine = Engine(book_of({"id": "CASH", "asset_class": "cash"}), MARKET, AS_OF)
+    found = engine.stress(engine.plan(20, user=[shock(-0.1)]))
+    assert found.interval is None or found.interval.lower == found.interval.upper == 0
+
+
+def test_one_share_is_a_students_t_at_the_volatility_of_the_day() -> None:
+    """Variance by hand: squares of residuals, the season out, by 0.97 a day, half way to their mean a quarter."""
+    engine = Engine(SHARE, MARKET, AS_OF)
+    found = engine.stress(engine.plan(20, user=[shock(0.0)]), propagate=False)
+    rest = 1e6 * engine.sens.regressions["XOM"].residuals
+    squares = rest**2 / np.where(pd.DatetimeIndex(rest.index).month.isin([1, 4, 7, 10]), 1.25, 0.875)
+    weights = 0.97 ** np.arange(len(squares))[::-1]
+    now, mean = np.average(squares, weights=weights), squares.mean()
+    coming = pd.bdate_range(AS_OF + dt.timedelta(days=1), periods=20)
+    season = np.where(coming.month.isin([1, 4, 7, 10]), 1.25, 0.875)  # July: all of them in the season of results
+    variance = float(((mean + (now - mean) * 0.5 ** (np.arange(1, 21) / 63)) * season).sum()) * (1 + 20 / 504)
+    far = float(t.ppf(0.95, 504 / 20 - 1)) * math.sqrt(variance)
+    assert found.interval is not None
+    assert float(found.interval.upper) == pytest.approx(far, rel=0.002)
+    assert float(found.interval.lower) == pytest.approx(-far, rel=0.002)
+
+
+def test_a_wrong_load_counts_by_how_far_the_factor_goes() -> None:
+    engine = Engine(SHARE, MARKET, AS_OF)
+    bands = [engine.stress(engine.plan(20, user=[shock(move)]), propagate=False).interval for move in (0.0, -0.1, -0.3)]
+    shares = [band.parts["errors of loads"] for band in bands if band]
+    assert shares[0] == pytest.approx(0.0, abs=1e-9)
+    assert shares[0] < shares[1] < shares[2]
+
+
+@pytest.mark.parametrize("freedom", [4.0, 24.2, 30.0])
+def test_quantiles_of_t_are_those_of_scipy(freedom: float) -> None:
+    drawn = student(4000, freedom)
+    for level, off in ((0.05, 0.002), (0.5, 0.0), (0.95, 0.002), (0.99, 0.012)):  # of four degrees it is 1 % off there
+        assert np.quantile(drawn, level) == pytest.approx(t.ppf(level, freedom), rel=off, abs=0.001)
+
+
+def test_readings_are_a_mixture_by_their_probability() -> None:
+    """Two calls, each a normal of three quarters of σ about its size: quantiles by the distribution function."""
+    engine = Engine(INDEX, MARKET, AS_OF)
+    read = ReadFactor("EQUITY_US", {("down", "large"): 0.3, ("up", "small"): 0.7})
+    found = engine.stress(engine.plan(20), reads=[read])
+    size = engine.view.size("EQUITY_US", 20)
+    assert size.moves is not None
+    assert size.sigma is not None
+    down = -float(np.quantile(-size.moves[size.moves < 0], 0.95))
+    up = float(np.quantile(size.moves[size.moves > 0], 0.5))
+    spread = 0.75 * size.sigma.value
+
+    def below(x: float) -> float:
+        return 0.3 * float(norm.cdf(x, down, spread)) + 0.7 * float(norm.cdf(x, up, spread))
+
+    assert found.interval is not None
+    for end, level in ((found.interval.lower, 0.05), (found.interval.upper, 0.95)):
+        by_hand = brentq(lambda x, level=level: below(x) - level, -1.0, 1.0)
+        assert float(end) / 1e6 == pytest.approx(by_hand, rel=0.05)
+    assert found.interval.parts["other readings"] > found.interval.parts["sizes"] > 0
+
+
+def test_a_sure_reading_leaves_its_size_and_one_of_no_move_the_whole_market() -> None:
+    engine = Engine(INDEX, MARKET, AS_OF)
+    sigma = engine.joint(engine.plan(20)).near({})[0].sigma("EQUITY_US")
+    still = engine.stress(engine.plan(20), reads=[read_factor("EQUITY_US", {"none": 1.0}, None)]).interval
+    plain = engine.stress(engine.plan(20)).interval
+    for band in (still, plain):
+        assert band is not None
+        assert float(band.upper) / 1e6 == pytest.approx(1.645 * sigma, rel=0.05)
+    assert plain is not None
+    assert "other readings" not in plain.parts  # nothing was read
+
+
+def test_chances_of_a_reading_add_to_one_and_sizes_nobody_asked_for_are_those_of_its_moves() -> None:
+    read = read_factor("OIL_WTI", {"up": 0.6, "down": 0.3, "none": 0.1}, {"small": 0.5, "large": 0.5})
+    assert sum(read.chances.values()) == pytest.approx(1.0)
+    assert read.chances["up", "large"] == pytest.approx(0.3)
+    assert read_factor("VIX", {"none": 0.5, "up": 0.5}, None).chances["up", "small"] == pytest.approx(
+        0.5 * SIZES["small"]
+    )
+
+
+def test_parts_add_to_the_whole_and_given_shocks_are_not_read_otherwise() -> None:
+    engine = Engine(SHARE, MARKET, AS_OF)
+    band = engine.stress(engine.plan(20, user=[shock(-0.1)])).interval
+    assert band is not None
+    assert sum(band.parts.values()) == pytest.approx(1.0)
+    assert set(band.parts) == {"other factors", "positions' own", "errors of loads"}
+    assert "of which no other reading is drawn" in band.method
+
+
+def test_each_day_of_the_path_has_its_own_rule() -> None:
+    engine = Engine(INDEX, MARKET, AS_OF)
+    found = engine.stress(engine.plan(60))
+    assert [row.horizon for row in found.by_day] == list(range(1, 61))
+    assert found.by_day[-1].upper == found.interval.upper  # pyright: ignore[reportOptionalMemberAccess]
+    widths = {row.horizon: float(row.upper - row.lower) for row in found.by_day}  # pyright: ignore
+    sigma = {days: engine.view.size("EQUITY_US", days).sigma.value for days in (5, 20, 60)}  # pyright: ignore
+    for days in (5, 20):
+        assert widths[days] / widths[60] == pytest.approx(sigma[days] / sigma[60], rel=0.12)
+    assert {row.horizon for row in found.by_horizon} == {1, 5, 10, 20, 60}
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "name"),
+    [(20, 0.9, "90% band"), (250, 0.9, "model band of 90%, level not tested"),
+     (20, 0.99, "model band of 99%, level not tested")],
+)  # fmt: skip
+def test_no_band_is_called_by_a_level_that_was_not_tested(days: int, level: float, name: str) -> None:
+    engine = Engine(SHARE, MARKET, AS_OF)
+    band = engine.stress(engine.plan(days, user=[shock(-0.1)]), level=level).interval
+    assert band is not None
+    assert band.name == name
+    assert bool(band.untested) == ("not tested" in name)
+
+
+def test_the_band_holds_what_happened_in_most_months() -> None:
+    """Two dozen months of a crisis and a calm, given what the index did; docs/numbers.md has all of them."""
+    names = ("AAPL", "BAC", "CVX", "GE", "JNJ", "JPM", "KO", "MSFT", "PG", "XOM")
+    prices = {name: MARKET.read(name, dt.date(2022, 12, 28)).values for name in (*names, "SP500")}
+    ends = prices["SP500"].groupby(prices["SP500"].index.to_period("M")).tail(1).index
+    held = 0
+    months = [(start, end) for start, end in itertools.pairwise(ends) if end.year in (2008, 2013)]
+    for start, end in months:
+        rows = [{"id": name, "asset_class": "equity", "series": name} for name in names]
+        engine = Engine(book_of(*rows), MARKET, start.date())
+        days = int(np.busday_count(start.date(), end.date()))
+        move = float(prices["SP500"][end] / prices["SP500"][start] - 1)
+        band = engine.stress(engine.plan(days, user=[shock(move)])).interval
+        truth = sum(1e6 * float(prices[name][end] / prices[name][start] - 1) for name in names)
+        assert band is not None
+        held += float(band.lower) <= truth <= float(band.upper)
+    assert held >= 0.75 * len(months)
