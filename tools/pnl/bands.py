@@ -18,8 +18,8 @@ DRAWS = 4000
 PARTS: tuple[BandPart, ...] = get_args(BandPart)
 TESTED = (5, 60)
 """Trading days of the horizons whose 90 % bands were tested on past months (docs/numbers.md)."""
-RUNS_UNTESTED = "with other readings drawn, as of a run, not tested yet"
-"""Why no level of a run's band was tested, empty where it was."""
+RUN_DAYS, RUNS_UNTESTED = (15, 25), "of a run, with other readings drawn, tested over 20 days alone"
+"""Trading days of the horizons whose runs' bands were tested on dated episodes, and what is said of others."""
 TESTED_LEVEL, TESTED_SHARE = 0.9, 0.95
 """The level tested, and the share of a book that has to be of the kind that it was tested on."""
 

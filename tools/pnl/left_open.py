@@ -10,13 +10,13 @@ import numpy as np
 
 from finllm.tools.data.books.book import Book, Holding
 from finllm.tools.pnl.attribution import total_of
-from finllm.tools.pnl.bands import RUNS_UNTESTED, Spread, ends
+from finllm.tools.pnl.bands import RUN_DAYS, RUNS_UNTESTED, Spread, ends
 from finllm.tools.pnl.completion import Completion
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import BandPart, HorizonRow, Interval, usd
 from finllm.tools.pnl.own_risk import OwnRisk
-from finllm.tools.pnl.readings import ReadFactor, draw_readings, least_moves, sigma_of
+from finllm.tools.pnl.readings import HEEDED, ReadFactor, draw_readings, least_moves, sigma_of
 from finllm.tools.pnl.shocks import Plan
 from finllm.tools.pnl.sizes import FactorView
 
@@ -64,9 +64,12 @@ def left_open(
         factors["other factors"] = drawn.whole - drawn.sized
         read = [one.factor for one in reads]
         free = ", ".join(one for one in drawn.factors if one not in read) or "no other factor"
-        words = f"other readings of {', '.join(read)} by their probability, and their sizes; {free} by covariance"
+        words = (
+            f"readings of {', '.join(read)} by their probability, which the market heeds in {HEEDED:.0%} of cases beyond"
+            f" chance, and their sizes; {free}, and what is not heeded, by covariance"
+        )
         return Spread(factors, own, least_moves(view, arrays.factors), plan.days, draws, words,
-                      untested or RUNS_UNTESTED)  # fmt: skip
+                      untested or ("" if RUN_DAYS[0] <= plan.days <= RUN_DAYS[1] else RUNS_UNTESTED))  # fmt: skip
     rest = np.zeros((draws, len(arrays.factors)))
     for at, name in enumerate(completion.others):
         rest[:, column[name]] = completion.draws[:, at]

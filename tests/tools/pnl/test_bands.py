@@ -109,12 +109,12 @@ def test_a_sure_reading_leaves_its_size_and_one_of_no_move_the_whole_market() ->
 
 
 def test_chances_of_a_reading_add_to_one_and_sizes_nobody_asked_for_are_those_of_its_moves() -> None:
-    read = read_factor("OIL_WTI", {"up": 0.6, "down": 0.3, "none": 0.1}, {"small": 0.5, "large": 0.5})
+    read = read_factor("OIL_WTI", {"up": 0.6, "down": 0.3, "none": 0.1}, {"small": 0.5, "large": 0.5}, heeded=1.0)
     assert sum(read.chances.values()) == pytest.approx(1.0)
     assert read.chances["up", "large"] == pytest.approx(0.3)
-    assert read_factor("VIX", {"none": 0.5, "up": 0.5}, None).chances["up", "small"] == pytest.approx(
-        0.5 * SIZES["small"]
-    )
+    vix = read_factor("VIX", {"none": 0.5, "up": 0.5}, None, heeded=0.2)
+    assert vix.chances["up", "small"] == pytest.approx(0.2 * 0.5 * SIZES["small"])
+    assert vix.chances["none", None] == pytest.approx(0.2 * 0.5 + 0.8)  # else the market goes as if nothing was read
 
 
 def test_parts_add_to_the_whole_and_given_shocks_are_not_read_otherwise() -> None:
