@@ -122,7 +122,7 @@ class Report(_Frozen):
 
     `engine`: the version of the P&L arithmetic; a report that does not say is of the first. `coverage` is None where it
     was not measured, `gross_value` where it is the `book_value`, `total_share` where a book is worth nothing.
-    `interval_untested`: why nobody tested that the interval holds so often; `by_day`: the P&L day by day, for the chart.
+    `interval_untested`: why nobody tested that the interval holds so often; `by_day`: the P&L day by day for the chart.
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
 

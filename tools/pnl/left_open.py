@@ -65,8 +65,8 @@ def left_open(
         read = [one.factor for one in reads]
         free = ", ".join(one for one in drawn.factors if one not in read) or "no other factor"
         words = (
-            f"readings of {', '.join(read)} by their probability, which the market heeds in {HEEDED:.0%} of cases beyond"
-            f" chance, and their sizes; {free}, and what is not heeded, by covariance"
+            f"readings of {', '.join(read)} by their probability, of which the market heeds {HEEDED:.0%} beyond chance,"
+            f" and their sizes; {free}, and what is not heeded, by covariance"
         )
         return Spread(factors, own, least_moves(view, arrays.factors), plan.days, draws, words,
                       untested or ("" if RUN_DAYS[0] <= plan.days <= RUN_DAYS[1] else RUNS_UNTESTED))  # fmt: skip
