@@ -46,17 +46,19 @@ class Month:
         return self.lower <= self.truth <= self.upper
 
 
-def months(kinds: Sequence[str], steps: int = 1) -> list[Month]:
+def months(kinds: Sequence[str], steps: int = 1, *, reporting: bool = False) -> list[Month]:
     """Every month from 1994 to 2022, close to close (`steps` months each), of the positions of these asset classes.
 
-    What was held: shares at their prices; oil at the packaged price while it lasts; a bond by duration and convexity on
-    the packaged yield of BAA bonds, which is a mean of each month.
+    `reporting`: those alone that begin a quarter, in which most companies report: 116 of them. What was held: shares at
+    their prices; oil at the packaged price while it lasts; a bond by duration and convexity on the packaged yield of
+    BAA bonds, which is a mean of each month.
     """
     index = MARKET.read(INDEX, LATEST).values
     last = [group.index[-1] for _month, group in index.groupby(pd.DatetimeIndex(index.index).to_period("M"))]
     found: list[Month] = []
     for start, end in zip(last[:-steps], last[steps:], strict=True):
-        if day_of(end).year < FIRST_YEAR:
+        first = last[last.index(start) + 1]
+        if day_of(first).year < FIRST_YEAR or (reporting and first.month % 3 != 1):
             continue
         one = _month(kinds, day_of(start), day_of(end), index)
         if one is not None:
@@ -133,33 +135,3 @@ def exceedances() -> tuple[int, int]:
         beyond += int((gains < -float(after.loss)).sum())
         tried += len(gains)
     return beyond, tried
-
-
-if __name__ == "__main__":
-    import sys
-
-    for kinds in (("equity",), ("equity", "commodity"), ("equity", "commodity", "bond")):
-        for steps in (1, *((3,) if len(sys.argv) > 1 else ())):
-            got = months(kinds, steps)
-            first = [one for one in got if one.end.month % 3 == 1]
-            crisis = [one for one in got if one.end.year in CRISIS]
-            print(
-                kinds,
-                steps,
-                len(got),
-                f"{share(got):.3f}",
-                "crisis",
-                len(crisis),
-                f"{share(crisis):.3f}",
-                [
-                    (
-                        k,
-                        f"{share([one for one in got if one.end.month % 3 == k]):.3f}",
-                        f"{share([one for one in crisis if one.end.month % 3 == k]):.2f}",
-                    )
-                    for k in range(3)
-                ],
-                len(first),
-                "below",
-                np.mean([one.truth < one.lower for one in got]).round(3),
-            )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import bands_page
 from benchmarks.loads import BOOK, FACTORS, LATEST, MARKET, SECTORS, choices
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.market import INDEX, STOCKS, day_of
@@ -69,6 +70,7 @@ def main() -> None:
     DOCUMENT.write_text(f"{HEAD}\n\n| figure | before | wanted | reached | |\n|---|---|---|---|---|\n{lines}\n\n"
                         f"{CHOICE}\n\n| what | error ratio |\n|---|---|\n{chosen}\n", encoding="utf-8")  # fmt: skip
     print(lines)
+    bands_page.write()
 
 
 def loads(
