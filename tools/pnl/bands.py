@@ -77,7 +77,8 @@ def gains_by_part(
     columns = {name: column for column, name in enumerate(arrays.factors)}
     own, loads = spread.own.draws(spread.horizon, at, columns, seed)
     if spread.own.known:
-        found |= {"positions' own": own, "errors of loads": loads}
+        found["positions' own"] = own
+        found["errors of loads"] = loads
     return found
 
 
@@ -94,8 +95,10 @@ def simulate(
     gains = np.sum(list(parts.values()), axis=0) if parts else np.zeros(spread.draws)
     low, high = _ends(gains, level)
     variance = float(gains.var())
-    shares = {part: float(np.mean((one - one.mean()) * (gains - gains.mean()))) / variance
-              for part, one in parts.items()} if variance > 0 else {}  # fmt: skip
+    shares: dict[BandPart, float] = {
+        part: float(np.mean((one - one.mean()) * (gains - gains.mean()))) / variance
+        for part, one in parts.items() if variance > 0
+    }  # fmt: skip
     return Interval(
         lower=total + usd(low), upper=total + usd(high), level=level, parts=shares, untested=spread.untested,
         method=f"{level:.0%} of {spread.draws} draws, seed {seed}: {spread.words}; {spread.own.words}",

@@ -152,7 +152,7 @@ def _factors(held: Mapping[str, float], regressions: Mapping[str, Regression]) -
 
 
 def _season(days: pd.DatetimeIndex) -> np.ndarray:
-    return np.where(np.asarray(days.month) % 3 == 1, RESULTS, OTHERS)
+    return np.where(days.to_numpy().astype("datetime64[M]").astype(int) % 3 == 0, RESULTS, OTHERS)
 
 
 def _ahead(daily: np.ndarray, days: pd.DatetimeIndex, as_of: dt.date) -> np.ndarray:

@@ -41,13 +41,15 @@ def read_factor(
 
     The model's probabilities are of what the text says. What it says is `heeded` so often; else nothing is read.
     """
-    known = {size: (sizes or SIZES).get(size, 0.0) for size in SIZES}
+    known: dict[Size, float] = {size: (sizes or SIZES).get(size, 0.0) for size in SIZES}
     whole = sum(known.values())
-    shares = {size: one / whole for size, one in known.items()} if whole > 0 else SIZES
+    shares: dict[Size, float] = {size: one / whole for size, one in known.items()} if whole > 0 else SIZES
     chances: dict[Call, float] = {("none", None): heeded * directions.get("none", 0.0) + 1.0 - heeded}
     ways: tuple[Direction, ...] = ("up", "down")
-    chances |= {(way, size): heeded * directions.get(way, 0.0) * one for way in ways for size, one in shares.items()}
-    return ReadFactor(factor, chances)
+    moving: dict[Call, float] = {
+        (way, size): heeded * directions.get(way, 0.0) * one for way in ways for size, one in shares.items()
+    }
+    return ReadFactor(factor, chances | moving)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _others(
         if not free:
             continue
         slopes, left = _given(near, known, free)
-        to, of = [ids.index(name) for name in free], [ids.index(name) for name in known]
+        to, of = (np.array([ids.index(name) for name in some], dtype=int) for some in (free, known))
         called[np.ix_(rows, to)] = called[np.ix_(rows, of)] @ slopes.T
         sized[np.ix_(rows, to)] = sized[np.ix_(rows, of)] @ slopes.T
         whole[np.ix_(rows, to)] = sized[np.ix_(rows, to)] + _normal(rng, left, len(rows))
