@@ -37,7 +37,11 @@ def moved_lines(state: AfterCompliance, table: EvidenceTable) -> Iterator[str]:
     if moved.regime is None:
         yield "covariance: by the size of the shocks alone; market-signal gave no regime"
     else:
-        kind = "of stress at any size of shock" if moved.stressed else "by the size of the shocks"
+        kind = (
+            "of stress at any size of shock (finllm stress --stressed)"
+            if moved.stressed
+            else "by the size of the shocks"
+        )
         yield f"covariance: {kind}, as market-signal calls the regime {moved.regime}, {shown(moved.regime_probability)}"
     if moved.weight is not None:
         yield (f"band: a mixture, since market-signal leans {moved.lean}, {shown(moved.lean_probability)}, and the "

@@ -16,6 +16,10 @@ import pytest
 from finllm.agents.roles import AGENTS, judgement_fields
 from finllm.desk.desk import Desk
 from finllm.graphs.report import Report
+from finllm.scenarios import PORTFOLIOS_DIR
+from finllm.sessions.inputs import read_inputs
+from finllm.sessions.stress import StressQuestion, answer_stress
+from finllm.tools.data.scenario import ShockEntry
 from tests.desks import Seen, request_for, run
 from tests.graphs.test_flow import DOWN
 
@@ -73,11 +77,25 @@ def test_the_regime_chooses_the_covariance(told: Callable[..., Report]) -> None:
     calm = told(market={"regime": "calm"}, **alone)
     crisis = told(market={"regime": "crisis"}, **alone)
     assert "by the size of the shocks, as market-signal calls the regime calm" in moved(calm, "covariance")
-    assert "of stress at any size of shock, as market-signal calls the regime crisis" in moved(crisis, "covariance")
+    assert (
+        "of stress at any size of shock (finllm stress --stressed), as market-signal calls the regime crisis"
+        in moved(crisis, "covariance")
+    )
     assert crisis.total.value != calm.total.value
     completed = {row.factor: row.move.value for row in crisis.shocks if row.origin == "completed"}
     assert completed
     assert completed != {row.factor: row.move.value for row in calm.shocks if row.origin == "completed"}
+
+
+def test_the_command_gives_the_same_by_the_same_covariance(told: Callable[..., Report]) -> None:
+    still = dict.fromkeys(DOWN, "none")
+    shocks = (ShockEntry(factor="EQUITY_US", move="-3%"),)
+    request = request_for("hormuz-blockade", shocks=shocks)
+    inputs = read_inputs(PORTFOLIOS_DIR / "default.csv", [], request.as_of)
+    for regime, stressed in (("calm", False), ("crisis", True)):
+        report = told(market={"regime": regime}, narrative=still, changes={"shocks": shocks})
+        question = StressQuestion(shocks=["EQUITY_US=-3%"], horizon=20, stressed=stressed)
+        assert float(answer_stress(inputs, question).result.total) == report.total.value
 
 
 def test_the_lean_of_equities_weighs_the_text_against_the_series(told: Callable[..., Report]) -> None:

@@ -268,6 +268,7 @@ def run_engine(
     future: bool = False,
     currency: str = DOLLAR,
     parts: bool = False,
+    stressed: bool = False,
 ) -> EngineResult:
     """Value a portfolio in `currency` and stress it, in one go; `parts`: with the components of VaR and ES.
 
@@ -276,7 +277,7 @@ def run_engine(
     book = value_portfolio(portfolio, market, as_of, currency)
     engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
-    result = engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed)
+    result = engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed, stressed=stressed)
     return result.model_copy(update={"components": components(book, engine.arrays, engine.view)}) if parts else result
 
 

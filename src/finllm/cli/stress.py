@@ -84,6 +84,8 @@ def stress(
     ] = Tails.gaussian,
     level: Annotated[float, typer.Option("--level", help="Probability that the interval holds.")] = 0.9,
     seed: SeedOption = 0,
+    stressed: Annotated[bool, typer.Option("--stressed", help="Complete the other factors by the covariance of stress "
+                                           "at any size of shock, as a run does in a stressed market.")] = False,
     trade: Annotated[
         list[str] | None,
         typer.Option("--trade", metavar="ID=QUANTITY",
@@ -104,7 +106,7 @@ def stress(
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (),
-                              None if path is None else _path_file(path))  # fmt: skip
+                              None if path is None else _path_file(path), stressed)  # fmt: skip
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)

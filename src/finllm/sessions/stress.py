@@ -36,7 +36,8 @@ class StressQuestion:
     hang together as `tails` says; unset, but for those of which a replay has no data. `level`: the probability that the
     interval holds. `trades`: AAPL=-2000, whose effect on P&L, VaR and ES is told beside the result, which is of the
     book as it is. `path`: a table of steps, or a scenario that has one, in the place of shocks and replay: the result
-    is that at the step that is worst.
+    is that at the step that is worst. `stressed`: what is not shocked is completed by the covariance of stress at any
+    size of shock, as in a run whose market-signal agent calls the market stressed.
     """
 
     shocks: Sequence[str] = ()
@@ -48,6 +49,7 @@ class StressQuestion:
     seed: int = 0
     trades: Sequence[str] = ()
     path: Path | None = None
+    stressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     from finllm.tools.pnl.engine import run_engine
     from finllm.tools.pnl.limits import Held
 
+    if question.stressed and (question.trades or question.path is not None):
+        raise InputError("--stressed is for shocks and a replay", fix="leave out --trade and --path")
     inputs = inputs.shocked_by(question.shocks)
     shocks, window = parse_shocks(question.shocks, inputs.factors), parse_replay(question.replay)
     walked: Walked | None = None
@@ -137,7 +141,7 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
         inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
         replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
         thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
-        parts=True,
+        parts=True, stressed=question.stressed,
     )  # fmt: skip
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
