@@ -104,7 +104,7 @@ def text_weight(state: AfterValidator) -> float:
 
 def stress(
     state: AfterValidator, engine: Engine, plan: Plan, opinion: Opinion[StressChoice], table: EvidenceTable,
-    *, propagates: bool, seed: int, reads: Sequence[ReadFactor] = (),
+    *, propagates: bool | None, seed: int, reads: Sequence[ReadFactor] = (),
 ) -> tuple[EngineResult, MovedBy]:  # fmt: skip
     """The engine's result under the plan, with other readings, and what the verdicts do to it, and that as evidence."""
     signal, choice = state.said(MARKET_SIGNAL), opinion.judgement

@@ -27,7 +27,10 @@ class _Frozen(BaseModel):
 
 
 class ShockRow(_Frozen):
-    """A factor's move, its size in sigmas, who wanted it and whether it was applied (`refused` says why not)."""
+    """A factor's move, its size in sigmas, who wanted it and whether it was applied (`refused` says why not).
+
+    `implied`: the move that the other shocks imply, and `off` how far it is from that; None where there are none.
+    """
 
     factor: str
     move: Figure
@@ -35,6 +38,12 @@ class ShockRow(_Frozen):
     origin: Origin
     window: str
     refused: str | None = None
+    implied: Figure | None = None
+    off: Figure | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value or name not in ("implied", "off")}
 
 
 class Dissent(_Frozen):
@@ -125,6 +134,7 @@ class Report(_Frozen):
     `interval_untested`: why nobody tested that the interval holds so often; `by_day`: the P&L day by day for the chart.
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
+    `replayed`: the window of a replay, in words; `first`: what has to be known before the figures are read.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -174,12 +184,19 @@ class Report(_Frozen):
     against: Against | None = None
     judged: tuple[JudgedRow, ...] = ()
     moved: tuple[str, ...] = ()
+    replayed: str | None = None
+    first: tuple[str, ...] = ()
     spent: SpentRow | None = None
     path: tuple[PathRow, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _without_a_path_that_is_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name != "path" or value}
+    def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value or name not in ("path", "replayed", "first")}
+
+    @property
+    def over(self) -> str:
+        """How long the shocks take, in words."""
+        return self.replayed or f"over {trading_days(self.horizon)}"
 
     @property
     def var_name(self) -> str:
@@ -223,6 +240,7 @@ def of_its_value(gross: object) -> str:
 
 COST_HEADER = ("", "spent", "unit", "provenance", "basis")
 PATH_HEADER = ("step", "trading days", "P&L of the step", "P&L from today", "")
+SHOCKS_HEADER = ("factor", "move", "size", "others imply", "off by", "origin", "window", "applied")
 SECOND_HEADER = ("field", "read", "second opinion", "its probability", "diverged")
 
 
@@ -230,9 +248,9 @@ def to_markdown(report: Report) -> str:
     """The report as Markdown; each number stands with its evidence id, and the evidence table closes the page."""
     parts = [
         f"# {markdown_text(report.title)}",
-        f"Run `{report.run_id}`, as of {report.as_of}, over {trading_days(report.horizon)}. "
+        f"Run `{report.run_id}`, as of {report.as_of}, {report.over}. "
         f"Compliance: **{report.ruled}**. Text and measurements: **{report.verdict}**.",
-        *(markdown_text(sentence) for sentence in report.summary),
+        *(markdown_text(sentence) for sentence in (*report.first, *report.summary)),
         *(_section(title, lines) for title, lines in (*_found(report), *_behind(report))),
     ]
     return "\n\n".join(parts) + "\n"
@@ -242,8 +260,8 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
     """The sections of the result: what was read and shocked, what the book does, and what speaks against it."""
     seconds = [(row.field, row.read, row.second, _cite(row.probability), "yes" if row.diverged else "no")
                for row in report.second]  # fmt: skip
-    shocks = [(row.factor, _cite(row.move), _cite(row.sigma), row.origin, row.window, row.refused or "yes")
-              for row in report.shocks]  # fmt: skip
+    shocks = [(row.factor, _cite(row.move), _cite(row.sigma), _cite(row.implied), _cite(row.off), row.origin,
+               row.window, row.refused or "yes") for row in report.shocks]  # fmt: skip
     path = [(one.label, str(one.days), _cite(one.step), _cite(one.total), "worst" if one.worst else "")
             for one in report.path]  # fmt: skip
     findings = [(finding.rule, finding.verdict, finding.what) for finding in report.findings]
@@ -252,7 +270,7 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
         ("The event as read", _event_lines(report)),
         *([("Text against the market", _against_lines(report.against))] if report.against else []),
         ("Second opinion", _table(SECOND_HEADER, seconds)),
-        ("Shocks", _table(("factor", "move", "size", "origin", "window", "applied"), shocks)),
+        ("Shocks", _table(SHOCKS_HEADER, shocks)),
         *([("P&L along the path", _table(PATH_HEADER, path))] if path else []),
         ("P&L by factor", _money(report.by_factor)),
         ("P&L by sector", _money(report.by_sector)),

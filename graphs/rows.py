@@ -150,8 +150,11 @@ class OpinionRow(Opinion, StateRow):
 class WantedShock(StateRow):
     """A shock and whether it is applied: `refused` says why not. `move`, `sigma`: evidence ids.
 
-    `extrapolated`: it is larger than anything its factor's history shows.
+    `extrapolated`: it is larger than anything its factor's history shows. `implied`: evidence id of the move that the
+    other shocks imply for its factor, and `off` of how far it is from that in σ, where there are others.
     """
+
+    LATER = frozenset({"implied", "off"})
 
     factor: str
     move: str
@@ -160,6 +163,8 @@ class WantedShock(StateRow):
     window: str
     extrapolated: bool
     refused: str | None = None
+    implied: str | None = None
+    off: str | None = None
 
 
 class PathStepRow(StateRow):

@@ -48,6 +48,8 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         title=scenario.title,
         as_of=run.request.as_of.isoformat(),
         horizon=scenario.horizon,
+        replayed=stress.result.over if stress.result.replayed else None,
+        first=stress.result.first,
         currency=stress.result.currency,
         engine=stress.result.engine,
         summary=tuple(ground(line, figures.table, _quotes(scenario.title, stress.result.coverage))
@@ -216,6 +218,8 @@ def _shock(shock: WantedShock, figures: _Figures) -> ShockRow:
         origin=shock.origin,
         window=shock.window,
         refused=shock.refused,
+        implied=figures.optional(shock.implied),
+        off=figures.optional(shock.off),
     )
 
 

@@ -66,6 +66,7 @@ def _stressed(
     applied = plan.without({shock.factor for shock in rows if shock.refused})
     propagates, seed, reads = run.request.scenario.propagate, run.request.seed, reads_of(state, run, applied)
     result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed, reads=reads)
+    rows = [_beside_others(row, result, engine, table) for row in rows]
     rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
     return Update(
         opinions=(OpinionRow.of(opinion),),
@@ -113,6 +114,33 @@ def _shock_row(shock: Shock | AppliedShock, engine: Engine, table: EvidenceTable
         window=shock.window,
         extrapolated=shock.sigma is not None and abs(shock.sigma) > EXTRAPOLATED,
     )
+
+
+def _beside_others(row: WantedShock, result: EngineResult, engine: Engine, table: EvidenceTable) -> WantedShock:
+    """The shock with what the others that were applied imply for its factor, and how far it is from that."""
+    applied = next((one for one in result.shocks if one.factor == row.factor and row.refused is None), None)
+    if applied is None or applied.implied is None or applied.given_others is None:
+        return row
+    label, as_of, period = engine.view.factors[row.factor].label, engine.view.as_of, applied.window
+    implied = table.add(
+        applied.implied,
+        applied.unit,
+        entity=label,
+        what="move that the other shocks imply",
+        period=period,
+        as_of=as_of,
+        formula="mean given the other shocks, by the covariance near them",
+    )
+    off = table.add(
+        applied.given_others,
+        "sigma",
+        entity=label,
+        what="distance of the shock from the other shocks",
+        period=period,
+        as_of=as_of,
+        formula=f"{row.move} less its mean given the others, in σ about it",
+    )
+    return row.model_copy(update={"implied": implied, "off": off})
 
 
 async def _choose(
@@ -179,7 +207,7 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         ),
         interval=None,
         var_975_1d=None,
-        notes=(*result.first, *result.plausibility, *result.notes),
+        notes=(*((result.joint.words,) if result.joint else ()), *result.notes),
         result=result,
     )
     row = row.model_copy(update=_coverage_rows(result, table))

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 from finllm.plain_text import trading_days
 from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
-from finllm.tools.evidence import show
 from finllm.tools.pnl.coverage import Coverage, part_of_the_book
 
 ENGINE = 6
@@ -292,17 +291,6 @@ class EngineResult(Frozen):
     def first(self) -> tuple[str, ...]:
         """What has to be known before the figures are read."""
         return (unseen_words(self.unseen),) if self.unseen else ()
-
-    @property
-    def plausibility(self) -> tuple[str, ...]:
-        """How far the shocks go together beside history, and what the others imply for each, in words."""
-        found = [self.joint.words] if self.joint else []
-        for row in self.shocks:
-            if row.implied is not None and row.given_others is not None:
-                implied, off = show(row.implied, row.unit), abs(row.given_others)
-                found.append(f"{row.factor}: {show(row.move, row.unit)}, where the other shocks imply {implied}; it is"
-                             f" {off:.1f} σ from them")  # fmt: skip
-        return tuple(found)
 
     @property
     def share(self) -> float | None:

@@ -7,8 +7,7 @@ from decimal import Decimal
 
 from finllm.graphs.against import MARKET_HEADER
 from finllm.graphs.judged import JUDGED_HEADER
-from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, Figure, Report
-from finllm.plain_text import trading_days
+from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, SHOCKS_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
 from finllm.review.drawing import Picture
 from finllm.review.explanation import Explanation
@@ -61,12 +60,12 @@ def report_html(report: Report, charts: Sequence[Picture], explanation: Explanat
     parts += html_chapters(explanation.chapters, known) if explanation else []
     return render_page(Page(
         title=report.title,
-        subtitle=f"Run {report.run_id}, as of {report.as_of}, over {trading_days(report.horizon)}",
+        subtitle=f"Run {report.run_id}, as of {report.as_of}, {report.over}",
         badges=(*_coverage_badges(report.coverage), _verdict(f"compliance: {report.ruled}", report.compliance),
                 Cell(f"text and measurements: {report.verdict}"),
                 *((Cell("blocked", tone="bad"),) if report.status == "blocked" else ())),
         cards=_run_cards(report),
-        summary=[linked_citations(sentence, known) for sentence in report.summary],
+        summary=[linked_citations(sentence, known) for sentence in (*report.first, *report.summary)],
         charts=charts,
         parts=[*parts, evidence],
         foot=f"Money is in {report.currency}. {FOOT}",
@@ -146,8 +145,9 @@ def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
         Part("Second opinion", header=SECOND_HEADER, right=(3,), otherwise="None.", rows=[
             (Cell(row.field), Cell(row.read), Cell(row.second), _figure(row.probability, toned=False),
              Cell("yes", tone="warn") if row.diverged else Cell("no")) for row in report.second]),
-        Part("Shocks", header=("factor", "move", "size", "origin", "window", "applied"), right=(1, 2), rows=[
-            (Cell(row.factor), _figure(row.move), _figure(row.sigma, toned=False), Cell(row.origin), Cell(row.window),
+        Part("Shocks", header=SHOCKS_HEADER, right=(1, 2, 3, 4), rows=[
+            (Cell(row.factor), _figure(row.move), _figure(row.sigma, toned=False), _figure(row.implied),
+             _figure(row.off), Cell(row.origin), Cell(row.window),
              Cell(row.refused, tone="warn") if row.refused else Cell("yes")) for row in report.shocks]),
         *([Part("P&L along the path", header=PATH_HEADER, right=(1, 2, 3), rows=[
             (Cell(one.label), Cell(str(one.days)), _figure(one.step), _figure(one.total),

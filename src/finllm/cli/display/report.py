@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finllm.plain_text import clean, trading_days
+from finllm.plain_text import clean
 from finllm.tools.evidence import show
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ def headline(what: str, coverage: Coverage | None) -> Text:
 def _headline(report: Report) -> RenderableType:
     status = Text.assemble(
         ("BLOCKED by compliance. " if report.status == "blocked" else "", "bold red"),
-        f"As of {report.as_of}, over {trading_days(report.horizon)}. Compliance: ",
+        f"As of {report.as_of}, {report.over}. Compliance: ",
         verdict(report.compliance), report.ruled.removeprefix(report.compliance),
         f". Text and measurements: {clean(report.verdict)}.",
     )  # fmt: skip
-    return Group(headline(report.title, report.coverage), *(text(sentence) for sentence in report.summary), status,
-                 text(f"run {report.run_id}", "dim"))  # fmt: skip
+    first = [text(line, "bold yellow") for line in report.first]
+    return Group(headline(report.title, report.coverage), *first, *(text(sentence) for sentence in report.summary),
+                 status, text(f"run {report.run_id}", "dim"))  # fmt: skip
 
 
 def _section(title: str, *body: RenderableType) -> list[RenderableType]:
@@ -141,12 +142,14 @@ def _chance(report: Report, field: str) -> str:
 
 
 def _shocks(report: Report) -> RenderableType:
+    from finllm.graphs.report import SHOCKS_HEADER
+
     rows = [
-        (row.factor, _figure(row.move), _figure(row.sigma), row.origin, row.window,
+        (row.factor, *(_figure(one) for one in (row.move, row.sigma, row.implied, row.off)), row.origin, row.window,
          text(row.refused, "yellow") if row.refused else "yes")
         for row in report.shocks
     ]  # fmt: skip
-    return table(("factor", "move", "size", "origin", "window", "applied"), rows, right=(1, 2))
+    return table(SHOCKS_HEADER, rows, right=(1, 2, 3, 4))
 
 
 def _money(figures: dict[str, Figure]) -> RenderableType:
