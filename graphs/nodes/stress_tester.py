@@ -172,7 +172,7 @@ def _shown(table: EvidenceTable, id: str) -> str:
 def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceTable) -> StressRow:
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
-    period, in_money = f"{trading_days(result.horizon)}", money(result.currency)
+    period, in_money = trading_days(result.days or result.horizon), money(result.currency)
 
     def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = in_money) -> str:
         return table.add(
@@ -197,13 +197,13 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         by_factor={n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
         by_sector={n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
         horizon=table.add(
-            result.horizon,
+            result.days or result.horizon,
             "days",
             entity="scenario",
             what="horizon",
             period=period,
             as_of=result.as_of,
-            formula="given by the scenario",
+            formula="trading days of the replayed window" if result.replayed else "given by the scenario",
         ),
         interval=None,
         var_975_1d=None,

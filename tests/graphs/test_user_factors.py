@@ -83,7 +83,7 @@ def test_a_factor_may_be_named_without_a_shock(files: dict[str, Path]) -> None:
     files["story"].write_text(STORY.replace("COBALT, move: +30%", "OIL_WTI, move: +30%"))
     asked = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], factors=["COBALT"])
     assert asked.request.scenario.factors == ("COBALT",)
-    assert asked.request.scenario.propagate
+    assert asked.request.scenario.propagate is None
     still = build_request(str(files["story"]), portfolio=files["book"], prices=[files["prices"]], propagate=False)
     assert not still.request.scenario.propagate
     with pytest.raises(InputError, match="no series 'TIN'"):

@@ -23,8 +23,8 @@ class Sensitivities:
     the book's currency at the rates of today. `linear` (P, W) per unit of w; `direction` (P, W) and `curvature` (P,)
     give the second order, where D·w is the move of a stock or of what greeks are to; `value` (P,); `floored` (P,): a
     stock's price stops at zero, and so does an option's premium. `contracts` are revalued instead, with loads on w, and
-    their rows of L, D and κ are zero. `fx` is None where book and positions are all in USD. `sector` (P,) indexes
-    `sectors`. No NaN anywhere.
+    their rows of L, D and κ are zero. `fx` is None where book and positions are all in USD, and no rate is in `felt`.
+    `sector` (P,) indexes `sectors`. No NaN anywhere.
     """
 
     positions: tuple[str, ...]

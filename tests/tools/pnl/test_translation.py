@@ -229,7 +229,7 @@ def test_a_users_series_of_a_rate_is_a_factor_too() -> None:
 @given(seed=st.integers(0, 2**31), base=st.sampled_from([-1, 3]))
 def test_the_kernel_translates_a_batch_as_it_does_single_positions(seed: int, base: int) -> None:
     random = np.random.default_rng(seed)
-    local = a_book(seed)
+    local = a_book(seed, felt=(1, 2))  # what shares feel of is no currency
     own, exposed = random.choice([-1, 3, 4, 5], 40), np.where(random.random(40) < 0.8, local.value, 0.0)
     arrays = replace(local, fx=Translation(own, base, exposed))
     moves = np.clip(0.3 * random.standard_normal((25, 6)), -0.8, 2.0)
@@ -248,7 +248,7 @@ def test_the_kernel_translates_a_batch_as_it_does_single_positions(seed: int, ba
 
 @pytest.mark.parametrize("base", [-1, 3])
 def test_slopes_and_curvature_hold_the_rates(base: int) -> None:
-    local = a_book(4)
+    local = a_book(4, felt=())
     own = np.random.default_rng(4).choice([-1, 3, 4, 5], 40)
     arrays = replace(local, fx=Translation(own, base, local.value))
     at, step = np.array([0.01, 0.02, -0.01, 0.03, -0.02, 0.01]), 1e-5
