@@ -147,27 +147,33 @@ def falls() -> list[Row]:
     return rows
 
 
-def fallen(length: int) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
+def fallen(length: int) -> list[tuple[dt.date, dt.date]]:
     """Windows of `length` days, in order and without overlap, in which the index fell by 5 % or more."""
     index = MARKET.read(INDEX, LATEST).values
-    days, found, at = list(index.index), list[tuple[pd.Timestamp, pd.Timestamp]](), 504
+    days, values = pd.DatetimeIndex(index.index), index.to_numpy()
+    found: list[tuple[dt.date, dt.date]] = []
+    at = 504
     while at + length < len(days):
-        start, end = days[at], days[at + length]
-        fell = index[end] / index[start] - 1 <= FALL
-        found += [(start, end)] if fell else []
+        fell = bool(values[at + length] / values[at] - 1 <= FALL)
+        if fell:
+            found.append((day_of(days[at]), day_of(days[at + length])))
         at += length if fell else 1
     return found
 
 
-def ranks(start: pd.Timestamp, end: pd.Timestamp) -> tuple[float, ...]:
+def moved(name: str, start: dt.date, end: dt.date) -> float | None:
+    """A series' return between two days; None where one of them has no price."""
+    levels = MARKET.read(name, LATEST).values.reindex([pd.Timestamp(start), pd.Timestamp(end)]).to_numpy()
+    return float(levels[1] / levels[0] - 1) if np.isfinite(levels).all() else None
+
+
+def ranks(start: dt.date, end: dt.date) -> tuple[float, ...]:
     """Rank correlation of the stocks' returns with what loads of the day before tell, and with the index alone."""
-    prices = {name: MARKET.read(name, LATEST).values for name in (INDEX, "WTI", *STOCKS)}
-    moves = {"EQUITY_US": prices[INDEX][end] / prices[INDEX][start] - 1}
-    if start in prices["WTI"].index and end in prices["WTI"].index:
-        moves["OIL_WTI"] = prices["WTI"][end] / prices["WTI"][start] - 1
-    real = [prices[name][end] / prices[name][start] - 1 for name in STOCKS]
-    simple = regress(STOCKS, [FACTORS["EQUITY_US"]], MARKET, day_of(start))
-    betas = loads(day_of(start), STOCKS) if "OIL_WTI" in moves else {n: simple[n].betas for n in STOCKS}
+    seen = {"EQUITY_US": moved(INDEX, start, end), "OIL_WTI": moved("WTI", start, end)}
+    moves = {name: move for name, move in seen.items() if move is not None}
+    real = [moved(name, start, end) for name in STOCKS]
+    simple = regress(STOCKS, [FACTORS["EQUITY_US"]], MARKET, start)
+    betas = loads(start, STOCKS) if "OIL_WTI" in moves else {n: simple[n].betas for n in STOCKS}
     told = pd.Series([gain(betas[name], moves) for name in STOCKS])
     index = pd.Series([gain(simple[name].betas, moves) for name in STOCKS])
     return tuple(float(one.corr(pd.Series(real), method="spearman")) for one in (told, index))
