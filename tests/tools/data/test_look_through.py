@@ -31,7 +31,7 @@ def test_a_fund_moves_with_what_it_holds_and_is_covered(tmp_path: Path) -> None:
     assert "10% of 'FUND' is in nothing that its look_through names, and is taken as cash" in result.notes
 
 
-def test_the_index_by_its_series_is_the_factor_and_a_beta_comes_first(tmp_path: Path) -> None:
+def test_the_index_by_its_series_is_the_factor(tmp_path: Path) -> None:
     assert (
         engine(tmp_path, "SP500 100%").arrays.linear[0].tolist()
         == engine(tmp_path, "EQUITY_US 1").arrays.linear[0].tolist()
