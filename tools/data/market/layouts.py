@@ -19,6 +19,13 @@ from finllm.tools.data.tables.table import Cell, Table
 Field = Literal["adjusted", "close", "other"]
 HEADINGS_PATH = Path(__file__).with_name("headings.yaml")
 _FIGURE = re.compile(r"[-+]?\d+[.,]\d+")
+_HAS_DIGIT = re.compile(r"[0-9]")
+_NAMED_DAY = re.compile(r"[A-Za-z]{3,9}\.? [0-9]{1,2},? [0-9]{4}|[0-9]{1,2}[ -][A-Za-z]{3,9}\.?[ -][0-9]{2,4}")
+_NUMBERED = re.compile(r"[0-9]{1,2}[.)] +(?=[A-Za-z])")
+"""As in `1. open`, in the header."""
+_PERIOD = re.compile(r"(?:19|20)[0-9]{2}(?:[-M /.]?(?:0[1-9]|1[0-2]|Q[1-4])(?:-[0-3][0-9])?)?")
+MANY_PERIODS = 4
+"""Headings that are days, months, quarters or years from which on a table is one that stands on its side."""
 _CODE = re.compile(r"[A-Z]{3}")
 _FIELD_AT_END = re.compile(r"(.+?)[ ._:](adj(?:usted)?[ ._]?close|adjusted|open|high|low|close|volume)", re.IGNORECASE)
 
@@ -74,15 +81,32 @@ class Layout:
 def below_preamble(table: Table) -> Table:
     """The table with its header in the row above the first that begins with a day, where rows of texts stand above it,
     as in the Federal Reserve Board's own files."""
-    at = next((at for at, row in enumerate(table.rows) if row and is_value(row[0])), 0)
+    at = next((at for at, row in enumerate(table.rows) if row and _is_day(row[0])), 0)
     above = table.rows[at - 1] if at else []
-    if not at or sum(not blank(cell) for cell in above) < 2 or any(map(is_value, above)):
+    if not at or any(_HAS_DIGIT.search(as_text(row[0])) for row in table.rows[:at]):
         return table
+    if sum(not blank(cell) for cell in above) < 2 or any(map(is_value, above)):
+        told = ", ".join(repr(as_text(row[0])[:40]) for row in table.rows[:at])
+        notes = (*table.notes, f"rows above the first day are no figures and are left out: {told}")
+        return replace(table, rows=table.rows[at:], numbers=table.numbers[at:], notes=notes)
     header = tuple(as_text(cell) for cell in above)
     notes = (*table.notes, f"the header is in row {table.numbers[at - 1]}, and {at} rows above it are not read")
     return replace(
         table, header=header, levels=(header,), rows=table.rows[at:], numbers=table.numbers[at:], notes=notes
     )
+
+
+def stated_percent(table: Table) -> bool:
+    """Whether a row above the first day says that the unit is per cent, as in the Bundesbank's files."""
+    for row in table.rows[:MANY_PERIODS]:
+        if as_text(row[0]).strip().casefold() in ("unit", "einheit"):
+            return any("%" in as_text(cell) for cell in row[1:])
+    return False
+
+
+def _is_day(cell: Cell) -> bool:
+    """Whether a first cell may be a day: a figure, or one with the name of a month."""
+    return is_value(cell) or bool(_NAMED_DAY.fullmatch(as_text(cell)))
 
 
 def layout_of(table: Table) -> Layout:
@@ -92,7 +116,13 @@ def layout_of(table: Table) -> Layout:
     if is_value(names[date]) or any(map(_FIGURE.fullmatch, names)):
         raise InputError(f"{table.path}: row {table.header_row} holds figures and is no header",
                          fix="add a row above it that names the columns")  # fmt: skip
-    filled = [at for at in range(len(names)) if at != date and any(not blank(row[at]) for row in table.rows)]
+    if sum(bool(_PERIOD.fullmatch(name)) for name in names) >= MANY_PERIODS:
+        raise InputError(f"{table.path}: days stand in the header, and each row is a series",
+                         fix="turn the table round (transpose it), so that each row is a day")  # fmt: skip
+    filled = [
+        at for at in range(len(names))
+        if at != date and not _key(names[at]).endswith("flags") and any(not blank(row[at]) for row in table.rows)
+    ]  # fmt: skip
     return _with_empty(_laid_out(table, names, fields, date, filled), names, (date, *filled))
 
 
@@ -129,7 +159,7 @@ def _laid_out(
 def _columns(table: Table) -> tuple[list[str], list[Field | None]]:
     """The names of the columns, and which of one instrument's figures each holds by its heading."""
     width = len(table.rows[0])  # a line that ends in a separator has a heading more
-    names = [name.strip("<> ") for name in table.header[:width]]
+    names = [_NUMBERED.sub("", name.strip("<> ")) for name in table.header[:width]]
     return names, [headings().field(name) for name in names]
 
 
@@ -223,6 +253,10 @@ def _wide(table: Table, names: Sequence[str], date: int, others: Sequence[int]) 
         raise InputError("\n".join(f"{table.path}: {one}" for one in problems), fix="name every column once")
     days = table.column(date)
     codes = [at for at in others if _CODE.fullmatch(names[at])]
+    if len(others) >= 2 and len(codes) == len(others) and any(names[at] == "EUR" for at in others):
+        raise InputError(f"{table.path}: columns {', '.join(names[at] for at in others)} are one thing in several "
+                         "currencies, and nothing says which thing",
+                         fix="keep the column that is wanted, and name it with --as NAME")  # fmt: skip
     if len(others) >= 3 and len(codes) == len(others) and {"USD", "JPY", "GBP"} & {names[at] for at in others}:
         series = [_cells(table, f"EUR{names[at]}", days, at) for at in others]
         return Layout(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
-from finllm.tools.data.market.layouts import Cells, Layout, below_preamble, layout_of, name_of_file
+from finllm.tools.data.market.layouts import Cells, Layout, below_preamble, layout_of, name_of_file, stated_percent
 from finllm.tools.data.market.names import KnownName, known_as, scale_of, typical_ratio
 from finllm.tools.data.market.series import Frequency, Series, SeriesUnit, Step, stamp_of
 from finllm.tools.data.tables.cells import as_text, blank
@@ -70,7 +70,11 @@ def read_price_file(path: Path, options: ReadOptions | None = None) -> FileRead:
     ambiguous and the option that settles it.
     """
     options = options or ReadOptions()
-    table = below_preamble(read_table(path, what="price file", sheet=options.sheet))
+    whole = read_table(path, what="price file", sheet=options.sheet)
+    table = below_preamble(whole)
+    if options.unit is None and stated_percent(whole):
+        options = replace(options, unit="percent")
+        table = replace(table, notes=(*table.notes, "figures are per cent, as the file says"))
     layout = layout_of(table)
     days, said = _days(table, layout, options)
     notes = [f"{path.name}: {one}" for one in (*table.notes, *layout.notes, *said)]
