@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finllm.tools.data.books.check import check_book
+from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.books.position import Position
 from finllm.tools.data.market import MarketStore
 
@@ -124,3 +125,14 @@ def test_contracts_without_columns_for_their_terms_are_read_by_their_symbols(tmp
 def test_cash_whose_currency_is_doubtful_is_refused(tmp_path: Path) -> None:
     read = book_of(tmp_path, OWN, "JPYUSD,12000000,,USD,cash", "KO,1,,USD,equity")
     assert "may be JPY or USD" in read.portfolio.refused[0].reason
+
+
+def test_amounts_beside_a_column_of_currencies_are_that_column_s(tmp_path: Path) -> None:
+    """As Degiro writes its list: the heading of the amounts stands over their currencies."""
+    path = tmp_path / "degiro.csv"
+    path.write_text('Produkt,Symbol/ISIN,Anzahl,Schlußkurs,Wert,,Wert in EUR\n'
+                    'ASML HOLDING,NL0010273215,10,"455,85",EUR,"4558,50","4558,50"\n'
+                    'APPLE INC.,US0378331005,20,"136,72",USD,"2734,40","2615,00"\n', encoding="utf-8")  # fmt: skip
+    found = {one.name: one for one in load_portfolio(path).positions}
+    assert (found["APPLE INC."].currency, found["APPLE INC."].market_value) == ("USD", 2734.40)
+    assert (found["ASML HOLDING"].currency, found["ASML HOLDING"].quantity) == ("EUR", 10)

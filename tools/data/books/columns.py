@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 from finllm.errors import InputError
 from finllm.tools.data.books.fields import FIELDS, OWN, plain, words
@@ -68,6 +68,7 @@ def understand(table: Table, mapping: Map) -> list[Column]:
         raise InputError("\n".join(f"{table.path}: row {table.header_row}: {text}" for text in problems),
                          fix="correct the header, or the map")  # fmt: skip
     named = [_by_name(table, at, name, mapping) for at, name in enumerate(table.header)]
+    named = _amounts_beside(table, named)
     found = {one.field for one in named if one.field}
     return [one if one.field or one.name in mapping.columns else _by_cells(table, one, found) for one in named]
 
@@ -127,6 +128,20 @@ def _bare(text: str) -> tuple[str, str | None, float, bool]:
         rest, unit = match["name"].strip(" _(["), match["code"]
     percent = "%" in rest or bool(re.search(r"\b(?:pct|percent|prozent)\b", rest, re.IGNORECASE))
     return rest, unit, scale, percent
+
+
+def _amounts_beside(table: Table, named: Sequence[Column]) -> list[Column]:
+    """The columns, where one named as a size holds currencies and the one beside it, without a name, the amounts, as in
+    Degiro's list."""
+    found = list(named)
+    for one, beside in pairwise(named):
+        if one.field not in SIZES or beside.name:
+            continue
+        texts = list(islice((as_text(row[one.at]) for row in table.rows if not blank(row[one.at])), LOOK))
+        if texts and sum(text in words().currencies for text in texts) >= MOST * len(texts):
+            found[one.at] = Column(one.at, one.name, "currency", "its cells are currencies")
+            found[beside.at] = Column(beside.at, one.name, one.field, f"the amounts beside {one.name!r}", rank=one.rank)
+    return found
 
 
 def _by_cells(table: Table, column: Column, found: set[str]) -> Column:
