@@ -14,6 +14,7 @@ from finllm.errors import InputError
 from finllm.graphs.closest import Near, PastEvents, event_of, window_of
 from finllm.graphs.consequences import contradicting, refused, stress
 from finllm.graphs.path_rows import with_path
+from finllm.graphs.position_rows import Basis, basis_of
 from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of, reads_of
 from finllm.graphs.state import AfterValidator, Update
@@ -68,10 +69,13 @@ def _stressed(
     result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed, reads=reads)
     rows = [_beside_others(row, result, engine, table) for row in rows]
     rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
+    basis = basis_of(result, engine, run.request.portfolio, table)
     return Update(
         opinions=(OpinionRow.of(opinion),),
         shocks=tuple(rows),
-        stress=with_path(_result_rows(result, rows, table).model_copy(update={"moved": moved}), run, engine, table),
+        stress=with_path(
+            _result_rows(result, rows, table, basis).model_copy(update={"moved": moved}), run, engine, table
+        ),
         analogue=_analogue(past, opinion.judgement, engine, plan.horizon, table),
         evidence=tuple(table),
     )
@@ -169,7 +173,9 @@ def _shown(table: EvidenceTable, id: str) -> str:
     return show(table[id].value, table[id].unit)
 
 
-def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceTable) -> StressRow:
+def _result_rows(
+    result: EngineResult, rows: list[WantedShock], table: EvidenceTable, basis: Basis
+) -> StressRow:  # fmt: skip
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
     period, in_money = trading_days(result.days or result.horizon), money(result.currency)
@@ -180,7 +186,9 @@ def _result_rows(result: EngineResult, rows: list[WantedShock], table: EvidenceT
         )
 
     value = add(result.book_value, "market value", "book", "sum of market values")
-    positions = {name: add(pnl, "P&L", name, f"exposure × ({shocked})") for name, pnl in result.by_position.items()}
+    positions = {
+        name: add(pnl, "P&L", name, f"{basis.of(name)} × ({shocked})") for name, pnl in result.by_position.items()
+    }
     total = add(result.total, "P&L", "book", f"sum({', '.join(positions.values())})")
     gross = share = None
     if result.gross_value is not None and result.gross_value != result.book_value:
