@@ -204,15 +204,13 @@ def _result_rows(
         total_share=share,
         by_factor={n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
         by_sector={n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
-        horizon=table.add(
+        horizon=add(
             result.days or result.horizon,
+            "horizon",
+            "scenario",
+            "trading days of the replayed window" if result.replayed else "given by the scenario",
             "days",
-            entity="scenario",
-            what="horizon",
-            period=period,
-            as_of=result.as_of,
-            formula="trading days of the replayed window" if result.replayed else "given by the scenario",
-        ),
+        ),  # fmt: skip
         interval=None,
         var_975_1d=None,
         notes=(*((result.joint.words,) if result.joint else ()), *result.notes),
