@@ -179,6 +179,7 @@ def _result_rows(
     """Every number of the result as an evidence row; what comes back holds their ids."""
     shocked = ", ".join(shock.move for shock in rows if shock.refused is None) or "no shock"
     period, in_money = trading_days(result.days or result.horizon), money(result.currency)
+    given = "trading days of the replayed window" if result.replayed else "given by the scenario"
 
     def add(value: float | Decimal, what: str, entity: str, formula: str, unit: Unit = in_money) -> str:
         return table.add(
@@ -204,13 +205,7 @@ def _result_rows(
         total_share=share,
         by_factor={n: add(p, "P&L by factor", n, f"part of {total}") for n, p in result.by_factor.items()},
         by_sector={n: add(p, "P&L by sector", n, f"part of {total}") for n, p in result.by_sector.items()},
-        horizon=add(
-            result.days or result.horizon,
-            "horizon",
-            "scenario",
-            "trading days of the replayed window" if result.replayed else "given by the scenario",
-            "days",
-        ),  # fmt: skip
+        horizon=add(result.days or result.horizon, "horizon", "scenario", given, "days"),
         interval=None,
         var_975_1d=None,
         notes=(*((result.joint.words,) if result.joint else ()), *result.notes),
