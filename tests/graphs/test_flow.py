@@ -213,8 +213,9 @@ def test_a_source_with_nothing_left_is_left_out_but_is_no_look_ahead(scripted_de
 
 
 def test_precedents_do_not_move_what_the_sources_say_stands_still(scripted_desk: MakeDesk) -> None:
-    reading = {"when": "What kind of event", "say": {"event": "routine", **dict.fromkeys(DOWN, "none"),
-                                                     "factors.OIL_WTI.direction": "down"}}  # fmt: skip
+    said = {"event": "ceasefire", "region": "mideast", **dict.fromkeys(DOWN, "none"),
+            "factors.OIL_WTI.direction": "down"}  # fmt: skip
+    reading = {"when": "What kind of event", "say": said}
     report = run(request_for("non-event"), scripted_desk([reading], [reading])).report
     assert report is not None
     crude = next(row for row in report.factors if row.factor == "OIL_WTI")
