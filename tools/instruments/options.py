@@ -61,7 +61,7 @@ def early_exercise_can_pay(call: np.ndarray, rate: np.ndarray, dividend: np.ndar
 
 def american(
     call: np.ndarray, spot: np.ndarray, strike: np.ndarray, years: np.ndarray, volatility: np.ndarray,
-    rate: np.ndarray, dividend: np.ndarray, source: Boundaries | None = None,
+    rate: np.ndarray, dividend: np.ndarray, *, source: Boundaries | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Price of American options, as `black_scholes`; boundaries from a `source` where many share no expiry.
 

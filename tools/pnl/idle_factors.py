@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
+import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore
@@ -46,7 +47,7 @@ def _why(driver: Driver, earlier: list[Driver], market: MarketStore, as_of: dt.d
         days = levels.values.index.intersection(theirs.values.index)
         if theirs.frequency != "daily" or len(days) <= MIN_FURTHER:
             continue
-        both = [one_step(one.values[days].to_numpy(dtype="float64"), which.unit)
+        both = [one_step(pd.Series(one.values[days]).to_numpy(dtype="float64"), which.unit)
                 for one, which in ((levels, driver), (theirs, other))]  # fmt: skip
         known = np.isfinite(both).all(axis=0)
         if known.sum() > 2 and np.corrcoef(both[0][known], both[1][known])[0, 1] ** 2 >= 1.0 - TWIN:

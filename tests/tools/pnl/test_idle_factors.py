@@ -15,7 +15,7 @@ AS_OF = dt.date(2022, 6, 30)
 
 def test_a_flat_a_short_and_a_twin_series_are_each_told_and_one_that_moves_the_book_is_not() -> None:
     known = packaged_series()
-    index = known["SP500"].values[: pd.Timestamp(AS_OF)]
+    index = pd.Series(known["SP500"].values[: pd.Timestamp(AS_OF)])
     noise = np.random.default_rng(0).normal(0, 0.02, len(index))
     stock = known["AAPL"].values.reindex(index.index).ffill()
     levels = {

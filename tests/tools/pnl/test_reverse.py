@@ -255,15 +255,17 @@ def test_no_answer_takes_volatility_or_a_spread_below_zero() -> None:
 
 def american_book(count: int) -> Portfolio:
     random = np.random.default_rng(3)
-    return Portfolio(name="american", uri="made-up", sha256="0" * 64, positions=tuple(
-        Position(
-            id=f"O{at}", currency="USD", asset_class="option", underlying="SP500", exercise="American",
-            option_type=("call", "put")[at % 2], quantity=float(random.integers(-30, -1)), multiplier=100.0,
-            strike=float(np.round(3785 * random.uniform(0.8, 1.2))), volatility=float(random.uniform(0.15, 0.5)),
-            expiry=AS_OF + dt.timedelta(int(random.integers(20, 700))), yield_=0.02 * (at % 3),
-        )
+    rows = [
+        {
+            "id": f"O{at}", "currency": "USD", "asset_class": "option", "underlying": "SP500", "exercise": "American",
+            "option_type": ("call", "put")[at % 2], "quantity": float(random.integers(-30, -1)), "multiplier": 100.0,
+            "strike": float(np.round(3785 * random.uniform(0.8, 1.2))), "volatility": float(random.uniform(0.15, 0.5)),
+            "expiry": AS_OF + dt.timedelta(int(random.integers(20, 700))), "yield": 0.02 * (at % 3),
+        }
         for at in range(count)
-    ))  # fmt: skip
+    ]  # fmt: skip
+    positions = tuple(Position.model_validate(row) for row in rows)
+    return Portfolio(name="american", uri="made-up", sha256="0" * 64, positions=positions)
 
 
 def test_a_book_of_american_options_is_searched_as_european_and_found_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
