@@ -1,0 +1,55 @@
+"""The channel corpus: known channels only, signs that agree with the table where one channel happens, texts that exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from finllm.tools.data.factors import FACTOR_IDS
+from training.corpus.channel_items import channels, own_items, real_labels, real_texts
+
+NOTHING = "nothing_"
+
+
+def test_every_channel_is_defined_whole() -> None:
+    for name, row in channels().items():
+        assert set(row) <= {"means", "moves", "why", "episodes", "says"}, name
+        assert len(row["says"]) >= 2
+        assert set(row["moves"]) <= set(FACTOR_IDS)
+        assert all(size in range(-3, 4) and size for size in row["moves"].values())
+        assert name.startswith(NOTHING) == (not row["moves"])
+
+
+def test_labels_name_channels_of_the_table_and_no_id_twice() -> None:
+    named = {name for name in channels() if not name.startswith(NOTHING)}
+    items = [*own_items(), *own_items(held_out=True)]
+    assert {name for item in [*items, *real_labels()] for name in item.channels or {}} <= named
+    assert max(Counter(item.id for item in items).values()) == 1
+    assert max(Counter((label.id, label.who) for label in real_labels()).values()) == 1
+
+
+def test_nothing_of_the_held_out_author_is_in_the_training_items() -> None:
+    held = {item.text for item in own_items(held_out=True)}
+    assert len(held) == 240
+    assert not held & {item.text for item in own_items()}
+
+
+def test_signs_of_a_single_channel_that_happens_agree_with_the_table() -> None:
+    """Their authors knew the table and labelled each text by itself: this finds columns that no text bears out."""
+    right = wrong = 0
+    for item in own_items():
+        happening = [name for name, state in (item.channels or {}).items() if state == "happens"]
+        if len(item.channels or {}) != 1 or len(happening) != 1:
+            continue
+        moves = channels()[happening[0]]["moves"]
+        for factor, sign in item.signs.items():
+            if sign != "0" and factor in moves:
+                right, wrong = (right + 1, wrong) if (moves[factor] > 0) == (sign == "+") else (right, wrong + 1)
+    assert right / (right + wrong) >= 0.95, (right, wrong)
+
+
+def test_every_label_of_a_real_text_is_of_a_text_that_is_there() -> None:
+    if not real_texts():
+        pytest.skip("the real texts are not beside this checkout")
+    assert {label.id for label in real_labels()} <= set(real_texts())
