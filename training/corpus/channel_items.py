@@ -59,6 +59,7 @@ class RealLabels(_Labels):
     when: str
 
 
+@cache
 def channels() -> Mapping[str, Any]:
     """The closed list of channels: id to its definition, moves, reason, episodes and plain sentences."""
     return yaml.safe_load(CHANNELS_PATH.read_text(encoding="utf-8"))
