@@ -1,4 +1,4 @@
-"""The channel corpus: known channels only, signs that agree with the table where one channel happens, texts that exist."""
+"""The channel corpus: channels of the table only, signs that agree with it, texts that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts labelled with the channels that they open: our own, kept whole, and real ones, of which the labels alone are kept."""
+"""Texts labelled with the channels that they open: our own, kept whole, and the labels alone of real ones."""
 
 from __future__ import annotations
 
