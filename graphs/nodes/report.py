@@ -156,9 +156,11 @@ def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = Fa
     if stress.interval:
         low, high = stress.interval
         band = stress.result.interval
-        named = f"a model band of [[{stress.interval_level}]] whose level was not tested" if band and band.untested \
-            else f"a band of [[{stress.interval_level}]]"  # fmt: skip
-        lines.append(f"What is left open puts the book between [[{low}]] and [[{high}]], {named}.")
+        untested = ", a level that was not tested" if band and band.untested else ""
+        lines.append(
+            f"What is left open puts the book between [[{low}]] and [[{high}]] "
+            f"at [[{stress.interval_level}]]{untested}."
+        )
     moved = {name: id for name, id in stress.by_factor.items() if table[id].value}
     if not moved:
         return [*lines, nothing_moved(applied=applied)]
