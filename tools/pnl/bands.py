@@ -16,7 +16,7 @@ from finllm.tools.pnl.own_risk import OwnRisk
 
 DRAWS = 4000
 PARTS: tuple[BandPart, ...] = get_args(BandPart)
-TESTED = (5, 60)
+TESTED = (15, 25)
 """Trading days of the horizons whose 90 % bands were tested on past months (docs/numbers.md)."""
 RUN_DAYS, RUNS_UNTESTED = (15, 25), "of a run, with other readings drawn, tested over 20 days alone"
 """Trading days of the horizons whose runs' bands were tested on dated episodes, and what is said of others."""
