@@ -12,7 +12,9 @@ from benchmarks.run_bands import Scored, episodes, heeded, known_windows, share_
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "numbers.md"
 TITLE = "## Bands"
-HEAD = """How often bands of 90 % held what happened, at the shipped quantities. *Before*: as first measured.
+HEAD = """How often bands of 90 % held what happened, at the shipped quantities. *Before*: as first
+reported, on months that the report does not name; on the 116 months of here the engine of before held 78 %, and 83 % in
+2007 to 2009.
 
 *Months*: the band made at the close before, given what the index then did and nothing else. Its parameters are stated
 priors, but for the season of results: that months which begin a quarter are the hardest was seen here, and by how much
