@@ -23,7 +23,10 @@ from tests.desks import request_for
 
 @pytest.fixture
 def out(report: Report, home: Path, tmp_path: Path) -> Path:
-    """The files of a run whose report was made by hand, on record in the home."""
+    """The files of a run whose report was made by hand, on record in the home; what it has by name is in no order."""
+    names = {"stance": "hawkish", "event": "blockade", "severity": "high"}
+    report = report.model_copy(update={"event": names, "event_probability": dict.fromkeys(names, 0.5),
+                                       "by_position": dict(reversed(report.by_position.items()))})  # fmt: skip
     with contextlib.closing(open_recorder(Settings(home=home))) as ledger:
         assert isinstance(ledger, Ledger)
         ledger.start_run(report.run_id, request_for("hormuz-blockade").model_dump(mode="json"))
@@ -57,6 +60,7 @@ def test_a_changed_number_is_named_with_what_the_record_has(name: str, cli: Cli,
     assert new.lstrip("-") in change["says"]
     assert old.lstrip("-") in change["record"]
     assert "CHANGED" in cli("verify", copy).out
+    assert one["notes"] == []  # what the record gives is, byte for byte, what the run wrote
 
 
 def test_a_picture_and_a_file_changed_in_place_are_changed(cli: Cli, out: Path) -> None:

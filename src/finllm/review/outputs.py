@@ -41,6 +41,10 @@ def write_outputs(
     return undrawn(made.charts)
 
 
+EVENT_FIELDS = ("event", "region", "stance", "severity", "horizon")
+"""The order in which a page tells how the event was read."""
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """A run's files by name, report.json the last, and its charts."""
@@ -56,6 +60,7 @@ def run_files(report: Report, trace: Iterable[Mapping[str, Any]], explanation: E
     from finllm.review.explanation import markdown_of
     from finllm.review.html import page_files, report_html, run_charts
 
+    report = in_order(report)
     charts = draw(run_charts(report))
     added: list[str] = []
     extra: dict[str, bytes] = {}
@@ -70,6 +75,24 @@ def run_files(report: Report, trace: Iterable[Mapping[str, Any]], explanation: E
         "report.json": (json_text(report.model_dump(mode="json"), indent=2) + "\n").encode(),
     }
     return RunFiles(contents, charts)
+
+
+def in_order(report: Report) -> Report:
+    """The report with what it has by name in one stated order: the record keeps names in the order of the alphabet, and
+    files made from it have to be those made as the run ended. Fields of the event, then factors, then the alphabet."""
+    from finllm.graphs.report import Report
+    from finllm.tools.data.factors import FACTOR_IDS
+
+    first = {name: at for at, name in enumerate((*EVENT_FIELDS, *FACTOR_IDS))}
+
+    def ordered(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            named: Mapping[str, Any] = value
+            names = sorted(named, key=lambda name: (first.get(name, len(first)), name))
+            return {name: ordered(named[name]) for name in names}
+        return [ordered(one) for one in value] if isinstance(value, list) else value
+
+    return Report.model_validate(ordered(report.model_dump(mode="json")))
 
 
 def record_files(ledger: Ledger, owner: str, folder: Path, contents: Mapping[str, bytes]) -> None:
