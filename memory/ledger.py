@@ -56,13 +56,14 @@ class Ledger(LedgerReader):
             written = db.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
             return _write_use(db, entry.key, run_id, node, reused=not written, at_ns=now)
 
-    def replace(self, entry: Entry) -> None:
-        """Put an entry in the place of one that is not believed."""
+    def replace(self, entry: Entry, use: int) -> None:
+        """Put an entry in the place of one that is not believed: the use of that number is the one that wrote it."""
         with self._database.transaction() as db:
             db.execute(
                 "UPDATE entry SET kind=?, actor=?, created_ns=?, request=?, response=? WHERE key=?",
                 (entry.kind, entry.actor, time.time_ns(), dump(entry.request), dump(entry.response), entry.key),
             )
+            db.execute("UPDATE use SET reused=0 WHERE id=?", (use,))
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self.write_use(key, run_id=run_id, node=node)

@@ -76,8 +76,8 @@ class AuditedRecorder(Ledger):
     def record(self, entry: Entry, *, run_id: str, node: str) -> None:
         use_id = self.write(entry, run_id=run_id, node=node)
         row = self.use(use_id)
-        if row.use.entry != entry and not self._held.entry(row.row):
-            self.replace(entry)  # what was there has no record: its process died, and nobody has seen it
+        if row.use.reused and not self._held.entry(row.row):
+            self.replace(entry, use_id)  # what was there has no record: its process died, and nobody has seen it
         self._audit(use_id)
 
     def used(self, key: str, *, run_id: str, node: str) -> None:

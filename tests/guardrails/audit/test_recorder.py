@@ -121,6 +121,22 @@ def test_an_answer_that_is_not_believed_is_asked_again_and_the_new_one_takes_its
         assert ledger.lookup("call-1") == new
 
 
+@pytest.mark.parametrize("says", ["what it said before", "something else"])
+def test_what_is_asked_again_after_a_death_counts_as_asked_by_the_run_that_goes_on(home: Settings, says: str) -> None:
+    """Killed between the ledger's row and the log's, a run went on with a call that no run had paid for."""
+    old = replace(call(1), response={"text": "what it said before", "choices": {}})
+    with contextlib.closing(Ledger(home.ledger_path)) as unaudited:
+        unaudited.record(old, run_id="run-1", node="n")
+    new = replace(old, response={"text": says, "choices": {}})
+    with contextlib.closing(open_recorder(home)) as ledger:
+        assert ledger.lookup("call-1") is None
+        ledger.record(new, run_id="run-1", node="n")
+        assert [(use.key, use.reused, use.entry) for use in ledger.uses("run-1")] == [("call-1", False, new)]
+    with contextlib.closing(open_recorder(home)) as ledger:
+        assert [(use.key, use.reused) for use in ledger.uses("run-1")] == [("call-1", False)]
+    assert verify_log(home.audit_dir).damage == ()
+
+
 def test_answers_of_a_ledger_whose_audit_log_is_gone_are_asked_again(home: Settings) -> None:
     with contextlib.closing(open_recorder(home)) as ledger:
         ledger.record(call(1), run_id="run-1", node="n")
