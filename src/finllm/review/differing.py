@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html.parser import HTMLParser
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 _NUMBER = re.compile(r"[+\-−]?\d[\d,.]*(?:[eE][+\-]?\d+)?")
 _HIDDEN = ("style", "script", "title")
@@ -79,10 +79,12 @@ def shown_texts(page: str) -> list[str]:
 def _values(where: str, says: Any, record: Any) -> Iterator[Change]:
     """Leaves of two JSON values that differ, each with its path."""
     if type(says) is type(record) and isinstance(says, dict):
-        for name in dict.fromkeys((*record, *says)):
-            yield from _values(f"{where}.{name}".lstrip("."), says.get(name, _NOTHING), record.get(name, _NOTHING))
+        mine, theirs = cast("dict[str, Any]", says), cast("dict[str, Any]", record)
+        for name in dict.fromkeys((*theirs, *mine)):
+            yield from _values(f"{where}.{name}".lstrip("."), mine.get(name, _NOTHING), theirs.get(name, _NOTHING))
     elif type(says) is type(record) and isinstance(says, list):
-        for at, (a, b) in enumerate(zip_longest(says, record, fillvalue=_NOTHING)):
+        pairs = zip_longest(cast("list[Any]", says), cast("list[Any]", record), fillvalue=_NOTHING)
+        for at, (a, b) in enumerate(pairs):
             yield from _values(f"{where}[{at}]{_named(b)}", a, b)
     elif says != record or isinstance(says, bool) is not isinstance(record, bool):
         yield Change(where or "the whole file", _leaf(says), _leaf(record))
@@ -91,7 +93,8 @@ def _values(where: str, says: Any, record: Any) -> Iterator[Change]:
 def _named(row: Any) -> str:
     """Which row of a list it is, where that says so itself: an evidence id, a factor."""
     if isinstance(row, dict):
-        name = next((row[key] for key in ("id", "factor") if isinstance(row.get(key), str)), None)
+        named = cast("dict[str, Any]", row)
+        name = next((named[key] for key in ("id", "factor") if isinstance(named.get(key), str)), None)
         return f" ({name})" if name else ""
     return ""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from finllm.files import write_files
 from finllm.plain_text import clean_lines, json_text
@@ -87,10 +87,10 @@ def in_order(report: Report) -> Report:
 
     def ordered(value: Any) -> Any:
         if isinstance(value, Mapping):
-            named: Mapping[str, Any] = value
+            named = cast("Mapping[str, Any]", value)
             names = sorted(named, key=lambda name: (first.get(name, len(first)), name))
             return {name: ordered(named[name]) for name in names}
-        return [ordered(one) for one in value] if isinstance(value, list) else value
+        return [ordered(one) for one in cast("list[Any]", value)] if isinstance(value, list) else value
 
     return Report.model_validate(ordered(report.model_dump(mode="json")))
 

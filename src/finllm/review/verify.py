@@ -90,7 +90,7 @@ class Verifier:
 
     def _compared(self, data: bytes, was: WrittenFile) -> tuple[tuple[Change, ...], tuple[str, ...]]:
         """What differs from the file as the record gives it: the one with the recorded digest, else the nearest."""
-        name, notes = was.path.name, []
+        name, notes = was.path.name, list[str]()
         given = [one[name] for one in self._renderings(was.run) if name in one]
         if not given:
             return (), ("the record does not tell what stood in it, so what was changed cannot be named",)
