@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from finllm.agents.agent import LABELS
 from finllm.agents.roles import AGENTS, judgement_fields
 from finllm.desk.desk import Desk
 from finllm.graphs.report import Report
@@ -69,6 +70,9 @@ def moved(report: Report, begins: str) -> str:
 
 
 SMALL = {**dict.fromkeys(DOWN, "none"), "factors.EQUITY_US.direction": "down", "factors.EQUITY_US.size": "small"}
+
+
+ROUTINE = {"event": "routine", "region": "us", "severity": "low", **dict.fromkeys(DOWN, "none")}
 
 
 def test_the_regime_chooses_the_covariance(told: Callable[..., Report]) -> None:
@@ -135,9 +139,8 @@ def test_what_happened_is_not_called_implausible_by_its_band(told: Callable[...,
 
 def test_the_past_event_is_one_of_its_kind(told: Callable[..., Report]) -> None:
     """A routine week's is a routine week, whichever of those near the agent takes; Hormuz' is a stop of Gulf oil."""
-    routine = {"event": "routine", "region": "us", "severity": "low", **dict.fromkeys(DOWN, "none")}
     for letter in "ABC":
-        week = told("non-event", narrative=routine, tester={"closest": letter}).analogue
+        week = told("non-event", narrative=ROUTINE, tester={"closest": letter}).analogue
         assert week is not None
         assert week.id in ("fomc-2017-11", "index-review-2017")
     strait = told(narrative={"factors.EQUITY_US.size": "large"}).analogue
@@ -149,7 +152,8 @@ def test_a_shock_is_refused_where_agent_and_tool_agree(
     told: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent names the second of the shocks offered, the index; the rule is told that it contradicts the others."""
-    named = {"refuse": "F"}  # A to C are the past events, D refuses nothing, E is the user's oil
+    near = sum(row.what == "distance of a past event from this one" for row in told().evidence)
+    named = {"refuse": LABELS[near + 2]}  # after the past events, the choice to refuse nothing, and the user's oil
     kept = told(tester={"plausibility": "implausible", **named})
     assert any(
         d.who == "stress-tester" and d.about == "shock on EQUITY_US" and d.said == "refuse" for d in kept.dissent
@@ -165,13 +169,13 @@ def test_a_shock_is_refused_where_agent_and_tool_agree(
 
 
 def test_the_closest_event_is_the_one_chosen_among_the_nearest(told: Callable[..., Report]) -> None:
-    first, third = told(tester={"closest": "A"}), told(tester={"closest": "C"})
-    assert first.analogue is not None
-    assert third.analogue is not None
-    assert first.analogue.id != third.analogue.id
-    assert "the nearest" in (first.analogue.how or "")
-    assert "the stress-tester's choice" in (third.analogue.how or "")
-    assert first.analogue.total != third.analogue.total
+    first, other = (told("non-event", narrative=ROUTINE, tester={"closest": letter}).analogue for letter in "AB")
+    assert first is not None
+    assert other is not None
+    assert first.id != other.id
+    assert "the nearest" in (first.how or "")
+    assert "the stress-tester's choice" in (other.how or "")
+    assert first.total != other.total
 
 
 def test_kind_region_stance_and_severity_choose_the_past_events(told: Callable[..., Report]) -> None:
