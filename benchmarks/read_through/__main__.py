@@ -29,16 +29,20 @@ def main() -> None:
     parts: list[str] = []
     wrong: list[str] = []
     counted: Counter[str] = Counter()
+    signed = 0
     for name, wanted in expected().items():
         report = run(name)
         rows = [*factors(report, wanted), *sectors(report, wanted)]
         counted.update(one.verdict for one in rows)
+        signed += sum(one.signed for one in rows)
         wrong += [f"| {name} | {_line(one)} |" for one in rows if one.verdict != "right"]
         parts.append(_scenario(name, report, wanted, rows))
         print(f"{name}: {Counter(one.verdict for one in rows)}", file=sys.stderr)
     total = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
+    right = signed - counted["wrong sign"] - counted["not moved"]
     figures = "\n\n".join([
-        f"### What is not as the episodes say\n\nOf {counted.total()} moves: {total}.",
+        f"### What is outside the ranges\n\nMade at commit {_commit()}. Of {counted.total()} moves: {total}. {signed} "
+        f"have a sign by their episode, and {right} of those have it in the run.",
         "\n".join([_header("scenario"), *wrong]), *parts,
     ])  # fmt: skip
     head, rest = DOCUMENT.read_text(encoding="utf-8").split(BEFORE)
@@ -77,6 +81,11 @@ def sectors(report: dict[str, Any], wanted: Expected) -> list[Row]:
         move = round(100 * gain / sum(one.market_value for one in held), 1)
         found.append(Row(name, move if report["by_position"] else None, "", low, high, why))
     return found
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "log", "-1", "--format=%h of %cs"], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
 
 
 def _scenario(name: str, report: dict[str, Any], wanted: Expected, rows: list[Row]) -> str:

@@ -43,6 +43,11 @@ class Row:
     why: str
 
     @property
+    def signed(self) -> bool:
+        """Whether the episode says a sign."""
+        return self.high <= 0 or self.low >= 0
+
+    @property
     def verdict(self) -> Verdict:
         """By the range: its sign is that of both its ends, and a range across zero has none."""
         move, low, high = self.move, self.low, self.high
