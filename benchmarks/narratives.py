@@ -20,6 +20,7 @@ from finllm.graphs.nodes.report import summary_lines
 from finllm.graphs.rows import StressRow
 from finllm.tools.data.factors import FACTORS
 from finllm.tools.evidence import EvidenceTable, show
+from finllm.tools.pnl.outcome import EngineResult
 
 PHRASINGS = (
     "{total.E} {total.v} {total.n} over {total.p}.",
@@ -199,6 +200,7 @@ def report_narrative(draw: random.Random) -> Narrative:
         total=roles["total"], total_share=roles["share"], horizon=roles["horizon"],
         interval=(roles["low"], roles["high"]), interval_level=roles["level"],
         by_factor={row.entity: row.id for row in table if row.what == "P&L by factor"},
+        result=EngineResult.model_construct(interval=None),
     )  # fmt: skip
     sentences: list[tuple[Piece, ...]] = []
     for line in summary_lines(stress, table):
