@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.graphs.figures import Figure
+from finllm.tools.forecasts.text_market import CAUSE_WORDS
 
 
 class _Frozen(BaseModel):
@@ -67,8 +68,10 @@ class Against(_Frozen):
         """What is said below the rows: why text and market differ, what is stale, and what was not looked at."""
         found = [self.words[0].upper() + self.words[1:] + "."]
         if self.verdict == "diverged":
+            reason = f" ({self.reason})" if self.reason else ""
+            known = self.cause != CAUSE_WORDS["none"]
             found.append(
-                f"They differ, by rule, for: {self.cause}" + (f" ({self.reason})" if self.reason else "") + "."
+                f"They differ, by rule, for: {self.cause}{reason}." if known else "No rule says why they differ."
             )
         elif self.verdict == "not testable" and not self.factors:
             found.append(f"There is nothing to test: {self.reason}.")
