@@ -20,13 +20,16 @@ def with_path(row: StressRow, run: RunContext, engine: Engine, table: EvidenceTa
     if scenario.path is None:
         return row
     walked = walk(engine, steps_of(scenario.path, engine.view.factors), propagate=scenario.propagate)
-    unit, steps, before = money(engine.book.currency), [], ""
+    unit, before = money(engine.book.currency), ""
+    steps: list[PathStepRow] = []
     for at, one in enumerate(walked.rows):
-        about = {"entity": "book", "period": f"{one.label}, {one.days} trading days", "as_of": engine.view.as_of}
+        period, as_of = f"{one.label}, {one.days} trading days", engine.view.as_of
         total = table.add(float(one.total), unit, what="P&L from today at a step of the path",
-                          formula="revaluation at the levels that the step reaches", **about)  # fmt: skip
+                          formula="revaluation at the levels that the step reaches",
+                          entity="book", period=period, as_of=as_of)  # fmt: skip
         step = table.add(float(one.step), unit, what="P&L of a step of the path",
-                         formula=f"{total} - {before}" if before else total, **about)  # fmt: skip
+                         formula=f"{total} - {before}" if before else total,
+                         entity="book", period=period, as_of=as_of)  # fmt: skip
         before = total
         steps.append(PathStepRow(label=one.label, days=one.days, step=step, total=total, worst=at == walked.worst))
     notes = (*row.notes, *walked.notes, ALONE)

@@ -24,7 +24,7 @@ def test_averages_and_longer_steps_are_brought_to_twenty_days(tmp_path: Path) ->
     random = np.random.default_rng(1)
     days = pd.bdate_range("1990-01-01", periods=260 * 60)
     walk = pd.Series(100 * np.exp(0.002 * random.standard_normal(len(days)).cumsum()), days)
-    months = walk.groupby(walk.index.to_period("M")).mean()
+    months = walk.groupby(days.to_period("M")).mean()
     gold = next(one for one in HISTORIES if one.factor == "GOLD")
     (tmp_path / "prices").mkdir()
     pd.DataFrame({"Date": months.index.astype(str), "Price": months.to_numpy()}).to_csv(

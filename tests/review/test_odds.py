@@ -19,7 +19,9 @@ def card(temperature: float, version: str = "v1") -> AdapterCard:
 
 
 def begun(**cards: AdapterCard) -> Standing:
-    return Standing(version="1", request="0", files={}, prompts={}, data={}, weights=(), precision="F16", **cards)
+    return Standing(version="1", request="0", files={}, prompts={}, data={}, weights=(), precision="F16").model_copy(
+        update=cards
+    )
 
 
 def call(precision: str = "Q4_0") -> RecordedCall:

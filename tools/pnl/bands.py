@@ -66,7 +66,7 @@ def gains_by_part(
     found: dict[BandPart, np.ndarray] = {}
     before = totals(arrays, moves[None, :])[0]
     at = np.broadcast_to(moves, (spread.draws, len(moves)))
-    parts = [(part, draws) for part, draws in spread.factors.items() if draws.any()]
+    parts: list[tuple[BandPart, np.ndarray]] = [(part, draws) for part, draws in spread.factors.items() if draws.any()]
     for number, (part, draws) in enumerate(parts):
         at = np.maximum(at + draws, np.minimum(spread.least, moves))
         if together and number + 1 < len(parts):

@@ -212,7 +212,7 @@ def _needed(arrays: Sensitivities) -> np.ndarray:
         loads[arrays.contracts.rows] = arrays.contracts.loads[0] != 0
     loads = arrays.folded(loads)
     stocks = loads[:, arrays.factors.index(FIRST)]
-    loads[np.ix_(stocks, [at for at, name in enumerate(arrays.factors) if name in FURTHER])] = False
+    loads[np.ix_(stocks, np.array([name in FURTHER for name in arrays.factors]))] = False
     return loads
 
 

@@ -24,7 +24,7 @@ def market(
 ) -> Levels:
     """A price that wanders by 1 % a day to the eve, with drifts a day in the ten days before it and since."""
     steps = np.random.default_rng(seed).choice([-0.01, 0.01], size=len(DAYS))
-    eve = int(DAYS.searchsorted(EVE))
+    eve = int(np.searchsorted(DAYS.to_numpy(), EVE.to_numpy()))
     steps[eve - 9 : eve + 1] = 0.001 * np.resize([1, -1], 10) + before
     steps[eve + 1 :] = 0.001 * np.resize([1, -1], len(DAYS) - eve - 1) + since
     steps[eve + 3] += once
@@ -52,7 +52,7 @@ def test_a_market_that_falls_as_told_bears_the_text_out() -> None:
 
 def row_sigma(levels: Levels) -> float:
     """σ over eight days by RiskMetrics' recursion, of the moves up to the eve."""
-    moves = np.diff(np.log(levels.values[levels.values.index <= EVE].to_numpy()))
+    moves = np.diff(np.log(np.asarray(levels.values[levels.values.index <= EVE])))
     variance, total = 0.0, 0.0
     for move in moves:
         variance, total = 0.94 * variance + move**2, 0.94 * total + 1
@@ -70,7 +70,7 @@ def row_sigma(levels: Levels) -> float:
     ],
 )
 def test_a_market_that_does_not_diverges_with_its_cause(drifts: dict[str, float], verdict: str, cause: str) -> None:
-    found = held(market(**drifts))
+    found = held(market(before=drifts.get("before", 0.0), since=drifts.get("since", 0.0), once=drifts.get("once", 0.0)))
     assert (found.verdict, found.factors["EQUITY_US"], found.cause) == ("diverged", verdict, cause)
 
 

@@ -42,16 +42,20 @@ def test_cash_has_no_width() -> None:
     assert found.interval is None or found.interval.lower == found.interval.upper == 0
 
 
+def season_of(days: pd.DatetimeIndex) -> np.ndarray:
+    return np.where([day.month in (1, 4, 7, 10) for day in days], 1.25, 0.875)
+
+
 def test_one_share_is_a_students_t_at_the_volatility_of_the_day() -> None:
     """Variance by hand: squares of residuals, the season out, by 0.97 a day, half way to their mean a quarter."""
     engine = Engine(SHARE, MARKET, AS_OF)
     found = engine.stress(engine.plan(20, user=[shock(0.0)]), propagate=False)
     rest = 1e6 * engine.sens.regressions["XOM"].residuals
-    squares = rest**2 / np.where(pd.DatetimeIndex(rest.index).month.isin([1, 4, 7, 10]), 1.25, 0.875)
+    squares = rest**2 / season_of(pd.DatetimeIndex(rest.index))
     weights = 0.97 ** np.arange(len(squares))[::-1]
     now, mean = np.average(squares, weights=weights), squares.mean()
     coming = pd.bdate_range(AS_OF + dt.timedelta(days=1), periods=20)
-    season = np.where(coming.month.isin([1, 4, 7, 10]), 1.25, 0.875)  # July: all of them in the season of results
+    season = season_of(coming)  # July: all of them in the season of results
     variance = float(((mean + (now - mean) * 0.5 ** (np.arange(1, 21) / 63)) * season).sum()) * (1 + 20 / 504)
     far = float(t.ppf(0.95, 504 / 20 - 1)) * math.sqrt(variance)
     assert found.interval is not None
@@ -155,11 +159,12 @@ def test_the_band_holds_what_happened_in_most_months() -> None:
     """Two dozen months of a crisis and a calm, given what the index did; docs/numbers.md has all of them."""
     names = ("AAPL", "BAC", "CVX", "GE", "JNJ", "JPM", "KO", "MSFT", "PG", "XOM")
     prices = {name: MARKET.read(name, dt.date(2022, 12, 28)).values for name in (*names, "SP500")}
-    ends = prices["SP500"].groupby(prices["SP500"].index.to_period("M")).tail(1).index
+    days_of = pd.DatetimeIndex(prices["SP500"].index)
+    ends = pd.DatetimeIndex(days_of.to_series().groupby(days_of.to_period("M")).max())
     held = 0
     months = [(start, end) for start, end in itertools.pairwise(ends) if end.year in (2008, 2013)]
     for start, end in months:
-        rows = [{"id": name, "asset_class": "equity", "series": name} for name in names]
+        rows: list[dict[str, object]] = [{"id": name, "asset_class": "equity", "series": name} for name in names]
         engine = Engine(book_of(*rows), MARKET, start.date())
         days = int(np.busday_count(start.date(), end.date()))
         move = float(prices["SP500"][end] / prices["SP500"][start] - 1)

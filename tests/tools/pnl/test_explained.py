@@ -107,8 +107,8 @@ def test_what_files_give_by_value_alone_is_not_guessed_to_be_a_trade() -> None:
     parts = sums(explain_books(old, new, MARKET, START, END))
     assert parts["by value"] == pytest.approx(30.0)
     fund = Position(id="FUND", asset_class="fund", quantity=10, beta=1.0)
-    priced = [book_of(fund.model_copy(update={"price": one, "market_value": 10 * one})) for one in (10.0, 13.0)]
-    parts = sums(explain_books(*priced, MARKET, START, END))
+    first, last = (book_of(fund.model_copy(update={"price": one, "market_value": 10 * one})) for one in (10.0, 13.0))
+    parts = sums(explain_books(first, last, MARKET, START, END))
     assert parts["trades"] == 0
     assert parts["own"] + parts["EQUITY_US"] == pytest.approx(30.0)
 

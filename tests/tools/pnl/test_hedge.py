@@ -110,8 +110,8 @@ def test_a_put_is_never_sold_for_its_carry() -> None:
 def test_no_whole_lots_are_cheaper(data: st.DataObject) -> None:
     amount = st.floats(-50, 50).map(lambda x: round(x, 1))
     each = np.array([[data.draw(amount), data.draw(amount)] for _ in range(2)])
-    costs = Costs(*(np.array([data.draw(st.floats(0.1, 9)) for _ in range(2)]) for _ in range(2)),
-                  np.array([8.0, 8.0]), np.array([8.0, 0.0]))  # fmt: skip
+    bought, sold = (np.array([data.draw(st.floats(0.1, 9)) for _ in range(2)]) for _ in range(2))
+    costs = Costs(bought, sold, np.array([8.0, 8.0]), np.array([8.0, 0.0]))
     floors = [Floor(data.draw(st.floats(-300, -10)), row, data.draw(st.floats(5, 150))) for row in each]
 
     def missing(lots: np.ndarray) -> float:
