@@ -50,3 +50,28 @@ def test_a_var_needs_no_shocks_and_a_loss_does(cli: Cli) -> None:
     assert "needs a scenario" in shown.err
     assert cli("hedge", *AS_OF, "--shock", "EQUITY_US=-20%", "--limit", "nothing").code == 2
     assert cli("hedge", *AS_OF, "--shock", "EQUITY_US=-20%", "--factor", "EQUITY_US").code == 2
+
+
+def test_a_var_of_less_of_the_book_is_not_checked_and_not_kept_as_stress_says(cli: Cli) -> None:
+    asked = (*AS_OF, "--shock", "EQUITY_US=-20%")
+    told = cli("stress", *asked, "--json").json
+    (said,) = [one["why"] for one in told["unchecked"] if one["kind"] == "var_975_1d"]
+    shown = cli("hedge", *asked, "--limit", "var_975_1d", "--json", "--fail-on", "breach")
+    (target,) = shown.json["targets"]
+    assert shown.code == cli("stress", *asked, "--fail-on", "breach").code == 3
+    assert target["unchecked"] == said
+    assert target["coverage"] == told["var_975_1d"]["coverage"] < 0.95
+    assert shown.json["reached"] is False
+    out = " ".join(cli("hedge", *asked, "--limit", "var_975_1d").out.split())
+    assert "are kept" not in out
+    assert f"not checked: {said}" in out
+    assert "one-day VaR, 97.5 %, of 66 % of the book" in out
+
+
+def test_limits_that_the_trades_keep_do_not_fail_for_what_was_breached_before(cli: Cli, tmp_path: Path) -> None:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("version: 1\ntotal_loss: 1000000\n")
+    asked = ("hedge", *AS_OF, "--shock", "EQUITY_US=-20%", "--limits", limits, "--fail-on", "breach", "--json")
+    shown = cli(*asked)
+    assert (shown.code, shown.json["reached"], shown.json["breaches"]) == (0, True, [])
+    assert [one["kind"] for one in shown.json["breaches_before"]] == ["total_loss"]

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -14,15 +14,17 @@ from finllm.errors import InputError
 from finllm.tools.data.books.book import Book
 from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.hedges.instruments import YEAR, Instrument
+from finllm.tools.data.limits import VERSION, Limits
 from finllm.tools.pnl.components import position_days
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
-from finllm.tools.pnl.limits import BOOK
+from finllm.tools.pnl.limits import BOOK, Held, Known, hold
 from finllm.tools.pnl.outcome import Cents, EngineResult, ExpectedShortfall, Frozen, ValueAtRisk, usd
 from finllm.tools.pnl.programme import Costs, Floor, Solved, TailFloor, cheapest
 from finllm.tools.pnl.risk import BookDays, book_days, daily_gains
 from finllm.tools.pnl.trades import Asked, Trade, traded
 
+Tail = TypeVar("Tail", ValueAtRisk, ExpectedShortfall)
 TargetKind = Literal["total_loss", "var_975_1d", "es_975_1d", "loss_by_factor", "loss_by_sector"]
 MONTH_DAYS, MONTH_CALENDAR = 20, 28
 """A calm month: trading days, and calendar days by which an option ages in them."""
@@ -58,24 +60,36 @@ class HedgeTrade(Frozen):
 
 
 class HedgeTarget(Frozen):
-    """A limit, and the loss that it is on without the trades and, by full revaluation, with them."""
+    """A limit, and the loss that it is on without the trades and, by full revaluation, with them.
+
+    `unchecked`: why a loss within the limit does not say that it is kept, by the rule of `limits.hold`: too much of the
+    book is left out of it. None where it does, or where the limit is not met anyhow. `coverage`: share of the book that
+    the loss is of, of a VaR and an ES.
+    """
 
     kind: TargetKind
     subject: str
     limit: Cents
     before: Cents
     after: Cents
+    unchecked: str | None = None
+    coverage: float | None = None
 
     @property
     def met(self) -> bool:
         return self.after <= self.limit
 
+    @property
+    def kept(self) -> bool:
+        return self.met and self.unchecked is None
+
 
 class HedgeResult(Frozen):
     """The cheapest trades of a list that keep the targets, or where none do (`reached` False) those that come nearest.
 
-    `cost` and `calm_month` are sums over the trades. `alone`: what each instrument would cost by itself, where it
-    reaches the targets by itself. `left_out`: instruments that cannot be valued here, and why.
+    `reached` is False too where the targets are met by what is covered, and that is too little to say that they are
+    kept: `open` then. `cost` and `calm_month` are sums over the trades. `alone`: what each instrument would cost by
+    itself, where it reaches the targets by itself. `left_out`: instruments that cannot be valued here, and why.
     """
 
     as_of: dt.date
@@ -95,6 +109,11 @@ class HedgeResult(Frozen):
     es_975_1d_before: Cents | None
     es_975_1d_after: Cents | None
     notes: tuple[str, ...]
+
+    @property
+    def open(self) -> bool:
+        """Whether every limit is met, and of one of them nobody knows whether it is kept."""
+        return not self.reached and all(one.met for one in self.targets)
 
 
 @dataclass(frozen=True)
@@ -138,7 +157,7 @@ class Hedger:
             raise InputError(f"{clash[0]!r} is a position of the book and an instrument to hedge with", fix=fix)
         self._portfolio, self._asked = portfolio, asked
         self.left_out: dict[str, str] = {}
-        self.before = self._stressed(())
+        self.before = self.after = self._stressed(())
         self.lots = self._of_one(instruments)
         self._base_days = self._days_before()
 
@@ -167,7 +186,7 @@ class Hedger:
             plan = engine.plan(asked.horizon, user=asked.shocks, replay=asked.replay)
             found = engine.moves(plan, propagate=asked.propagate)
             moves = np.array([found.get(name, 0.0) for name in arrays.factors])
-        self._factors = arrays.factors
+        self._factors, self._drivers = arrays.factors, engine.view.factors.drivers
         days = book_days(book, engine.arrays, engine.view.factors, asked.market, asked.as_of)
         daily = np.zeros((0, len(at))) if days is None else _lot_days(book, arrays, days, at)
         held = [book.holdings[row] for row in at]
@@ -205,26 +224,39 @@ class Hedger:
             if solved.missing > 0.01 or not any(one > 0.01 for one in over):
                 break
             limits = [limit - 1.05 * one for limit, one in zip(limits, over, strict=True)]
-        held = tuple(
-            HedgeTarget(
-                kind=one.kind,
-                subject=one.subject,
-                limit=usd(one.limit),
-                before=usd(was),
-                after=usd(_measured(after, one)),
-            )
-            for one, was in zip(targets, before, strict=True)
-        )
+        self.after = after
+        held = tuple(self._target(one, was) for one, was in zip(targets, before, strict=True))
         rows = [self.lots.trade(at, lots) for at, lots in enumerate(solved.lots) if lots]
         return HedgeResult(
             as_of=self._asked.as_of, currency=self._asked.currency, horizon=self._asked.horizon,
-            reached=all(one.met for one in held), targets=held, trades=tuple(rows),
+            reached=all(one.kept for one in held), targets=held, trades=tuple(rows),
             cost=sum((one.cost for one in rows), usd(0)), calm_month=sum((one.calm_month for one in rows), usd(0)),
             alone=tuple(self._alone(targets)), left_out=self.left_out,
             total_before=self.before.total, total_after=after.total,
             var_975_1d_before=_loss(self.before.var_975_1d), var_975_1d_after=_loss(after.var_975_1d),
             es_975_1d_before=_loss(self.before.es_975_1d), es_975_1d_after=_loss(after.es_975_1d),
             notes=tuple(self._notes(targets)),
+        )  # fmt: skip
+
+    def held(self, limits: Limits) -> Held:
+        """How the book with its trades stands to limits. The coverage is that of the book without them: what is left
+        out of it is no better known by what is added."""
+        was, now = self.before, self.after
+        assert was.coverage is not None
+        known = Known(
+            was.coverage, now.exclusions, self._drivers, _no_better(now.var_975_1d, was.var_975_1d),
+            _no_better(now.es_975_1d, was.es_975_1d),
+        )  # fmt: skip
+        return hold(now, known, limits)
+
+    def _target(self, one: Target, was: float) -> HedgeTarget:
+        limit: object = one.limit if one.subject == BOOK else {one.subject: one.limit}
+        found = self.held(Limits.model_validate({"version": VERSION, one.kind: limit})) if one.limit > 0 else Held()
+        tail = self.before.var_975_1d if one.kind == "var_975_1d" else self.before.es_975_1d
+        return HedgeTarget(
+            kind=one.kind, subject=one.subject, limit=usd(one.limit), before=usd(was),
+            after=usd(_measured(self.after, one)), unchecked=found.unchecked[0].why if found.unchecked else None,
+            coverage=tail.coverage if tail and one.kind in ("var_975_1d", "es_975_1d") else None,
         )  # fmt: skip
 
     def _alone(self, targets: Sequence[Target]) -> list[tuple[HedgeTrade, bool]]:
@@ -324,3 +356,10 @@ def _aged(position: Position) -> Position:
 
 def _loss(found: ValueAtRisk | ExpectedShortfall | None) -> Decimal | None:
     return None if found is None else found.loss
+
+
+def _no_better(now: Tail | None, was: Tail | None) -> Tail | None:
+    """A measure of the book with trades, with the coverage that it has without them where that is less."""
+    if now is None or was is None or was.coverage >= now.coverage:
+        return now
+    return now.model_copy(update={"coverage": was.coverage, "missing": was.missing})

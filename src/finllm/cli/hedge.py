@@ -28,7 +28,9 @@ from finllm.sessions.requests import find_scenario
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finllm.tools.pnl.hedge import HedgeTrade
+    from finllm.tools.pnl.hedge import HedgeResult, HedgeTarget, HedgeTrade
+    from finllm.tools.pnl.limits import Unchecked
+    from finllm.tools.pnl.outcome import ExpectedShortfall, ValueAtRisk
 
 
 def add_to(app: typer.Typer) -> None:
@@ -80,7 +82,8 @@ def hedge(
     """Find the cheapest trades that bring a loss, a VaR or a factor under its limit, with what a calm month costs.
 
     Without a limit: those that are breached, else the largest factor's loss to its half. The book is revalued in full
-    with its trades. With --fail-on breach, exits with 3 where no trades of the list keep the limits.
+    with its trades. With --fail-on breach, exits with 3 where no trades of the list keep the limits, or with them one
+    of the book's is breached or not checked.
     """
     from finllm.tools.data.scenario import load_scenario
     from finllm.tools.export import parse_formats
@@ -108,37 +111,69 @@ def _view(answer: HedgeAnswer) -> RenderableType:
 
     from finllm.cli.display.report import headline, table, text
 
-    result, code = answer.result, answer.result.currency
-    verdict = ("the trades below keep the limits" if result.reached and result.trades else
-               "the limits are kept without a trade" if result.reached else
-               "no trades of the list keep the limits; those below come nearest")  # fmt: skip
+    result, code, before = answer.result, answer.result.currency, answer.before
     parts: list[RenderableType] = [
-        headline(f"Hedge of {answer.portfolio}, as of {result.as_of}: {verdict}", answer.before.coverage),
+        headline(f"Hedge of {answer.portfolio}, as of {result.as_of}: {_verdict(result)}", before.coverage),
         text(f"limits: {answer.chosen}; over {trading_days(result.horizon)}", "dim"),
         text(f"a round trip costs {result.cost:,.0f} {code}; a calm month (20 trading days, nothing moves) brings "
              f"{dollars(result.calm_month)} {code}", "bold"),
         text(""),
         table(("limit", "of", f"at most, {code}", "before", "after", ""), right=(2, 3, 4), rows=[
             (one.kind, one.subject, f"{one.limit:,.0f}", f"{one.before:,.0f}", f"{one.after:,.0f}",
-             "kept" if one.met else text("not kept", "bold red")) for one in result.targets]),
+             _kept(one)) for one in result.targets]),
+        *(text(f"{one.kind} of {one.subject} is not checked: {one.unchecked}", "bold yellow")
+          for one in result.targets if one.unchecked),
+        *(text(str(one), "yellow") for one in _others(answer)),
         text(""), text("Trades", "bold cyan"), _trades(result.trades, code),
         text(""), text("Each instrument alone", "bold cyan"),
-        _trades([one for one, _ in result.alone], code, [kept for _, kept in result.alone]),
+        _trades([one for one, _ in result.alone], code, [kept for _, kept in result.alone],
+                checked=not any(one.unchecked for one in result.targets)),
         text(""),
         table((f"loss, {code}", "before", "after"), right=(1, 2), rows=[
             ("in the scenario", dollars(-result.total_before), dollars(-result.total_after)),
-            ("one-day VaR, 97.5 %", _maybe(result.var_975_1d_before), _maybe(result.var_975_1d_after)),
-            ("one-day ES, 97.5 %", _maybe(result.es_975_1d_before), _maybe(result.es_975_1d_after))]),
+            (_tail("one-day VaR, 97.5 %", before.var_975_1d), _maybe(result.var_975_1d_before),
+             _maybe(result.var_975_1d_after)),
+            (_tail("one-day ES, 97.5 %", before.es_975_1d), _maybe(result.es_975_1d_before),
+             _maybe(result.es_975_1d_after))]),
         *(text(f"- {line}") for line in result.notes),
     ]  # fmt: skip
     return Group(*parts)
+
+
+def _verdict(result: HedgeResult) -> str:
+    if result.reached:
+        return "the trades below keep the limits" if result.trades else "the limits are kept without a trade"
+    if result.open:
+        by = "with the trades below" if result.trades else "without a trade"
+        return f"the limits are not checked in full; what they could be checked on keeps them {by}"
+    return "no trades of the list keep the limits; those below come nearest"
+
+
+def _kept(one: HedgeTarget) -> RenderableType:
+    from finllm.cli.display.report import text
+
+    if not one.met:
+        return text("not kept", "bold red")
+    return text("not checked", "bold yellow") if one.unchecked else text("kept")
+
+
+def _others(answer: HedgeAnswer) -> list[Unchecked]:
+    """The book's other limits that could not be checked."""
+    told = {(one.kind, one.subject) for one in answer.result.targets}
+    return [one for one in answer.held.unchecked if (one.kind, one.subject) not in told]
+
+
+def _tail(name: str, found: ValueAtRisk | ExpectedShortfall | None) -> str:
+    from finllm.tools.pnl.coverage import of_the_book
+
+    return name if found is None else of_the_book(name, found.coverage)
 
 
 def _maybe(amount: object) -> str:
     return "-" if amount is None else f"{amount:,.0f}"
 
 
-def _trades(trades: object, code: str, kept: list[bool] | None = None) -> RenderableType:
+def _trades(trades: object, code: str, kept: list[bool] | None = None, *, checked: bool = True) -> RenderableType:
     from finllm.cli.display.report import table
 
     rows: list[tuple[str, ...]] = []
@@ -147,7 +182,7 @@ def _trades(trades: object, code: str, kept: list[bool] | None = None) -> Render
         side = "buy" if one.lots > 0 else "sell" if one.lots else "-"
         row = (one.id, side, f"{abs(one.lots):,}", dollars(one.notional),
                f"{one.cost:,.0f}", dollars(one.calm_month), dollars(one.gain), one.name)  # fmt: skip
-        rows.append(row if kept is None else (*row[:-1], "yes" if kept[at] else "no"))
+        rows.append(row if kept is None else (*row[:-1], "no" if not kept[at] else "yes" if checked else "not checked"))
     last = "what it is" if kept is None else "enough"
     header = ("instrument", "side", "lots", f"notional, {code}", "round trip", "calm month", "in the scenario", last)
     return table(header, rows, right=(2, 3, 4, 5, 6))

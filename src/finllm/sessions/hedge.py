@@ -51,25 +51,30 @@ class HedgeQuestion:
 
 @dataclass(frozen=True)
 class HedgeAnswer:
-    """The trades, and the limits that are breached with them."""
+    """The trades, the limits that are breached without them, and how the book with them stands to all of its limits."""
 
     portfolio: str
     result: HedgeResult
     before: EngineResult
     chosen: str
     breaches: tuple[Breach, ...]
+    held: Held
 
     @property
     def against(self) -> Against:
         coverage = self.before.coverage
         incomplete = coverage is not None and not coverage.complete
-        return Against(breached=bool(self.breaches) or not self.result.reached, incomplete=incomplete)
+        missed = any(not one.met for one in self.result.targets)
+        return Against(breached=bool(self.held.breaches) or missed,
+                       unchecked=bool(self.held.unchecked) or self.result.open, incomplete=incomplete)  # fmt: skip
 
     def to_json(self) -> dict[str, object]:
         coverage = self.before.coverage
         return {
             "portfolio": self.portfolio, "targets_chosen": self.chosen, **self.result.model_dump(mode="json"),
             "breaches_before": [one.model_dump(mode="json") for one in self.breaches],
+            "breaches": [one.model_dump(mode="json") for one in self.held.breaches],
+            "unchecked": [one.model_dump(mode="json") for one in self.held.unchecked],
             "coverage": None if coverage is None else coverage.model_dump(mode="json"),
         }  # fmt: skip
 
@@ -106,7 +111,8 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     hedger = Hedger(inputs.portfolio, replace(asked, thresholds=inputs.thresholds), listed)
     held, _ = against_limits(hedger.before, hedger.before, inputs, allowed.limits)
     targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(asked.shocks) or replay is not None)
-    return HedgeAnswer(inputs.portfolio.name, hedger.solve(targets), hedger.before, chosen, held.breaches)
+    result = hedger.solve(targets)
+    return HedgeAnswer(inputs.portfolio.name, result, hedger.before, chosen, held.breaches, hedger.held(allowed.limits))
 
 
 def _at_worst(asked: Asked, table: PathTable, inputs: Inputs) -> Asked:

@@ -61,7 +61,11 @@ def test_the_book_with_its_trades_is_what_any_other_command_makes_of_it(tmp_path
     assert result.var_975_1d is not None
     assert float(found.var_975_1d_after or 0) == pytest.approx(float(result.var_975_1d.loss), abs=0.02)
     assert result.var_975_1d.loss <= 200_000
-    assert found.reached
+    whole, tail = found.targets
+    assert whole.kept
+    assert tail.met
+    assert tail.unchecked == "it covers 66 % of the book, without WTI_FRONT, BAA_CORP_7Y"
+    assert found.open
 
 
 def test_a_calm_month_takes_from_a_put_what_black_and_scholes_say() -> None:
