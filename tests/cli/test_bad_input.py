@@ -189,3 +189,14 @@ def test_out_that_cannot_be_a_folder_is_refused_before_the_run(cli: Cli, tmp_pat
     assert said.code == 2
     assert "is not a folder" in said.json["error"]["message"]
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", [".", "/"])
+@pytest.mark.parametrize("command", [
+    ("portfolio", "check"), ("stress", "--shock", "EQUITY_US=-1%", "-p"), ("run", "hormuz-blockade", "-p"),
+    ("hedge", "--var", "1%", "--with"), ("hedge", "--var", "1%", "-p"),
+], ids=" ".join)  # fmt: skip
+def test_a_folder_without_a_name_is_bad_input_as_any_other(cli: Cli, command: tuple[str, ...], folder: str) -> None:
+    shown = cli(*command, folder)
+    assert shown.code == 2
+    assert "is a folder, not a portfolio" in shown.err

@@ -47,7 +47,7 @@ class Map(BaseModel):
 
 def beside(portfolio: Path) -> Path:
     """Where the map of a portfolio lies: `book.csv.map.yaml` beside `book.csv`."""
-    return portfolio.with_name(portfolio.name + SUFFIX)
+    return portfolio.parent / (portfolio.name + SUFFIX)  # not with_name, which raises at "." and "/"
 
 
 def load_map(path: Path) -> Map:
