@@ -73,9 +73,8 @@ def test_a_factor_read_otherwise_gives_what_a_run_that_reads_so_finds(scripted_d
 
 def test_without_a_source_is_what_a_run_without_it_finds(scripted_desk: MakeDesk) -> None:
     request = request_for("hormuz-blockade")
-    only = next(
-        source for source in request.scenario.sources if source.id == "hrz-note-1"
-    )  # which says that shares fall
+    note = next(source for source in request.scenario.sources if source.id == "hrz-note-1")
+    only = note.model_copy(update={"text": "The dollar rose sharply."})  # which past events alone do not bear out
     alone = request.scenario.model_copy(update={"sources": (only,)})
     desk = scripted_desk([READS_WELL])
     report_of(request.model_copy(update={"scenario": alone}), desk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ def _nearest_episode(event: Likeness, view: FactorView, moved: dict[str, float])
         likeness = Likeness(sizes=moves.over((one.start, one.end), moved), directions={})
         past = Past(one.id, one.title, one.start.isoformat(), one.end.isoformat(), "", "", likeness)
         found.append((apart(event, past.likeness), one.id, past))
-    found = [one for one in found if 2 * len(one[2].likeness.sizes) >= len(moved)]
+    found = [one for one in found if math.isfinite(one[0]) and 2 * len(one[2].likeness.sizes) >= len(moved)]
     if not found:
         return None
     distance, _, past = min(found, key=lambda one: one[:2])

@@ -84,13 +84,16 @@ class Problem:
 def solve_convex(problem: Problem) -> Solution | None:
     """The global minimum of a convex problem by Clarabel (interior point); None where nothing within bounds loses X.
 
-    In z with m = L·z the distance is |z|, and ½|Bz|² ≤ t is the second-order cone |(Bz, t − ½)| ≤ t + ½.
+    In z with m = L·z the distance is |z|, and ½|Bz|² ≤ t is the second-order cone |(Bz, t − ½)| ≤ t + ½. The solver is
+    given z in the distance at which the slope alone loses X: its tolerances do not suit thousandths of a σ.
     """
     from scipy import sparse
 
     clarabel: Any = import_module("clarabel")  # it carries no types
 
-    root = problem.root
+    steep = float(np.linalg.norm(problem.root.T @ problem.gradient))
+    unit = min(1.0, problem.loss / steep) if steep else 1.0
+    root = problem.root * unit
     names = problem.covariance.names
     slope = root.T @ problem.gradient / problem.loss
     curve = root.T @ problem.hessian @ root / problem.loss
@@ -138,7 +141,7 @@ def solve_convex(problem: Problem) -> Solution | None:
         return None
     whitened, dual = np.array(answer.x), np.array(answer.z)
     price = dual[-1] if linear else dual[-1] + dual[-2 - len(half)]
-    return Solution(root @ whitened, float(np.linalg.norm(whitened)), float(price) / problem.loss)
+    return Solution(root @ whitened, unit * float(np.linalg.norm(whitened)), unit**2 * float(price) / problem.loss)
 
 
 def solve_quadratic(problem: Problem) -> Solution | None:

@@ -93,11 +93,14 @@ def _stories(result: ReverseResult, inputs: Inputs) -> tuple[ReverseStory, ...]:
     """What each answer is like among past events that were over by the day."""
     from finllm.graphs.closest import likeness_of
     from finllm.memory.precedents import load_precedents
+    from finllm.tools.data.currencies import factor_currency
     from finllm.tools.pnl.likeness import Moves
     from finllm.tools.pnl.reverse_story import Past, story_of
     from finllm.tools.pnl.sizes import FactorView
 
-    view = FactorView(inputs.factors, inputs.market, inputs.as_of)
+    named = {one.factor for answer in result.answers for one in answer.moves}
+    currencies = [code for name in sorted(named) if (code := factor_currency(name))]
+    view = FactorView(inputs.factors.with_currencies(inputs.market, currencies), inputs.market, inputs.as_of)
     moves = Moves(view)
     past = [
         Past(

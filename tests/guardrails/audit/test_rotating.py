@@ -72,6 +72,7 @@ def test_a_key_of_the_environment_goes_to_a_file_or_is_given_there(tmp_path: Pat
     with pytest.raises(InputError, match="FINLLM_AUDIT_KEY") as caught:
         rotate(by_value)
     assert "--to FILE" in caught.value.fix
+    (tmp_path / "elsewhere").mkdir()
     changed = rotate(by_value, tmp_path / "elsewhere" / "key")
     assert changed.elsewhere
     with pytest.raises(RecordError, match="another signing key") as refused:

@@ -188,11 +188,10 @@ def test_a_record_without_stems_is_asked_in_place() -> None:
 
 
 def test_the_best_scored_values_are_chosen_in_order_of_preference() -> None:
-    filled = fill(template_of(MARKET_SIGNAL), Prefers(crisis=3.0, down=1.0, high=1.0, C=2.0, B=1.0))
+    filled = fill(template_of(MARKET_SIGNAL), Prefers(crisis=3.0, down=1.0, C=2.0, B=1.0))
     assert json.loads(filled.text) == {
         "regime": "crisis",
         "direction": "down",
-        "confidence": "high",
         "because": ["C", "B"],
     }
     assert filled.choices["because"]["C"] == pytest.approx(math.exp(2) / (math.exp(2) + math.exp(1) + 2))

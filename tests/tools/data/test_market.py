@@ -200,7 +200,7 @@ def test_a_users_prices_join_the_store(tmp_path: Path, suffix: str) -> None:
         ("date,ACME\n2022-06-29,\n", "no instrument"),
         ("date,AAPL\n2022-06-29,1\n", "'AAPL' of file:.* is 1 on 2022-06-29, and 'AAPL' of pkg:.* is 138"),
         ("date,ACME\n2022-06-29,1,7,8\n2022-06-30,1\n", "the header has 2 cells, but row 2 has 4"),
-        ("date,A\n2022-01-03,1\n2022-01-10,1\n2022-01-17,1\n2022-01-24,1\n", "rows are typically 7 days apart"),
+        ("date,A\n2022-01-03,1\n2022-01-17,1\n2022-01-31,1\n2022-02-14,1\n", "rows are typically 14 days apart"),
     ],
 )
 def test_a_bad_price_file_is_refused_with_its_place(tmp_path: Path, text: str, says: str) -> None:

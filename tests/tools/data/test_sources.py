@@ -69,7 +69,7 @@ def test_the_table_judges_exactly_what_the_agents_type_lists() -> None:
 
 
 @pytest.mark.parametrize("head", ["# unit: price\n", "# unit: dollars\n# source: a\n", "# source: a\n",
-                                  "# unit: price\n# frequency: weekly\n# source: a\n"])  # fmt: skip
+                                  "# unit: price\n# frequency: hourly\n# source: a\n"])  # fmt: skip
 def test_a_series_without_unit_frequency_or_source_is_refused_by_file(tmp_path: Path, head: str) -> None:
     series_file(tmp_path / "series", head=head)
     with pytest.raises(InputError, match=r"tin.csv: not a series file"):

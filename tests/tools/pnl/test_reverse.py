@@ -112,6 +112,14 @@ def test_bounds_hold_and_cost_distance_and_too_narrow_ones_are_infeasible() -> N
     assert solve_convex(replace(bounded, lower=0.01 * bounded.lower, upper=0.01 * bounded.upper)) is None
 
 
+@pytest.mark.parametrize("loss", [50.0, 500.0, 1000.0, 3000.0, 5000.0, 100_000.0])
+def test_a_loss_of_thousandths_of_a_sigma_is_found_like_a_larger_one(loss: float) -> None:
+    """Of the shipped book at the end of its data, 1,000 to 5,000 USD were said to be out of reach."""
+    (found,) = reverse(DEFAULT, MARKET, dt.date(2022, 12, 28), 20, loss, answers=1).answers
+    assert -float(found.total) == pytest.approx(loss, rel=1e-4, abs=0.01)
+    assert found.method == "convex"
+
+
 def test_a_fixed_factor_keeps_its_move() -> None:
     one = replace(problem(11, 6), fixed={"F2": 0.0})
     found, free = solve_convex(one), solve_convex(problem(11, 6))
