@@ -116,7 +116,7 @@ def test_bounds_hold_and_cost_distance_and_too_narrow_ones_are_infeasible() -> N
 def test_a_loss_of_thousandths_of_a_sigma_is_found_like_a_larger_one(loss: float) -> None:
     """Of the shipped book at the end of its data, 1,000 to 5,000 USD were said to be out of reach."""
     (found,) = reverse(DEFAULT, MARKET, dt.date(2022, 12, 28), 20, loss, answers=1).answers
-    assert -float(found.total) == pytest.approx(loss, rel=1e-4, abs=0.01)
+    assert -float(found.total) == pytest.approx(loss, rel=1e-4, abs=0.1)  # cents of 20 positions
     assert found.method == "convex"
 
 
