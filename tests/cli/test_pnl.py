@@ -44,3 +44,21 @@ def test_two_runs_on_record_and_what_is_no_pair(cli: Cli, report: Report, home: 
     assert cli("pnl", "explain", tmp_path / "b.csv", "run-old").code == 2
     assert cli("pnl", "explain", tmp_path / "b.csv").code == 2
     assert cli("pnl", "explain", "run-old", "nobody").code == 2
+
+
+def test_what_has_no_value_on_a_day_is_named_and_the_coverage_told(cli: Cli, tmp_path: Path) -> None:
+    book = tmp_path / "book.csv"
+    rows = "AAPL,100,,USD,equity,\nNOSUCH,50,,USD,equity,\nBOND,,1750000,USD,bond,5\n"
+    book.write_text(f"id,quantity,market_value,currency,asset_class,duration\n{rows}")
+    asked = ("pnl", "explain", book, "--from", "2022-12-20", "--to", "2026-06-30")
+    told = cli(*asked, "--json").json
+    assert [one["left_out"] for one in told["coverage"]] == [1, 2]
+    assert [one["id"] for one in told["exclusions_after"]] == ["AAPL", "NOSUCH"]
+    (gone,) = [one["amount"] for one in told["parts"] if one["kind"] == "one day"]
+    assert gone == told["by_position"]["AAPL"] == told["difference"] < 0  # its price has gone: no trade, and no loss
+    out = " ".join(cli(*asked).out.split())
+    assert "2026-06-30: Positions of unknown value: 2 (AAPL, NOSUCH)" in out
+    assert "left out on both days: NOSUCH" in out
+    assert "left out on 2026-06-30: AAPL: its last price, of 2022-12-28," in out
+    book.write_text("id,quantity,currency,asset_class\nAAPL,100,USD,equity\n")
+    assert "100 % of the book is covered, on both days" in cli("pnl", "explain", book, *DAYS).out

@@ -12,24 +12,26 @@ from typing import Literal
 import numpy as np
 
 from finllm.errors import InputError
-from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.books.book import Book, Exclusion, Holding, first_exclusions
 from finllm.tools.data.books.contracts import Unvalued, bond_flows, years_to
 from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.market import MarketStore
 from finllm.tools.instruments.options import price
 from finllm.tools.pnl.attribution import CENT, attribute
+from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.kernel import own_terms
 from finllm.tools.pnl.outcome import Cents, Frozen, usd
 from finllm.tools.pnl.shocks import replayed
 
-PartKind = Literal["time", "factor", "own", "trades", "by value", "shock", "market", "residual"]
+PartKind = Literal["time", "factor", "own", "trades", "by value", "one day", "shock", "market", "residual"]
 WORDS: dict[PartKind, str] = {
     "time": "carry and time, at the prices of the first day",
     "own": "own prices, beyond the factors",
     "trades": "positions that came, went or changed in size",
+    "one day": "positions that have a value on one of the days only (see the notes)",
     "by value": "positions held by their value: a trade or a price, the files do not tell",
     "market": "prices, loads and data of another day, under the old shocks",
     "residual": "what is left",
@@ -48,7 +50,8 @@ class Explained(Frozen):
     """The difference `after` − `before` as parts that sum to it exactly, in `currency`.
 
     `what`: the value of the book, or its P&L under the shocks of two runs. `by_position`: the difference by position,
-    exact too, where positions are told.
+    exact too, where positions are told. `coverage`: how much of the book the value is of on either day, of books; what
+    is left out is in `exclusions_before` and `exclusions_after`.
     """
 
     what: Literal["value", "stressed P&L"]
@@ -60,6 +63,9 @@ class Explained(Frozen):
     parts: tuple[ExplainedPart, ...]
     by_position: dict[str, Cents]
     notes: tuple[str, ...]
+    coverage: tuple[Coverage, Coverage] | None = None
+    exclusions_before: tuple[Exclusion, ...] = ()
+    exclusions_after: tuple[Exclusion, ...] = ()
 
     @property
     def difference(self) -> Decimal:
@@ -81,13 +87,14 @@ class Stressed:
 
 def explain_books(
     old: Portfolio, new: Portfolio, market: MarketStore, start: dt.date, end: dt.date, currency: str = "USD",
-    factors: FactorSet | None = None,
+    factors: FactorSet | None = None, thresholds: Thresholds | None = None,
 ) -> Explained:  # fmt: skip
     """Why the book `new` at `end` is worth another amount than `old` at `start`.
 
     What was held at `start` is valued on both days: the difference is time (options age, bonds accrue and roll), the
     factors' moves by the loads of `start` (its currencies' among them), and what is beyond. The rest is trades at the
-    prices of `end`. Errors: InputError for days that do not run forward, or a book that has nothing to value.
+    prices of `end`. What is held on both days and has a value on one of them only is a part of its own; what is left
+    out is named. Errors: InputError for days that do not run forward, or a book that has nothing to value.
     """
     if end < start:
         raise InputError(f"{end} comes before {start}", fix="give the older day with --from, the newer with --to")
@@ -102,6 +109,7 @@ def explain_books(
     parts: dict[tuple[PartKind, str], float] = {}
     by_position: dict[str, float] = {}
     names = engine.arrays.positions
+    lost, found = ({one.id for one in book.exclusions} for book in (after, before))
     for row, holding in enumerate(before.holdings):
         id = names[row]
         end_value = quoted.get(id, still.get(id, was[id]))
@@ -111,6 +119,8 @@ def explain_books(
         by_position[id] = now.get(id, 0.0) - was[id]
         trade = by_position[id] - change
         kind: PartKind = "by value" if trade and id in now and _by_value(holding) else "trades"
+        if id in lost and id not in now:
+            kind = "one day"
         _add(parts, (kind, kind), trade)
         if abs(change) < 0.005:
             continue
@@ -122,10 +132,33 @@ def explain_books(
         _add(parts, ("own", "own"), change - time - float(terms[row].sum()))
     for id in (id for id in now if id not in was):
         by_position[id] = now[id]
-        _add(parts, ("trades", "trades"), now[id])
+        kind = "one day" if id in found else "trades"
+        _add(parts, (kind, kind), now[id])
     notes = [f"{name} has no moves between the days: {why}" for name, why in unknown.items()
              if name in engine.arrays.loaded()]  # fmt: skip
-    return _explained("value", currency, start, end, (before.value, after.value), parts, by_position, notes)
+    told = _explained("value", currency, start, end, (before.value, after.value), parts, by_position,
+                      [*_left_out(before, after), *notes])  # fmt: skip
+    known, limits = engine.view.factors, thresholds or Thresholds()
+    return told.model_copy(update={
+        "coverage": tuple(coverage_of(book, market, known, limits) for book in (before, after)),
+        "exclusions_before": before.exclusions, "exclusions_after": after.exclusions,
+    })  # fmt: skip
+
+
+def _left_out(before: Book, after: Book) -> list[str]:
+    """What has no value on one of the days or on both, and why; the first of each, and how many more."""
+    was, now = ({one.id: one.reason for one in book.exclusions} for book in (before, after))
+    notes: list[str] = []
+    for day, book, other in ((before.as_of, before, now), (after.as_of, after, was)):
+        first = first_exclusions(book.exclusions)
+        for one in first:
+            both = one.id in other
+            if both and book is after:
+                continue
+            notes.append(f"left out {'on both days' if both else f'on {day}'}: {one.id}: {one.reason}")
+        if more := len(book.exclusions) - len(first):
+            notes.append(f"and {more} more are left out on {day}")
+    return notes
 
 
 def explain_runs(old: Stressed, new: Stressed) -> Explained:
@@ -168,7 +201,7 @@ def _explained(
     if rows and left and abs(left) <= CENT * (len(rows) + 2):  # what rounding leaves is of the largest part
         at = max(range(len(rows)), key=lambda row: abs(rows[row].amount))
         rows[at], left = rows[at].model_copy(update={"amount": rows[at].amount + left}), Decimal(0)
-    order: list[PartKind] = ["time", "factor", "own", "market", "shock", "by value", "trades", "residual"]
+    order: list[PartKind] = ["time", "factor", "own", "market", "shock", "by value", "one day", "trades", "residual"]
     rows.sort(key=lambda one: (order.index(one.kind), -abs(one.amount)))
     rows.append(ExplainedPart(kind="residual", name=WORDS["residual"], amount=left))
     positions = {id: usd(amount + 0.0) for id, amount in by_position.items()}

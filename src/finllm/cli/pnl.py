@@ -94,6 +94,20 @@ def _as_json(found: Explained) -> dict[str, object]:
     return {**found.model_dump(mode="json"), "difference": float(found.difference)}
 
 
+def _covered(found: Explained) -> list[RenderableType]:
+    """How much of the book the values are of: one line where that is the same on both days."""
+    from finllm.cli.display.report import text
+
+    if found.coverage is None:
+        return []
+    first, last = (one.gap or one.words for one in found.coverage)
+    if first == last:
+        said = [f"{first}, on both days" if found.start != found.end else first]
+    else:
+        said = [f"{found.start}: {first}", f"{found.end}: {last}"]
+    return [text(line, "" if all(one.complete for one in found.coverage) else "bold red") for line in said]
+
+
 def _view(found: Explained) -> RenderableType:
     from rich.console import Group
 
@@ -101,6 +115,7 @@ def _view(found: Explained) -> RenderableType:
 
     days = f"{found.start} to {found.end}" if found.start != found.end else f"{found.end}"
     parts: list[RenderableType] = [
+        *_covered(found),
         text(f"{found.what} in {found.currency}, {days}: {found.before:,.0f} to {found.after:,.0f}", "bold"),
         text(f"difference {dollars(found.difference)}", "bold red" if found.difference < 0 else "bold green"),
         text(""),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finllm.errors import InputError
-from finllm.sessions.inputs import last_day, open_market, wanted_currency
+from finllm.sessions.inputs import last_day, open_market, thresholds_of, wanted_currency
+from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from finllm.memory.reading import RunRow
@@ -33,7 +34,8 @@ def explain_files(
     if old.resolve() == new.resolve() and first == last:
         raise InputError("one book on one day is no difference", fix="give two books, or --from and --to")
     factors = FactorSet.of(market, (), (), sectors_of(before), first)
-    return explain_books(before, after, market, first, last, wanted_currency(currency), factors)
+    return explain_books(before, after, market, first, last, wanted_currency(currency), factors,
+                         thresholds_of(load_settings().settings))  # fmt: skip
 
 
 def explain_on_record(old: RunRow, new: RunRow, settings: Settings) -> Explained:
