@@ -47,7 +47,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         status="blocked" if verdict == "block" else "finished",
         title=scenario.title,
         as_of=run.request.as_of.isoformat(),
-        horizon=scenario.horizon,
+        horizon=stress.result.horizon,
         replayed=stress.result.over if stress.result.replayed else None,
         first=stress.result.first,
         currency=stress.result.currency,

@@ -1,11 +1,11 @@
-"""A run that replays a window: its heading, what it says first, and what the others imply beside each shock."""
+"""A run that replays a window or walks a path: its heading, what it says first, and over how many days it is."""
 
 import datetime as dt
 from collections.abc import Callable
 
 from finllm.desk.desk import Desk
 from finllm.graphs.report import to_markdown
-from finllm.tools.data.scenario import Replay
+from finllm.tools.data.scenario import PathTable, Replay
 from tests.desks import request_for, run
 
 
@@ -30,3 +30,20 @@ def test_a_replay_is_headed_by_its_window_and_names_first_what_has_no_data_there
     page = to_markdown(report)
     assert page.index("a replay of 2022-01-03") < page.index("No data in that window") < page.index("moves the book")
     assert any(note.startswith("Together the shocks are") for note in report.notes)
+
+
+def test_a_path_is_headed_by_the_days_to_its_worst_step_and_by_no_other_horizon(
+    scripted_desk: Callable[..., Desk],
+) -> None:
+    steps = [{"days": 63, "shocks": [{"factor": "EQUITY_US", "move": move}]} for move in ("-10%", "-15%", "+20%")]
+    path = PathTable.model_validate({"steps": steps})
+    request = request_for("lehman-2008", path=path, replay=None, horizon=20, sources=())
+    report = run(request, scripted_desk([{}], [{}])).report
+    assert report is not None
+    assert [row.worst for row in report.path] == [False, True, False]
+    assert report.horizon == 126
+    assert report.over == "over 126 trading days"
+    assert "over 126 days" in report.summary[0]
+    page = to_markdown(report)
+    assert "over 126 trading days" in page
+    assert "over 20" not in page
