@@ -272,3 +272,19 @@ def test_factors_are_known_in_any_case_and_limits_that_are_not_there_are_told_as
     assert "name a YAML file of limits" in missing.err
     sector = cli("stress", "--as-of", "2022-06-30", "--shock", "SECTOR_FOO=-10%")
     assert "use one of SECTOR_" in sector.err
+
+
+def test_the_path_of_a_scenario_is_walked_as_of_its_day_unless_another_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "path.yaml"
+    file.write_text(
+        "title: Two steps\nnarrative: Shares fall.\nhorizon: 20\nas_of: 2021-03-31\npath:\n  steps:\n"
+        "    - {days: 10, shocks: [{factor: EQUITY_US, move: -10%}]}\n"
+        "    - {days: 10, shocks: [{factor: EQUITY_US, move: -5%}]}\n"
+    )
+    told = cli("stress", "--path", file, "--json").json
+    assert told["as_of"] == "2021-03-31"
+    assert told["total"] == cli("stress", "--path", file, "--as-of", "2021-03-31", "--json").json["total"]
+    assert cli("stress", "--path", file, "--as-of", "2022-06-30", "--json").json["as_of"] == "2022-06-30"
+    table = tmp_path / "path.csv"
+    table.write_text("step,days,EQUITY_US\nfirst,10,-10%\n")
+    assert cli("stress", "--path", table, "--json").json["as_of"] == "2022-12-28"

@@ -14,12 +14,17 @@ EXAMPLE = "its header is step,days,EQUITY_US,RATE_US_10Y and so on, a cell such 
 MOST_BYTES = 1_000_000
 
 
+def is_scenario(file: Path) -> bool:
+    """Whether a path's file is a scenario's YAML, and no table."""
+    return file.suffix.lower() in (".yaml", ".yml")
+
+
 def load_path(file: Path) -> PathTable:
     """The path of a scenario's YAML, or of a CSV table whose moves are each step's own.
 
     Errors: InputError for a scenario without a path, or a table that is none.
     """
-    if file.suffix.lower() in (".yaml", ".yml"):
+    if is_scenario(file):
         scenario = load_scenario(file)
         if scenario.path is None:
             raise InputError(f"{file}: this scenario has no 'path'", fix="add one, or give its shocks with --shock")

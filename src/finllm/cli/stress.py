@@ -35,7 +35,7 @@ from finllm.cli.options import (
     write_out,
 )
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
-from finllm.sessions.stress import StressQuestion, answer_stress
+from finllm.sessions.stress import StressQuestion, answer_stress, path_day
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +71,8 @@ def stress(
     path: Annotated[
         str | None,
         typer.Option("--path", metavar="FILE|SCENARIO", help="Several steps in the place of shocks: a scenario with a "
-                                                             "path, or a CSV with columns step, days and factors."),
+                                                             "path, as of its day unless --as-of says another; or a "
+                                                             "CSV with columns step, days and factors."),
     ] = None,
     horizon: HorizonOption = 20,
     as_of: AsOfOption = None,
@@ -108,6 +109,8 @@ def stress(
     question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (),
                               None if path is None else _path_file(path), stressed)  # fmt: skip
     check_out(out)
+    if day is None and question.path is not None:
+        day = path_day(question.path)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
     answer = answer_stress(inputs, question, allowed)

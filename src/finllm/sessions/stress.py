@@ -156,6 +156,14 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market, more, walked)
 
 
+def path_day(file: Path) -> dt.date | None:
+    """The `as_of` of a scenario that a path is taken from; None of a table, which has none. Errors: InputError."""
+    from finllm.tools.data.path_tables import is_scenario
+    from finllm.tools.data.scenario import load_scenario
+
+    return load_scenario(file).as_of if is_scenario(file) else None
+
+
 def _walked(inputs: Inputs, question: StressQuestion) -> tuple[Inputs, StressQuestion, Walked, tuple[UserShock, ...]]:
     """The path walked, with the question and the shocks of its worst step. Errors: InputError."""
     from finllm.tools.data.path_tables import load_path
