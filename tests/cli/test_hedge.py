@@ -75,3 +75,16 @@ def test_limits_that_the_trades_keep_do_not_fail_for_what_was_breached_before(cl
     shown = cli(*asked)
     assert (shown.code, shown.json["reached"], shown.json["breaches"]) == (0, True, [])
     assert [one["kind"] for one in shown.json["breaches_before"]] == ["total_loss"]
+
+
+def test_of_a_scenario_it_is_said_first_that_its_story_is_not_read(cli: Cli) -> None:
+    asked = ("hedge", "hormuz-blockade", "--limit", "EQUITY_US")
+    told = cli(*asked, "--json").json
+    (first,) = told["first"]
+    assert first.startswith("the story is not read here: only what the scenario itself gives moves the book: OIL_WTI ")
+    assert first in told["notes"]
+    out = " ".join(cli(*asked).out.split())
+    assert out.index("the story is not read here") < out.index("limits: as asked for")
+    told = cli("hedge", "ceasefire", "--var", "250000", "--json").json
+    assert "the story is not read here: it gives no shocks" in told["first"][0]
+    assert cli("hedge", *AS_OF, "--var", "250000", "--json").json["first"] == []

@@ -44,7 +44,8 @@ def add_to(app: typer.Typer) -> None:
 def hedge(
     scenario: Annotated[
         str | None, typer.Argument(metavar="[SCENARIO]", help="A scenario file, or the name of a shipped one: its own "
-                                                              "shocks or replay, horizon and day.")] = None,
+                                                              "shocks, replay or path, horizon and day; its story is "
+                                                              "not read.")] = None,
     portfolio: PortfolioOption = None,
     shock: Annotated[list[str] | None, typer.Option("--shock", "-s", metavar="FACTOR=MOVE", help=SHOCK_HELP)] = None,
     replay: Annotated[
@@ -114,6 +115,7 @@ def _view(answer: HedgeAnswer) -> RenderableType:
     result, code, before = answer.result, answer.result.currency, answer.before
     parts: list[RenderableType] = [
         headline(f"Hedge of {answer.portfolio}, as of {result.as_of}: {_verdict(result)}", before.coverage),
+        *(text(line, "bold yellow") for line in answer.first),
         text(f"limits: {answer.chosen}; over {trading_days(result.horizon)}", "dim"),
         text(f"a round trip costs {result.cost:,.0f} {code}; a calm month (20 trading days, nothing moves) brings "
              f"{dollars(result.calm_month)} {code}", "bold"),

@@ -59,6 +59,8 @@ class HedgeAnswer:
     chosen: str
     breaches: tuple[Breach, ...]
     held: Held
+    first: tuple[str, ...] = ()
+    """What has to be known before the figures are read."""
 
     @property
     def against(self) -> Against:
@@ -71,7 +73,8 @@ class HedgeAnswer:
     def to_json(self) -> dict[str, object]:
         coverage = self.before.coverage
         return {
-            "portfolio": self.portfolio, "targets_chosen": self.chosen, **self.result.model_dump(mode="json"),
+            "portfolio": self.portfolio, "first": list(self.first), "targets_chosen": self.chosen,
+            **self.result.model_dump(mode="json"),
             "breaches_before": [one.model_dump(mode="json") for one in self.breaches],
             "breaches": [one.model_dump(mode="json") for one in self.held.breaches],
             "unchecked": [one.model_dump(mode="json") for one in self.held.unchecked],
@@ -111,8 +114,22 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     hedger = Hedger(inputs.portfolio, replace(asked, thresholds=inputs.thresholds), listed)
     held, _ = against_limits(hedger.before, hedger.before, inputs, allowed.limits)
     targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(asked.shocks) or replay is not None)
+    first = () if story is None else (_of_the_story(story),)
     result = hedger.solve(targets)
-    return HedgeAnswer(inputs.portfolio.name, result, hedger.before, chosen, held.breaches, hedger.held(allowed.limits))
+    result = result.model_copy(update={"notes": (*first, *result.notes)})
+    return HedgeAnswer(inputs.portfolio.name, result, hedger.before, chosen, held.breaches,
+                       hedger.held(allowed.limits), first)  # fmt: skip
+
+
+def _of_the_story(story: Scenario) -> str:
+    """What a scenario moves here, where no agent reads its text."""
+    own = [f"{one.factor} {one.move}" for one in story.shocks]
+    if story.replay is not None:
+        own.append(f"the replay of {story.replay.start} to {story.replay.end}")
+    if story.path is not None:
+        own.append("its path, at the step that is worst")
+    what = f"only what the scenario itself gives moves the book: {', '.join(own)}" if own else "it gives no shocks"
+    return f"the story is not read here: {what}; 'finllm run' reads the text, and its shocks can be given by --shock"
 
 
 def _at_worst(asked: Asked, table: PathTable, inputs: Inputs) -> Asked:
