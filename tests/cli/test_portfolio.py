@@ -109,3 +109,19 @@ def test_a_file_of_which_no_row_is_read_is_bad_input_and_says_why(cli: Cli, tmp_
     assert "list: no row is read and valued; row 2: given by quantity, and there is no price series" in shown.err
     assert "0 of 2 rows" in shown.out
     assert cli("portfolio", "check", tmp_path / "list.csv", "--json").code == 2
+
+
+def test_look_through_is_checked_as_every_other_command_uses_it(cli: Cli, tmp_path: Path) -> None:
+    book = tmp_path / "funds.csv"
+    rows = "BAD,1000,USD,fund,NOSUCH 60%\nGEARED,2000,USD,fund,EQUITY_US 130%\nFINE,3000,USD,fund,EQUITY_US 100%\n"
+    book.write_text(f"id,market_value,currency,asset_class,look_through\n{rows}")
+    asked = ("--as-of", "2022-06-30", "--json")
+    said = cli("portfolio", "check", book, *asked).json
+    (bad,) = [one for one in said["positions"] if one["status"] == "refused"]
+    (left,) = cli("stress", "-p", book, "--shock", "EQUITY_US=-1%", *asked).json["exclusions"]
+    assert (bad["id"], bad["reason"]) == (left["id"], left["reason"])
+    assert "names 'NOSUCH', which is no factor and no series" in bad["reason"]
+    assert said["value_base"] == 5000
+    assert [note for note in said["notes"] if "look_through" in note] == [
+        "the look_through of 'GEARED' adds up to 130%, beyond 100%: it is taken to move by all of that"
+    ]

@@ -51,3 +51,10 @@ def test_weights_that_cannot_be_used_leave_the_fund_out_with_why(tmp_path: Path,
     (left,) = engine(tmp_path, weights, "CASH,1000,USD,cash,\n").book.exclusions
     assert left.id == "FUND"
     assert says in left.reason
+
+
+def test_weights_beyond_the_whole_are_said_so_by_their_sum(tmp_path: Path) -> None:
+    said = "the look_through of 'FUND' adds up to 160%, beyond 100%: it is taken to move by all of that"
+    assert said in engine(tmp_path, "EQUITY_US 100%; GOLD 60%").book.notes
+    assert any("adds up to 150%" in note for note in engine(tmp_path, "EQUITY_US 125%; GOLD -25%").book.notes)
+    assert not any("adds up" in note for note in engine(tmp_path, "EQUITY_US 60%; GOLD 40%").book.notes)

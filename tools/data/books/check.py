@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from finllm.tools.data.books.amounts import DEFAULT_BASE
 from finllm.tools.data.books.load import ReadBook
-from finllm.tools.data.books.position import Frozen, Position, ReadColumn
-from finllm.tools.data.books.valuation import file_value, last_price
+from finllm.tools.data.books.look_through import beyond_the_whole, look_through
+from finllm.tools.data.books.position import Frozen, Portfolio, Position, ReadColumn
+from finllm.tools.data.books.valuation import THROUGH, file_value, last_price
 from finllm.tools.data.fx import Rate, Rates
 from finllm.tools.data.market import MarketStore
 
@@ -20,7 +22,8 @@ class CheckedRow(Frozen):
     """A row of the file. `market_value` in `currency`, `value_base` in the book's base currency; None where unknown.
 
     `status`: `read`; `doubtful`, where its figures do not quite agree; `unvalued`, where neither the file nor a price
-    series says what it is worth; `refused`, and then no part of the book. `reason` says why, and how it was valued.
+    series says what it is worth; `refused`, and then no part of the book, also for a `look_through` that
+    cannot be used. `reason` says why, and how it was valued.
     """
 
     id: str
@@ -80,7 +83,11 @@ def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBo
     portfolio = read.portfolio
     base = portfolio.base_currency or DEFAULT_BASE
     rates = Rates(market, as_of, base)
+    through = {one.id: look_through(one.tags, market, as_of) for one in portfolio.positions
+               if one.tags and one.asset_class in THROUGH}  # fmt: skip
     rows = [_row(one, read, market, as_of, rates) for one in portfolio.positions]
+    rows = [one.model_copy(update={"status": "refused", "reason": why})
+            if isinstance(why := through.get(one.id), str) else one for one in rows]  # fmt: skip
     rows += [
         CheckedRow(id=one.id, name=one.name, asset_class=None, currency=None, quantity=None, market_value=None,
                    value_base=one.market_value, status="refused", reason=one.reason, row=one.row)
@@ -92,8 +99,16 @@ def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBo
         value_base=math.fsum(one.value_base or 0.0 for one in rows
                             if one.status != "refused" and one.asset_class != "future"),
         columns=portfolio.columns, positions=tuple(rows), coverage=_share(rows),
-        notes=(*portfolio.notes, *rates.notes),
+        notes=(*portfolio.notes, *rates.notes, *_beyond(portfolio, through)),
     )  # fmt: skip
+
+
+def _beyond(portfolio: Portfolio, through: Mapping[str, dict[str, float] | str | None]) -> Iterator[str]:
+    """Of look-through weights that are used, those that add up to more than the whole."""
+    for position in portfolio.positions:
+        weights = through.get(position.id)
+        if isinstance(weights, dict) and position.beta is None and (said := beyond_the_whole(position.id, weights)):
+            yield said
 
 
 def last_priced(read: ReadBook) -> dt.date | None:

@@ -46,3 +46,11 @@ def look_through(tags: Mapping[str, str], market: MarketStore, as_of: dt.date) -
     if not 0 < whole <= 5:
         return f"its {COLUMN} adds up to {whole:.0%}: {_FORM}"
     return found
+
+
+def beyond_the_whole(id: str, weights: Mapping[str, float]) -> str | None:
+    """What to say of weights whose sizes are more than the fund itself: it may be geared, or the weights wrong."""
+    whole = sum(abs(one) for one in weights.values())
+    if whole <= 1.005:
+        return None
+    return f"the {COLUMN} of {id!r} adds up to {whole:.0%}, beyond 100%: it is taken to move by all of that"

@@ -10,7 +10,7 @@ from finllm.errors import InputError
 from finllm.tools.data.books.book import Book, Exclusion, Holding
 from finllm.tools.data.books.contracts import ContractValuer, Unvalued, holding_of, is_contract
 from finllm.tools.data.books.gross import gross_of
-from finllm.tools.data.books.look_through import look_through
+from finllm.tools.data.books.look_through import beyond_the_whole, look_through
 from finllm.tools.data.books.position import AssetClass, Portfolio, Position, Refused
 from finllm.tools.data.books.underlying import MAX_PRICE_AGE, MIN_HISTORY
 from finllm.tools.data.currencies import legs_of
@@ -199,6 +199,8 @@ def _notes(position: Position, holding: Holding, as_of: dt.date) -> Iterable[str
         yield f"{holding.id!r} is valued at its last price, of {holding.price_date}, {age} days before {as_of}"
     if holding.look_through and (rest := 1.0 - sum(holding.look_through.values())) > 0.005:
         yield f"{rest:.0%} of {holding.id!r} is in nothing that its look_through names, and is taken as cash"
+    if holding.look_through and (beyond := beyond_the_whole(holding.id, holding.look_through)):
+        yield beyond
     for field, classes in USED_BY.items():
         if getattr(position, field) is not None and position.asset_class not in classes:
             yield f"{field} of {position.id!r} is not used: only {' and '.join(classes)} positions have one"
