@@ -6,13 +6,16 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from finllm.agents.narrative import Reading
 from finllm.memory.precedents import Precedent
 from finllm.tools.data.factors import Direction, FactorId
 from finllm.tools.pnl.likeness import SEVERITIES, Likeness, Moves, apart, grade_of
 from finllm.tools.pnl.shocks import Plan, Window
 from finllm.tools.pnl.sizes import FactorView
+
+if TYPE_CHECKING:
+    from finllm.agents.narrative import Reading
 
 NEAREST, MARGIN = 3, 0.5
 """Past events that the stress-tester chooses among at most, and σ beyond the nearest from which none is among them."""

@@ -51,7 +51,7 @@ def load_precedents(path: Path = PRECEDENTS_PATH) -> tuple[Precedent, ...]:
     """
     fix = "correct the file: a YAML list of precedents, each with id, title, start, end, region, kind, summary, factors"
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         raise InputError(f"cannot read precedents from {str(path)!r}: {error}", fix=fix) from error
     if isinstance(data, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,8 +65,11 @@ class Limits(BaseModel):
 
     def holds(self, *names: str | None) -> bool:
         """Whether one of these names is restricted."""
-        forbidden = {one.casefold() for one in self.restricted}
-        return any(name is not None and name.casefold() in forbidden for name in names)
+        return any(name is not None and name.casefold() in self._forbidden for name in names)
+
+    @cached_property
+    def _forbidden(self) -> frozenset[str]:
+        return frozenset(one.casefold() for one in self.restricted)
 
 
 def load_limits(path: Path, factors: Collection[str] | None = None) -> Limits:

@@ -13,7 +13,7 @@ from finllm.tools.data.books.book import Book
 from finllm.tools.pnl.attribution import CENT
 from finllm.tools.pnl.kernel import Sensitivities, local_gains, own_terms
 from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, Components, usd
-from finllm.tools.pnl.risk import VAR_LEVEL, BookDays, book_days, daily_gains
+from finllm.tools.pnl.risk import VAR_LEVEL, BookDays, daily_gains
 from finllm.tools.pnl.sizes import FactorView
 
 NEAR = 5
@@ -57,8 +57,11 @@ def position_days(book: Book, arrays: Sensitivities, found: BookDays, at: np.nda
     return PositionDays(gains, terms, specific)
 
 
-def components(book: Book, arrays: Sensitivities, view: FactorView, level: float = VAR_LEVEL) -> Components | None:
+def components(
+    book: Book, arrays: Sensitivities, view: FactorView, found: BookDays | None, level: float = VAR_LEVEL
+) -> Components | None:  # fmt: skip
     """Euler's parts of one-day VaR and ES at `level` by position and by factor; None where there is no history.
+    `found`: the days of the historical simulation.
 
     A position's part is what it lost, on average, on the days that the measure is made of (Tasche 2000: the derivative
     of VaR and ES by the size of a position is its mean loss given that the book is at, or beyond, the VaR). For ES that
@@ -66,8 +69,7 @@ def components(book: Book, arrays: Sensitivities, view: FactorView, level: float
     scaled to the VaR. What is positive adds to the loss, what is negative hedges it. Sums are exact in cents.
     """
     still = np.zeros(len(arrays.factors))
-    found = book_days(book, arrays, view.factors, view.market, view.as_of)
-    gains = daily_gains(book, arrays, still, view.factors, view.market, view.as_of)
+    gains = daily_gains(book, arrays, still, view.factors, view.market, view.as_of, found=found)
     if found is None or gains is None:
         return None
     total = gains.before

@@ -37,7 +37,7 @@ from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, usd
 from finllm.tools.pnl.own_risk import OwnRisk, own_risk
 from finllm.tools.pnl.propagate import Covariance
 from finllm.tools.pnl.readings import ReadFactor
-from finllm.tools.pnl.risk import daily_gains, liquidity
+from finllm.tools.pnl.risk import BookDays, book_days, daily_gains, liquidity
 from finllm.tools.pnl.sensitivity import book_sensitivities, currencies_of
 from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
@@ -75,6 +75,11 @@ class Engine:
         self._histories: dict[tuple[str, ...], History] = {}
         self._joints: dict[tuple[tuple[str, ...], int], Joint] = {}
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
+
+    @cached_property
+    def days(self) -> BookDays | None:
+        """The days of the historical simulation, as the book meets them."""
+        return book_days(self.book, self.arrays, self.view.factors, self.view.market, self.view.as_of)
 
     @cached_property
     def own(self) -> OwnRisk:
@@ -155,7 +160,7 @@ class Engine:
         interval = None if spread.empty else simulate(arrays, moves, spread, cuts.total, level=level, seed=seed)
         by_day = over_time(view, arrays, book, moves, spread, cuts.total, interval, realised, seed)
         gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised,
-                            days_of_shock=plan.days)  # fmt: skip
+                            days_of_shock=plan.days, found=self.days)  # fmt: skip
         var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
         given, far = completion.given, joint_distance(joint, completion.given)
         return EngineResult(
@@ -278,7 +283,11 @@ def run_engine(
     engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
     plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
     result = engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed, stressed=stressed)
-    return result.model_copy(update={"components": components(book, engine.arrays, engine.view)}) if parts else result
+    return (
+        result.model_copy(update={"components": components(book, engine.arrays, engine.view, engine.days)})
+        if parts
+        else result
+    )
 
 
 def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, str]) -> list[str]:

@@ -122,6 +122,8 @@ def hold(cuts: Cuts, known: Known, limits: Limits) -> Held:
 def restricted_in(portfolio: Portfolio, limits: Limits) -> tuple[str, ...]:
     """Ids of what the portfolio holds although it is restricted: itself or what it is on, read or refused, stressed or
     left out."""
+    if not limits.restricted:
+        return ()
     held = [one.id for one in portfolio.positions if limits.holds(one.id, one.name, one.underlying)]
     return (*held, *(one.id for one in portfolio.refused if limits.holds(one.id, one.name)))
 

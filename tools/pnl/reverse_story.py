@@ -69,8 +69,6 @@ def story_of(answer: ReverseAnswer, past: Sequence[Past], view: FactorView) -> R
 
     Only past events of whose moves at least half are measured compete: a direction alone is as near as one likes.
     """
-    from scipy.stats import norm
-
     moved = {one.factor: one.sigma for one in answer.moves if abs(one.sigma) >= MOVES}
     event = Likeness(sizes=moved, directions={})
     wide = [one for one in past if 2 * len(event.known() & one.likeness.sizes.keys()) >= len(moved)]
@@ -78,7 +76,7 @@ def story_of(answer: ReverseAnswer, past: Sequence[Past], view: FactorView) -> R
     rows = [_row(one, distance, moved) for distance, _, one in near[:NEAREST] if distance < float("inf")]
     kinds = list(dict.fromkeys(KIND_WORDS.get(one.kind, one.kind) for _, _, one in near[: len(rows)]))
     named = _nearest_episode(event, view, moved)
-    chance = float(norm.sf(answer.distance))
+    chance = math.erfc(answer.distance / math.sqrt(2)) / 2
     ways = [
         f"{name} {'up' if size > 0 else 'down'}" for name, size in sorted(moved.items(), key=lambda one: -abs(one[1]))
     ]

@@ -104,15 +104,17 @@ def daily_gains(
     days_of_shock: int = 1,
     realised: Mapping[str, float] | None = None,
     window: int = WINDOW,
+    found: BookDays | None = None,
 ) -> DailyGains | None:
     """Historical simulation on current holdings, before the shock `moves` (K,) and after it.
 
     Own returns where a holding has some (beta times the index's on days without), else its factors' daily moves; a
     holding with a factor that has no fresh daily history is `missing`. After the shock, exposure by returns has moved
     with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta; contracts are
-    revalued from there. The shock came over `days_of_shock`. None without any holding or day.
+    revalued from there. The shock came over `days_of_shock`. `found`: the days, where they are at hand.
+    None without any holding or day.
     """
-    found = book_days(book, arrays, factors, market, as_of, window)
+    found = found or book_days(book, arrays, factors, market, as_of, window)
     if found is None:
         return None
     daily, missing = found.daily, found.missing

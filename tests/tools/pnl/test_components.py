@@ -40,7 +40,7 @@ def engine_of(portfolio: Portfolio) -> Engine:
 
 def found(portfolio: Portfolio) -> tuple[Components, float, float]:
     engine = engine_of(portfolio)
-    parts = components(engine.book, engine.arrays, engine.view)
+    parts = components(engine.book, engine.arrays, engine.view, engine.days)
     still = np.zeros(len(engine.arrays.factors))
     days = daily_gains(engine.book, engine.arrays, still, engine.view.factors, MARKET, DAY)
     assert parts is not None

@@ -12,6 +12,7 @@ from finllm.errors import InputError
 from finllm.tools.data.market import MarketStore, Series, packaged_series
 from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.joint import Joint, _joined
+from finllm.tools.pnl.outcome import beyond
 from finllm.tools.pnl.propagate import propagate
 from finllm.tools.pnl.sizes import FactorView
 
@@ -131,3 +132,11 @@ def test_how_far_past_moves_went_together_is_measured_on_all_that_the_factors_sh
     assert found == pytest.approx(np.sqrt([row @ np.linalg.inv(block) @ row for row in z]), rel=1e-6)
     assert words == "20-day moves of these factors, 2003 to 2011"
     assert len(joint.distances(["A"])[0]) == 2980
+
+
+@pytest.mark.parametrize("degrees", range(1, 12))
+@pytest.mark.parametrize("distance", [0.0, 0.1, 1.0, 3.0, 8.0])
+def test_the_tail_of_chi_squared_is_scipys(degrees: int, distance: float) -> None:
+    from scipy.stats import chi2
+
+    assert beyond(distance**2, degrees) == pytest.approx(float(chi2.sf(distance**2, degrees)), rel=1e-9)

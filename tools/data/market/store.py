@@ -94,8 +94,9 @@ class MarketStore:
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or name in self._series:
             return isinstance(name, str)
-        kept = self._resolved(name)
-        return kept != name and kept in self._series
+        known = known_as(name)
+        kept = self._also.get(name) or (known.series if known else None)
+        return kept is not None and kept in self._series
 
     def extended(self, name: str) -> bool:
         """Whether anything of the series is the user's."""
