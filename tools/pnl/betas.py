@@ -45,14 +45,15 @@ class Regression:
 
     The betas are partial: what the instrument gains per unit of each factor while the others stand still. `estimated`
     and `errors` are of the steps: on the index alone, then on what each further factor does beyond those before it.
-    `residuals`: daily returns beyond all of them, about their mean, by day. `n` returns in `window`; `notes` name what
-    was left out.
+    `residuals`: returns beyond all of them, about their mean, by the day on which they end; `steps`: trading days of
+    each, 1 of daily prices and 5 of weekly ones. `n` returns in `window`; `notes` name what was left out.
     """
 
     betas: dict[str, float]
     estimated: dict[str, float]
     errors: dict[str, float]
     residuals: pd.Series
+    steps: pd.Series
     n: int
     window: str
     notes: tuple[str, ...]
@@ -291,11 +292,12 @@ class _Fit:
 
     def regression(self) -> Regression:
         days = pd.DatetimeIndex(self._last[1:][self._kept].astype("datetime64[D]"))
+        steps = np.diff(np.searchsorted(self._lines[self._first].days, self._last))[self._kept]
         return Regression(
             betas=self._betas, estimated={id: one for id, (one, _) in self._estimates.items()},
             errors={id: error for id, (_, error) in self._estimates.items()},
-            residuals=pd.Series(self._rest - self._rest.mean(), index=days), n=len(days),
-            window="; ".join(self._words), notes=tuple(self._notes),
+            residuals=pd.Series(self._rest - self._rest.mean(), index=days), steps=pd.Series(steps, index=days),
+            n=len(days), window="; ".join(self._words), notes=tuple(self._notes),
         )  # fmt: skip
 
 
@@ -335,4 +337,5 @@ def _stand_in(
     when = f"halted since {since}" if since else "halted on most of its days"
     words = ", ".join(f"{id} {beta:.2f}" for id, beta in betas.items())
     note = f"{when}: its closes tell no beta, and {source} stands in ({words}); give its beta in the portfolio"
-    return Regression(betas, {}, {}, pd.Series(dtype="float64"), 0, f"stand-in, {when}", (note,))
+    none = pd.Series(dtype="float64")
+    return Regression(betas, {}, {}, none, none, 0, f"stand-in, {when}", (note,))

@@ -43,7 +43,7 @@ class OwnRisk:
     """What a book gains beyond its loads, in its currency.
 
     `variance` (250,): of its sum over 1, 2, … trading days from `as_of`. `loads`: variance of the error of the book's
-    load, by factor, per squared unit. `days`: how many days they are from, 0 where nothing has a regression.
+    load, by factor, per squared unit. `days`: how many trading days they are from, 0 where nothing has a regression.
     """
 
     variance: np.ndarray
@@ -102,23 +102,63 @@ def own_risk(book: Book, arrays: Sensitivities, regressions: Mapping[str, Regres
     Variance by day: an exponential average of the squares, the season taken out, that returns to the window's mean and
     takes the season of the days to come; a mean of zero is known as well as the window tells it. Shares move together
     beyond their loads as they did on those days: the sums are of the whole book. Where they share fewer than 60 days, a
-    series without one adds nothing on it, which is said. A contract's is that of its underlying, by its delta.
+    series without one adds nothing on it, which is said. A contract's is that of its underlying, by its delta. A return
+    of n trading days has n times the variance of a day's (`_by_step`).
     """
     held, without = _held(book, arrays, regressions)
     apart = f"; {without} positions without a regression add none of their own" if without else ""
     if not held:
         return OwnRisk(np.zeros(LONGEST_HORIZON), {}, 0, f"no position has a regression: none of their own{apart}")
-    table = pd.DataFrame({name: amount * regressions[name].residuals for name, amount in held.items()})
+    table, spans = _by_step({name: amount * regressions[name].residuals for name, amount in held.items()},
+                            {name: regressions[name].steps for name in held})  # fmt: skip
     shared = table.dropna()
     short = len(shared) < MIN_DAYS
     kept = table.fillna(0.0) if short else shared
     daily, days = kept.sum(axis="columns").to_numpy(), pd.DatetimeIndex(kept.index)
-    variance = _ahead(daily, days, view.as_of)
+    steps = spans.loc[kept.index].max(axis="columns").to_numpy(dtype=int)
+    variance = _ahead(daily, days, steps, view.as_of)
     loads = {name: found for name in _factors(held, regressions)
-             if (found := _error_of_load(daily, _daily(view, name, days))) > 0}  # fmt: skip
+             if (found := _error_of_load(daily, _daily(view, name, days, steps))) > 0}  # fmt: skip
     words = f"own risk on {span(days)}, at the volatility of {view.as_of}"
+    typical = int(np.median(steps))
+    words += f", from returns of {typical} days, each × √(1/{typical})" if typical > 1 else ""
     words += ", none on the days that a position lacks" if short else ""
-    return OwnRisk(variance, loads, len(daily), f"{words}{apart}")
+    return OwnRisk(variance, loads, int(steps.sum()), f"{words}{apart}")
+
+
+def _by_step(gains: Mapping[str, pd.Series], steps: Mapping[str, pd.Series]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gains of one day by series, (n, P), and the trading days that each is from, (n, P); by the day on which they end.
+
+    A gain over n trading days has the variance of n of one: it is divided by √n. Where a series has longer steps than
+    a day, the others' gains are summed within the steps of the longest; where that leaves fewer than 60 rows, each day
+    of a step takes its gain over √n, by which what series share on a day is missed.
+    """
+    typical = {name: float(one.median()) for name, one in steps.items()}
+    longest, shortest = max(typical, key=typical.__getitem__), min(typical, key=typical.__getitem__)
+    gains, steps = dict(gains), dict(steps)
+    if typical[longest] == 1:
+        spans = pd.DataFrame(steps)
+        return pd.DataFrame(gains) / np.sqrt(spans), spans
+    ends = pd.DatetimeIndex(steps[longest].index)
+    table, spans = (
+        pd.DataFrame({name: one if name == longest else _within(one, ends) for name, one in parts.items()})
+        for parts in (gains, steps)
+    )
+    if len(table.dropna()) >= MIN_DAYS or typical[shortest] > 1:
+        return table / np.sqrt(spans), spans
+    days = steps[shortest].index
+    table = pd.DataFrame({
+        name: (one / np.sqrt(steps[name])).reindex(days, method="bfill", limit=max(1, int(typical[name]) - 1))
+        if typical[name] > 1 else one for name, one in gains.items()
+    })  # fmt: skip
+    return table, pd.DataFrame(1, index=table.index, columns=table.columns)
+
+
+def _within(values: pd.Series, ends: pd.DatetimeIndex) -> pd.Series:
+    """Sums of what ends after each but the first of `ends`, up to the next."""
+    at = ends.searchsorted(pd.DatetimeIndex(values.index))
+    inside = (at > 0) & (at < len(ends))
+    return pd.Series(pd.Series(values[inside]).groupby(ends[at[inside]]).sum())
 
 
 def _held(
@@ -155,11 +195,16 @@ def _season(days: pd.DatetimeIndex) -> np.ndarray:
     return np.where(days.to_numpy().astype("datetime64[M]").astype(int) % 3 == 0, RESULTS, OTHERS)
 
 
-def _ahead(daily: np.ndarray, days: pd.DatetimeIndex, as_of: dt.date) -> np.ndarray:
-    """Variance of the sum over 1, 2, … days from `as_of`, (250,)."""
-    count = len(daily)
+def _ahead(daily: np.ndarray, days: pd.DatetimeIndex, steps: np.ndarray, as_of: dt.date) -> np.ndarray:
+    """Variance of the sum over 1, 2, … days from `as_of`, (250,), from gains of a day that are each from `steps` days.
+
+    An average follows a variance that wanders n times as far between its squares by √n times the weight of the newest.
+    """
+    count = int(steps.sum())
     squares = daily**2 / _season(days)
-    weight = DECAY ** np.arange(count)[::-1]
+    newest = np.minimum((1 - DECAY) * np.sqrt(steps), 0.5)
+    ages = np.where(steps == 1, 1.0, np.log(1 - newest) / math.log(DECAY))  # in days of DECAY
+    weight = DECAY ** (np.cumsum(ages[::-1])[::-1] - ages)
     now, mean = float(weight @ squares / weight.sum()), float(squares.mean())
     ahead = np.arange(1, LONGEST_HORIZON + 1)
     coming = pd.bdate_range(as_of + dt.timedelta(days=1), periods=LONGEST_HORIZON)
@@ -167,14 +212,19 @@ def _ahead(daily: np.ndarray, days: pd.DatetimeIndex, as_of: dt.date) -> np.ndar
     return np.cumsum(each) * (1.0 + ahead / count)
 
 
-def _daily(view: FactorView, factor: str, days: pd.DatetimeIndex) -> np.ndarray:
-    """The factor's moves on the days, NaN where it has none."""
+def _daily(view: FactorView, factor: str, days: pd.DatetimeIndex, steps: np.ndarray) -> np.ndarray:
+    """The factor's moves over the `steps` days up to each of the days, × √(1/steps); NaN where it has none."""
     try:
         seen = view.factors[factor].levelled(view.market, view.as_of)
     except InputError:
         return np.full(len(days), np.nan)
-    moves = one_step(seen.values.to_numpy(dtype="float64"), view.factors[factor].unit)
-    return pd.Series(moves, index=seen.values.index[1:]).reindex(days).to_numpy()
+    values, found = seen.values.to_numpy(dtype="float64"), np.full(len(days), np.nan)
+    ends = pd.DatetimeIndex(seen.values.index).get_indexer(days)
+    for step in np.unique(steps).tolist():
+        at = np.flatnonzero((steps == step) & (ends >= step))
+        if at.size:
+            found[at] = one_step(values, view.factors[factor].unit, step)[ends[at] - step] / math.sqrt(step)
+    return found
 
 
 def _error_of_load(daily: np.ndarray, moves: np.ndarray) -> float:

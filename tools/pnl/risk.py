@@ -155,17 +155,20 @@ class BookDays:
     """The days that a book is put through: the factors' moves (n, K), and each day's date (n,).
 
     `own`: by row, the returns (n,) of holdings that take their own, NaN on days without. `missing` (P,): holdings with
-    neither own returns nor a fresh daily history of what they load on.
+    neither own returns nor a fresh daily history of what they load on. `spread`: series with returns of several days.
     """
 
     days: pd.DatetimeIndex
     daily: np.ndarray
     own: dict[int, np.ndarray]
     missing: np.ndarray
+    spread: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        return f"1-day moves, {span(self.days)}"
+        names = ", ".join(self.spread[:3]) + (f" and {more} more" if (more := len(self.spread) - 3) > 0 else "")
+        longer = f"; {names}: by factors, and by what is beyond them in returns of n days × √(1/n)" if names else ""
+        return f"1-day moves, {span(self.days)}{longer}"
 
 
 def book_days(
@@ -184,12 +187,35 @@ def book_days(
     names = {one.series for one in book.holdings if one.series}
     histories = {name: _own(name, market, as_of, window, days) for name in names}
     own: dict[int, np.ndarray] = {}
+    spread: set[str] = set()
     missing = np.zeros(len(book.holdings), dtype=bool)
     for row, holding in enumerate(book.holdings):
         missing[row] = adrift[row] or (holding.series is None and unknown[row])
         if holding.series and not missing[row] and not (holding.gamma or holding.vega):
-            own[row] = histories[holding.series]
-    return BookDays(days, daily, own, missing)
+            returns, steps = histories[holding.series]
+            if steps is not None and holding.market_value:  # else its gain is nothing anyway
+                gains = local_gains(arrays.rows(np.array([row])), daily)[0] / holding.market_value
+                returns = _spread(returns, steps, gains)
+            own[row] = returns
+            spread |= {holding.series} if steps is not None else set()
+    return BookDays(days, daily, own, missing, tuple(sorted(spread)))
+
+
+def _spread(returns: np.ndarray, steps: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Returns by day, (n,), from `returns` over the `steps` days up to theirs; NaN on days that none of them holds.
+
+    A day has what its factors gain (`gains`, (n,)), its part of the mean of what is beyond them, and of the rest of its
+    return √(1/n), whose variance is that of one of n days.
+    """
+    held = [(slice(end + 1 - int(steps[end]), end + 1), float(returns[end]))
+            for end in np.flatnonzero(np.isfinite(returns)).tolist() if end + 1 >= steps[end]]  # fmt: skip
+    beyond = np.array([whole - gains[at].sum() for at, whole in held])
+    counts = np.array([at.stop - at.start for at, _ in held])
+    found = np.full(len(returns), np.nan)
+    mean = beyond.sum() / max(1, counts.sum())
+    for (at, _), rest, count in zip(held, beyond, counts, strict=True):
+        found[at] = gains[at] + mean + (rest - mean * count) / math.sqrt(count)
+    return found
 
 
 def _unknown(arrays: Sensitivities, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,8 +267,11 @@ def _after(
     )  # fmt: skip
 
 
-def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index) -> np.ndarray:
-    """Simple daily returns on `days`, NaN where it has none: on the last `window` days that it shares with the index.
+def _own(
+    series: str, market: MarketStore, as_of: dt.date, window: int, days: pd.Index
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Simple returns on `days`, NaN where it has none: on the last `window` days that it shares with the index. And the
+    days of the index that each is over, where that is typically more than one.
 
     A return spans two days that both have observed, so a day missing from one is bridged. One across a break has none,
     and none while the name is halted.
@@ -253,7 +282,9 @@ def _own(series: str, market: MarketStore, as_of: dt.date, window: int, days: pd
     for start, end in halts(shared.to_numpy()):
         left_out[start:end] = True
     returns = pd.Series(shared.pct_change().iloc[1:].where(~left_out)).tail(window)
-    return returns.reindex(days).to_numpy()
+    steps = pd.Series(np.diff(index.index.get_indexer(shared.index)), index=shared.index[1:])
+    longer = len(steps) > 0 and float(steps.median()) > 1
+    return returns.reindex(days).to_numpy(), steps.reindex(days).to_numpy() if longer else None
 
 
 def _factor_days(

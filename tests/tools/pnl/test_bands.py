@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -173,3 +174,66 @@ def test_the_band_holds_what_happened_in_most_months() -> None:
         assert band is not None
         held += float(band.lower) <= truth <= float(band.upper)
     assert held >= 0.75 * len(months)
+
+
+def two_rhythms(folder: Path, seed: int, beta: float = 0.0) -> tuple[MarketStore, dt.date]:
+    """A random path of 1 % a day, beside `beta` times the index's: as DAYX on all days, and as WEEKX on Fridays."""
+    day = dt.date(2022, 6, 30)
+    index = MARKET.read("SP500", day).values.tail(2600)
+    moves = beta * index.pct_change().fillna(0.0).to_numpy() + np.random.default_rng(seed).normal(0.0, 0.01, len(index))
+    daily = pd.Series(100 * np.cumprod(1 + moves), index=index.index)
+    weekly = daily[[stamp.weekday() == 4 for stamp in pd.DatetimeIndex(daily.index)]]
+    for name, path in (("DAYX", daily), ("WEEKX", pd.Series(weekly))):
+        (folder / f"{name}.csv").write_text(path.to_frame(name).to_csv(index_label="date"))
+    return MarketStore([folder / "DAYX.csv", folder / "WEEKX.csv"]), day
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_weekly_prices_give_the_band_and_the_var_of_daily_ones(tmp_path: Path, beta: float) -> None:
+    """Of six paths each weekly band is that of the known 1 %, by hand, and none is wider or narrower by its rhythm.
+
+    Single pairs differ by more: an average of 0.97 a day is of some 65 squares, and itself up to a third off.
+    """
+    coming = pd.bdate_range(dt.date(2022, 7, 1), periods=20)
+    known = 2 * float(t.ppf(0.95, 30)) * 1e4 * math.sqrt(season_of(coming).sum() * (1 + 20 / 2520))
+    bands: dict[str, list[float]] = {"DAYX": [], "WEEKX": []}
+    losses: dict[str, list[float]] = {"DAYX": [], "WEEKX": []}
+    for seed in range(1, 7):
+        market, day = two_rhythms(tmp_path, seed, beta)
+        for name in ("DAYX", "WEEKX"):
+            engine = Engine(book_of({"id": name, "asset_class": "equity", "series": name}), market, day)
+            found = engine.stress(engine.plan(20, user=[shock(-0.01)]), propagate=False)
+            assert found.interval is not None
+            assert found.var_975_1d is not None
+            bands[name].append(float(found.interval.upper - found.interval.lower))
+            losses[name].append(float(found.var_975_1d.loss))
+            assert ("√(1/5)" in found.interval.method) == (name == "WEEKX")
+            assert (name in found.var_975_1d.window) == (name == "WEEKX")
+    assert bands["WEEKX"] == pytest.approx([known] * 6, rel=0.25)
+    for pair in (bands, losses):
+        ratios = np.array(pair["WEEKX"]) / np.array(pair["DAYX"])
+        assert np.exp(np.log(ratios).mean()) == pytest.approx(1.0, rel=0.12)
+        assert np.median(np.abs(ratios - 1)) < 0.25
+
+
+def test_beside_weekly_prices_daily_ones_are_taken_by_week(tmp_path: Path) -> None:
+    """Long the daily and short the weekly prices of one path: little is left, as days beside weeks would not show."""
+    market, day = two_rhythms(tmp_path, 1)
+    both: list[dict[str, object]] = [{"id": "DAYX", "asset_class": "equity", "series": "DAYX"},
+            {"id": "WEEKX", "asset_class": "equity", "series": "WEEKX", "market_value": -1e6}]  # fmt: skip
+    own = [Engine(book_of(*rows), market, day).own.variance[19] for rows in (both, both[1:])]
+    assert own[0] < 0.05 * own[1]
+
+
+def test_few_days_beside_weekly_prices_do_not_thin_them_out(tmp_path: Path) -> None:
+    """A share listed for 100 days has 20 weeks: it and weekly prices add up as two of 1 % a day that know no other."""
+    two_rhythms(tmp_path, 1)
+    daily = pd.read_csv(tmp_path / "DAYX.csv", index_col="date", parse_dates=True)["DAYX"]
+    other = 100 * np.cumprod(1 + np.random.default_rng(9).normal(0.0, 0.01, 100))
+    pd.Series(other, index=daily.index[-100:], name="NEWX").to_csv(tmp_path / "NEWX.csv", index_label="date")
+    market, day = MarketStore([tmp_path / "NEWX.csv", tmp_path / "WEEKX.csv"]), dt.date(2022, 6, 30)
+    rows: list[dict[str, object]] = [
+        {"id": name, "asset_class": "equity", "series": name} for name in ("NEWX", "WEEKX")
+    ]
+    alone = [Engine(book_of(one), market, day).own.variance[19] for one in rows]
+    assert Engine(book_of(*rows), market, day).own.variance[19] == pytest.approx(sum(alone), rel=0.4)
