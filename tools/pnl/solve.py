@@ -90,7 +90,6 @@ def solve_convex(problem: Problem) -> Solution | None:
     from scipy import sparse
 
     clarabel: Any = import_module("clarabel")  # it carries no types
-
     steep = float(np.linalg.norm(problem.root.T @ problem.gradient))
     unit = min(1.0, problem.loss / steep) if steep else 1.0
     root = problem.root * unit

@@ -27,6 +27,7 @@ from finllm.sessions.requests import find_scenario
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from finllm.tools.pnl.hedge import HedgeResult, HedgeTarget, HedgeTrade
     from finllm.tools.pnl.limits import Unchecked
@@ -151,7 +152,7 @@ def _verdict(result: HedgeResult) -> str:
     return "no trades of the list keep the limits; those below come nearest"
 
 
-def _kept(one: HedgeTarget) -> RenderableType:
+def _kept(one: HedgeTarget) -> Text:
     from finllm.cli.display.report import text
 
     if not one.met:
