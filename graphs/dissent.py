@@ -40,7 +40,7 @@ def dissent_of(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent
         if second.diverged:
             yield Dissent(who="second opinion", about=second.field, said=second.second,
                           instead_of=second.read, by="the narrative's reading")  # fmt: skip
-    yield from _of_stress_tester(state)
+    yield from _of_stress_tester(state, table)
     review = state.said(COMPLIANCE)
     for finding in state.findings:
         own = review.rules.get(finding.rule) if review and finding.rule != "completeness" else None
@@ -50,15 +50,26 @@ def dissent_of(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent
                           by="the rule book")  # fmt: skip
 
 
-def _of_stress_tester(state: AfterCompliance) -> Iterator[Dissent]:
-    """The shocks that it names to be refused and that stand all the same."""
-    choice = state.said(STRESS_TESTER)
+def _of_stress_tester(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent]:
+    """Its doubt of shocks that are usual, and the shocks that it names to be refused and that stand all the same."""
+    choice, moved = state.said(STRESS_TESTER), state.stress.moved
+    if choice is not None and moved is not None and moved.usual and moved.nearer and choice.plausibility != "plausible":
+        yield Dissent(who=STRESS_TESTER.role, about="the shocks together", said=choice.plausibility,
+                      instead_of="usual", by="past moves, of which only "
+                      f"{show(table[moved.nearer].value, 'probability')} [{moved.nearer}] went less far")  # fmt: skip
     for shock in state.shocks:
         if choice is not None and shock.move in choice.refuse and shock.refused is None:
             by = "the rule that a shock which was given stands" if shock.origin in ("user", "historical") else \
-                "the checks, which find it within its history and not against the other shocks"  # fmt: skip
+                _not_refused(choice.plausibility)  # fmt: skip
             yield Dissent(who=STRESS_TESTER.role, about=f"shock on {shock.factor}", said="refuse", instead_of="applied",
                           by=by)  # fmt: skip
+
+
+def _not_refused(plausibility: str) -> str:
+    """Why a shock read from the text stands, by `consequences.refusal`."""
+    if plausibility == "implausible":
+        return "the checks, which find it within its history and not against the other shocks"
+    return "the checks, which find it within its history; only shocks called implausible are held against each other"
 
 
 def _decided(source: HeardSource, table: EvidenceTable) -> str:

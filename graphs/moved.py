@@ -22,7 +22,11 @@ def plausibility_line(stress: StressRow) -> list[str]:
     if moved.happened and moved.plausibility != "plausible":
         return [f"{line}, but they happened, and widen no band."]
     wider = f", so the band is drawn [[{moved.width}]] times as wide" if moved.width else ""
-    return [f"{line}{wider}."]
+    if moved.nearer is None:
+        return [f"{line}{wider}."]
+    if moved.usual and moved.plausibility != "plausible":
+        return [f"{line}, but only [[{moved.nearer}]] of past moves went less far: the band stays as it is."]
+    return [f"{line}; [[{moved.nearer}]] of past moves went less far{wider}."]
 
 
 def moved_lines(state: AfterCompliance, table: EvidenceTable) -> Iterator[str]:
@@ -47,9 +51,10 @@ def moved_lines(state: AfterCompliance, table: EvidenceTable) -> Iterator[str]:
         yield (f"band: a mixture, since market-signal leans {moved.lean}, {shown(moved.lean_probability)}, and the "
                f"text was read the other way; the text has a weight of {shown(moved.weight)}")  # fmt: skip
     if moved.plausibility is not None:
-        width = f"{shown(moved.width)} times as wide" if moved.width else "as it is"
-        yield (f"band: {width}, as the stress-tester finds the shocks {moved.plausibility}, "
-               f"{shown(moved.plausibility_probability)}")  # fmt: skip
+        width = f"{shown(moved.width)} times as wide, as" if moved.width else "as it is; "
+        beside = f"; {shown(moved.nearer)} of past moves went less far" if moved.nearer else ""
+        yield (f"band: {width.rstrip()} the stress-tester finds the shocks {moved.plausibility}, "
+               f"{shown(moved.plausibility_probability)}{beside}")  # fmt: skip
     yield from (f"shock on {shock.factor}: {shock.refused}" for shock in state.shocks if shock.refused)
     yield from (f"route: the event was read again, since {one.escalations[-1].reason}"
                 for one in state.opinions if one.agent == NARRATIVE.role and one.escalations

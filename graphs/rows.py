@@ -240,7 +240,8 @@ class MovedBy(StateRow):
 
     `stressed`: the others are completed by the covariance of stress, as the `regime` is judged (None: nobody judged).
     `weight` of the text against the series, where market-signal leans (`lean`) the other way; `width`: how many times
-    as wide the band is, for the `plausibility` of the shocks, unless they `happened`.
+    as wide the band is, for the `plausibility` of the shocks, unless they `happened` or are `usual`: within most past
+    moves. `nearer`: the share of these that went less far; None where nobody can tell, and in older records.
     """
 
     regime: str | None = None
@@ -253,6 +254,8 @@ class MovedBy(StateRow):
     plausibility_probability: str | None = None
     width: str | None = None
     happened: bool = False
+    usual: bool = False
+    nearer: str | None = None
 
 
 class BreachRow(StateRow):

@@ -84,7 +84,7 @@ def verify_log(
     if not layout.folder.is_dir() or not any(layout.folder.iterdir()):
         if witnessed is None:
             raise InputError(
-                f"there is no audit log in {str(folder)!r}", fix="run a stress test, or name another --log"
+                f"there is no audit log in {str(folder)!r}", fix="'finllm run' keeps one; or name another --log"
             )
         found.add(0, "rolled back", f"the log is gone; a witness saw {witnessed.checkpoint.size} records")
         return found.verdict(0, 0, witnessed.checkpoint.size)

@@ -131,6 +131,17 @@ def test_plausibility_widens_the_band_and_stands_in_the_summary(told: Callable[.
     assert any("implausible" in line and "1.57 times as wide" in line for line in wider.summary)
 
 
+def test_what_most_past_moves_went_as_far_as_is_implausible_to_nobody(told: Callable[..., Report]) -> None:
+    """A small fall of the index: 2.5 σ was called implausible with 90 %, and the band drawn 1.57 times as wide."""
+    alone = {"changes": {"shocks": ()}, "narrative": SMALL}
+    plain, doubted = (told(tester={"plausibility": one}, **alone) for one in ("plausible", "implausible"))
+    assert band(doubted) == band(plain)
+    assert any("implausible" in line and "the band stays as it is" in line for line in doubted.summary)
+    (line,) = [d for d in doubted.dissent if d.about == "the shocks together"]
+    assert (line.who, line.said, line.instead_of) == ("stress-tester", "implausible", "usual")
+    assert not [d for d in plain.dissent if d.about == "the shocks together"]
+
+
 def test_what_happened_is_not_called_implausible_by_its_band(told: Callable[..., Report]) -> None:
     plain, doubted = (told("lehman-2008", tester={"plausibility": one}) for one in ("plausible", "implausible"))
     assert band(doubted) == band(plain)
