@@ -157,6 +157,8 @@ def summary_lines(stress: StressRow, table: EvidenceTable, *, applied: bool = Fa
         low, high = stress.interval
         band = stress.result.interval
         untested = ", a level that was not tested" if band and band.untested else ""
+        if band and band.ends_at(stress.result.total):
+            untested += "; the P&L itself is at its end, as what is left open points the other way"
         lines.append(
             f"What is left open puts the book between [[{low}]] and [[{high}]] "
             f"at [[{stress.interval_level}]]{untested}."

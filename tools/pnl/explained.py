@@ -16,6 +16,7 @@ from finllm.tools.data.books.book import Book, Exclusion, Holding, first_exclusi
 from finllm.tools.data.books.contracts import Unvalued, bond_flows, years_to
 from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.books.valuation import value_portfolio
+from finllm.tools.data.currencies import factor_currency
 from finllm.tools.data.market import MarketStore
 from finllm.tools.instruments.options import price
 from finllm.tools.pnl.attribution import CENT, attribute
@@ -26,11 +27,12 @@ from finllm.tools.pnl.kernel import own_terms
 from finllm.tools.pnl.outcome import Cents, Frozen, usd
 from finllm.tools.pnl.shocks import replayed
 
-PartKind = Literal["time", "factor", "own", "trades", "by value", "one day", "shock", "market", "residual"]
+PartKind = Literal["time", "factor", "own", "trades", "expired", "by value", "one day", "shock", "market", "residual"]
 WORDS: dict[PartKind, str] = {
     "time": "carry and time, at the prices of the first day",
     "own": "own prices, beyond the factors",
     "trades": "positions that came, went or changed in size",
+    "expired": "contracts that ran out: what they were settled at is in neither book",
     "one day": "positions that have a value on one of the days only (see the notes)",
     "by value": "positions held by their value: a trade or a price, the files do not tell",
     "market": "prices, loads and data of another day, under the old shocks",
@@ -118,18 +120,19 @@ def explain_books(
         time = 0.0 if gone else _aged(holding, start, end)
         by_position[id] = now.get(id, 0.0) - was[id]
         trade = by_position[id] - change
-        kind: PartKind = "by value" if trade and id in now and _by_value(holding) else "trades"
-        if id in lost and id not in now:
-            kind = "one day"
+        kind = _kind(holding, end, held=id in now, lost=id in lost, traded=bool(trade))
         _add(parts, (kind, kind), trade)
         if abs(change) < 0.005:
             continue
         _add(parts, ("time", "time"), time)
         if math.isclose(change, time, abs_tol=0.005):
             continue
-        for at in np.flatnonzero(terms[row]):
+        given = _by_value(holding) and id not in quoted  # its value stands still, so its currency alone moved it
+        moved = [at for at in np.flatnonzero(terms[row])
+                 if not given or factor_currency(engine.arrays.factors[at])]  # fmt: skip
+        for at in moved:
             _add(parts, ("factor", engine.arrays.factors[at]), float(terms[row, at]))
-        _add(parts, ("own", "own"), change - time - float(terms[row].sum()))
+        _add(parts, ("own", "own"), change - time - float(terms[row, moved].sum()))
     for id in (id for id in now if id not in was):
         by_position[id] = now[id]
         kind = "one day" if id in found else "trades"
@@ -201,7 +204,18 @@ def _explained(
     if rows and left and abs(left) <= CENT * (len(rows) + 2):  # what rounding leaves is of the largest part
         at = max(range(len(rows)), key=lambda row: abs(rows[row].amount))
         rows[at], left = rows[at].model_copy(update={"amount": rows[at].amount + left}), Decimal(0)
-    order: list[PartKind] = ["time", "factor", "own", "market", "shock", "by value", "one day", "trades", "residual"]
+    order: list[PartKind] = [
+        "time",
+        "factor",
+        "own",
+        "market",
+        "shock",
+        "by value",
+        "one day",
+        "expired",
+        "trades",
+        "residual",
+    ]
     rows.sort(key=lambda one: (order.index(one.kind), -abs(one.amount)))
     rows.append(ExplainedPart(kind="residual", name=WORDS["residual"], amount=left))
     positions = {id: usd(amount + 0.0) for id, amount in by_position.items()}
@@ -215,6 +229,19 @@ def _add(parts: dict[tuple[PartKind, str], float], key: tuple[PartKind, str], am
 
 def _values(book: Book) -> dict[str, float]:
     return {one.id: one.market_value for one in book.holdings}
+
+
+def _kind(holding: Holding, end: dt.date, *, held: bool, lost: bool, traded: bool) -> PartKind:
+    """What a change of size is called: `held` at the end, or there without a value (`lost`)."""
+    if held:
+        return "by value" if traded and _by_value(holding) else "trades"
+    return "expired" if _ran_out(holding, end) else "one day" if lost else "trades"
+
+
+def _ran_out(holding: Holding, end: dt.date) -> bool:
+    """Whether an option or future expired, or a bond matured, by the end."""
+    last = holding.expiry or holding.maturity
+    return last is not None and last <= end
 
 
 def _by_value(holding: Holding) -> bool:

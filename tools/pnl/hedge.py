@@ -30,6 +30,8 @@ MONTH_DAYS, MONTH_CALENDAR = 20, 28
 """A calm month: trading days, and calendar days by which an option ages in them."""
 RETRIES = 4
 """How often the limit is drawn tighter where the book, revalued with its trades, misses it."""
+LARGE = 3
+"""Trades of so many times the book's gross value are said to be out of proportion."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class Hedger:
             total_before=self.before.total, total_after=after.total,
             var_975_1d_before=_loss(self.before.var_975_1d), var_975_1d_after=_loss(after.var_975_1d),
             es_975_1d_before=_loss(self.before.es_975_1d), es_975_1d_after=_loss(after.es_975_1d),
-            notes=tuple(self._notes(targets)),
+            notes=(*self._notes(targets), *self._out_of_proportion(rows)),
         )  # fmt: skip
 
     def held(self, limits: Limits) -> Held:
@@ -258,6 +260,14 @@ class Hedger:
             after=usd(_measured(self.after, one)), unchecked=found.unchecked[0].why if found.unchecked else None,
             coverage=tail.coverage if tail and one.kind in ("var_975_1d", "es_975_1d") else None,
         )  # fmt: skip
+
+    def _out_of_proportion(self, rows: Sequence[HedgeTrade]) -> list[str]:
+        notional = float(sum(abs(one.notional) for one in rows))
+        gross = float(self.before.gross_value or self.before.book_value)
+        if notional <= LARGE * gross:
+            return []
+        return [f"the trades come to {notional / gross:,.0f} times the book: a limit this tight is not for hedging; "
+                "raise it, or sell what breaches it"]  # fmt: skip
 
     def _alone(self, targets: Sequence[Target]) -> list[tuple[HedgeTrade, bool]]:
         """The fewest lots of each instrument by itself, and whether they reach the targets."""

@@ -56,15 +56,15 @@ class Likeness:
         return frozenset(self.sizes) | frozenset(self.directions)
 
 
-def apart(event: Likeness, past: Likeness) -> float:
+def apart(event: Likeness, past: Likeness, farthest: float = FARTHEST) -> float:
     """How far two events lie apart, in σ: the root mean square over the factors that both know of, and the additions.
 
-    Infinite where they share no factor.
+    Infinite where they share no factor. `farthest`: σ from which a move counts as no larger.
     """
     shared = event.known() & past.known()
     if not shared:
         return math.inf
-    gaps = [_size(event, name, past) - _size(past, name, event) for name in shared]
+    gaps = [_size(event, name, past, farthest) - _size(past, name, event, farthest) for name in shared]
     far = math.sqrt(sum(gap**2 for gap in gaps) / len(gaps))
     if event.kinds and past.kinds and not event.kinds & past.kinds:
         far += OTHER_KIND
@@ -135,9 +135,9 @@ def _last_known(days: np.ndarray, frequency: Frequency, day: dt.date) -> int:
     return int(days.searchsorted(np.datetime64(day), side="right")) - 1
 
 
-def _size(one: Likeness, name: str, other: Likeness) -> float:
+def _size(one: Likeness, name: str, other: Likeness, farthest: float) -> float:
     """σ of a factor's move, bounded; of one whose direction alone is known, as large as the other's."""
     if name in one.sizes:
-        return max(-FARTHEST, min(FARTHEST, one.sizes[name]))
-    asked = min(FARTHEST, abs(other.sizes.get(name, UNSEEN))) or UNSEEN
+        return max(-farthest, min(farthest, one.sizes[name]))
+    asked = min(farthest, abs(other.sizes.get(name, UNSEEN))) or UNSEEN
     return {"up": asked, "down": -asked, "none": 0.0}[one.directions[name]]

@@ -70,6 +70,10 @@ class Interval(Frozen):
         """What the interval may be called."""
         return f"model band of {self.level:.0%}, level not tested" if self.untested else f"{self.level:.0%} band"
 
+    def ends_at(self, total: Decimal) -> bool:
+        """Whether it was drawn out to the P&L that it is about, which what is left open would not reach."""
+        return total in (self.lower, self.upper) and self.lower < self.upper
+
     @property
     def shares(self) -> str:
         """The parts in words, the largest first."""

@@ -67,13 +67,14 @@ class ReverseStory(Frozen):
 def story_of(answer: ReverseAnswer, past: Sequence[Past], view: FactorView) -> ReverseStory:
     """The nearest past events and the nearest named episode, and what they share with the answer, in words.
 
-    Only past events of whose moves at least half are measured compete: a direction alone is as near as one likes.
+    Only past events of whose moves at least half are measured compete: a direction alone is as near as one likes. They
+    are ranked with extreme moves all alike, but the distance told is that of the moves as they are.
     """
     moved = {one.factor: one.sigma for one in answer.moves if abs(one.sigma) >= MOVES}
     event = Likeness(sizes=moved, directions={})
     wide = [one for one in past if 2 * len(event.known() & one.likeness.sizes.keys()) >= len(moved)]
     near = sorted(((apart(event, one.likeness), one.id, one) for one in wide), key=lambda one: one[:2])
-    rows = [_row(one, distance, moved) for distance, _, one in near[:NEAREST] if distance < float("inf")]
+    rows = [_row(one, event, moved) for distance, _, one in near[:NEAREST] if math.isfinite(distance)]
     kinds = list(dict.fromkeys(KIND_WORDS.get(one.kind, one.kind) for _, _, one in near[: len(rows)]))
     named = _nearest_episode(event, view, moved)
     chance = math.erfc(answer.distance / math.sqrt(2)) / 2
@@ -87,16 +88,19 @@ def story_of(answer: ReverseAnswer, past: Sequence[Past], view: FactorView) -> R
     ]
     for row in rows:
         other = f", other than here {', '.join(row.other)}" if row.other else ""
-        said.append(f"Near is {row.title} ({row.start} to {row.end}, {row.distance:.1f} σ away), alike in"
+        said.append(f"Near is {row.title} ({row.start} to {row.end}, {row.distance:.1f} σ a factor apart), alike in"
                     f" {', '.join(row.same) or 'nothing'}{other}.")  # fmt: skip
     if named is not None:
         when = f"{named.start} to {named.end}"
-        said.append(f"Of the named episodes {named.title} ({when}) is the nearest, {named.distance:.1f} σ away.")
+        said.append(
+            f"Of the named episodes {named.title} ({when}) is the nearest, {named.distance:.1f} σ a factor apart."
+        )
     said.append(f"A loss of this size or more has {chance_words(chance)} under the factor model, were the book linear.")
     return ReverseStory(text=" ".join(said), chance=chance, events=tuple(rows), episode=named)
 
 
-def _row(one: Past, distance: float, moved: dict[str, float]) -> StoryRow:
+def _row(one: Past, event: Likeness, moved: dict[str, float]) -> StoryRow:
+    distance = apart(event, one.likeness, math.inf)
     ways = {**{name: "up" if size > 0 else "down" for name, size in one.likeness.sizes.items() if abs(size) >= MOVES},
             **one.likeness.directions}  # fmt: skip
     shared = {name: ways[name] == ("up" if size > 0 else "down") for name, size in moved.items() if name in ways
@@ -117,5 +121,4 @@ def _nearest_episode(event: Likeness, view: FactorView, moved: dict[str, float])
     found = [one for one in found if math.isfinite(one[0]) and 2 * len(one[2].likeness.sizes) >= len(moved)]
     if not found:
         return None
-    distance, _, past = min(found, key=lambda one: one[:2])
-    return _row(past, distance, moved)
+    return _row(min(found, key=lambda one: one[:2])[2], event, moved)

@@ -18,8 +18,7 @@ from finllm.cli.book_options import (
     PropagateFlag,
     dollars,
 )
-from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, give, parse_as_of
 from finllm.plain_text import trading_days
 from finllm.sessions.hedge import HedgeAnswer, HedgeQuestion, answer_hedge
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
@@ -98,14 +97,7 @@ def hedge(
     inputs = read_inputs(portfolio, prices or (), day or (story.as_of if story else None), (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
     answer = answer_hedge(inputs, question, allowed)
-    if out is not None:
-        write_out(out, answer.files(kinds))
-    if as_json:
-        print_json(answer.to_json())
-    else:
-        out_console().print(_view(answer))
-    if answer.against.failed_on(fail_on or ()):
-        raise typer.Exit(3)
+    give(answer, _view, out=out, formats=kinds, as_json=as_json, fail_on=fail_on or ())
 
 
 def _view(answer: HedgeAnswer) -> RenderableType:

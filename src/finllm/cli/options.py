@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
@@ -14,7 +14,11 @@ from finllm.errors import InputError
 from finllm.files import check_folder, write_files
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from finllm.sessions.failing import Against
     from finllm.tools.data.scenario import BudgetEntry
+    from finllm.tools.export import Format
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, errors included.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]
@@ -92,3 +96,34 @@ def check_out(out: Path | None) -> None:
 def write_out(out: Path, contents: Mapping[str, bytes]) -> None:
     """Put a command's files into its --out, whole or not at all. Errors: FinllmError."""
     write_files(out, contents, fix="free some space or choose another folder with --out")
+
+
+class Answer(Protocol):
+    """What a command has found: its files, its JSON, and what speaks against it."""
+
+    @property
+    def against(self) -> Against: ...
+
+    def files(self, formats: Sequence[Format]) -> dict[str, bytes]: ...
+
+    def to_json(self) -> dict[str, object]: ...
+
+
+_Answer = TypeVar("_Answer", bound=Answer)
+
+
+def give(
+    answer: _Answer, view: Callable[[_Answer], RenderableType], *, out: Path | None, formats: Sequence[Format],
+    as_json: bool, fail_on: Iterable[str],
+) -> None:  # fmt: skip
+    """Write an answer's files, print it, and exit with 3 where --fail-on asks for what speaks against it."""
+    from finllm.cli.display.terminal import out_console, print_json
+
+    if out is not None:
+        write_out(out, answer.files(formats))
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        out_console().print(view(answer))
+    if answer.against.failed_on(fail_on):
+        raise typer.Exit(3)

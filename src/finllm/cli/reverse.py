@@ -20,8 +20,7 @@ from finllm.cli.book_options import (
     dollars,
 )
 from finllm.cli.display.events import open_when_noticed
-from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, parse_as_of, write_out
+from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, give, parse_as_of
 from finllm.events import Progress
 from finllm.plain_text import trading_days
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
@@ -82,14 +81,7 @@ def reverse(
         answer = answer_reverse(
             inputs, question, allowed, lambda done, total: show(Progress(what=SEEKING, done=done, total=total))
         )
-    if out is not None:
-        write_out(out, answer.files(kinds))
-    if as_json:
-        print_json(answer.to_json())
-    else:
-        out_console().print(_view(answer))
-    if answer.against.failed_on(fail_on or ()):
-        raise typer.Exit(3)
+    give(answer, _view, out=out, formats=kinds, as_json=as_json, fail_on=fail_on or ())
 
 
 def _view(answer: ReverseAnswers) -> RenderableType:

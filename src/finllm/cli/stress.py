@@ -154,6 +154,8 @@ def _view(answer: StressAnswer) -> RenderableType:
         low, high = dollars(result.interval.lower), dollars(result.interval.upper)
         parts.append(text(f"{low} to {high} {result.currency}, a {result.interval.name}: {result.interval.method}"))
         parts.append(text(f"its width: {result.interval.shares}", "dim"))
+        if result.interval.ends_at(result.total):
+            parts.append(text("one of its ends is the P&L itself: what is left open points the other way", "dim"))
         if result.interval.untested:
             parts.append(text(f"its level: {result.interval.untested}", "dim"))
     header = ("factor", "move", "size", "others imply", "off by", "origin", "flags")

@@ -19,6 +19,7 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.own_risk import student
 from finllm.tools.pnl.readings import SIZES, ReadFactor, read_factor
+from finllm.tools.pnl.shocks import JudgedShock
 
 AS_OF = dt.date(2018, 6, 29)
 MARKET = MarketStore()
@@ -70,6 +71,21 @@ def test_a_wrong_load_counts_by_how_far_the_factor_goes() -> None:
     shares = [band.parts["errors of loads"] for band in bands if band]
     assert shares[0] == pytest.approx(0.0, abs=1e-9)
     assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_band_that_is_drawn_out_to_its_point_says_so() -> None:
+    """A fall of 20 % that the text hardly means: nine in ten of what may come lies above it."""
+    engine = Engine(INDEX, MARKET, AS_OF)
+    read = ReadFactor("EQUITY_US", {("up", "small"): 0.97, ("down", "large"): 0.03})
+    far = engine.stress(
+        engine.plan(20, judged=[JudgedShock(factor="EQUITY_US", direction="down", size="extreme")]), reads=[read]
+    )
+    plain = engine.stress(engine.plan(20, user=[shock(-0.2)]))
+    assert far.interval is not None
+    assert plain.interval is not None
+    assert far.interval.lower == far.total
+    assert far.interval.ends_at(far.total)
+    assert not plain.interval.ends_at(plain.total)
 
 
 @pytest.mark.parametrize("freedom", [4.0, 24.2, 30.0])

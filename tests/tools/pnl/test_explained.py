@@ -100,6 +100,29 @@ def test_a_currency_is_a_factor() -> None:
     assert parts["FX_EURUSD"] == pytest.approx(1_000_000 * (last - first), rel=0.02)
 
 
+def test_a_value_without_a_price_moves_with_its_currency_alone() -> None:
+    """Of a share in euro held by its value, -98,894 was put to the index and +98,894 to its own price."""
+    share = Position(id="SAP", asset_class="equity", currency="EUR", market_value=1_000_000.0, beta=1.1)
+    found = explain_books(book_of(share), book_of(share), MARKET, START, END)
+    rates = [Rates(MARKET, day, "USD").of("EUR") for day in (START, END)]
+    first, last = (one.value for one in rates if not isinstance(one, str))
+    parts = sums(found)
+    assert parts["FX_EURUSD"] == pytest.approx(1_000_000 * (last - first), rel=0.02)
+    assert "EQUITY_US" not in parts
+    assert abs(parts.get("own", 0.0)) < 0.02 * abs(parts["FX_EURUSD"])
+
+
+def test_a_contract_that_ran_out_is_no_trade() -> None:
+    call = Position(id="CALL", asset_class="option", currency="USD", quantity=-20, underlying="AAPL", multiplier=100.0,
+                    option_type="call", strike=100.0, expiry=dt.date(2022, 6, 17), volatility=0.3)  # fmt: skip
+    cash = Position(id="CASH", asset_class="cash", currency="USD", market_value=1e6)
+    found = explain_books(book_of(call, cash), book_of(call, cash), MARKET, START, END)
+    assert sums(found)["expired"] == pytest.approx(float(found.difference), abs=0.01)
+    assert (
+        float(found.difference) > 0
+    )  # the short call was worth less than nothing; what it cost to settle, nobody says
+
+
 def test_what_files_give_by_value_alone_is_not_guessed_to_be_a_trade() -> None:
     old, new = (
         book_of(Position(id="FUND", asset_class="fund", market_value=value, beta=1.0)) for value in (100.0, 130.0)

@@ -48,6 +48,18 @@ def test_futures_alone_are_as_many_as_arithmetic_says() -> None:
     assert float(found.total_after) == pytest.approx(-loss + lots * 50 * SPOT * 0.20, abs=0.05)
 
 
+def test_trades_out_of_proportion_to_the_book_are_called_so() -> None:
+    """A VaR of one dollar was answered with 12 billion of futures for a book of 21 million, without a word."""
+    wild = hedger().solve([Target("var_975_1d", 1.0)])
+    sane = hedger("SPX_FUTURE").solve([Target("total_loss", 1_000_000)])
+    assert not any("times the book" in note for note in sane.notes)
+    (note,) = [note for note in wild.notes if "times the book" in note]
+    times = sum(abs(float(one.notional)) for one in wild.trades) / float(
+        run_engine(BOOK, MARKET, DAY, 20, FALL).gross_value or 0
+    )
+    assert f"come to {times:,.0f} times the book" in note
+
+
 def test_the_book_with_its_trades_is_what_any_other_command_makes_of_it(tmp_path: Path) -> None:
     found = hedger("SPX_FUTURE").solve([Target("total_loss", 1_200_000), Target("var_975_1d", 200_000)])
     (trade,) = found.trades

@@ -36,6 +36,18 @@ def test_a_fall_is_told_by_falls_and_its_figures_are_rows() -> None:
     assert re.findall(r"\d[\d.]*", re.sub(r"has .* under the factor model", "", rest.replace("10Y", ""))) == []
 
 
+def test_an_answer_far_beyond_the_past_is_not_told_to_be_near_it() -> None:
+    """Ranked with extreme moves all alike, an event was told as 1.4 σ away from an answer of 19 σ."""
+    inputs = read_inputs(as_of=dt.date(2022, 6, 30))
+    found = answer_reverse(inputs, ReverseQuestion(loss="60%", answers=1))
+    answer, story = found.result.answers[0], found.stories[0]
+    assert story.episode is not None
+    largest = max(abs(one.sigma) for one in answer.moves)
+    assert largest > 6
+    apart = [row.distance for row in (*story.events, story.episode)]
+    assert min(apart) > (largest - 6) / len(answer.moves) ** 0.5
+
+
 def test_the_chance_of_shocks_is_that_of_a_gaussian_beyond_their_distance() -> None:
     market = MarketStore()
     factors = FactorSet.default(market)
