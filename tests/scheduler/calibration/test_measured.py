@@ -112,6 +112,18 @@ def test_rates_are_tokens_of_all_sequences_over_the_time_they_took() -> None:
     assert speed.memory_bytes == 7
 
 
+def test_what_else_the_machine_does_for_a_moment_does_not_count() -> None:
+    class Disturbed(Clockwork):
+        decoded = 0
+
+        def decode(self, batch: int, steps: int) -> float:
+            self.decoded += 1
+            return super().decode(batch, steps) * (9 if self.decoded % 3 == 0 else 1)
+
+    rates = [rate.tokens_per_second for rate in measure_speed(Disturbed(), lambda: 7).decode]
+    assert rates == [rate.tokens_per_second for rate in measure_speed(Clockwork(), lambda: 7).decode]
+
+
 def test_the_real_edge_rung_is_measured_in_a_process_of_its_own(ladder_home: Settings) -> None:
     rung = ensure_rung(default_source(ladder_home), "Q4_0", ladder_home)
     speed = measure_rung(rung.path, 1, (1, 4))
