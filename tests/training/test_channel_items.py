@@ -6,23 +6,12 @@ from collections import Counter
 
 import pytest
 
-from finllm.tools.data.factors import FACTOR_IDS
-from training.corpus.channel_items import channels, own_items, real_labels, real_texts
-
-NOTHING = "nothing_"
-
-
-def test_every_channel_is_defined_whole() -> None:
-    for name, row in channels().items():
-        assert set(row) <= {"means", "moves", "why", "episodes", "says"}, name
-        assert len(row["says"]) >= 2
-        assert set(row["moves"]) <= set(FACTOR_IDS)
-        assert all(size in range(-3, 4) and size for size in row["moves"].values())
-        assert name.startswith(NOTHING) == (not row["moves"])
+from finllm.tools.channels import NOTHING, channel_table
+from training.corpus.channel_items import own_items, real_labels, real_texts
 
 
 def test_labels_name_channels_of_the_table_and_no_id_twice() -> None:
-    named = {name for name in channels() if not name.startswith(NOTHING)}
+    named = {name for name in channel_table() if not name.startswith(NOTHING)}
     items = [*own_items(), *own_items(held_out=True)]
     assert {name for item in [*items, *real_labels()] for name in item.channels or {}} <= named
     assert max(Counter(item.id for item in items).values()) == 1
@@ -42,7 +31,7 @@ def test_signs_of_a_single_channel_that_happens_agree_with_the_table() -> None:
         happening = [name for name, state in (item.channels or {}).items() if state == "happens"]
         if len(item.channels or {}) != 1 or len(happening) != 1:
             continue
-        moves = channels()[happening[0]]["moves"]
+        moves = channel_table()[happening[0]].moves
         for factor, sign in item.signs.items():
             if sign != "0" and factor in moves:
                 right, wrong = (right + 1, wrong) if (moves[factor] > 0) == (sign == "+") else (right, wrong + 1)

@@ -10,12 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from finllm.tools.channels import State
 from finllm.tools.data.factors import FactorId
 
-CHANNELS_PATH = Path(__file__).with_name("channels.yaml")
 OWN = Path(__file__).with_name("channels")
 LABELS = Path(__file__).with_name("labels")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "text"
@@ -23,7 +22,6 @@ REAL = Path(__file__).resolve().parents[3] / "shared" / "text"
 HELD_OUT = "second"
 """The author whose items are never trained on: the test set of another hand."""
 
-State = Literal["happens", "feared", "denied", "past"]
 Sign = Literal["+", "-", "0"]
 Kind = Literal[
     "war", "blockade", "policy", "run", "default", "pandemic", "outage", "tariffs", "ceasefire", "recession", "data",
@@ -57,12 +55,6 @@ class RealLabels(_Labels):
 
     who: str
     when: str
-
-
-@cache
-def channels() -> Mapping[str, Any]:
-    """The closed list of channels: id to its definition, moves, reason, episodes and plain sentences."""
-    return yaml.safe_load(CHANNELS_PATH.read_text(encoding="utf-8"))
 
 
 def own_items(*, held_out: bool = False) -> list[OwnItem]:

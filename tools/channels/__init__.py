@@ -1,0 +1,7 @@
+"""Transmission channels: the closed, reviewed list of ways by which an event reaches markets, and what each moves."""
+
+from finllm.tools.channels.directions import Pull, directions, pulls, sizes
+from finllm.tools.channels.opened import STATES, Opened, State
+from finllm.tools.channels.table import NOTHING, Channel, channel_table
+
+__all__ = ["NOTHING", "STATES", "Channel", "Opened", "Pull", "State", "channel_table", "directions", "pulls", "sizes"]
