@@ -126,6 +126,10 @@ class PathRow(_Frozen):
     worst: bool
 
 
+LATER = ("path", "replayed", "first", "aged")
+"""Fields that a report has only where there is something to say, as those of before have none."""
+
+
 class Report(_Frozen):
     """What a run found. Money in `currency`. `blocked` lists what was kept from the conclusion and why.
 
@@ -186,17 +190,18 @@ class Report(_Frozen):
     moved: tuple[str, ...] = ()
     replayed: str | None = None
     first: tuple[str, ...] = ()
+    aged: str | None = None
     spent: SpentRow | None = None
     path: tuple[PathRow, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if value or name not in ("path", "replayed", "first")}
+        return {name: value for name, value in dump(self).items() if value or name not in LATER}
 
     @property
     def over(self) -> str:
         """How long the shocks take, in words."""
-        return self.replayed or f"over {trading_days(self.horizon)}"
+        return self.replayed or f"over {trading_days(self.horizon)}" + (f", aged to {self.aged}" if self.aged else "")
 
     @property
     def var_name(self) -> str:

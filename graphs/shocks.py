@@ -18,7 +18,8 @@ def engine_of(state: AfterIntake, run: RunContext) -> Engine:
     """The engine on the book that intake valued. Takes a moment: betas are estimated anew."""
     factors = scenario_factors(run.request.scenario, run.market, run.request.portfolio)
     request = run.request
-    return Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future)
+    return Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future,
+                  age=request.scenario.age)  # fmt: skip
 
 
 def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
@@ -28,16 +29,17 @@ def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.
     """
     scenario = run.request.scenario
-    horizon, user = scenario.horizon, scenario_shocks(scenario, engine.view.factors)
+    passing, horizon, user = None, scenario.horizon, scenario_shocks(scenario, engine.view.factors)
     if scenario.path is not None:
         steps = steps_of(scenario.path, engine.view.factors)
         worst = steps[walk(engine, steps, propagate=scenario.propagate).worst]
-        horizon, user = worst.horizon, worst.shocks
+        passing, horizon, user = worst.days, worst.horizon, worst.shocks
     return engine.plan(
         horizon,
         user=user,
         replay=(scenario.replay.start, scenario.replay.end) if scenario.replay else None,
         judged=() if scenario.replay else _judged(state, {one.factor for one in user}),
+        passing=passing,
     )
 
 

@@ -50,6 +50,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         horizon=stress.result.horizon,
         replayed=stress.result.over if stress.result.replayed else None,
         first=stress.result.first,
+        aged=stress.result.aged.isoformat() if stress.result.aged else None,
         currency=stress.result.currency,
         engine=stress.result.engine,
         summary=tuple(ground(line, figures.table, _quotes(scenario.title, stress.result.coverage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -186,9 +187,11 @@ def _result_rows(
             float(value), unit, entity=entity, what=what, period=period, as_of=result.as_of, formula=formula
         )
 
+    passed = f", {_passed(result, add)}" if result.aged else ""
     value = add(result.book_value, "market value", "book", "sum of market values")
     positions = {
-        name: add(pnl, "P&L", name, f"{basis.of(name)} × ({shocked})") for name, pnl in result.by_position.items()
+        name: add(pnl, "P&L", name, f"{basis.of(name)} × ({shocked}{passed})")
+        for name, pnl in result.by_position.items()
     }
     total = add(result.total, "P&L", "book", f"sum({', '.join(positions.values())})")
     gross = share = None
@@ -229,6 +232,12 @@ def _result_rows(
     if result.es_975_1d is not None:
         tails["es_975_1d"] = add(result.es_975_1d.loss, "one-day expected shortfall, before the event", "book", how)
     return row.model_copy(update=tails)
+
+
+def _passed(result: EngineResult, add: Callable[..., str]) -> str:
+    """The time that passes, which every position's P&L is over."""
+    assert result.aged is not None
+    return add((result.aged - result.as_of).days, "time that passes", "book", f"to {result.aged}, as asked for", "days")
 
 
 def _coverage_rows(result: EngineResult, table: EvidenceTable) -> dict[str, str]:

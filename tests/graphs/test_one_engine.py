@@ -119,11 +119,11 @@ PAST = [one for one in EPISODES.values() if one.end <= AS_OF]
 @given(
     rows=BOOK, moves=MOVES, replay=st.one_of(st.none(), st.sampled_from(PAST)), propagate=st.booleans(),
     horizon=st.sampled_from([1, 10, 20, 60]), seed=st.integers(0, 3), answered=st.booleans(),
-    currency=st.sampled_from(CURRENCIES[:4]),
+    currency=st.sampled_from(CURRENCIES[:4]), age=st.booleans(),
 )  # fmt: skip
 def test_a_run_and_the_command_give_a_book_one_p_and_l(
     scripted_desk: MakeDesk, tmp_path: Path, rows: list[dict[str, str]], moves: dict[str, str], replay: Any,
-    propagate: bool, horizon: int, seed: int, answered: bool, currency: str,
+    propagate: bool, horizon: int, seed: int, answered: bool, currency: str, age: bool,
 ) -> None:  # fmt: skip
     """The node is given a run's state and an agent that answers or fails; the command, the file and what one types.
 
@@ -136,10 +136,10 @@ def test_a_run_and_the_command_give_a_book_one_p_and_l(
     lines = [",".join(OWN), *(",".join(row.get(name, "") for name in OWN) for row in cells)]
     file.write_text("\n".join(lines))
     typed = StressQuestion([f"{name}={text}" for name, text in moves.items()], replay.id if replay else None, horizon,
-                           propagate, seed=seed)  # fmt: skip
+                           propagate, seed=seed, age=age)  # fmt: skip
     scenario = Scenario(
         title="any", narrative="Something happens.", horizon=horizon, as_of=AS_OF, propagate=propagate, sources=(),
-        approved_by=None, currency=currency,
+        approved_by=None, currency=currency, age=age,
         shocks=tuple(ShockEntry(factor=name, move=text) for name, text in moves.items()),
         replay=Replay(start=replay.start, end=replay.end) if replay else None,
     )  # fmt: skip

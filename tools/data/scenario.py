@@ -145,9 +145,9 @@ class Scenario(_Strict):
     `factors` names series of the prices as factors of their own: they can be shocked and limited, a holding of that id
     loads on its own series, and completion moves them. A series that a shock names is one without being listed.
     `propagate`: factors without a shock move with those that have one, by their covariance; false holds them still.
-    Unset they move, but for those of which a replayed window has no data.
-    `currency`: that of every result; unset, the setting of that name. `path`: several steps in the place of `shocks`;
-    the result is that at the step that is worst for the book.
+    Unset they move, but for those of which a replayed window has no data. `age`: time passes over the horizon, so that
+    contracts are revalued at its end. `currency`: that of every result; unset, the setting of that name. `path`:
+    several steps in the place of `shocks`; the result is that at the step that is worst for the book.
     """
 
     title: str = Field(min_length=1, max_length=200)
@@ -159,6 +159,7 @@ class Scenario(_Strict):
     shocks: tuple[ShockEntry, ...] = ()
     factors: tuple[FactorName, ...] = ()
     propagate: bool | None = None
+    age: bool = False
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
     replay: Replay | None = None
     path: PathTable | None = None
@@ -177,7 +178,7 @@ class Scenario(_Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name != "path" or value is not None}
+        return {name: value for name, value in dump(self).items() if name not in ("path", "age") or value}
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Scenario:

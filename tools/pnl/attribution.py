@@ -10,7 +10,7 @@ import numpy as np
 
 from finllm.tools.data.books.book import Holding
 from finllm.tools.pnl.kernel import Sensitivities, local_gains, local_terms
-from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION
+from finllm.tools.pnl.outcome import IDIOSYNCRATIC, INTERACTION, TIME
 
 CENT = Decimal("0.01")
 
@@ -32,18 +32,19 @@ def attribute(
     moves: np.ndarray,
     moved: Sequence[str],
     realised: Mapping[str, float] | None = None,
+    time: np.ndarray | None = None,
 ) -> Attribution:
     """Attribute the P&L of one scenario; `moves` (K,) in the order of the book's factors, `moved` those with a row.
 
     A factor's row has what it explains alone, `interaction` the rest of the model: cross terms, with the exchange rate
     too, and floors. A holding in `realised` gains that much at the rate of today instead (its own return in a replay):
-    beyond its factors it is `idiosyncratic`.
+    beyond its factors it is `idiosyncratic`. `time` (P,): what a book that has aged gained by that, see `Aged`.
     """
-    cells = _cells(book, holdings, moves, realised or {})
-    names = (*book.factors, IDIOSYNCRATIC, INTERACTION)
+    cells = _cells(book, holdings, moves, realised or {}, time)
+    names = (*book.factors, IDIOSYNCRATIC, TIME, INTERACTION)
     loaded = dict.fromkeys(names[at] for at in cells.columns[np.sort(np.unique(cells.columns, return_index=True)[1])])
-    rows = [*moved, *([IDIOSYNCRATIC] if realised else []), INTERACTION]
-    shown = [name for name in rows if name in loaded or name in (IDIOSYNCRATIC, INTERACTION)]
+    rows = [*moved, *([IDIOSYNCRATIC] if realised else []), *([TIME] if time is not None else []), INTERACTION]
+    shown = [name for name in rows if name in loaded or name in (IDIOSYNCRATIC, TIME, INTERACTION)]
     by_factor = dict(zip(names, cells.sums(cells.columns, len(names)), strict=True))
     short = np.array([direction_of(holding) == "short" for holding in holdings], dtype=int)
     return Attribution(
@@ -56,10 +57,11 @@ def attribute(
 
 
 def total_of(
-    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float]
-) -> Decimal:
+    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float],
+    time: np.ndarray | None = None,
+) -> Decimal:  # fmt: skip
     """The total that `attribute` gives, without its cuts."""
-    return _cells(book, holdings, moves, realised).total
+    return _cells(book, holdings, moves, realised, time).total
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ class _Cells:
 
 
 def _cells(
-    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float]
-) -> _Cells:
-    """The cells of one scenario: factors in their order, then what is idiosyncratic, then interaction."""
+    book: Sensitivities, holdings: Sequence[Holding], moves: np.ndarray, realised: Mapping[str, float],
+    time: np.ndarray | None,
+) -> _Cells:  # fmt: skip
+    """The cells of one scenario: factors in their order, what is idiosyncratic, what time alone did, interaction."""
     local = local_terms(book, moves)
     gains = local_gains(book, moves[None, :])[:, 0]
     specific = np.zeros(len(holdings))
@@ -98,12 +101,15 @@ def _cells(
     rest = gains - own.sum(axis=1) - specific
     rows, columns = np.nonzero(own)
     beyond = np.flatnonzero(np.abs(rest) >= 0.005)
-    kinds = len(book.factors)
+    kinds, passed = len(book.factors), np.zeros(len(holdings)) if time is None else time
+    older = np.flatnonzero(passed)
     return _Cells(
-        np.concatenate([rows, np.array(replayed, dtype=int), beyond]),
-        np.concatenate([columns, np.full(len(replayed), kinds), np.full(len(beyond), kinds + 1)]),
-        _cents(np.concatenate([own[rows, columns], specific[np.array(replayed, dtype=int)], rest[beyond]])),
-    )
+        np.concatenate([rows, np.array(replayed, dtype=int), older, beyond]),
+        np.concatenate([columns, np.full(len(replayed), kinds), np.full(len(older), kinds + 1),
+                        np.full(len(beyond), kinds + 2)]),
+        _cents(np.concatenate([own[rows, columns], specific[np.array(replayed, dtype=int)], passed[older],
+                               rest[beyond]])),
+    )  # fmt: skip
 
 
 def direction_of(holding: Holding) -> str:

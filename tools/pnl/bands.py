@@ -118,13 +118,15 @@ def _ends(gains: np.ndarray, level: float) -> tuple[float, float]:
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def why_untested(level: float, days: int, share: float, *, plain: bool) -> str:
+def why_untested(level: float, days: int, share: float, *, plain: bool, aged: bool = False) -> str:
     """Why the level of a band was not tested; empty where it was. `share`: of the book that it was tested on the likes
-    of; `plain`: the covariance and the completion that were tested."""
+    of; `plain`: the covariance and the completion that were tested; `aged`: time passes."""
     if not math.isclose(level, TESTED_LEVEL):
         return f"tested at {TESTED_LEVEL:.0%} alone"
     if not TESTED[0] <= days <= TESTED[1]:
         return f"tested over {TESTED[0]} to {TESTED[1]} days, not {days}"
     if share < TESTED_SHARE:
         return f"tested on books of shares with a history, which {share:.0%} of this one is"
+    if aged:
+        return "tested without time passing"
     return "" if plain else "tested with the other factors completed, by Gaussian draws"

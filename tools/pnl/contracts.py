@@ -136,9 +136,12 @@ class Forwards:
         strike, years, rate, dividend = (one[:, None] for one in (self.strike, self.years, self.rate, self.dividend))
         return forward_value(spot, strike, years, rate + shifts[2], dividend)
 
+    def worth(self) -> np.ndarray:
+        """Values of one unit where nothing moves, (n,)."""
+        return self._price(np.zeros((CHANNELS, len(self), 1)))[:, 0]
+
     def gains(self, shifts: np.ndarray) -> np.ndarray:
-        before = self._price(np.zeros((CHANNELS, len(self), 1)))
-        return self.units[:, None] * (self._price(shifts) - before)
+        return self.units[:, None] * (self._price(shifts) - self.worth()[:, None])
 
     def moved(self, shifts: np.ndarray) -> Forwards:
         return replace(self, spot=self.spot * np.maximum(1.0 + shifts[0], 0.0), rate=self.rate + shifts[2])

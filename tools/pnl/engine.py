@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +21,13 @@ from finllm.tools.data.currencies import factor_currency
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.ageing import Aged, aged, still
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.bands import DRAWS, simulate, why_untested
 from finllm.tools.pnl.betas import FURTHER
 from finllm.tools.pnl.completion import Completion, Tails, complete, joint_distance, shock_rows
 from finllm.tools.pnl.components import components
+from finllm.tools.pnl.contract_rows import NO_TIME
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.episodes import episode, nearest
 from finllm.tools.pnl.factorset import FactorSet
@@ -65,16 +68,19 @@ class Engine:
         *,
         thresholds: Thresholds | None = None,
         future: bool = False,
+        age: bool = False,
     ) -> None:
-        """`thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for."""
+        """`thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for;
+        `age`: whether time passes while the shocks come (see `aged`), which it does not by default."""
         self.book = book
-        self._thresholds, self._future = thresholds, future
+        self._thresholds, self._future, self.age = thresholds, future, age
         known = (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
         self.view = FactorView(known, market, as_of)
         self.sens = book_sensitivities(book, self.view.factors, market, as_of)
         self._histories: dict[tuple[str, ...], History] = {}
         self._joints: dict[tuple[tuple[str, ...], int], Joint] = {}
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
+        self._aged: dict[int, Aged] = {}
 
     @cached_property
     def days(self) -> BookDays | None:
@@ -85,6 +91,11 @@ class Engine:
     def own(self) -> OwnRisk:
         """What the positions do beyond their loads."""
         return own_risk(self.book, self.arrays, self.sens.regressions, self.view)
+
+    def _own_at(self, after: Aged) -> OwnRisk:
+        """The same of a book that has aged, whose contracts answer otherwise to what they are on."""
+        return self.own if after.until is None else \
+            own_risk(self.book, after.arrays, self.sens.regressions, self.view)  # fmt: skip
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -101,6 +112,14 @@ class Engine:
     def arrays(self) -> Sensitivities:
         return self.sens.arrays
 
+    def after(self, days: int) -> Aged:
+        """The book after so many trading days: as it is, unless time passes."""
+        if not self.age:
+            return still(self.arrays)
+        if days not in self._aged:
+            self._aged[days] = aged(self.arrays, self.book, self.view.as_of, days)
+        return self._aged[days]
+
     def plan(
         self,
         horizon: int,
@@ -108,26 +127,32 @@ class Engine:
         user: Sequence[UserShock] = (),
         replay: Window | str | None = None,
         judged: Sequence[JudgedShock] = (),
+        passing: int | None = None,
     ) -> Plan:
-        """The direct shocks over `horizon` trading days. `replay` is two dates or the id of an episode.
+        """The direct shocks over `horizon` trading days. `replay` is two dates or the id of an episode; `passing`: the
+        days that pass where they are more than the horizon.
 
         Errors: see `plan_shocks`.
         """
         window = (episode(replay).start, episode(replay).end) if isinstance(replay, str) else replay
-        return plan_shocks(self.view, horizon, user=user, replay=window, judged=judged)
+        return replace(plan_shocks(self.view, horizon, user=user, replay=window, judged=judged), passing=passing)
 
     def revalue(self, plan: Plan, *, propagate: bool | None = None, stressed: bool = False) -> Attribution:
         """The P&L in the book's currency and its cuts, the same as `stress` finds, without bands and tail risk."""
         moves = self.moves(plan, propagate=propagate, stressed=stressed)
         realised, _ = self._own_returns(plan.own_returns)
-        return attribute(self.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised)
+        return self._cuts(self.after(plan.passed), moves, realised)
+
+    def _cuts(self, after: Aged, moves: Mapping[str, float], realised: Mapping[str, float]) -> Attribution:
+        time = None if after.until is None else after.time
+        return attribute(after.arrays, self.book.holdings, self._vector(moves), tuple(moves), realised, time)
 
     def moves(self, plan: Plan, *, propagate: bool | None = None, stressed: bool = False) -> dict[str, float]:
         """Where the plan takes every factor that it moves: those shocked, and the others as `propagate` says."""
         if propagate is False:
             return {name: one.move for name, one in plan.shocks.items()}
-        still, joint = () if propagate else plan.unseen, self.joint(plan)
-        return complete(self.view, plan.shocks, joint, on=True, draws=0, stressed=stressed, still=still).moves
+        held, joint = () if propagate else plan.unseen, self.joint(plan)
+        return complete(self.view, plan.shocks, joint, on=True, draws=0, stressed=stressed, still=held).moves
 
     def stress(
         self, plan: Plan, *, propagate: bool | None = None, tails: Tails = "gaussian", level: float = 0.9,
@@ -144,23 +169,24 @@ class Engine:
         """
         if not 0 < level < 1:
             raise InputError(f"an interval of level {level:g}", fix="give a level between 0 and 1, such as 0.9")
-        book, arrays, view, known = self.book, self.arrays, self.view, self.view.factors
+        book, view, known, after = self.book, self.view, self.view.factors, self.after(plan.passed)
+        arrays, own = after.arrays, self._own_at(after)
         past, joint = self.history(plan), self.joint(plan)
         draws, on = draws_for(arrays, DRAWS), propagate is not False
-        still = () if propagate else plan.unseen
+        held = () if propagate else plan.unseen
         completion = complete(view, plan.shocks, joint, on=on, tails=tails, past=past, seed=seed, draws=draws,
-                              stressed=stressed, still=still)  # fmt: skip
+                              stressed=stressed, still=held)  # fmt: skip
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
-        cuts = attribute(arrays, book.holdings, moves, tuple(completion.moves), realised)
+        cuts = self._cuts(after, completion.moves, realised)
         plain = on and tails == "gaussian" and not stressed and not realised
-        untested = why_untested(level, plan.days, covered_share(book, self.own), plain=plain)
-        spread = left_open(view, arrays, plan, completion, joint, self.own, reads=reads, on=on, still=still,
+        untested = why_untested(level, plan.days, covered_share(book, own), plain=plain, aged=self.age)
+        spread = left_open(view, arrays, plan, completion, joint, own, reads=reads, on=on, still=held,
                            draws=draws, seed=seed, untested=untested)  # fmt: skip
         interval = None if spread.empty else simulate(arrays, moves, spread, cuts.total, level=level, seed=seed)
-        by_day = over_time(view, arrays, book, moves, spread, cuts.total, interval, realised, seed)
-        gains = daily_gains(book, arrays, moves, known, view.market, view.as_of, realised=realised,
-                            days_of_shock=plan.days, found=self.days)  # fmt: skip
+        by_day = over_time(view, self.after, book, moves, spread, cuts.total, interval, realised, seed)
+        gains = daily_gains(book, self.arrays, moves, known, view.market, view.as_of, realised=realised,
+                            days_of_shock=plan.days, found=self.days, later=arrays)  # fmt: skip
         var, var_after, shortfall, shortfall_after = gains.measures() if gains else (None, None, None, None)
         given, far = completion.given, joint_distance(joint, completion.given)
         return EngineResult(
@@ -170,18 +196,19 @@ class Engine:
             by_direction=cuts.by_direction,
             by_horizon=at_horizons(by_day), by_day=by_day, interval=interval,
             var_975_1d=var, var_975_1d_after=var_after, es_975_1d=shortfall,
-            es_975_1d_after=shortfall_after, liquidity=liquidity(arrays, known, past),
+            es_975_1d_after=shortfall_after, liquidity=liquidity(self.arrays, known, past),
             shocks=shock_rows(known, plan.shocks, completion, joint.missing, far),
             mahalanobis=given.mahalanobis if given.shocked else None,
             analogue=self._analogue(plan, completion.covariance, propagate=propagate), alignment=joint.rule,
             exclusions=book.exclusions,
-            notes=(*book.notes, *self._remarks(moves), *self.sens.notes,
+            notes=(*book.notes, *self._remarks(moves),
+                   *(note for note in self.sens.notes if not (self.age and note == NO_TIME)), *after.notes,
                    *(note for id, note in self.idle.items() if id not in plan.shocks), *plan.notes, *said,
                    *completion.notes,
                    *_still(arrays, completion, joint.missing), *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
             coverage=self.coverage, replayed=plan.window, days=plan.days if plan.window else None,
-            unseen=tuple(name for name in arrays.loaded() if name in still), joint=far,
+            unseen=tuple(name for name in arrays.loaded() if name in held), joint=far, aged=after.until,
         )  # fmt: skip
 
     def joint(self, plan: Plan) -> Joint:
@@ -274,14 +301,17 @@ def run_engine(
     currency: str = DOLLAR,
     parts: bool = False,
     stressed: bool = False,
+    age: bool = False,
+    passing: int | None = None,
 ) -> EngineResult:
-    """Value a portfolio in `currency` and stress it, in one go; `parts`: with the components of VaR and ES.
+    """Value a portfolio in `currency` and stress it, in one go; `parts`: with the components of VaR and ES; `age`: time
+    passes, over the horizon or `passing` trading days.
 
     Errors: those of `value_portfolio`, `plan_shocks` and `stress`.
     """
     book = value_portfolio(portfolio, market, as_of, currency)
-    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
-    plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged)
+    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future, age=age)
+    plan = engine.plan(horizon, user=shocks, replay=replay, judged=judged, passing=passing)
     result = engine.stress(plan, propagate=propagate, tails=tails, level=level, seed=seed, stressed=stressed)
     return (
         result.model_copy(update={"components": components(book, engine.arrays, engine.view, engine.days)})

@@ -24,7 +24,7 @@ from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.kernel import own_terms
-from finllm.tools.pnl.outcome import Cents, Frozen, usd
+from finllm.tools.pnl.outcome import TIME, Cents, Frozen, usd
 from finllm.tools.pnl.shocks import replayed
 
 PartKind = Literal["time", "factor", "own", "trades", "expired", "by value", "one day", "shock", "market", "residual"]
@@ -35,7 +35,7 @@ WORDS: dict[PartKind, str] = {
     "expired": "contracts that ran out: what they were settled at is in neither book",
     "one day": "positions that have a value on one of the days only (see the notes)",
     "by value": "positions held by their value: a trade or a price, the files do not tell",
-    "market": "prices, loads and data of another day, under the old shocks",
+    "market": "prices, loads, data and contracts of another day, under the old shocks",
     "residual": "what is left",
 }
 
@@ -85,6 +85,8 @@ class Stressed:
     moves: Mapping[str, float]
     total: float
     currency: str
+    passed: int = 0
+    """Trading days by which its contracts aged."""
 
 
 def explain_books(
@@ -177,7 +179,9 @@ def explain_runs(old: Stressed, new: Stressed) -> Explained:
     moved, last = _stress(new, new.portfolio, old.moves), _stress(new, new.portfolio, new.moves)
     parts: dict[tuple[PartKind, str], float] = {}
     _add(parts, ("trades", "trades"), sum(swapped.values()) - sum(first.values()))
-    _add(parts, ("market", "market"), sum(moved.values()) - sum(swapped.values()))
+    time = moved.get(TIME, 0.0) - swapped.get(TIME, 0.0)
+    _add(parts, ("time", "time"), time)
+    _add(parts, ("market", "market"), sum(moved.values()) - sum(swapped.values()) - time)
     for name in dict.fromkeys((*moved, *last)):
         _add(parts, ("shock", name), last.get(name, 0.0) - moved.get(name, 0.0))
     return _explained("stressed P&L", new.currency, old.as_of, new.as_of, (old.total, new.total), parts, {}, [])
@@ -186,9 +190,10 @@ def explain_runs(old: Stressed, new: Stressed) -> Explained:
 def _stress(run: Stressed, portfolio: Portfolio, moves: Mapping[str, float]) -> dict[str, float]:
     """P&L by factor of a portfolio at a run's day under moves, in the run's currency."""
     book = value_portfolio(portfolio, run.market, run.as_of, run.currency)
-    engine = Engine(book, run.market, run.as_of, run.factors)
+    engine = Engine(book, run.market, run.as_of, run.factors, age=run.passed > 0)
+    after = engine.after(run.passed)
     vector = np.array([moves.get(name, 0.0) for name in engine.arrays.factors])
-    cuts = attribute(engine.arrays, book.holdings, vector, tuple(moves))
+    cuts = attribute(after.arrays, book.holdings, vector, tuple(moves), time=after.time if run.passed else None)
     return {name: float(amount) for name, amount in cuts.by_factor.items()}
 
 

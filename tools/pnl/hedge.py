@@ -15,6 +15,7 @@ from finllm.tools.data.books.book import Book
 from finllm.tools.data.books.position import Portfolio, Position
 from finllm.tools.data.hedges.instruments import YEAR, Instrument
 from finllm.tools.data.limits import VERSION, Limits
+from finllm.tools.pnl.ageing import still
 from finllm.tools.pnl.components import position_days
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
@@ -183,9 +184,10 @@ class Hedger:
         engine = asked.engine(book)
         at = np.array([engine.arrays.positions.index(one.position.id) for one in usable])
         arrays = engine.arrays.rows(at)
-        moves = np.zeros(len(arrays.factors))
+        moves, after = np.zeros(len(arrays.factors)), still(engine.arrays)
         if asked.shocks or asked.replay is not None:
-            plan = engine.plan(asked.horizon, user=asked.shocks, replay=asked.replay)
+            plan = asked.plan(engine)
+            after = engine.after(plan.passed)
             found = engine.moves(plan, propagate=asked.propagate)
             moves = np.array([found.get(name, 0.0) for name in arrays.factors])
         self._factors, self._drivers = arrays.factors, engine.view.factors.drivers
@@ -197,9 +199,11 @@ class Hedger:
                           for one, size in zip(held, notional, strict=True)])  # fmt: skip
         cost = np.array([one.cost * holding.fx + one.cost_share * abs(size)
                          for one, holding, size in zip(usable, held, basis, strict=True)])  # fmt: skip
+        hit = after.arrays.rows(at)
         return Lots(
-            usable, notional, cost, self._calm(usable, notional), position_gains(arrays, moves[None, :])[:, 0],
-            own_terms(arrays, moves), daily, tuple(one.sector for one in held),
+            usable, notional, cost, self._calm(usable, notional),
+            after.time[at] + position_gains(hit, moves[None, :])[:, 0], own_terms(hit, moves), daily,
+            tuple(one.sector for one in held),
         )  # fmt: skip
 
     def _calm(self, usable: Sequence[Instrument], notional: np.ndarray) -> np.ndarray:
@@ -323,7 +327,7 @@ class Hedger:
 
 def stressed(engine: Engine, asked: Asked) -> EngineResult:
     """The book under the scenario; where there is none, as it is, for VaR and ES alone."""
-    plan = engine.plan(asked.horizon, user=asked.shocks, replay=asked.replay)
+    plan = asked.plan(engine)
     return engine.stress(plan, propagate=asked.propagate if plan.shocks else False)
 
 

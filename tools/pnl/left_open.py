@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.pnl.ageing import Aged
 from finllm.tools.pnl.attribution import total_of
 from finllm.tools.pnl.bands import RUN_DAYS, RUNS_UNTESTED, Spread, ends
 from finllm.tools.pnl.completion import Completion
@@ -90,27 +91,27 @@ GIVEN = ("user", "historical", "judgement")
 
 
 def over_time(
-    view: FactorView, arrays: Sensitivities, book: Book, moves: np.ndarray, spread: Spread, total: Decimal,
+    view: FactorView, at: Callable[[int], Aged], book: Book, moves: np.ndarray, spread: Spread, total: Decimal,
     interval: Interval | None, realised: Mapping[str, float], seed: int,
 ) -> tuple[HorizonRow, ...]:  # fmt: skip
     """The P&L after each day up to the horizon, with its band, were the story to stop there at the same size in σ.
 
     Each factor's moves, and what is drawn about them, are those over the horizon times its σ over so many days over
     that over the horizon (between the `HORIZONS` along a power of time); own returns go with √time, own risk by its
-    volatility day by day. A large book has the `HORIZONS` alone.
+    volatility day by day. `at`: the book after so many days. A large book has the `HORIZONS` alone.
     """
     every = max(FEWER, spread.draws // ON_PATH)
-    cells = len(arrays.positions) * (spread.draws // every) * spread.horizon
+    cells = len(book.holdings) * (spread.draws // every) * spread.horizon
     days = range(1, spread.horizon) if cells <= MOST_ON_PATH else [one for one in HORIZONS if one < spread.horizon]
-    growth = _growth(view, arrays.factors, spread.horizon)
+    growth = _growth(view, at(spread.horizon).arrays.factors, spread.horizon)
     rows: list[HorizonRow] = []
     for day in days:
-        scale = growth[day - 1]
+        scale, there = growth[day - 1], at(day)
         own = {name: gain * math.sqrt(day / spread.horizon) for name, gain in realised.items()}
-        whole = total_of(arrays, book.holdings, moves * scale, own)
+        whole = total_of(there.arrays, book.holdings, moves * scale, own, there.time)
         low = high = None
         if interval:
-            below, above = ends(arrays, moves * scale, spread.scaled(scale, day, every), level=interval.level,
+            below, above = ends(there.arrays, moves * scale, spread.scaled(scale, day, every), level=interval.level,
                                 seed=seed)  # fmt: skip
             low, high = whole + usd(below), whole + usd(above)
         rows.append(HorizonRow(horizon=day, total=whole, lower=low, upper=high))

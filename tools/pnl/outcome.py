@@ -26,6 +26,8 @@ INTERACTION = "interaction"
 """Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"
 """Row for a replayed instrument's own return beyond beta times the index."""
+TIME = "time"
+"""Row for what contracts gain by the time that passes, nothing else moved."""
 
 Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
 """Money of the book's currency in whole cents: a Decimal in Python, a number in JSON."""
@@ -45,6 +47,11 @@ def usd(amount: float) -> Decimal:
 def unseen_words(unseen: Sequence[str]) -> str:
     """Which factors a replay holds still for want of data, and how to have them completed."""
     return f"No data in that window: {', '.join(unseen)} held still; --propagate completes what has a history."
+
+
+def aged_words(until: dt.date) -> str:
+    """That time passes, and to which day."""
+    return f"Time passes: options, forwards and bonds with terms are revalued at {until}."
 
 
 class Frozen(BaseModel):
@@ -259,7 +266,8 @@ class EngineResult(Frozen):
     position has a regression. `engine` is the version of the arithmetic. `book_value` is net, `gross_value` what the
     holdings count for in coverage; that and `coverage` are None in records from before they were measured.
     `components` are worked out where they are asked for. `replayed` is the window of a replay, `days` its trading days,
-    and `unseen` names the factors that the book loads on and that have no data in it, which are held still.
+    and `unseen` names the factors that the book loads on and that have no data in it, which are held still. `aged`: the
+    day up to which time passes, with a row `time` in `by_factor`; None where none does.
     """
 
     engine: int = ENGINE
@@ -294,18 +302,21 @@ class EngineResult(Frozen):
     days: int | None = None
     unseen: tuple[str, ...] = ()
     joint: JointDistance | None = None
+    aged: dt.date | None = None
 
     @property
     def over(self) -> str:
         """How long the shocks take, in words: the replayed window with its trading days, or the horizon."""
+        aged = f", aged to {self.aged}" if self.aged else ""
         if self.replayed is None:
-            return f"over {trading_days(self.horizon)}"
-        return f"a replay of {self.replayed[0]} to {self.replayed[1]} ({self.days} trading days)"
+            return f"over {trading_days(self.horizon)}{aged}"
+        return f"a replay of {self.replayed[0]} to {self.replayed[1]} ({self.days} trading days){aged}"
 
     @property
     def first(self) -> tuple[str, ...]:
         """What has to be known before the figures are read."""
-        return (unseen_words(self.unseen),) if self.unseen else ()
+        return (*((aged_words(self.aged),) if self.aged else ()),
+                *((unseen_words(self.unseen),) if self.unseen else ()))  # fmt: skip
 
     @property
     def share(self) -> float | None:
@@ -370,6 +381,7 @@ class ReverseResult(Frozen):
     answers: tuple[ReverseAnswer, ...]
     alignment: str
     notes: tuple[str, ...]
+    aged: dt.date | None = None
     given_loss: Cents | None = None
     var_975_1d: ValueAtRisk | None = None
     es_975_1d: ExpectedShortfall | None = None

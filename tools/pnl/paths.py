@@ -88,13 +88,13 @@ def steps_of(table: PathTable, factors: FactorSet) -> tuple[Step, ...]:
 
 
 def plan_at(engine: Engine, step: Step) -> Plan:
-    return engine.plan(step.horizon, user=step.shocks)
+    return engine.plan(step.horizon, user=step.shocks, passing=step.days)
 
 
 def walk(engine: Engine, steps: Sequence[Step], *, propagate: bool | None = None) -> Walked:
     """The book under every step, each from today: bonds and options at the levels reached, so that steps compound.
 
-    No time passes: options and bonds do not age along the path. Errors: those of `Engine.plan`.
+    No time passes, unless the engine ages: then to each step's day. Errors: those of `Engine.plan`.
     """
     rows: list[PathRow] = []
     before = Decimal(0)
@@ -106,7 +106,8 @@ def walk(engine: Engine, steps: Sequence[Step], *, propagate: bool | None = None
                             by_factor=cuts.by_factor))  # fmt: skip
         before = cuts.total
     worst = min(range(len(rows)), key=lambda at: rows[at].total)
-    notes = ["each step is from today, at the levels that it reaches; positions do not age along the path"]
+    ages = "contracts age to its day" if engine.age else "positions do not age along the path"
+    notes = [f"each step is from today, at the levels that it reaches; {ages}"]
     if any(one.days > LONGEST_HORIZON for one in steps):
         notes.append(LONG)
     return Walked(rows=tuple(rows), worst=worst, notes=tuple(notes))

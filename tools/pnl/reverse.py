@@ -16,12 +16,12 @@ from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.ageing import Aged
 from finllm.tools.pnl.attribution import Attribution, attribute
 from finllm.tools.pnl.coverage import Thresholds
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.joint import Joint
-from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.outcome import INTERACTION, Method, ReverseAnswer, ReverseMove, ReverseResult, usd
 from finllm.tools.pnl.propagate import Covariance, mahalanobis
 from finllm.tools.pnl.risk import daily_gains
@@ -54,13 +54,14 @@ def reverse(
     future: bool = False,
     currency: str = DOLLAR,
     watch: Watch | None = None,
+    age: bool = False,
 ) -> ReverseResult:
-    """Value a portfolio in `currency` and find what loses `loss` of it.
+    """Value a portfolio in `currency` and find what loses `loss` of it; `age`: while time passes, up to the horizon.
 
     Errors: those of `value_portfolio` and `reverse_stress`.
     """
     book = value_portfolio(portfolio, market, as_of, currency)
-    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future)
+    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future, age=age)
     return reverse_stress(
         engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed, watch=watch
     )
@@ -85,54 +86,65 @@ def reverse_stress(
     long-gamma book is a convex programme, whose first answer is the smallest there is; otherwise, or where a floor
     takes part of the loss back, answers are local. All are confirmed by full revaluation. Further answers are other
     local ones, or hold the largest driver of those before them still. Where `fixed` alone lose as much, they are the
-    one answer. Errors: InputError for a horizon below one day, a loss that is not positive, bounds that exclude or name
-    nothing, or a loss that no shock within the bounds reaches.
+    one answer. Where the engine ages, what time alone gains counts. Errors: InputError for a horizon below one day, a
+    loss that is not positive or that time alone brings, bounds that exclude or name nothing, or a loss that no shock
+    within the bounds reaches.
     """
-    book, view, arrays, factors = engine.book, engine.view, engine.arrays, engine.view.factors
+    book, view, factors = engine.book, engine.view, engine.view.factors
     if horizon < 1:
         raise InputError(f"a horizon of {horizon} trading days", fix="give one day or more")
-    target = _target(book, loss)
+    target, after = _target(book, loss), engine.after(horizon)
+    if target + after.total <= 0:
+        raise InputError(f"time alone loses {-after.total:,.0f} {book.currency} by {after.until}, no less than the "
+                         f"{target:,.0f} asked for", fix="ask for a larger loss, or leave out --age")  # fmt: skip
     if answers < 1:
         raise InputError(f"{answers} answers", fix="ask for one or more")
     insisted = {one.factor: user_shock(one, view, horizon).move for one in fixed}
-    problem, alignment, notes = _posed(engine, horizon, target, bounds, insisted)
-    given = _given(problem, arrays, book, insisted)
+    problem, alignment, notes = _posed(engine, after, horizon, target + after.total, bounds, insisted)
+    given = _given(problem, after, book, insisted)
     if given is not None:
-        found = [_answer(*given, problem, factors, (), tuple(insisted))]
+        found = [_answer(*given, problem, target, factors, (), tuple(insisted))]
         notes.append(f"the given shocks alone lose {-float(given[2].total):,.0f} {book.currency}, no less than the "
                      f"{target:,.0f} {book.currency} asked for: there is no other shock to seek")  # fmt: skip
     else:
-        found = _sought(problem, engine, insisted, answers, seed, notes, watch)
+        found = _sought(problem, engine, after, target, insisted, answers, seed, notes, watch)
+    arrays = engine.arrays
     gains = daily_gains(book, arrays, np.zeros(len(arrays.factors)), factors, view.market, view.as_of)
     var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)
     return ReverseResult(
         as_of=view.as_of, currency=book.currency, horizon=horizon, book_value=usd(book.value),
         gross_value=usd(book.gross), target=usd(target), answers=tuple(found), alignment=alignment,
-        notes=(*book.notes, *engine.idle.values(), *notes), given_loss=-given[2].total if given else None,
+        notes=(*book.notes, *after.notes, *engine.idle.values(), *notes), aged=after.until,
+        given_loss=-given[2].total if given else None,
         var_975_1d=var, es_975_1d=shortfall, exclusions=book.exclusions, coverage=engine.coverage,
     )  # fmt: skip
 
 
 def _given(
-    problem: Problem, arrays: Sensitivities, book: Book, insisted: Mapping[str, float]
+    problem: Problem, after: Aged, book: Book, insisted: Mapping[str, float]
 ) -> tuple[Solution, Method, Attribution] | None:
     """The given shocks with every other factor held still, where they lose the target alone; else None."""
     if not insisted:
         return None
     covariance = problem.covariance
     moves = np.array([insisted.get(name, 0.0) for name in covariance.names])
-    cuts = attribute(arrays, book.holdings, whole(arrays, covariance, moves), tuple(insisted))
-    if -float(cuts.total) < problem.loss:
+    cuts = _cuts(after, book, covariance, moves, tuple(insisted))
+    if -float(cuts.total) < problem.loss - after.total:
         return None
     return Solution(moves, mahalanobis(insisted, covariance), None), "given", cuts
 
 
+def _cuts(after: Aged, book: Book, covariance: Covariance, moves: np.ndarray, moved: Sequence[str]) -> Attribution:
+    arrays, time = after.arrays, None if after.until is None else after.time
+    return attribute(arrays, book.holdings, whole(arrays, covariance, moves), moved, time=time)
+
+
 def _sought(
-    problem: Problem, engine: Engine, insisted: Mapping[str, float], answers: int, seed: int, notes: list[str],
-    watch: Watch | None,
+    problem: Problem, engine: Engine, after: Aged, target: float, insisted: Mapping[str, float], answers: int,
+    seed: int, notes: list[str], watch: Watch | None,
 ) -> list[ReverseAnswer]:  # fmt: skip
     """Up to `answers` distinct ones; adds to `notes` where there are fewer. Errors: InputError where there is none."""
-    arrays, book, view, covariance = engine.arrays, engine.book, engine.view, problem.covariance
+    arrays, book, view, covariance = after.arrays, engine.book, engine.view, problem.covariance
     found: list[ReverseAnswer] = []
     seen: list[np.ndarray] = []
     still: list[str] = []
@@ -145,9 +157,9 @@ def _sought(
             if any(np.allclose(solution.moves / problem.scale, other, atol=SAME) for other in seen):
                 continue
             seen.append(solution.moves / problem.scale)
-            cuts = attribute(arrays, book.holdings, whole(arrays, covariance, solution.moves), covariance.names)
-            found.append(_answer(solution, method, cuts, one, view.factors, tuple(still), tuple(insisted)))
-        cuts = attribute(arrays, book.holdings, whole(arrays, covariance, solved[0].moves), covariance.names)
+            cuts = _cuts(after, book, covariance, solution.moves, covariance.names)
+            found.append(_answer(solution, method, cuts, one, target, view.factors, tuple(still), tuple(insisted)))
+        cuts = _cuts(after, book, covariance, solved[0].moves, covariance.names)
         drivers = {
             name: gain for name, gain in cuts.by_factor.items() if name in covariance.names and name not in insisted
         }
@@ -155,7 +167,7 @@ def _sought(
         if len(still) + len(insisted) >= len(covariance.names):
             break
     if not found:
-        raise InputError(f"no shock within the bounds loses {problem.loss:,.0f} {book.currency}",
+        raise InputError(f"no shock within the bounds loses {target:,.0f} {book.currency}",
                          fix="widen the bounds, free a fixed factor, or ask for a smaller loss")  # fmt: skip
     if len(found) < answers:
         notes.append(f"{len(found)} of {answers} answers: with {', '.join(still)} held still nothing else loses as "
@@ -165,13 +177,14 @@ def _sought(
 
 def _posed(
     engine: Engine,
+    after: Aged,
     horizon: int,
     target: float,
     bounds: Mapping[str, tuple[float, float]],
     insisted: Mapping[str, float],
 ) -> tuple[Problem, str, list[str]]:
     """The problem to solve, how its factors' histories were aligned, and notes on the factors without one."""
-    view, arrays, factors = engine.view, engine.arrays, engine.view.factors
+    view, arrays, factors = engine.view, after.arrays, engine.view.factors
     names = [name for name in factors.drivers if name in arrays.loaded() or name in insisted]
     joint = Joint(view, names, horizon)
     covariance, notes = _whole(joint.covariance, names, view, horizon)
@@ -239,6 +252,7 @@ def _answer(
     method: Method,
     cuts: Attribution,
     problem: Problem,
+    target: float,
     factors: FactorSet,
     still: tuple[str, ...],
     insisted: tuple[str, ...],
@@ -251,13 +265,13 @@ def _answer(
             factor=name, move=move + 0.0, unit=factors[name].unit, sigma=move / sigma + 0.0,
             at_bound=bool(edge) and name not in problem.fixed, fixed=name in insisted,
         ))  # fmt: skip
-    shares = {name: -float(gain) / problem.loss for name, gain in cuts.by_factor.items() if gain}
+    shares = {name: -float(gain) / target for name, gain in cuts.by_factor.items() if gain}
     ranked = sorted(((name, one) for name, one in shares.items() if name != INTERACTION), key=lambda pair: -pair[1])
     words = ", ".join(f"{name} gives {share:.0%} of the loss" for name, share in ranked if abs(share) >= 0.01)
     if still:
         words += f"; with {', '.join(still)} held still"
     if solution.price is not None:
-        farther = solution.price * problem.loss * 0.01 / max(solution.distance, 1e-300)
+        farther = solution.price * target * 0.01 / max(solution.distance, 1e-300)
         words += f"; one per cent more loss is {farther:.3f} σ farther"
     if method == "given":
         words += "; nothing but the given shocks moves"

@@ -105,24 +105,25 @@ def daily_gains(
     realised: Mapping[str, float] | None = None,
     window: int = WINDOW,
     found: BookDays | None = None,
+    later: Sensitivities | None = None,
 ) -> DailyGains | None:
     """Historical simulation on current holdings, before the shock `moves` (K,) and after it.
 
     Own returns where a holding has some (beta times the index's on days without), else its factors' daily moves; a
     holding with a factor that has no fresh daily history is `missing`. After the shock, exposure by returns has moved
     with the price of its underlying (`realised`, USD, in a replay), and curvature has moved every delta; contracts are
-    revalued from there. The shock came over `days_of_shock`. `found`: the days, where they are at hand.
-    None without any holding or day.
+    revalued from there. The shock came over `days_of_shock`. `found`: the days, where they are at hand; `later`: the
+    book that the shock hits, where it has aged until then. None without any holding or day.
     """
     found = found or book_days(book, arrays, factors, market, as_of, window)
     if found is None:
         return None
-    daily, missing = found.daily, found.missing
+    daily, missing, hit = found.daily, found.missing, later or arrays
     shift = arrays.direction @ arrays.wide(moves)  # of the underlying: a return, bp or points
     slope = arrays.curvature * shift
     gross = np.array([one.counts_for for one in book.holdings])
     own = np.zeros(len(gross), dtype=bool)
-    moved, gained = np.ones(len(gross)), local_gains(arrays, moves[None, :])[:, 0]
+    moved, gained = np.ones(len(gross)), local_gains(hit, moves[None, :])[:, 0]
     rates = np.ones(len(gross)) if arrays.fx is None else 1.0 + arrays.fx.returns(moves[None, :])[:, 0]
     before, after = np.zeros(len(daily)), np.zeros(len(daily))
     for row, holding in enumerate(book.holdings):
@@ -140,12 +141,12 @@ def daily_gains(
             after += line * moved[row] * rates[row]
     rest = np.flatnonzero(~own & ~missing)
     before += totals(arrays.rows(rest), daily)
-    after += totals(_after(arrays, moves, slope, moved * rates, gained).rows(rest), daily)
+    after += totals(_after(hit, moves, slope, moved * rates, gained).rows(rest), daily)
     covered, whole = float(gross[~missing].sum()), float(gross.sum()) + book.left_out
     if missing.all():
         return None
     names = tuple(arrays.positions[row] for row in np.flatnonzero(missing))
-    gain = totals(arrays.rows(np.flatnonzero(~missing)), moves[None, :])[0]
+    gain = totals(hit.rows(np.flatnonzero(~missing)), moves[None, :])[0]
     share = covered / whole if whole else 1.0
     return DailyGains(before, after, found.words, share, names, float(gain), days_of_shock)
 

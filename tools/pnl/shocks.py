@@ -46,7 +46,8 @@ class Plan:
     """The direct shocks of a run by factor, one each, before any completion; what an agent sees and may refuse.
 
     `horizon` in trading days; `window` is the replayed one, `unseen` the factors without data in it and without a
-    shock. `notes` say which shocks gave way, and what has no history.
+    shock. `notes` say which shocks gave way, and what has no history. `passing`: the trading days that pass where they
+    are more than the horizon may be, at a late step of a path.
     """
 
     shocks: Mapping[str, Shock]
@@ -54,6 +55,12 @@ class Plan:
     window: Window | None = None
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    passing: int | None = None
+
+    @property
+    def passed(self) -> int:
+        """Trading days by which a book ages."""
+        return self.passing or self.days
 
     @property
     def days(self) -> int:

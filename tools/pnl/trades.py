@@ -22,7 +22,7 @@ from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.factorset import FactorSet
 from finllm.tools.pnl.outcome import Cents, Frozen, usd
 from finllm.tools.pnl.risk import daily_gains
-from finllm.tools.pnl.shocks import Window
+from finllm.tools.pnl.shocks import Plan, Window
 
 ALL = "all together"
 
@@ -51,7 +51,7 @@ class Increment(Frozen):
 
 @dataclass(frozen=True)
 class Asked:
-    """The scenario that trades are held against, and on what; see `run_engine`."""
+    """The scenario that trades are held against, and on what, and whether time passes; see `run_engine`."""
 
     market: MarketStore
     as_of: dt.date
@@ -62,12 +62,17 @@ class Asked:
     factors: FactorSet | None = None
     currency: str = DOLLAR
     thresholds: Thresholds | None = None
+    age: bool = False
+    passing: int | None = None
 
     def book(self, portfolio: Portfolio) -> Book:
         return value_portfolio(portfolio, self.market, self.as_of, self.currency)
 
     def engine(self, book: Book) -> Engine:
-        return Engine(book, self.market, self.as_of, self.factors, thresholds=self.thresholds)
+        return Engine(book, self.market, self.as_of, self.factors, thresholds=self.thresholds, age=self.age)
+
+    def plan(self, engine: Engine) -> Plan:
+        return engine.plan(self.horizon, user=self.shocks, replay=self.replay, passing=self.passing)
 
 
 def parse_trades(texts: Sequence[str]) -> tuple[Trade, ...]:
@@ -165,7 +170,7 @@ def _less(after: Decimal | None, before: Decimal | None) -> Decimal:
 def _measured(book: Book, asked: Asked) -> tuple[Decimal | None, ...]:
     """Value, stressed P&L, VaR and ES."""
     engine = asked.engine(book)
-    plan = engine.plan(asked.horizon, user=asked.shocks, replay=asked.replay)
+    plan = asked.plan(engine)
     total = engine.revalue(plan, propagate=asked.propagate).total
     view, arrays = engine.view, engine.arrays
     gains = daily_gains(engine.book, arrays, np.zeros(len(arrays.factors)), view.factors, view.market, view.as_of)

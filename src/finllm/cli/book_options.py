@@ -30,6 +30,11 @@ PropagateFlag = Annotated[
                                                          "by their covariance, or stand still.  \\[default: move, "
                                                          "those apart of which a replayed window has no data]")
 ]  # fmt: skip
+AgeFlag = Annotated[
+    bool | None, typer.Option("--age/--no-age", help="Let time pass while the shocks come: options, forwards and bonds "
+                                                     "are revalued at the horizon's end, expired ones pay out.  "
+                                                     "\\[default: no time passes, unless the scenario says so]")
+]  # fmt: skip
 HorizonOption = Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Trading days that the shocks take.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the simulated interval.")]
 FilesOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from finllm.cli.book_options import (
     SHOCK_HELP,
+    AgeFlag,
     CurrencyOption,
     FilesOption,
     FormatOption,
@@ -75,6 +76,7 @@ def hedge(
     prices: PricesOption = None,
     currency: CurrencyOption = None,
     limits: LimitsOption = None,
+    age: AgeFlag = None,
     fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
@@ -93,7 +95,7 @@ def hedge(
     check_out(out)
     story = load_scenario(find_scenario(scenario)) if scenario is not None else None
     question = HedgeQuestion(story, shock or (), replay, horizon, propagate, limit or (), loss, var, factor or (),
-                             instruments)  # fmt: skip
+                             instruments, age)  # fmt: skip
     inputs = read_inputs(portfolio, prices or (), day or (story.as_of if story else None), (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
     answer = answer_hedge(inputs, question, allowed)

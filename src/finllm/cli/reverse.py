@@ -8,6 +8,7 @@ import typer
 
 from finllm.cli.book_options import (
     SHOCK_HELP,
+    AgeFlag,
     CurrencyOption,
     FactorsOption,
     FilesOption,
@@ -60,6 +61,7 @@ def reverse(
     factor: FactorsOption = None,
     currency: CurrencyOption = None,
     seed: SeedOption = 0,
+    age: AgeFlag = None,
     limits: LimitsOption = None,
     fail_on: FailOnOption = None,
     out: FilesOption = None,
@@ -73,7 +75,7 @@ def reverse(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = ReverseQuestion(loss, shock or (), bound or (), horizon, answers, seed)
+    question = ReverseQuestion(loss, shock or (), bound or (), horizon, answers, seed, bool(age))
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
@@ -90,12 +92,15 @@ def _view(answer: ReverseAnswers) -> RenderableType:
     from finllm.cli.display.limits import limit_sections
     from finllm.cli.display.report import headline, table, text
     from finllm.tools.evidence import show
+    from finllm.tools.pnl.outcome import aged_words
 
     result = answer.result
     parts: list[RenderableType] = [
         headline(f"What loses {result.target:,.0f} {result.currency} of {answer.portfolio} within "
                  f"{trading_days(result.horizon)}, as of {result.as_of}", result.coverage),
     ]  # fmt: skip
+    if result.aged is not None:
+        parts.append(text(aged_words(result.aged), "bold yellow"))
     if result.given_loss is not None:
         parts.append(text(f"The given shocks alone lose {result.given_loss:,.0f} {result.currency}, no less than is "
                           "asked for: there is no other shock to seek.", "bold"))  # fmt: skip

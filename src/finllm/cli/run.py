@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finllm.cli.batch import Shown, go_on, run_scenarios
-from finllm.cli.book_options import CurrencyOption, FactorsOption, LimitsOption, PricesOption, PropagateFlag
+from finllm.cli.book_options import (
+    AgeFlag,
+    CurrencyOption,
+    FactorsOption,
+    LimitsOption,
+    PricesOption,
+    PropagateFlag,
+)
 from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
@@ -121,6 +128,7 @@ def run(
     propagate: PropagateFlag = None,
     currency: CurrencyOption = None,
     as_of: AsOfOption = None,
+    age: AgeFlag = None,
     out: OutOption = None,
     budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Recorded with every model call.")] = None,
@@ -157,7 +165,7 @@ def run(
         return build_request(
             scenario, portfolio=book, limits=limits, prices=prices or (), as_of=day, budget=limit,
             seed=settings.seed if seed is None else seed, on_unresolved="ask" if ask else "withhold",
-            factors=factor or (), propagate=propagate, currency=currency,
+            factors=factor or (), propagate=propagate, currency=currency, age=age,
         )  # fmt: skip
 
     books: list[Path | None] = [*(portfolio or [None])]

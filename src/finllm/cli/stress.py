@@ -11,6 +11,7 @@ import typer
 
 from finllm.cli.book_options import (
     SHOCK_HELP,
+    AgeFlag,
     CurrencyOption,
     FactorsOption,
     FilesOption,
@@ -93,6 +94,7 @@ def stress(
                      help="What a trade would change: units of a position or of a series with prices, negative sold; "
                           "money of a position held by its value. May be repeated."),
     ] = None,
+    age: AgeFlag = None,
     fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
@@ -107,7 +109,7 @@ def stress(
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (),
-                              None if path is None else _path_file(path), stressed)  # fmt: skip
+                              None if path is None else _path_file(path), stressed, bool(age))  # fmt: skip
     check_out(out)
     if day is None and question.path is not None:
         day = path_day(question.path)

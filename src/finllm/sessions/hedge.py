@@ -34,7 +34,8 @@ class HedgeQuestion:
 
     `limits`: names of the limits file. `loss`: 10% or 500000; `var`: an amount; `factors`: FACTOR=AMOUNT, the most that
     may be lost through it. Without any, the limits that are breached, else the largest factor's loss to its half.
-    `instruments`: a list's file; None for the list that comes with finllm.
+    `instruments`: a list's file; None for the list that comes with finllm. `age`: time passes while the shocks come;
+    None: as the scenario says.
     """
 
     scenario: Scenario | None = None
@@ -47,6 +48,7 @@ class HedgeQuestion:
     var: str | None = None
     factors: Sequence[str] = ()
     instruments: Path | None = None
+    age: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,16 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     moved: tuple[UserShock, ...] = parse_shocks(shocks, inputs.factors)
     propagate = story.propagate if question.propagate is None and story else question.propagate
     horizon = question.horizon or (story.horizon if story else 20)
-    asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency)
+    age = bool(story and story.age) if question.age is None else question.age
+    asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency,
+                  age=age)  # fmt: skip
     listed = load_instruments(question.instruments or DEFAULT, inputs.market, inputs.as_of)
     if story is not None and story.path is not None:
         asked = _at_worst(asked, story.path, inputs)
     hedger = Hedger(inputs.portfolio, replace(asked, thresholds=inputs.thresholds), listed)
     held, _ = against_limits(hedger.before, hedger.before, inputs, allowed.limits)
     targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(asked.shocks) or replay is not None)
-    first = () if story is None else (_of_the_story(story),)
+    first = (*hedger.before.first, *(() if story is None else (_of_the_story(story),)))
     result = hedger.solve(targets)
     result = result.model_copy(update={"notes": (*first, *result.notes)})
     return HedgeAnswer(inputs.portfolio.name, result, hedger.before, chosen, held.breaches,
@@ -140,7 +144,7 @@ def _at_worst(asked: Asked, table: PathTable, inputs: Inputs) -> Asked:
     worst = steps[walk(asked.engine(asked.book(inputs.portfolio)), steps, propagate=asked.propagate).worst]
     own = {one.factor for one in asked.shocks}
     shocks = (*asked.shocks, *(one for one in worst.shocks if one.factor not in own))
-    return replace(asked, shocks=shocks, horizon=worst.horizon)
+    return replace(asked, shocks=shocks, horizon=worst.horizon, passing=worst.days)
 
 
 def _targets(

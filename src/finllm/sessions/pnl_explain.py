@@ -48,6 +48,7 @@ def explain_on_record(old: RunRow, new: RunRow, settings: Settings) -> Explained
 def _stressed(row: RunRow, settings: Settings) -> Stressed:
     from finllm.desk.request import RunRequest
     from finllm.graphs.report import Report
+    from finllm.tools.pnl.ageing import days_to
     from finllm.tools.pnl.asked import scenario_factors
     from finllm.tools.pnl.explained import Stressed
 
@@ -56,9 +57,10 @@ def _stressed(row: RunRow, settings: Settings) -> Stressed:
     request, report = RunRequest.model_validate(row.request), Report.model_validate(row.result)
     market = request.market(settings.data_dir)
     moves = {one.factor: one.move.value for one in report.shocks if one.refused is None}
+    passed = days_to(request.as_of, dt.date.fromisoformat(report.aged)) if report.aged else 0
     return Stressed(
         request.portfolio, market, request.as_of, scenario_factors(request.scenario, market, request.portfolio), moves,
-        report.total.value, report.currency,
+        report.total.value, report.currency, passed,
     )  # fmt: skip
 
 

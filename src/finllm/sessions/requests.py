@@ -55,9 +55,10 @@ def build_request(
     scenario: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
     as_of: dt.date | None = None, budget: BudgetEntry | None = None, seed: int = 0,
     on_unresolved: OnUnresolved = "withhold", factors: Sequence[str] = (), propagate: bool | None = None,
-    currency: str | None = None,
+    currency: str | None = None, age: bool | None = None,
 ) -> Checked:  # fmt: skip
-    """Read and check a run's inputs. `factors` add to what the scenario says; `propagate` and `currency` go before it.
+    """Read and check a run's inputs. `factors` add to what the scenario says; `propagate`, `currency` and `age` go
+    before it.
 
     Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
     """
@@ -76,7 +77,7 @@ def build_request(
         "as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget),
         "factors": tuple(dict.fromkeys([*story.factors, *factors])),
         "propagate": story.propagate if propagate is None else propagate,
-        "currency": wanted_currency(currency or story.currency),
+        "age": story.age if age is None else age, "currency": wanted_currency(currency or story.currency),
     })  # fmt: skip
     if story.replay is not None and story.replay.end > story.as_of:
         end = story.replay.end

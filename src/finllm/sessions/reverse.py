@@ -30,6 +30,7 @@ class ReverseQuestion:
 
     `loss`: 10% of the book, or 500000 of its currency. `shocks`: what every answer contains, as FACTOR=MOVE. `bounds`:
     how far a factor may move, as FACTOR=LOW:HIGH. `horizon`: trading days. `answers`: how many distinct ones to seek.
+    `age`: time passes, up to the horizon.
     """
 
     loss: str
@@ -38,6 +39,7 @@ class ReverseQuestion:
     horizon: int = 20
     answers: int = 3
     seed: int = 0
+    age: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def answer_reverse(
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors,
                    thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
-                   watch=watch)  # fmt: skip
+                   watch=watch, age=question.age)  # fmt: skip
     stories = _stories(result, inputs)
     if allowed is None:
         return ReverseAnswers(inputs.portfolio.name, result, Held(), (), stories)

@@ -37,7 +37,8 @@ class StressQuestion:
     interval holds. `trades`: AAPL=-2000, whose effect on P&L, VaR and ES is told beside the result, which is of the
     book as it is. `path`: a table of steps, or a scenario that has one, in the place of shocks and replay: the result
     is that at the step that is worst. `stressed`: what is not shocked is completed by the covariance of stress at any
-    size of shock, as in a run whose market-signal agent calls the market stressed.
+    size of shock, as in a run whose market-signal agent calls the market stressed. `age`: time passes, over the horizon
+    or `passing` trading days.
     """
 
     shocks: Sequence[str] = ()
@@ -50,6 +51,8 @@ class StressQuestion:
     trades: Sequence[str] = ()
     path: Path | None = None
     stressed: bool = False
+    age: bool = False
+    passing: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
         inputs.portfolio, inputs.market, inputs.as_of, question.horizon, shocks, propagate=question.propagate,
         replay=window, seed=question.seed, level=question.level, tails=question.tails, factors=inputs.factors,
         thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
-        parts=True, stressed=question.stressed,
+        parts=True, stressed=question.stressed, age=question.age, passing=question.passing,
     )  # fmt: skip
     if not result.shocks:
         raise InputError(f"replay {question.replay!r} moves no factor: no series has data there",
@@ -179,10 +182,11 @@ def _walked(inputs: Inputs, question: StressQuestion) -> tuple[Inputs, StressQue
         steps = steps_of(table, inputs.factors)
     except InputError as error:
         raise InputError(f"{question.path}: {error.message}", fix=error.fix) from error
-    asked = Asked(inputs.market, inputs.as_of, question.horizon, factors=inputs.factors, currency=inputs.currency)
+    asked = Asked(inputs.market, inputs.as_of, question.horizon, factors=inputs.factors, currency=inputs.currency,
+                  age=question.age)  # fmt: skip
     walked = walk(asked.engine(asked.book(inputs.portfolio)), steps, propagate=question.propagate)
     worst = steps[walked.worst]
-    return inputs, replace(question, horizon=worst.horizon), walked, worst.shocks
+    return inputs, replace(question, horizon=worst.horizon, passing=worst.days), walked, worst.shocks
 
 
 def _increments(
@@ -193,7 +197,7 @@ def _increments(
     if not question.trades:
         return ()
     asked = Asked(inputs.market, inputs.as_of, question.horizon, shocks, window, question.propagate, inputs.factors,
-                  inputs.currency)  # fmt: skip
+                  inputs.currency, age=question.age, passing=question.passing)  # fmt: skip
     return increments(inputs.portfolio, parse_trades(question.trades), asked)
 
 
