@@ -20,6 +20,7 @@ from finllm.errors import BackendError
 from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import PRUNED
+from finllm.scheduler.backends.offer import uncarded
 from finllm.scheduler.broker import Answer, Broker
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.decoding.template import Choose, Pick, Template, compile_template, part_of
@@ -71,9 +72,10 @@ class Offered:
 class Caller:
     """On whose behalf an agent asks: the broker, the run's account, and the node of the graph.
 
-    `card`: of the adapter in the weights of every backend, where there is one; it calibrates the agents it was trained
-    for. `pruned`: that of the pruned rung's adapter, where a backend runs that. `escalate`: roles whose judgement is
-    asked again where it diverges; then `why` says why this is, and `budget` what a call may spend of the run's.
+    `card`: of the shipped adapter; it calibrates the agents it was trained for, where their answer is of weights that
+    have it in them. `pruned`: that of the pruned rung's adapter, where a backend runs that. `escalate`: roles whose
+    judgement is asked again where it diverges; then `why` says why this is, and `budget` what a call may spend of the
+    run's.
     `values`: what answers turned out to be worth, by role; an agent's own where none is given. `floor` raises every
     agent's own; `background`: its calls give way to all that are not.
     """
@@ -95,8 +97,18 @@ class Caller:
     background: bool = False
     pruned: AdapterCard | None = None
 
-    def card_of(self, precision: str | None) -> AdapterCard | None:
-        """The card that tells how to read an answer at this precision."""
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Digests of the weights at hand that no card tells how to read."""
+        return uncarded(self.broker.offers)
+
+    def card_of(self, precision: str | None, weights: str | None = None) -> AdapterCard | None:
+        """The card that tells how to read an answer at this precision of these weights (sha256); without them, of
+        those at hand at this precision."""
+        here = {offer.weights_sha256 for offer in self.broker.offers if offer.precision == precision}
+        asked = {weights} if weights else here
+        if asked and asked <= self.foreign:
+            return None
         return self.pruned if precision == PRUNED else self.card
 
 
@@ -196,11 +208,14 @@ async def judge(
     try:
         priors = priors_by(caller.card, agent.role, version)
         own = {PRUNED: priors_by(caller.pruned, agent.role, version)} if caller.pruned else {}
-        neutral = await _ask_neutrally(agent, inputs, by_label, template, version, caller, floor, priors)
+        foreign = caller.foreign if caller.card is not None or own else frozenset[str]()
+        known = {} if foreign else priors
+        neutral = await _ask_neutrally(agent, inputs, by_label, template, version, caller, floor, known)
         if neutral is not None:
             calls.append(neutral.key)
             priors = neutral.choices | priors
         own = {precision: {**priors, **of} for precision, of in own.items()}
+        own |= dict.fromkeys(sorted(foreign), {} if neutral is None else neutral.choices)
         for _attempt in range(2):
             answer = await _ask(agent, inputs, by_label, template, version, caller, floor, priors, own, problem)
             calls.append(answer.key)
@@ -212,7 +227,7 @@ async def judge(
             problem = _miscited(judged, labels)
             if problem is not None:
                 continue
-            card = caller.card_of(answer.offer.precision)
+            card = caller.card_of(answer.offer.precision, answer.offer.weights_sha256)
             known = {} if card is None else card.fields_of(agent.role, version)
             opinion = _opinion(agent, judged, answer, by_label, calls, version, known)
             caller.bus.emit(Judged(agent=agent.role, judgement=_json_of(opinion)))

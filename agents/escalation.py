@@ -57,7 +57,8 @@ async def judge_escalating(
         return first
 
     def diverged(opinion: Opinion[J_co]) -> Divergence | None:
-        card = caller.card_of(opinion.precision)
+        weights = {offer.name: offer.weights_sha256 for offer in caller.broker.offers}
+        card = caller.card_of(opinion.precision, weights.get(opinion.backend or ""))
         return _diverged(agent, inputs, offered, opinion.choices, card, opinion.prompt_version)
 
     found = diverged(first)

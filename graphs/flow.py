@@ -200,7 +200,10 @@ async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str 
                 desk.ledger.end_run(run_id, "waiting", None)
             return Outcome(run_id, "waiting", None, question_of(AfterValidator.model_validate(held.values)))
         done = Report.model_validate(held.values["report"])
-    done = done.model_copy(update={"spent": SpentRow.of(run.account.spent())})
+    spent = SpentRow.of(run.account.spent(), run.account.budget)
+    if spent.over:
+        desk.bus.emit(Noted(level="warning", message=f"run {run_id!r} took {spent.seconds:.1f} s, {spent.over}"))
+    done = done.model_copy(update={"spent": spent})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
     await asyncio.to_thread(learn, Finished.model_validate(held.values), run)
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))

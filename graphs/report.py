@@ -314,7 +314,13 @@ def cost_rows(spent: SpentRow | None) -> list[tuple[str, ...]]:
         return []
     known = (("energy", "J", spent.joules), ("carbon", "gCO₂e", spent.grams), ("money", "USD", spent.usd))
     return [
-        ("time", f"{spent.seconds:.1f}", "s", "measured", "wall-clock of this process, model time of earlier ones"),
+        (
+            "time",
+            f"{spent.seconds:.1f}",
+            "s",
+            "measured",
+            "wall-clock of this process, model time of earlier ones" + (f"; {spent.over}" if spent.over else ""),
+        ),
         ("tokens", str(spent.tokens), "tokens", "measured", f"prompt and output, {spent.deep_tokens} of the deep tier"),
         *((name, f"{one.value:.4g}", unit, one.provenance, one.basis) for name, unit, one in known if one is not None),
     ]

@@ -287,7 +287,7 @@ class Broker:
                                       provider=offer.kind))  # fmt: skip
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
             watch = _Watch(self, task, offer, account, hold)
-            priors = task.priors_of(offer.precision)
+            priors = task.priors_of(offer.precision, offer.weights_sha256)
             request = Request(task.prompt, task.template, priors, task.seed, hold.tokens(offer.tier), rank=task.value,
                               background=task.background, within=wait, meter=watch.meter)  # fmt: skip
             last = hold.tokens(offer.tier) == account.tokens_left("edge") < float("inf")
@@ -372,7 +372,7 @@ class _Watch:
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:
     """What a call's key is made of: the task's content, and the weights that answer it."""
-    content = task.content() | {"priors": task.priors_of(offer.precision)}
+    content = task.content() | {"priors": task.priors_of(offer.precision, offer.weights_sha256)}
     content.pop("priors_at", None)
     return {**content, "weights_sha256": offer.weights_sha256, "precision": offer.precision}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -21,6 +21,14 @@ SLOTS = 64
 _IDENTITY = ("name", "tier", "precision", "weights_sha256", "build", "context")
 _BEFORE: Mapping[str, Mapping[str, Any]] = {"vllm": {"kind": "vllm", "where": "remote", "stronger": True}}
 """What the first word of `build` meant while offers on record did not yet name their kind; all others were local."""
+
+
+def uncarded(offers: Iterable[Offer]) -> frozenset[str]:
+    """Digests of the weights that the shipped adapter's card does not tell how to read, beside some that it does; none
+    where no offer says that it is in its weights, as in records from before offers said so."""
+    told = tuple(offers)
+    carded = {one.weights_sha256 for one in told if one.carded}
+    return frozenset(one.weights_sha256 for one in told if one.weights_sha256 not in carded) if carded else frozenset()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Task:
 
     `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
     expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
-    `priors_at`: those of a precision that has its own, by precision.
+    `priors_at`: those of weights or of a precision that have their own, by digest or precision.
     `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's. `why`:
     what led to this task, for its placement's record.
     """
@@ -62,9 +62,9 @@ class Task:
     why: str | None = None
     priors_at: Mapping[str, Priors] = field(default_factory=dict[str, Priors])
 
-    def priors_of(self, precision: str) -> Priors | None:
-        """What the scores of a backend of this precision are divided by."""
-        return self.priors_at.get(precision, self.priors)
+    def priors_of(self, precision: str, weights: str = "") -> Priors | None:
+        """What the scores of a backend of this precision and these weights (sha256) are divided by."""
+        return self.priors_at.get(weights, self.priors_at.get(precision, self.priors))
 
     def content(self) -> dict[str, Any]:
         """Everything that may change the answer, as JSON-able data; who asked and how urgently is not part of it."""

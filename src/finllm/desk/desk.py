@@ -30,6 +30,7 @@ from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend, Offer
 from finllm.scheduler.backends.kind import Opening
+from finllm.scheduler.backends.offer import uncarded
 from finllm.scheduler.backends.registry import open_backends
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.health.breaker import Patience
@@ -65,7 +66,7 @@ class Desk:
     embedder: Embedder
     calibrations: Calibrations
     card: AdapterCard | None = None
-    """The card of the adapter that is in the weights of every backend but those of the pruned rung."""
+    """The card of the shipped adapter: of all weights that have it in them but those of the pruned rung."""
     pruned: AdapterCard | None = None
     """The card of the pruned rung's adapter, where a backend runs that."""
     second: SecondOpinion | None = None
@@ -137,7 +138,7 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Generator[Des
         closing.callback(ledger.close)
         backends = open_backends(Opening(settings, bus, closing, runs))
         offers, cards = [backend.offer for backend in backends], cards_of(settings)
-        cards = Cards(_usable(cards.full, offers, bus), _usable(cards.pruned, offers, bus))
+        cards = Cards(usable_card(cards.full, offers, bus), usable_card(cards.pruned, offers, bus))
         desk = assemble(settings, bus, ledger, backends, cards)
         with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
@@ -151,15 +152,19 @@ def cards_of(settings: Settings) -> Cards:
     return Cards(next(iter(found.values()), None), pruned)
 
 
-def _usable(card: AdapterCard | None, offers: Sequence[Offer], bus: EventBus) -> AdapterCard | None:
-    """The card, where it holds for whatever backend answers; what it does not hold for is noted."""
+def usable_card(card: AdapterCard | None, offers: Sequence[Offer], bus: EventBus) -> AdapterCard | None:
+    """The card, where it holds for some backend; which ones it does not hold for is noted, see `uncarded`."""
     if card is None:
         return None
-    others = [offer.name for offer in offers if not offer.carded]
-    if others:
-        told = f"the calibration of {card.name!r} is not used beside {others[0]!r}, whose weights it is not of"
+    if not any(offer.carded for offer in offers):
+        told = f"the calibration of {card.name!r} is not used: none of the backends has its weights"
         bus.emit(Noted(level="info", message=told))
         return None
+    foreign = uncarded(offers)
+    others = [offer.name for offer in offers if offer.weights_sha256 in foreign]
+    if others:
+        told = f"the calibration of {card.name!r} is not used for answers of {', '.join(others)}: other weights"
+        bus.emit(Noted(level="info", message=told))
     changed = [a.role for a in AGENTS if a.role in card.prompts and card.prompts[a.role] != prompt_version(a)]
     if changed:
         told = f"{card.name!r} was trained on other prompts of {', '.join(changed)}; their calibration is not used"

@@ -37,7 +37,11 @@ class AmountRow(BaseModel):
 
 
 class SpentRow(BaseModel):
-    """What a run spent, also by processes that were stopped: wall-clock s, tokens, J, gCO₂e, USD. None: not known."""
+    """What a run spent, also by processes that were stopped: wall-clock s, tokens, J, gCO₂e, USD. None: not known.
+
+    `allowed`: the seconds of its budget, where it took more: a run that is answered from its record asks no model that
+    they could stop, and nor do the tools.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,10 +51,20 @@ class SpentRow(BaseModel):
     joules: AmountRow | None
     grams: AmountRow | None
     usd: AmountRow | None
+    allowed: float | None = None
+
+    @property
+    def over(self) -> str:
+        """That it took longer than its budget, in words; empty where it did not."""
+        return "" if self.allowed is None else (
+            f"longer than the {self.allowed:g} s of its budget, after which no model was asked"
+        )  # fmt: skip
 
     @classmethod
-    def of(cls, spent: Spent) -> SpentRow:
-        return cls(seconds=spent.seconds, tokens=spent.tokens, deep_tokens=spent.deep_tokens,
+    def of(cls, spent: Spent, budget: Budget | None = None) -> SpentRow:
+        allowed = None if budget is None else budget.seconds
+        return cls(allowed=allowed if allowed is not None and spent.seconds > allowed else None,
+                   seconds=spent.seconds, tokens=spent.tokens, deep_tokens=spent.deep_tokens,
                    joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd))  # fmt: skip
 
 

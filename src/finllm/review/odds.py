@@ -9,6 +9,7 @@ from finllm.graphs.basis import INPUTS, Standing
 from finllm.memory.entries import RecordedCall
 from finllm.memory.reading import Use
 from finllm.models.ladder import PRUNED
+from finllm.scheduler.backends.offer import uncarded
 from finllm.scheduler.decoding.filling import Choices
 
 
@@ -20,6 +21,8 @@ def begun_with(uses: Iterable[Use]) -> Standing | None:
 def calibrated(call: RecordedCall, begun: Standing | None) -> Choices:
     """By field the probability of each value, as the report has it: by the card of the rung that answered."""
     card = None if begun is None else begun.pruned if call.precision == PRUNED and begun.pruned else begun.card
+    if begun is not None and call.weights_sha256 in uncarded(one.as_offer() for one in begun.weights):
+        card = None
     known = {} if card is None else card.fields_of(call.agent, call.prompt_version)
     return {field: tempered(odds, known[field].temperature) if field in known else odds
             for field, odds in call.choices.items()}  # fmt: skip
