@@ -44,7 +44,7 @@ class Against(_Frozen):
     `untested` names what no data were there for; `skipped` counts days of publication that were not looked at.
     """
 
-    verdict: Literal["aligned", "diverged", "not testable"]
+    verdict: Literal["aligned", "diverged", "not yet", "not testable"]
     rows: tuple[MarketRow, ...]
     factors: dict[str, str]
     cause: str
@@ -73,6 +73,9 @@ class Against(_Frozen):
             found.append(
                 f"They differ, by rule, for: {self.cause}{reason}." if known else "No rule says why they differ."
             )
+        elif self.verdict == "not yet":
+            known = f" By rule: {self.cause}." if self.cause != CAUSE_WORDS["none"] else ""
+            found.append(f"The market has not moved beyond chance either way: it bears nothing out yet.{known}")
         elif self.verdict == "not testable" and not self.factors:
             found.append(f"There is nothing to test: {self.reason}.")
         if self.agent_cause is not None:

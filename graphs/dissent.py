@@ -107,9 +107,11 @@ def _of_validator(state: AfterCompliance) -> Iterator[Dissent]:
     told = state.held.result.verdict if state.held is not None else state.verdict
     stands = "unresolved" if state.verdict == "unresolved" else told
     if validation.verdict != stands:
-        by = {"unresolved": "the checks of the reading", "not testable": "a market without data since publication"}.get(
-            stands, "the market since publication"
-        )
+        by = {
+            "unresolved": "the checks of the reading",
+            "not testable": "a market without data since publication",
+            "not yet": "a market that has not moved since publication",
+        }.get(stands, "the market since publication")
         yield Dissent(who="validator", about="text and measurements", said=validation.verdict, instead_of=stands,
                       by=by)  # fmt: skip
 

@@ -42,6 +42,18 @@ def test_a_limit_that_no_trade_keeps_exits_with_3_where_that_is_asked_for(cli: C
     assert "no trades of the list keep the limits" in shown.out
 
 
+def test_quiet_is_an_option_and_a_currency_can_be_hedged_by_the_list_that_comes_with_it(
+    cli: Cli, tmp_path: Path
+) -> None:
+    book = tmp_path / "book.csv"
+    book.write_text("id,market_value,currency,asset_class\nEUR_CASH,2000000,EUR,cash\n", "utf-8")
+    asked = ("hedge", *AS_OF, "--portfolio", book, "--shock", "FX_EURUSD=-8%", "--loss", "20000", "--quiet", "--json")
+    told = cli(*asked).json
+    assert told["reached"] is True
+    assert "EUR_FUTURE" in {one["id"] for one in told["trades"]}
+    assert cli("reverse", "--loss", "5%", *AS_OF, "--answers", "1", "--quiet", "--json").code == 0
+
+
 def test_a_var_needs_no_shocks_and_a_loss_does(cli: Cli) -> None:
     told = cli("hedge", *AS_OF, "--var", "250000", "--json").json
     assert told["var_975_1d_after"] <= 250_000 < told["var_975_1d_before"]

@@ -111,6 +111,25 @@ def test_a_file_of_which_no_row_is_read_is_bad_input_and_says_why(cli: Cli, tmp_
     assert cli("portfolio", "check", tmp_path / "list.csv", "--json").code == 2
 
 
+def test_contracts_are_valued_by_their_terms_as_every_other_command_values_them(cli: Cli, tmp_path: Path) -> None:
+    book = tmp_path / "contracts.csv"
+    book.write_text(
+        "id,currency,asset_class,quantity,multiplier,underlying,option_type,strike,expiry,volatility,price\n"
+        "PUT,USD,option,10,100,SP500,put,3400,2022-09-30,0.22,\nES,USD,future,-4,50,SP500,,,,,\n"
+        "GONE,USD,option,10,100,SP500,put,3400,2022-03-31,0.22,\n"
+    )
+    asked = ("--as-of", "2022-06-30", "--json")
+    shown = cli("portfolio", "check", book, *asked)
+    found = {one["id"]: one for one in shown.json["positions"]}
+    assert shown.code == 0
+    assert {name: one["status"] for name, one in found.items()} == {"PUT": "read", "ES": "read", "GONE": "unvalued"}
+    told = cli("stress", "-p", book, "--shock", "EQUITY_US=-1%", *asked).json
+    assert found["PUT"]["market_value"] == pytest.approx(told["book_value"], abs=0.01)
+    assert found["ES"]["value_base"] == pytest.approx(-200 * 3785.38, rel=1e-3)
+    assert found["GONE"]["reason"] == told["exclusions"][0]["reason"] == "it expired on 2022-03-31"
+    assert shown.json["value_base"] == pytest.approx(told["book_value"], abs=0.01)
+
+
 def test_look_through_is_checked_as_every_other_command_uses_it(cli: Cli, tmp_path: Path) -> None:
     book = tmp_path / "funds.csv"
     rows = "BAD,1000,USD,fund,NOSUCH 60%\nGEARED,2000,USD,fund,EQUITY_US 130%\nFINE,3000,USD,fund,EQUITY_US 100%\n"

@@ -285,6 +285,13 @@ def test_the_path_of_a_scenario_is_walked_as_of_its_day_unless_another_is_asked_
     assert told["as_of"] == "2021-03-31"
     assert told["total"] == cli("stress", "--path", file, "--as-of", "2021-03-31", "--json").json["total"]
     assert cli("stress", "--path", file, "--as-of", "2022-06-30", "--json").json["as_of"] == "2022-06-30"
+    file.write_text(file.read_text() + "propagate: false\nage: true\ncurrency: EUR\nfactors: [XOM]\n")
+    own = cli("stress", "--path", file, "--json").json
+    assert (own["currency"], own["aged"]) == ("EUR", "2021-04-28")
+    assert [row["factor"] for row in own["shocks"]] == ["EQUITY_US"]  # nothing is completed
+    other = cli("stress", "--path", file, "--currency", "USD", "--no-age", "--propagate", "--json").json
+    assert (other["currency"], other["aged"]) == ("USD", None)
+    assert "XOM" in {row["factor"] for row in other["shocks"]}
     table = tmp_path / "path.csv"
     table.write_text("step,days,EQUITY_US\nfirst,10,-10%\n")
     assert cli("stress", "--path", table, "--json").json["as_of"] == "2022-12-28"

@@ -90,6 +90,27 @@ def test_the_summary_of_a_batch_is_on_record_too(acted: Flow, cli: Cli, tmp_path
     assert (shown.code, shown.json["files"][0]["seems"]) == (1, "night.csv")
 
 
+def test_a_chart_and_a_map_of_a_batch_are_known_under_another_name(
+    acted: Flow, cli: Cli, out: Path, tmp_path: Path
+) -> None:
+    heat, copies = tmp_path / "heat.html", tmp_path / "copies"
+    copies.mkdir()
+    shown = cli("run", "hormuz-blockade", "ceasefire", "--heatmap", heat, "--heatmap", tmp_path / "heat.png", "--quiet")
+    assert shown.code == 0
+    for name, copy in (("heat.html", "for the board.html"), ("heat.png", "picture 1.png")):
+        shutil.copy(tmp_path / name, copies / copy)
+    shutil.copy(out / "waterfall.png", copies / "picture 2.png")
+    found = cli("verify", copies, "--json").json["files"]
+    assert {(Path(one["file"]).name, one["status"], one["seems"]) for one in found} == {
+        ("for the board.html", "intact", "heat.html"), ("picture 1.png", "intact", "heat.png"),
+        ("picture 2.png", "intact", "waterfall.png"),
+    }  # fmt: skip
+    board = copies / "for the board.html"
+    board.write_text(board.read_text("utf-8").replace("Scenario by book", "Scenarios by book"), "utf-8")
+    (one,) = cli("verify", board, "--json").json["files"]
+    assert (one["status"], one["seems"]) == ("changed", "heat.html")
+
+
 def test_a_damaged_log_proves_no_file(cli: Cli, out: Path, home: Path) -> None:
     segment = next(path for path in sorted((home / "audit" / "segments").rglob("*")) if path.is_file())
     data = bytearray(segment.read_bytes())

@@ -6,9 +6,11 @@ import csv
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from finllm.errors import InputError
 from finllm.tools.data.scenario import PathTable, load_scenario
+from finllm.tools.data.yaml_files import plain_words
 
 EXAMPLE = "its header is step,days,EQUITY_US,RATE_US_10Y and so on, a cell such as -12% or +50bp, empty for no move"
 MOST_BYTES = 1_000_000
@@ -42,9 +44,20 @@ def load_path(file: Path) -> PathTable:
     try:
         return PathTable.model_validate({"moves": "step", "steps": steps})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{file}: {where}: {first['msg']}", fix=EXAMPLE) from error
+        raise InputError(_in_words(file, error.errors()[0]), fix=EXAMPLE) from error
+
+
+def _in_words(file: Path, problem: ErrorDetails) -> str:
+    """What the schema says of a cell, by its row and column."""
+    where = problem["loc"]
+    if len(where) < 2 or not isinstance(where[1], int):
+        return f"{file}: {plain_words(problem)}"
+    row = f"{file}, row {where[1] + 2}"
+    if where[-1] == "shocks":
+        return f"{row}: it names no move"
+    named = {"days": "column 'days': ", "label": "column 'step': ", "move": "a move: ",
+             "factor": "the name of a column: "}  # fmt: skip
+    return f"{row}: {named.get(str(where[-1]), '')}{plain_words(problem)}"
 
 
 def _step(row: dict[str, str | None], where: str) -> dict[str, object]:

@@ -105,7 +105,7 @@ class AgainstMarket(_Frozen):
     `untested` names what could not be looked at for a cause; `skipped` counts days of publication beyond the most.
     """
 
-    verdict: Literal["aligned", "diverged", "not testable"]
+    verdict: Literal["aligned", "diverged", "not yet", "not testable"]
     factors: dict[str, MarketVerdict]
     days: tuple[DayTest, ...]
     cause: Cause
@@ -138,8 +138,9 @@ def against_market(
 
     `levels` are known at `as_of`, or a word why there are none; the forecast of a day is made of those before that day.
     A factor's verdict is that since the first day that can be tested, when the news broke. The whole is `aligned`
-    where more factors move as told than the opposite way, `diverged` where some can be tested and not so, else `not
-    testable`: it is never aligned without a factor that bears it out.
+    where more factors move as told than the opposite way, `not yet` where all that can be tested stand still,
+    `diverged` where some can be tested and neither holds, else `not testable`: it is never aligned without a factor
+    that bears it out.
     """
     named: dict[str, Direction] = {factor: way for factor, way in read.items() if way != "none"}
     days = sorted({one.day for one in told if one.day <= as_of})
@@ -154,7 +155,8 @@ def against_market(
     counted = Counter(factors.values())
     as_told, opposite = counted["moving as told"], counted["the opposite"]
     testable = sum(counted.values()) - counted["not testable"]
-    verdict = "not testable" if not testable else "aligned" if as_told > opposite else "diverged"
+    still = "not yet" if counted["not yet"] == testable else "diverged"
+    verdict = "not testable" if not testable else "aligned" if as_told > opposite else still
     cause, reason, untested = _cause(verdict, named, tested, factors, levels, as_of)
     return AgainstMarket(verdict=verdict, factors=factors, days=tested, cause=cause, reason=reason, untested=untested,
                          skipped=len(days) - len(kept))  # fmt: skip

@@ -19,7 +19,7 @@ from finllm.cli.book_options import (
     PropagateFlag,
     dollars,
 )
-from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, give, parse_as_of
+from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, QuietFlag, check_out, examples, give, parse_as_of
 from finllm.plain_text import trading_days
 from finllm.sessions.hedge import HedgeAnswer, HedgeQuestion, answer_hedge
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
@@ -80,6 +80,7 @@ def hedge(
     fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Find the cheapest trades that bring a loss, a VaR or a factor under its limit, with what a calm month costs.
@@ -91,6 +92,7 @@ def hedge(
     from finllm.tools.data.scenario import load_scenario
     from finllm.tools.export import parse_formats
 
+    del quiet  # nothing is said on stderr but errors; the option is that of every command
     day, kinds = parse_as_of(as_of), parse_formats(formats)
     check_out(out)
     story = load_scenario(find_scenario(scenario)) if scenario is not None else None

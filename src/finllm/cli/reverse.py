@@ -21,7 +21,7 @@ from finllm.cli.book_options import (
     dollars,
 )
 from finllm.cli.display.events import open_when_noticed
-from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, check_out, examples, give, parse_as_of
+from finllm.cli.options import AsOfOption, FailOnOption, JsonFlag, QuietFlag, check_out, examples, give, parse_as_of
 from finllm.events import Progress
 from finllm.plain_text import trading_days
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
@@ -66,6 +66,7 @@ def reverse(
     fail_on: FailOnOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full.
@@ -79,7 +80,7 @@ def reverse(
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
-    with open_when_noticed(as_json=as_json) as show:
+    with open_when_noticed(as_json=as_json, quiet=quiet) as show:
         answer = answer_reverse(
             inputs, question, allowed, lambda done, total: show(Progress(what=SEEKING, done=done, total=total))
         )

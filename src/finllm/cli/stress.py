@@ -36,7 +36,7 @@ from finllm.cli.options import (
     write_out,
 )
 from finllm.sessions.inputs import find_limits, limitable, read_inputs
-from finllm.sessions.stress import StressQuestion, answer_stress, path_day
+from finllm.sessions.stress import StressQuestion, answer_stress, path_story
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,8 +72,9 @@ def stress(
     path: Annotated[
         str | None,
         typer.Option("--path", metavar="FILE|SCENARIO", help="Several steps in the place of shocks: a scenario with a "
-                                                             "path, as of its day unless --as-of says another; or a "
-                                                             "CSV with columns step, days and factors."),
+                                                             "path, by its own day, factors and currency unless an "
+                                                             "option says another; or a CSV with columns step, days "
+                                                             "and factors."),
     ] = None,
     horizon: HorizonOption = 20,
     as_of: AsOfOption = None,
@@ -108,12 +109,16 @@ def stress(
     from finllm.tools.export import parse_formats
 
     day, kinds = parse_as_of(as_of), parse_formats(formats)
-    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (),
-                              None if path is None else _path_file(path), stressed, bool(age))  # fmt: skip
+    steps = None if path is None else _path_file(path)
     check_out(out)
-    if day is None and question.path is not None:
-        day = path_day(question.path)
-    inputs = read_inputs(portfolio, prices or (), day, factor or (), currency)
+    named = tuple(factor or ())
+    if steps is not None and (story := path_story(steps)) is not None:
+        day, currency = day or story.as_of, currency or story.currency
+        propagate, age = story.propagate if propagate is None else propagate, story.age if age is None else age
+        named = tuple(dict.fromkeys((*story.factors, *named)))
+    question = StressQuestion(shock or (), replay, horizon, propagate, tails.value, level, seed, trade or (), steps,
+                              stressed, bool(age))  # fmt: skip
+    inputs = read_inputs(portfolio, prices or (), day, named, currency)
     allowed = find_limits(limits, portfolio, limitable(inputs.factors, inputs.market), inputs.currency)
     answer = answer_stress(inputs, question, allowed)
     if out is not None:

@@ -84,8 +84,11 @@ class Verifier:
         run = next((word for word in words if word in self._runs), None)
         if run is None:
             return None
-        name = _form(path.name, data)
-        mine = [one for one in self._written if one.run == run and one.path.name == name]
+        name, theirs = _form(path.name, data), [one for one in self._written if one.run == run]
+        mine = [one for one in theirs if one.path.name == name]
+        if not mine:  # a batch's map or summary, whose name its user gave
+            mine = [one for one in theirs if one.path.suffix.lower() == path.suffix.lower()]
+            mine = mine if len({one.path for one in mine}) == 1 else []
         return mine[-1] if mine else None
 
     def _compared(self, data: bytes, was: WrittenFile) -> tuple[tuple[Change, ...], tuple[str, ...]]:

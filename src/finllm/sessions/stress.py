@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finllm.review.drawing import Picture
     from finllm.tools.data.factors import UserShock
     from finllm.tools.data.market import MarketStore
+    from finllm.tools.data.scenario import Scenario
     from finllm.tools.export import Format
     from finllm.tools.pnl.completion import Tails
     from finllm.tools.pnl.limits import Breach, Held, Unchecked
@@ -159,12 +160,13 @@ def answer_stress(inputs: Inputs, question: StressQuestion, allowed: FoundLimits
     return StressAnswer(inputs.portfolio.name, noted, held, restricted, inputs.market, more, walked)
 
 
-def path_day(file: Path) -> dt.date | None:
-    """The `as_of` of a scenario that a path is taken from; None of a table, which has none. Errors: InputError."""
+def path_story(file: Path) -> Scenario | None:
+    """The scenario that a path is taken from, whose day, factors, currency, `propagate` and `age` hold where nothing
+    else is asked for; None of a table, which has none. Errors: InputError."""
     from finllm.tools.data.path_tables import is_scenario
     from finllm.tools.data.scenario import load_scenario
 
-    return load_scenario(file).as_of if is_scenario(file) else None
+    return load_scenario(file) if is_scenario(file) else None
 
 
 def _walked(inputs: Inputs, question: StressQuestion) -> tuple[Inputs, StressQuestion, Walked, tuple[UserShock, ...]]:

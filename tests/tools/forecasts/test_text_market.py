@@ -62,7 +62,6 @@ def row_sigma(levels: Levels) -> float:
 @pytest.mark.parametrize(
     ("drifts", "verdict", "cause"),
     [
-        ({}, "not yet", "none"),
         ({"since": 0.02}, "the opposite", "lagging"),
         ({"before": -0.03}, "already before the news", "priced"),
         ({"before": -0.03, "since": 0.03}, "the opposite", "lagging"),
@@ -72,6 +71,22 @@ def row_sigma(levels: Levels) -> float:
 def test_a_market_that_does_not_diverges_with_its_cause(drifts: dict[str, float], verdict: str, cause: str) -> None:
     found = held(market(before=drifts.get("before", 0.0), since=drifts.get("since", 0.0), once=drifts.get("once", 0.0)))
     assert (found.verdict, found.factors["EQUITY_US"], found.cause) == ("diverged", verdict, cause)
+
+
+def test_a_market_that_has_not_moved_is_not_called_diverged() -> None:
+    still, moved = market(), market(since=0.02)
+    quiet = held(still)
+    assert (quiet.verdict, quiet.factors["EQUITY_US"], quiet.cause) == ("not yet", "not yet", "none")
+    both = against_market(
+        {"EQUITY_US": "down", "OIL_WTI": "down"}, {"EQUITY_US": still, "OIL_WTI": still},
+        {"EQUITY_US": "return", "OIL_WTI": "return"}, [Told(id="A", day=quiet.days[0].day)], AS_OF,
+    )  # fmt: skip
+    assert both.verdict == "not yet"
+    one = against_market(
+        {"EQUITY_US": "down", "OIL_WTI": "down"}, {"EQUITY_US": still, "OIL_WTI": moved},
+        {"EQUITY_US": "return", "OIL_WTI": "return"}, [Told(id="A", day=quiet.days[0].day)], AS_OF,
+    )  # fmt: skip
+    assert one.verdict == "diverged"
 
 
 def test_without_data_after_publication_nothing_is_aligned() -> None:
@@ -102,7 +117,7 @@ def test_a_feed_that_repeats_itself_is_bad_data() -> None:
     values = levels.values.copy()
     values.iloc[-8:] = values.iloc[-9]
     found = held(Levels(values, "daily", NO_DAYS))
-    assert (found.verdict, found.cause) == ("diverged", "data")
+    assert (found.verdict, found.cause) == ("not yet", "data")
 
 
 def test_moves_that_follow_each_other_tell_of_few_who_trade() -> None:

@@ -91,11 +91,15 @@ def test_a_table_of_people_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Pa
     path = load_path(file)
     assert [(one.label, len(one.shocks)) for one in path.steps] == [("Q1", 2), ("Q2", 1)]
     wrong = {"days,EQUITY_US\nmany,-1%\n": "no number of trading days", "EQUITY_US\n-1%\n": "no column 'days'",
-             "days,EQUITY_US\n20,-1bp\n": "EQUITY_US", "days,EQUITY_US\n20,\n": "shocks"}  # fmt: skip
+             "days,EQUITY_US\n20,-1bp\n": "row 2: .*'-1bp'.*|EQUITY_US", "days,EQUITY_US\n20,\n": "row 2: .*no move",
+             "days,EQUITY_US\n20,-1%\n0,-2%\n": "row 3: column 'days': '?0'? is not at least 1",
+             "days,EQUITY_US\n20,down\n": "row 2: cannot read the move 'down'",
+             "days,EQUITY US!\n20,-1%\n": "row 2: the name of a column: "}  # fmt: skip
     for text, match in wrong.items():
         file.write_text(text)
-        with pytest.raises(InputError, match=match):
+        with pytest.raises(InputError, match=match) as said:
             load_path(file)
+        assert not any(word in str(said.value) for word in ("Input should", "String should", "Value error", "steps."))
     with pytest.raises(InputError, match="is in σ"):
         steps_of(table({"EQUITY_US": "-3sigma"}), FACTORS)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from finllm.tools.data.books.amounts import DEFAULT_BASE
+from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contract
 from finllm.tools.data.books.load import ReadBook
 from finllm.tools.data.books.look_through import beyond_the_whole, look_through
 from finllm.tools.data.books.position import Frozen, Portfolio, Position, ReadColumn
@@ -83,9 +84,10 @@ def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBo
     portfolio = read.portfolio
     base = portfolio.base_currency or DEFAULT_BASE
     rates = Rates(market, as_of, base)
+    terms = ContractValuer(portfolio, market, as_of)
     through = {one.id: look_through(one.tags, market, as_of) for one in portfolio.positions
                if one.tags and one.asset_class in THROUGH}  # fmt: skip
-    rows = [_row(one, read, market, as_of, rates) for one in portfolio.positions]
+    rows = [_row(one, read, market, as_of, rates, terms) for one in portfolio.positions]
     rows = [one.model_copy(update={"status": "refused", "reason": why})
             if isinstance(why := through.get(one.id), str) else one for one in rows]  # fmt: skip
     rows += [
@@ -116,11 +118,13 @@ def last_priced(read: ReadBook) -> dt.date | None:
     return max((one.priced_on for one in read.portfolio.positions if one.priced_on), default=None)
 
 
-def _row(position: Position, read: ReadBook, market: MarketStore, as_of: dt.date, rates: Rates) -> CheckedRow:
+def _row(
+    position: Position, read: ReadBook, market: MarketStore, as_of: dt.date, rates: Rates, terms: ContractValuer
+) -> CheckedRow:
     value, reason = file_value(position), read.doubts.get(position.id, "")
     status: Status = "doubtful" if reason else "read"
     if value is None:
-        value, reason = _by_market(position, market, as_of)
+        value, reason = _by_terms(position, terms) if is_contract(position) else _by_market(position, market, as_of)
         status = "read" if value is not None else "unvalued"
     worth = None
     if value is not None:
@@ -135,6 +139,17 @@ def _row(position: Position, read: ReadBook, market: MarketStore, as_of: dt.date
         quantity=position.quantity, market_value=value, value_base=worth, status=status, reason=reason,
         row=read.rows[position.id],
     )  # fmt: skip
+
+
+def _by_terms(position: Position, terms: ContractValuer) -> tuple[float | None, str]:
+    """A contract as every other command values it; a future at its notional."""
+    try:
+        held = terms.value(position)
+    except Unvalued as why:
+        return None, str(why)
+    if position.asset_class == "future":
+        return (held.units or 0.0) * (held.spot or 0.0), f"its notional at a price of {held.spot or 0.0:,.2f}"
+    return held.market_value, f"by its terms, at {held.price or held.spot or 0.0:,.2f} a unit"
 
 
 def _by_market(position: Position, market: MarketStore, as_of: dt.date) -> tuple[float | None, str]:

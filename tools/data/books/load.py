@@ -98,7 +98,7 @@ def _check_columns(
         dollars = "$" in signs.values()
         if not signs or dollars:
             which = ", and '$' may be the dollar of the United States, Canada, Australia or others" if dollars else ""
-            problems.append(f"no column 'currency'{which}; add it, or say which: --set currency=USD")
+            problems.append(f"no column 'currency'{which}; add it, or say which holds for all rows")
     if "asset_class" not in held and not held & tells:
         problems.append("no column 'asset_class'; add it")
     if problems:
