@@ -19,6 +19,7 @@ from finllm.files import sha256_of_file
 from finllm.graphs.rows import Json
 from finllm.graphs.state import changed, digests_of, state_hash
 from finllm.guardrails.injection import RULES_PATH
+from finllm.guardrails.rumours import CARD
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.memory.reading import LedgerReader
 from finllm.models.cards import AdapterCard
@@ -44,6 +45,7 @@ _TABLES = {
     "tools/factors.yaml": FACTOR_TABLE_PATH,
     "tools/market/names.yaml": NAMES_PATH,
     "guardrails/injection.yaml": RULES_PATH,
+    "models/heads/rumours.json": CARD,
 }
 """Tables that the tools read, under the names that records know them by."""
 

@@ -6,25 +6,17 @@ from collections.abc import Iterator
 
 from finllm.agents.compliance import COMPLIANCE
 from finllm.agents.market_signal import MARKET_SIGNAL
-from finllm.agents.sanity_checker import COUNTED
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.agents.validator import VALIDATOR
 from finllm.graphs.consequences import borne_out, leaned
 from finllm.graphs.report import Dissent
-from finllm.graphs.rows import HeardSource
 from finllm.graphs.state import AfterCompliance
 from finllm.guardrails.crossmodal import FactorCheck
-from finllm.guardrails.provenance import HEARSAY
 from finllm.tools.evidence import EvidenceTable, show
 
 
 def dissent_of(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent]:
     """Where an agent's judgement differs from what the checks, the rules or the market decided."""
-    for source in state.sources:
-        said = source.agent_verdict
-        if said is not None and said != source.verdict:
-            yield Dissent(who="sanity-checker", about=f"source {source.id}", said=said, instead_of=source.verdict,
-                          by=_decided(source, table))  # fmt: skip
     yield from _of_market_signal(state, table)
     yield from _of_validator(state)
     for opinion in state.opinions:
@@ -70,20 +62,6 @@ def _not_refused(plausibility: str) -> str:
     if plausibility == "implausible":
         return "the checks, which find it within its history and not against the other shocks"
     return "the checks, which find it within its history; only shocks called implausible are held against each other"
-
-
-def _decided(source: HeardSource, table: EvidenceTable) -> str:
-    """Which check of a source gave the verdict that stands, with what it counted."""
-    counted = dict(zip(COUNTED, source.provenance, strict=False))
-    agree, oppose, twins, cut = (counted.get(what) for what in COUNTED)
-    deciding = {
-        "credible": (agree, oppose, twins, cut), "contradicted": (agree, oppose), "coordinated": (twins,),
-        "injected": (cut,), HEARSAY: (agree,),
-    }.get(source.verdict, ())  # fmt: skip
-    told = [f"{table[id].what} {show(table[id].value, table[id].unit)} [{id}]" for id in deciding if id is not None]
-    if source.verdict == HEARSAY:
-        told.append("its claims name nobody")
-    return "the source checks" + (f" ({'; '.join(told)})" if told else "")
 
 
 def _of_market_signal(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent]:

@@ -49,11 +49,12 @@ class HeardSource(StateRow):
 
     `published_at`: ISO 8601. `removed`: what was cut from its text, and by which rule. `left_out`: why it is not read;
     then it has no `evidence`. `says`: what its own words say per factor. `provenance`: evidence ids of what was counted
-    about it. `hearsay`: its claims that nobody is named for. `agent_verdict`: the sanity-checker's, None where that
-    abstained.
+    about it. `hearsay`: its claims that nobody is named for, or that it reads like a rumour. `open`: the checks doubt
+    it and are not sure, so that the sanity-checker is asked; None in a run that asked about every source.
+    `agent_verdict`: what that said, None where it was not asked or abstained.
     """
 
-    LATER = frozenset({"hearsay", "agent_verdict"})
+    LATER = frozenset({"hearsay", "agent_verdict", "open"})
 
     id: str
     publisher: str
@@ -66,6 +67,7 @@ class HeardSource(StateRow):
     provenance: tuple[str, ...]
     evidence: str | None
     hearsay: tuple[str, ...] = ()
+    open: bool | None = None
     agent_verdict: SourceVerdict | None = None
 
 

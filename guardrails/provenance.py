@@ -16,13 +16,18 @@ SAME_TEXT = 0.93
 """Cosine similarity of two embeddings above which two texts say the same in nearly the same words."""
 
 SourceVerdict = Literal["credible", "doubtful", "contradicted", "coordinated", "injected"]
+Unchecked = Literal["no", "open", "yes"]
+"""Whether a source says what nobody can check: it does not, it may by its wording, or it surely does."""
 HEARSAY: SourceVerdict = "doubtful"
 """After this verdict a source's text is not read at all, after one of `REJECTED` not a second time."""
 REJECTED: tuple[SourceVerdict, ...] = ("injected", "contradicted", HEARSAY)
 
 
 class SourceChecks(BaseModel):
-    """What the checks found of one source. `agreeing` and `opposing` count factors shared with other sources."""
+    """What the checks found of one source. `agreeing` and `opposing` count factors shared with other sources.
+
+    `open`: doubtful for its wording alone, and not surely: the sanity-checker is asked.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,6 +36,7 @@ class SourceChecks(BaseModel):
     opposing: int
     twins: tuple[str, ...]
     injections: int
+    open: bool = False
 
 
 def check_provenance(
@@ -39,13 +45,13 @@ def check_provenance(
     says: Sequence[Mapping[FactorId, Heard]],
     embeddings: npt.NDArray[np.float32],  # (n_sources, n_dimensions), unit norm
     injections: Sequence[int],
-    unchecked: Sequence[bool],
+    unchecked: Sequence[Unchecked],
 ) -> dict[str, SourceChecks]:
     """Check every source against the others.
 
     `injected`: instructions were cut from its text. `coordinated`: other publishers carry nearly the same text.
-    `contradicted`: on more factors than not, most of the others say the opposite. `doubtful`: hearsay (`unchecked`),
-    which no other source bears out on any factor. Otherwise `credible`.
+    `contradicted`: on more factors than not, most of the others say the opposite. `doubtful`: hearsay or what reads
+    like a rumour (`unchecked`), which no other source bears out on any factor. Otherwise `credible`.
     """
     similar = embeddings @ embeddings.T if len(ids) else np.zeros((0, 0), dtype=np.float32)
     found: dict[str, SourceChecks] = {}
@@ -63,10 +69,15 @@ def check_provenance(
             verdict = "coordinated"
         elif opposing > agreeing:
             verdict = "contradicted"
-        elif unchecked[i] and not agreeing:
+        elif unchecked[i] != "no" and not agreeing:
             verdict = HEARSAY
         found[id] = SourceChecks(
-            verdict=verdict, agreeing=agreeing, opposing=opposing, twins=twins, injections=injections[i]
+            verdict=verdict,
+            agreeing=agreeing,
+            opposing=opposing,
+            twins=twins,
+            injections=injections[i],
+            open=verdict == HEARSAY and unchecked[i] == "open",
         )
     return found
 

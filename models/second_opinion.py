@@ -82,16 +82,17 @@ class HeadCard(BaseModel):
 class SecondOpinion:
     """Reads texts once each. Loaded on first use (a second, 90 MB); safe to share between threads: calls take turns."""
 
-    def __init__(self, embedder: Embedder, folder: Path = HEADS) -> None:
+    def __init__(self, embedder: Embedder, folder: Path = HEADS, name: str = NAME) -> None:
         self._embedder = embedder
         self._folder = folder
+        self._name = name
         self._lock = threading.Lock()
 
     @cached_property
     def card(self) -> HeadCard:
         """Errors: BackendError where the card is missing or spoilt, or is not of these weights and this embedding."""
         try:
-            card = HeadCard.model_validate_json((self._folder / f"{NAME}.json").read_bytes())
+            card = HeadCard.model_validate_json((self._folder / f"{self._name}.json").read_bytes())
             found = sha256_of_file(self.weights)
         except (OSError, ValidationError) as error:
             raise BackendError(
@@ -108,7 +109,7 @@ class SecondOpinion:
 
     @property
     def weights(self) -> Path:
-        return self._folder / f"{NAME}.safetensors"
+        return self._folder / f"{self._name}.safetensors"
 
     @property
     def digest(self) -> str:

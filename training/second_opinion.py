@@ -54,7 +54,7 @@ class Lora(nn.Module):
 class Network(nn.Module):
     """The encoder's upper layers, adapted, and the heads; the lower layers run once, before training."""
 
-    def __init__(self, encoder: Any, plan: Plan) -> None:
+    def __init__(self, encoder: Any, plan: Plan, width: int = sum(map(len, FIELDS.values()))) -> None:
         super().__init__()
         for parameter in encoder.parameters():
             parameter.requires_grad = False
@@ -70,7 +70,7 @@ class Network(nn.Module):
             layer.intermediate.dense = self.adapted[f"{at}.up"]
             layer.output.dense = self.adapted[f"{at}.down"]
         self.dropout = nn.Dropout(plan.dropout)
-        self.head = nn.Linear(EMBEDDING_DIM, sum(map(len, FIELDS.values())))
+        self.head = nn.Linear(EMBEDDING_DIM, width)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -102,7 +102,7 @@ def lower_states(texts: Sequence[str], embedder: Embedder, plan: Plan) -> tuple[
     return found, encoder
 
 
-def _padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = nn.utils.rnn.pad_sequence(list(states), batch_first=True).float()
     mask = torch.zeros(hidden.shape[:2])
     for at, state in enumerate(states):
@@ -164,7 +164,7 @@ def train(
         ]
         for at in rng.permutation(len(batches)):
             rows = batches[int(at)]
-            hidden, mask = _padded([states[row] for row in rows])
+            hidden, mask = padded([states[row] for row in rows])
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=quick):
                 logits = network(hidden, mask)
             optimiser.zero_grad()
@@ -205,7 +205,7 @@ def logits_of(network: Network, states: Sequence[torch.Tensor]) -> npt.NDArray[n
     order = sorted(range(len(states)), key=lambda at: len(states[at]))
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
-        out[rows] = network(*_padded([states[row] for row in rows])).double().numpy()
+        out[rows] = network(*padded([states[row] for row in rows])).double().numpy()
     return out
 
 
@@ -277,7 +277,7 @@ def save(network: Network, folder: Path, card: HeadCard) -> HeadCard:
     tensors = {f"{name}.{part}": getattr(lora, part).detach().half().contiguous()
                for name, lora in network.adapted.items() for part in ("a", "b")}  # fmt: skip
     tensors |= {f"head.{part}": getattr(network.head, part).detach().half().contiguous() for part in ("weight", "bias")}
-    path = folder / f"{NAME}.safetensors"
+    path = folder / f"{card.name}.safetensors"
     save_file(tensors, path)
     card = card.model_copy(update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     write_card(folder, card)
@@ -285,7 +285,7 @@ def save(network: Network, folder: Path, card: HeadCard) -> HeadCard:
 
 
 def write_card(folder: Path, card: HeadCard) -> None:
-    (folder / f"{NAME}.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / f"{card.name}.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 LIMITS = (

@@ -17,14 +17,16 @@ from finllm.graphs.rows import HeardSource, Measured, PastEvent
 from finllm.graphs.state import Start, Update
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
-from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
+from finllm.guardrails.provenance import HEARSAY, SourceChecks, Unchecked, check_provenance
+from finllm.guardrails.rumours import card as rumour_card
+from finllm.guardrails.rumours import rumours
 from finllm.guardrails.sanitise import sanitise, sanitise_name
 from finllm.memory.knowledge import Retrieved
 from finllm.tools.data.books.book import first_exclusions
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId
 from finllm.tools.data.scenario import SourceText
-from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of
+from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of, show
 from finllm.tools.forecasts.forecast import forecast
 from finllm.tools.forecasts.signals import MarketSignals, market_signals
 from finllm.tools.words.lexical import balance, read_factors, stands_still
@@ -79,24 +81,34 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[HeardSource]:
     rows = [_source(source, run, table) for source in run.request.scenario.sources]
     kept = [row for row in rows if row.left_out is None]
     heard = [hearsay(row.text) for row in kept]
+    embedded = run.desk.embedder.embed([row.text for row in kept])
+    odds = rumours([row.text for row in kept], embedded)
     found = check_provenance(
         [row.id for row in kept],
         [row.publisher for row in kept],
         [row.says for row in kept],
-        run.desk.embedder.embed([row.text for row in kept]),
+        embedded,
         [sum(removed.startswith("injection:") for removed in row.removed) for row in kept],
-        [len(claims) >= ENOUGH for claims in heard],
+        [unchecked(claims, one) for claims, one in zip(heard, odds, strict=True)],
     )
     checked = {
-        row.id: _checked(row, found[row.id], claims, run.request.as_of, table)
-        for row, claims in zip(kept, heard, strict=True)
+        row.id: _checked(row, found[row.id], claims, one, run.request.as_of, table)
+        for row, claims, one in zip(kept, heard, odds, strict=True)
     }
     return [checked.get(row.id, row) for row in rows]
 
 
+def unchecked(claims: Mapping[str, str], rumour: float) -> Unchecked:
+    """Whether a text says what nobody can check, by its claims in the ways of hearsay and by how it is told."""
+    if len(claims) >= ENOUGH or rumour >= rumour_card().sure:
+        return "yes"
+    return "open" if rumour >= rumour_card().open else "no"
+
+
 def _checked(
-    row: HeardSource, check: SourceChecks, claims: Mapping[str, str], as_of: dt.date, table: EvidenceTable
-) -> HeardSource:
+    row: HeardSource, check: SourceChecks, claims: Mapping[str, str], rumour: float, as_of: dt.date,
+    table: EvidenceTable,
+) -> HeardSource:  # fmt: skip
     """The source with the checks' verdict, and what they counted as evidence."""
     counts = (check.agreeing, check.opposing, len(check.twins), check.injections)
     cites = tuple(
@@ -111,10 +123,22 @@ def _checked(
         )
         for what, count in zip(COUNTED, counts, strict=True)
     )
-    told = row.model_copy(update={"verdict": check.verdict, "provenance": cites})
+    told = row.model_copy(update={"verdict": check.verdict, "provenance": cites, "open": check.open})
     if check.verdict != HEARSAY:
         return told
-    return told.model_copy(update={"hearsay": tuple(f"{way} ({said!r})" for way, said in claims.items())})
+    why = tuple(f"{way} ({said!r})" for way, said in claims.items())
+    if len(claims) < ENOUGH:
+        share = table.add(
+            rumour,
+            "probability",
+            entity=f"source {row.id}",
+            what="that it is told as rumours are",
+            period="this event",
+            as_of=as_of,
+            formula=f"wording and embedding of {row.evidence}",
+        )
+        why = (f"told as rumours are ({show(rumour, 'probability')} [{share}])", *why)
+    return told.model_copy(update={"hearsay": why})
 
 
 def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:

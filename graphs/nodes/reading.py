@@ -9,13 +9,13 @@ from finllm.agents.agent import Escalation, Offered, Opinion, prompt_version
 from finllm.agents.escalation import judge_escalating
 from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
 from finllm.agents.narrative import NARRATIVE, Reading
-from finllm.agents.sanity_checker import SANITY_CHECKER
+from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
 from finllm.events import Abstained
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
-from finllm.guardrails.provenance import HEARSAY, REJECTED
+from finllm.guardrails.provenance import HEARSAY, REJECTED, SourceVerdict
 from finllm.tools.evidence import EvidenceTable, show
 
 LONGEST_SOURCE = 600
@@ -23,6 +23,8 @@ LONGEST_SOURCE = 600
 ALL_SOURCES = 7200
 """Characters of all sources together that the narrative agent reads, shared evenly; they fit the default context."""
 LONGEST_NARRATIVE = 1500
+CLEARED: SourceVerdict = "credible"
+"""The verdict by which the sanity-checker lifts the checks' doubt."""
 OTHERS_EACH, OTHERS_IN_ALL = 120, 480
 """Characters of each other source, and of all of them, that the sanity-checker sees beside the one it judges."""
 
@@ -104,12 +106,15 @@ async def _read(
 
 
 async def sanity_checker(state: AfterIntake, run: RunContext) -> Update:
-    """One judgement per source. The checks' verdict stands; the agent's differing one is kept as dissent."""
+    """One judgement per source that the checks doubt and are not sure of: it clears the source, or the doubt stands.
+
+    Asked about every source it doubted a third of the honest ones; where the checks are sure they answer better.
+    """
     table = state.table()
     opinions: list[OpinionRow] = []
     sources: list[HeardSource] = []
     for source in state.sources:
-        if source.left_out is not None:
+        if not source.open:
             sources.append(source)
             continue
         offered = [Offered(id, _count(table, id)) for id in source.provenance]
@@ -126,8 +131,19 @@ async def sanity_checker(state: AfterIntake, run: RunContext) -> Update:
         )
         opinions.append(OpinionRow.of(opinion, about=source.id))
         said = opinion.judgement.verdict if opinion.judgement else None
-        sources.append(source.model_copy(update={"agent_verdict": said}))
+        cleared = {"verdict": CLEARED} if said == CLEARED else {}
+        sources.append(source.model_copy(update={"agent_verdict": said, **cleared}))
+    if sources and not opinions:
+        opinions.append(OpinionRow.of(_none_open(run)))
     return Update(opinions=tuple(opinions), sources=tuple(sources))
+
+
+def _none_open(run: RunContext) -> Opinion[SourceCheck]:
+    """What the sanity-checker says where the checks are sure of every source: nothing, and why."""
+    reason = "not asked: the source checks are sure of every source"
+    run.desk.bus.emit(Abstained(agent=SANITY_CHECKER.role, reason=reason))
+    return Opinion(agent=SANITY_CHECKER.role, status="abstained", judgement=None, choices={}, calls=[], backend=None,
+                   precision=None, prompt_version=prompt_version(SANITY_CHECKER), reason=reason)  # fmt: skip
 
 
 def _others(source: HeardSource, sources: Sequence[HeardSource]) -> str:

@@ -27,6 +27,7 @@ from finllm.graphs.report import (
 from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
 from finllm.guardrails.grounding import ground
+from finllm.guardrails.provenance import HEARSAY
 from finllm.guardrails.rules import worst
 from finllm.tools.data.books.book import Book, first_exclusions
 from finllm.tools.evidence import EvidenceTable
@@ -292,11 +293,20 @@ def _second(state: AfterCompliance) -> Iterator[SecondRow]:
         )
 
 
+def _unread(source: HeardSource) -> str:
+    """What was done with a source that the checks doubted, and on whose word."""
+    if source.agent_verdict is None:
+        return "hearsay, not read"
+    if source.verdict == HEARSAY:
+        return f"hearsay, not read, and the sanity-checker calls it {source.agent_verdict}"
+    return "not read at first, then cleared by the sanity-checker"
+
+
 def _blocked(state: AfterCompliance) -> list[str]:
     """What was kept from the conclusion: refused sources, cut text, withheld and refused shocks, blocking rules."""
     lines = [f"source {s.id}: {s.left_out}" for s in state.sources if s.left_out]
     lines += [f"source {s.id}: cut {removed}" for s in state.sources for removed in s.removed]
-    lines += [f"source {s.id}: hearsay, not read: {'; '.join(s.hearsay)}" for s in state.sources if s.hearsay]
+    lines += [f"source {s.id}: {_unread(s)}: {'; '.join(s.hearsay)}" for s in state.sources if s.hearsay]
     lines += [f"{check.factor} {check.read}: withheld, {check.support}" for check in withheld(state)]
     moved = shocked(state)
     lines += [

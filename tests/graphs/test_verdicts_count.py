@@ -214,14 +214,16 @@ def test_direction_and_size_of_a_factor_are_its_shock(told: Callable[..., Report
     assert not any(row.factor == "EQUITY_US" and row.origin == "model" for row in still.shocks)
 
 
-def test_a_source_said_otherwise_of_is_dissent_with_the_check_that_overruled_it(told: Callable[..., Report]) -> None:
-    report = told(sanity={"verdict": "contradicted"})
-    lines = [d for d in report.dissent if d.who == "sanity-checker" and d.about == "source hrz-wire-1"]
-    assert [(d.said, d.instead_of) for d in lines] == [("contradicted", "credible")]
-    assert re.search(
-        r"the source checks \(factors on which others agree \d+ \[E\d+\]; .* opposite \d+ \[E", lines[0].by
-    )
-    assert not any(d.about == "source hrz-wire-1" for d in told(sanity={"verdict": "credible"}).dissent)
+def test_the_sanity_checker_clears_a_source_that_the_checks_doubt_or_the_doubt_stands(
+    told: Callable[..., Report],
+) -> None:
+    for verdict, stands in (("credible", "credible"), ("contradicted", "doubtful")):
+        report = told(sanity={"verdict": verdict})
+        assert {s.id: s.verdict for s in report.sources}["hrz-blog-1"] == stands
+        (line,) = (one for one in report.blocked if one.startswith("source hrz-blog-1: "))
+        assert re.search(r"told as rumours are \(\d[\d.]* % \[E\d+\]\)", line), line
+        assert ("then cleared by the sanity-checker" in line) == (stands == "credible")
+        assert {s.id for s in report.sources if s.verdict == "doubtful"} <= {"hrz-blog-1"}
 
 
 def test_the_validators_verdict_sends_the_reading_back(told: Callable[..., Report], seen: Seen) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from finllm.guardrails.crossmodal import Heard
-from finllm.guardrails.provenance import SAME_TEXT, SourceChecks, check_provenance
+from finllm.guardrails.provenance import SAME_TEXT, SourceChecks, Unchecked, check_provenance
 from finllm.tools.data.factors import FactorId
 
 Says = Mapping[FactorId, Heard]
@@ -24,7 +24,7 @@ def check(
     publishers: Sequence[str] | None = None,
     embeddings: npt.NDArray[np.float32] | None = None,
     injections: Sequence[int] | None = None,
-    unchecked: Sequence[bool] | None = None,
+    unchecked: Sequence[Unchecked] | None = None,
 ) -> list[SourceChecks]:
     ids = [f"s{i}" for i in range(len(says))]
     found = check_provenance(
@@ -33,7 +33,7 @@ def check(
         says,
         apart(len(says)) if embeddings is None else embeddings,
         injections or [0] * len(says),
-        unchecked or [False] * len(says),
+        unchecked or ["no"] * len(says),
     )
     assert list(found) == ids
     return list(found.values())
@@ -59,9 +59,16 @@ def test_the_one_that_most_others_oppose_is_contradicted_and_they_are_not() -> N
 
 
 def test_hearsay_is_doubted_unless_another_source_bears_it_out() -> None:
-    assert [one.verdict for one in check([UP, {}], unchecked=[False, True])] == ["credible", "doubtful"]
-    assert [one.verdict for one in check([UP, UP], unchecked=[False, True])] == ["credible", "credible"]
-    assert [one.verdict for one in check([UP, UP, DOWN], unchecked=[False, False, True])][2] == "contradicted"
+    assert [one.verdict for one in check([UP, {}], unchecked=["no", "yes"])] == ["credible", "doubtful"]
+    assert [one.verdict for one in check([UP, UP], unchecked=["no", "yes"])] == ["credible", "credible"]
+    assert [one.verdict for one in check([UP, UP, DOWN], unchecked=["no", "no", "yes"])][2] == "contradicted"
+
+
+def test_a_doubt_for_wording_alone_is_open_only_where_nothing_else_decides() -> None:
+    assert [one.open for one in check([UP, {}], unchecked=["no", "open"])] == [False, True]
+    assert [one.open for one in check([UP, {}], unchecked=["no", "yes"])] == [False, False]
+    assert [one.open for one in check([UP, UP], unchecked=["no", "open"])] == [False, False]
+    assert [one.open for one in check([UP, {}], unchecked=["no", "open"], injections=[0, 1])] == [False, False]
 
 
 def test_a_disagreement_on_fewer_factors_than_it_agrees_on_is_no_contradiction() -> None:
