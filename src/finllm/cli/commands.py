@@ -16,6 +16,8 @@ HELP = {
     "run": "Run stress tests: what the event would do to the portfolio, through which factors, and how sure that is.",
     "resume": "Go on with a run that was stopped, killed or waits for an answer, or with a batch and its runs that "
               "failed.",
+    "chat": "Ask about a run in plain words: every figure names its row, and what nothing on record answers is "
+            "refused.",
     "stress": "Stress a portfolio: P&L by position, factor, sector and horizon, its interval, VaR and ES, and the "
               "breaches.",
     "reverse": "Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full.",

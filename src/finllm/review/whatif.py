@@ -24,7 +24,8 @@ from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import Finished, JudgedOpinion
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
-from finllm.tools.data.factors import FACTOR_IDS, FactorId, Shock
+from finllm.tools.data.factors import FACTOR_IDS, FactorId, MoveUnit, Shock, parse_user_shock
+from finllm.tools.evidence import show
 from finllm.tools.pnl.limits import Known, hold
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
@@ -116,6 +117,26 @@ class WhatIf:
             "checks": tuple(checked(read, sources, self._past)),
         })  # fmt: skip
         return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
+
+    def moved(self, factor: str, move: str) -> tuple[Verdict, float, MoveUnit]:
+        """The verdict had a factor moved so, written as a user's shock, all other shocks as they are; with the move.
+
+        Errors: InputError for a factor or move that cannot be read, or that lies outside what the factor can do.
+        """
+        factors = self._engine.view.factors
+        asked = parse_user_shock(factor, move, {name: factors[name].unit for name in factors.drivers})
+        sigma, unit = self._engine.view.size(factor, self.applied.days).sigma, factors[factor].unit
+        if asked.in_sigmas and sigma is None:
+            raise InputError(f"{factor!r} has no history to measure sigmas in", fix="give the move in its own unit")
+        there = asked.amount * sigma.value if asked.in_sigmas and sigma else asked.amount
+        low, high = BOUNDS[unit]
+        low = max(low, self._engine.view.least_move(factor)[0])
+        if not low <= there <= high:
+            raise InputError(f"{factor!r} cannot move by {move!r}",
+                             fix=f"stay between {show(low, unit)} and {show(high, unit)}")  # fmt: skip
+        shock = Shock(factor=factor, move=there, unit=unit, sigma=there / sigma.value if sigma else None, origin="user",
+                      window=sigma.window if sigma else "given")  # fmt: skip
+        return self._verdict(self._state, self.applied.with_shock(shock)), there, unit
 
     def otherwise(self) -> Iterator[Otherwise]:
         """Every other value of every factor's direction and size, the most probable first within each."""
