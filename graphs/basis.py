@@ -26,6 +26,7 @@ from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry, EntryKind
+from finllm.tools.channels.table import TABLE_PATH as CHANNELS_PATH
 from finllm.tools.data.factors import FACTOR_TABLE_PATH
 from finllm.tools.data.market import NAMES_PATH, packaged_series
 from finllm.tools.data.sources import IMPORTED, imported_digests
@@ -39,11 +40,15 @@ INPUTS = EntryKind("inputs")
 STATE = EntryKind("state")
 """The digest of a run's state after a node, and those of what the node found, channel by channel."""
 
+SECOND, READER = "second opinion", "channel reader"
+"""Under these names the digests of the two classifiers stand among the data."""
+
 _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
     "tools/size_table.yaml": SIZE_TABLE_PATH,
     "tools/factors.yaml": FACTOR_TABLE_PATH,
     "tools/market/names.yaml": NAMES_PATH,
+    "tools/channels/table.yaml": CHANNELS_PATH,
     "guardrails/injection.yaml": RULES_PATH,
     "models/heads/rumours.json": CARD,
 }
@@ -66,7 +71,8 @@ class Standing(BaseModel):
     """Digests (sha256) of everything that a run's state follows from.
 
     `request`: of the stored request; `files`: of the inputs, by path; `prompts`: of the prompt templates; `data`: of
-    packaged and imported market data, tables, precedents, embedding weights and the second opinion; `precision`: of the
+    packaged and imported market data, tables, precedents, embedding weights, the second opinion and the reader of
+    channels; `precision`: of the
     deep tier's floor; `engine`: the version of the P&L arithmetic (1 where a record has none); `card`: how the
     adapter's scores were calibrated, whole, so that a replay needs no file for it; `escalate`: the agents whose
     doubtful answers were asked for again.
@@ -131,9 +137,10 @@ def data_digests(desk: Desk) -> dict[str, str]:
     found |= imported_digests(desk.settings.data_dir)
     found |= {name: sha256_of_file(path) for name, path in _TABLES.items()}
     found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
-    if desk.second is not None:
-        with contextlib.suppress(BackendError):  # a run without one says so, and stands on none
-            found["second opinion"] = desk.second.digest
+    for name, one in ((SECOND, desk.second), (READER, desk.channels)):
+        if one is not None:
+            with contextlib.suppress(BackendError):  # a run without one says so, and stands on none
+                found[name] = one.digest
     return found
 
 
@@ -188,7 +195,8 @@ def differences(was: Standing, request: Mapping[str, Any], desk: Desk) -> Iterat
     yield from _compare("prompt", was.prompts, prompt_digests(PROMPTS))
     seen = {name: digest for name, digest in data_digests(desk).items()
             if not name.startswith(IMPORTED) or name in was.data}  # fmt: skip
-    yield from _compare("data", was.data, seen)
+    had = {name: digest for name, digest in was.data.items() if name != READER}  # what it said is on record, whole
+    yield from _compare("data", had, {name: digest for name, digest in seen.items() if name != READER})
     for one in was.weights:
         if one.path is not None and (found := _digest(Path(one.path))) != one.offer["weights_sha256"]:
             yield Difference(f"weights of {one.offer['name']!r} ({one.path})", one.offer["weights_sha256"], found)

@@ -1,14 +1,15 @@
-"""The past events that are nearest to this one by what it does to the factors, its kind, region and severity."""
+"""The past events that are nearest to this one by what it does to the factors, its channels, region and severity."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finllm.memory.precedents import Precedent
+from finllm.tools.channels import Opened
 from finllm.tools.data.factors import Direction, FactorId
 from finllm.tools.pnl.likeness import SEVERITIES, Likeness, Moves, apart, grade_of
 from finllm.tools.pnl.shocks import Plan, Window
@@ -24,11 +25,13 @@ VOICES = 3
 KINDS: dict[str, tuple[str, ...]] = {
     "bank_run": ("run",), "blockade": ("blockade",), "central_bank_dovish": ("policy dovish",),
     "central_bank_hawkish": ("policy hawkish",), "default": ("default",), "fund_run": ("run",),
-    "market_plumbing": ("outage",), "pandemic": ("pandemic",), "peace": ("ceasefire",), "routine": ("routine",),
-    "sanctions": ("war", "tariffs"), "supply_shock": ("blockade",), "tariffs": ("tariffs",), "war": ("war", "blockade"),
-    "election": ("election",), "natural_disaster": ("disaster",),
+    "market_plumbing": ("outage", "cyber"), "pandemic": ("pandemic",), "peace": ("ceasefire",), "routine": ("none",),
+    "sanctions": ("war", "tariffs", "supply"), "supply_shock": ("supply", "blockade"), "tariffs": ("tariffs",),
+    "war": ("war", "blockade"), "election": ("election",), "natural_disaster": ("disaster",),
 }  # fmt: skip
-"""What an event of each kind of precedent would be read as; nothing is read as the last two."""
+"""What an event of each kind of precedent would be read as."""
+OPEN = 0.5
+"""From this probability on a channel of the event counts in its likeness to past ones."""
 REGIONS: dict[str, str] = {
     "united states": "us", "europe": "europe", "euro area": "europe", "united kingdom": "europe", "russia": "europe",
     "japan": "asia", "asia": "asia", "china": "asia", "middle east": "mideast", "north africa": "mideast",
@@ -76,8 +79,9 @@ def _order(near: Near) -> tuple[float, str]:
     return near.distance, near.past.id
 
 
-def event_of(reading: Reading | None, plan: Plan) -> Likeness:
-    """The event by its shocks; a factor that was read as moving and has none (its support failed) is not counted."""
+def event_of(reading: Reading | None, plan: Plan, channels: Iterable[Opened] = ()) -> Likeness:
+    """The event by its shocks and channels; a factor that was read as moving and has none (its support failed) is not
+    counted."""
     sizes = {name: one.sigma for name, one in plan.shocks.items() if one.sigma is not None}
     directions: dict[str, Direction] = {
         name: "up" if one.move > 0 else "down" for name, one in plan.shocks.items() if one.sigma is None
@@ -88,9 +92,11 @@ def event_of(reading: Reading | None, plan: Plan) -> Likeness:
         name: 0.0 for name, call in reading.factors.items() if call.direction == "none" and name not in plan.shocks
     }
     kind = f"policy {reading.stance}" if reading.event == "policy" else reading.event
+    opened = {one.channel: one.probability for one in channels if one.probability >= OPEN}
     return Likeness(
-        still | sizes, directions, frozenset({kind}), frozenset({reading.region}), SEVERITIES.index(reading.severity)
-    )
+        still | sizes, directions, frozenset({kind}), frozenset({reading.region}), SEVERITIES.index(reading.severity),
+        opened,
+    )  # fmt: skip
 
 
 def window_of(past: Precedent) -> Window:
@@ -103,4 +109,5 @@ def likeness_of(past: Precedent, moves: Moves) -> Likeness:
     sizes = moves.over(window_of(past), past.factors)
     rest: dict[str, Direction] = {name: way for name, way in past.factors.items() if name not in sizes}
     regions = {region for place, region in REGIONS.items() if place in past.region.casefold()}
-    return Likeness(sizes, rest, frozenset(KINDS.get(past.kind, ())), frozenset(regions), grade_of(sizes))
+    return Likeness(sizes, rest, frozenset(KINDS.get(past.kind, ())), frozenset(regions), grade_of(sizes),
+                    dict.fromkeys(past.channels, 1.0))  # fmt: skip

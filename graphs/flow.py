@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 # LangGraph's own signatures are partly unknown; nothing else here is.
-"""The stress-test graph: six agents, one deep re-reading, one person asked; run, resume, and a reading on its own."""
+"""The stress-test graph: six agents, one deep re-reading, one person asked; run and resume."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, StateSnapshot
 from pydantic import ValidationError
 
-from finllm.agents.agent import Opinion, judge
-from finllm.agents.narrative import NARRATIVE, Reading
-from finllm.desk.desk import Desk, RunContext, adhoc_caller, open_run
+from finllm.desk.desk import Desk, RunContext, open_run
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import SpentRow
 from finllm.errors import InputError, RecordError, RunHeld
@@ -159,14 +157,6 @@ def _ended(run_id: str, desk: Desk, answer: str | None) -> Outcome | None:
         raise _asks_nothing(run_id)
     done = Report.model_validate(result)
     return Outcome(run_id, done.status, done)
-
-
-async def read_event(text: str, desk: Desk) -> Opinion[Reading]:
-    """How the narrative agent reads an event in the user's own words; nothing is retrieved.
-
-    The call is on record under the run id `read`.
-    """
-    return await judge(NARRATIVE, {"narrative": text, "precedents": ""}, {"because": []}, adhoc_caller(desk, "read"))
 
 
 async def walk(run: RunContext) -> None:

@@ -66,7 +66,9 @@ def _moves(state: Finished, *, refused: bool) -> dict[str, JudgedMove]:
     return {
         shock.factor: JudgedMove(float(table[shock.move].value), _probability(reading.opinion, shock.factor))
         for shock in state.shocks
-        if shock.origin in ("model", "table") and (refused or shock.refused is None)
+        if shock.origin in ("model", "table")
+        and (refused or shock.refused is None)
+        and shock.factor in reading.judgement.factors
     }
 
 
@@ -75,7 +77,7 @@ def _probability(reading: OpinionRow, factor: str) -> float:
 
 
 def _turned_by_validator(state: Finished) -> bool:
-    readings = state.judged(NARRATIVE)
+    readings = state.readings
     if len(readings) < 2:
         return False
     causes = {one.cause for one in readings[-1].opinion.escalations}

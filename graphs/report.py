@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -10,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
 from finllm.graphs.against import MARKET_HEADER, Against
+from finllm.graphs.channel_lines import CHANNELS_HEADER, ChannelLine, channel_cells, told
 from finllm.graphs.figures import Figure
 from finllm.graphs.judged import JUDGED_HEADER, JudgedRow
+from finllm.graphs.markdown import markdown_table, markdown_text
 from finllm.guardrails.crossmodal import FactorCheck
 from finllm.guardrails.rules import Finding, RuleVerdict
 from finllm.plain_text import trading_days
@@ -138,7 +139,8 @@ class Report(_Frozen):
     `interval_untested`: why nobody tested that the interval holds so often; `by_day`: the P&L day by day for the chart.
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
-    `replayed`: the window of a replay, in words; `first`: what has to be known before the figures are read.
+    `replayed`: the window of a replay, in words; `first`: what has to be known before the figures are read. `channels`:
+    None where no reader of these was at hand.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -193,10 +195,12 @@ class Report(_Frozen):
     aged: str | None = None
     spent: SpentRow | None = None
     path: tuple[PathRow, ...] = ()
+    channels: tuple[ChannelLine, ...] | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if value or name not in LATER}
+        gone = LATER if self.channels is not None else (*LATER, "channels")
+        return {name: value for name, value in dump(self).items() if value or name not in gone}
 
     @property
     def over(self) -> str:
@@ -263,8 +267,7 @@ def to_markdown(report: Report) -> str:
 
 def _found(report: Report) -> list[tuple[str, list[str]]]:
     """The sections of the result: what was read and shocked, what the book does, and what speaks against it."""
-    seconds = [(row.field, row.read, row.second, _cite(row.probability), "yes" if row.diverged else "no")
-               for row in report.second]  # fmt: skip
+    seconds = [(r.field, r.read, r.second, _cite(r.probability), "yes" if r.diverged else "no") for r in report.second]
     shocks = [(row.factor, _cite(row.move), _cite(row.sigma), _cite(row.implied), _cite(row.off), row.origin,
                row.window, row.refused or "yes") for row in report.shocks]  # fmt: skip
     path = [(one.label, str(one.days), _cite(one.step), _cite(one.total), "worst" if one.worst else "")
@@ -273,10 +276,20 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
     dissent = [f"- {markdown_text(d.words)}" for d in report.dissent]
     return [
         ("The event as read", _event_lines(report)),
+        *(
+            [
+                (
+                    "Channels",
+                    [*told(report.channels), "", *markdown_table(CHANNELS_HEADER, channel_cells(report.channels))],
+                )
+            ]
+            if report.channels is not None
+            else []
+        ),
         *([("Text against the market", _against_lines(report.against))] if report.against else []),
-        ("Second opinion", _table(SECOND_HEADER, seconds)),
-        ("Shocks", _table(SHOCKS_HEADER, shocks)),
-        *([("P&L along the path", _table(PATH_HEADER, path))] if path else []),
+        ("Second opinion", markdown_table(SECOND_HEADER, seconds)),
+        ("Shocks", markdown_table(SHOCKS_HEADER, shocks)),
+        *([("P&L along the path", markdown_table(PATH_HEADER, path))] if path else []),
         ("P&L by factor", _money(report.by_factor)),
         ("P&L by sector", _money(report.by_sector)),
         ("P&L by position", _money(report.by_position)),
@@ -284,7 +297,7 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
         ("Closest past event", _analogue_lines(report)),
         ("Limit breaches", [f"- {line}" for line in report.breaches] or [report.no_breach]),
         ("Limits not checked", [f"- {markdown_text(line)}" for line in report.unchecked] or ["None."]),
-        ("Compliance", _table(("rule", "verdict", "finding"), findings)),
+        ("Compliance", markdown_table(("rule", "verdict", "finding"), findings)),
         ("Who dissented", dissent or ["Nobody."]),
         ("What was blocked", [f"- {markdown_text(line)}" for line in report.blocked] or ["Nothing."]),
     ]
@@ -299,12 +312,12 @@ def _behind(report: Report) -> list[tuple[str, list[str]]]:
     notes = [f"- {markdown_text(line)}" for line in (*report.exclusions, *report.notes)]
     evidence = [(e.id, show(e.value, e.unit), e.what, e.entity, e.period, where(e)) for e in report.evidence]
     return [
-        ("Sources", _table(("source", "publisher", "published", "verdict", "removed", "left out"), sources)),
+        ("Sources", markdown_table(("source", "publisher", "published", "verdict", "removed", "left out"), sources)),
         ("What the agents judged", _judged_lines(report)),
-        ("Agents", _table(("agent", "status", "backend", "prompt", "reason"), agents)),
-        ("What it cost", _table(COST_HEADER, cost_rows(report.spent))),
+        ("Agents", markdown_table(("agent", "status", "backend", "prompt", "reason"), agents)),
+        ("What it cost", markdown_table(COST_HEADER, cost_rows(report.spent))),
         ("Notes", notes or ["None."]),
-        ("Evidence", _table(("id", "value", "what", "entity", "period", "source or formula"), evidence)),
+        ("Evidence", markdown_table(("id", "value", "what", "entity", "period", "source or formula"), evidence)),
     ]
 
 
@@ -339,20 +352,20 @@ def _event_lines(report: Report) -> list[str]:
         return ["The narrative agent abstained: no shock was derived from the text."]
     read = ", ".join(f"{name} {value} ({report.event_probability[name]:.0%})" for name, value in report.event.items())
     rows = [(c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors]
-    return [read, "", *_table(("factor", "read", "sources' words", "precedents", "support"), rows)]
+    return [read, "", *markdown_table(("factor", "read", "sources' words", "precedents", "support"), rows)]
 
 
 def _against_lines(against: Against) -> list[str]:
     rows = [(row.day, ", ".join(row.sources), row.factor, row.read, _cite(row.move), _cite(row.surprise), row.verdict)
             for row in against.tested]  # fmt: skip
     said = [f"- {markdown_text(line)}" for line in (*against.lines, *against.untestable)]
-    return [*said, *(["", *_table(MARKET_HEADER, rows)] if rows else [])]
+    return [*said, *(["", *markdown_table(MARKET_HEADER, rows)] if rows else [])]
 
 
 def _judged_lines(report: Report) -> list[str]:
     rows = [(row.agent, row.about or "-", row.said, ", ".join(row.because) or "-") for row in report.judged]
     moved = [f"- {markdown_text(line)}" for line in report.moved]
-    return [*_table(JUDGED_HEADER, rows), *(["", *moved] if moved else [])]
+    return [*markdown_table(JUDGED_HEADER, rows), *(["", *moved] if moved else [])]
 
 
 def _interval_lines(report: Report) -> list[str]:
@@ -361,7 +374,7 @@ def _interval_lines(report: Report) -> list[str]:
     low, high = report.interval
     lines = [f"{_cite(low)} to {_cite(high)} at {_cite(report.interval_level)}: {report.interval_method}"]
     parts = [(part, _cite(share)) for part, share in report.interval_parts.items()]
-    return [*lines, "", report.interval_tested, "", *_table(("part", "share of the width"), parts)]
+    return [*lines, "", report.interval_tested, "", *markdown_table(("part", "share of the width"), parts)]
 
 
 def _analogue_lines(report: Report) -> list[str]:
@@ -374,7 +387,7 @@ def _analogue_lines(report: Report) -> list[str]:
 
 def _money(figures: dict[str, Figure]) -> list[str]:
     ordered = sorted(figures.items(), key=lambda item: item[1].value)
-    return _table(("", "P&L"), [(name, _cite(figure)) for name, figure in ordered])
+    return markdown_table(("", "P&L"), [(name, _cite(figure)) for name, figure in ordered])
 
 
 def _cite(figure: Figure | None) -> str:
@@ -383,16 +396,3 @@ def _cite(figure: Figure | None) -> str:
 
 def _section(title: str, lines: list[str]) -> str:
     return f"## {title}\n\n" + "\n".join(lines)
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return ["None."]
-    lines = [header, tuple("---" for _ in header), *rows]
-    return ["| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines]
-
-
-def markdown_text(text: str) -> str:
-    """Text as Markdown data: it can open no table cell, link, image or HTML tag of its own."""
-    flat = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;").replace(">", "&gt;")
-    return flat.replace("|", "\\|").replace("`", "\\`").replace("](", "]\\(")

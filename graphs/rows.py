@@ -21,15 +21,18 @@ from pydantic import (
 )
 
 from finllm.agents.agent import Opinion
+from finllm.agents.narrative import NARRATIVE, Reading
+from finllm.agents.pooling import ByChannels
 from finllm.agents.roles import AGENTS, EARLIER
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.provenance import SourceVerdict
+from finllm.tools.channels import Opened, with_columns
 from finllm.tools.data.factors import Direction, FactorId, Origin
 from finllm.tools.forecasts.text_market import AgainstMarket
 from finllm.tools.pnl.outcome import EngineResult
 
 Json = dict[str, JsonValue]
-_JUDGEMENTS: dict[str, type[BaseModel]] = {agent.role: agent.judgement for agent in AGENTS}
+_JUDGEMENTS: dict[str, type[BaseModel]] = {agent.role: agent.judgement for agent in AGENTS} | {NARRATIVE.role: Reading}
 
 
 class StateRow(BaseModel):
@@ -107,6 +110,46 @@ class HeldToMarket(StateRow):
     @staticmethod
     def key(day: dt.date, factor: str) -> str:
         return f"{day} {factor}"
+
+
+class ChannelRow(StateRow):
+    """A channel that the event and its sources open, all in all: `evidence` is the row of its probability.
+
+    `words`: the sentence that it was read from, `source` whose it is, None where it is the event's own; `others` are
+    the further sources that speak of it.
+    """
+
+    opened: Opened
+    evidence: str
+    words: str
+    source: str | None = None
+    others: tuple[str, ...] = ()
+
+
+class ThroughChannels(StateRow):
+    """The event as the channel reader has it: the channels, and the odds of each field of the event by its values.
+
+    `digest`: of the reader; `columns`: what a user's own factors do by channel, by factor.
+    """
+
+    digest: str
+    rows: tuple[ChannelRow, ...]
+    fields: dict[str, dict[str, float]]
+    columns: dict[str, dict[str, int]] = {}
+
+    @property
+    def opened(self) -> tuple[Opened, ...]:
+        return tuple(row.opened for row in self.rows)
+
+    @property
+    def heard(self) -> ByChannels:
+        """The same as what is pooled with the language model's word."""
+        return ByChannels(self.opened, self.fields, with_columns(self.columns))
+
+    def moving(self, factor: str) -> list[ChannelRow]:
+        """The channels that move a factor, the likeliest first."""
+        table = with_columns(self.columns)
+        return [row for row in self.rows if table[row.opened.channel].moves.get(factor)]
 
 
 class SecondAnswer(StateRow):

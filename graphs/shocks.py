@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import cast
+
 from finllm.desk.desk import RunContext
 from finllm.graphs.state import AfterIntake, AfterValidator
+from finllm.scheduler.decoding.filling import best
+from finllm.tools.data.factors import FACTOR_IDS, Direction, Size
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.left_open import GIVEN
 from finllm.tools.pnl.paths import steps_of, walk
 from finllm.tools.pnl.readings import ReadFactor, read_factor
 from finllm.tools.pnl.shocks import JudgedShock, Plan
@@ -24,7 +31,7 @@ def engine_of(state: AfterIntake, run: RunContext) -> Engine:
 
 def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
     """User shocks (of a path those of the step that is worst for the book), then the replayed window's, then those
-    derived from the reading where nobody else spoke.
+    derived from the reading where nobody else spoke; and the factors that it holds still.
 
     A reading's shock needs support (or a person's acceptance of a contradicted one); the rest is withheld.
     """
@@ -34,16 +41,17 @@ def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
         steps = steps_of(scenario.path, engine.view.factors)
         worst = steps[walk(engine, steps, propagate=scenario.propagate).worst]
         passing, horizon, user = worst.days, worst.horizon, worst.shocks
-    return engine.plan(
+    plan = engine.plan(
         horizon,
         user=user,
         replay=(scenario.replay.start, scenario.replay.end) if scenario.replay else None,
-        judged=() if scenario.replay else _judged(state, {one.factor for one in user}),
+        judged=() if scenario.replay else _judged(state, {one.factor for one in user}, engine, horizon),
         passing=passing,
     )
+    return replace(plan, held=_held(state, plan))
 
 
-def _judged(state: AfterValidator, taken: set[str]) -> list[JudgedShock]:
+def _judged(state: AfterValidator, taken: set[str], engine: Engine, horizon: int) -> list[JudgedShock]:
     reading = state.reading
     if reading is None:
         return []
@@ -52,12 +60,53 @@ def _judged(state: AfterValidator, taken: set[str]) -> list[JudgedShock]:
     for check in state.checks:
         call = reading.judgement.factors[check.factor]
         if check.support in accepted and check.factor not in taken and call.size != "none":
-            found.append(JudgedShock(check.factor, call.direction, call.size))
-    return found
+            odds = reading.opinion.choices.get(f"factors.{check.factor}.size") if state.through else None
+            same = odds is not None and best(odds) == call.size  # not where it is asked what another size would do
+            found.append(JudgedShock(check.factor, call.direction, call.size, _sizes(odds) if same else None))
+    own = (one for one in _of_columns(state) if one.factor not in taken and one.factor in engine.view.factors)
+    return [*found, *(one for one in own if engine.view.size(one.factor, horizon).sigma)]
+
+
+def _of_columns(state: AfterIntake) -> Iterator[JudgedShock]:
+    """The shocks of the user's own factors, by their columns of the channels; no words or past events speak of them."""
+    if state.through is None:
+        return
+    names = tuple(state.through.columns)
+    ways, far = state.through.heard.directions(names), state.through.heard.sizes(names)
+    for name in names:
+        way = best(ways[name])
+        if way != "none":
+            yield JudgedShock(name, cast(Direction, way), cast(Size, best(far[name])), _sizes(far[name]))
+
+
+def _sizes(odds: Mapping[str, float] | None) -> dict[Size, float] | None:
+    return {cast(Size, size): p for size, p in odds.items() if p > 0 and size != "none"} if odds else None
+
+
+def _held(state: AfterValidator, plan: Plan) -> tuple[str, ...]:
+    """The judged factors that stand still rather than be completed: no channel moves them, no words say that they do.
+
+    Only where the shocks are what the text tells: one that a person gives and that it does not tell is an event of its
+    own, whose consequences nobody read. What the words say stands still, does so in any case.
+    """
+    reading = state.reading
+    if reading is None or state.through is None or plan.window is not None:
+        return ()
+    calls = reading.judgement.factors
+    told = all(
+        one.factor in FACTOR_IDS and calls[one.factor].direction == ("up" if one.move > 0 else "down")
+        for one in plan.shocks.values()
+        if one.origin in GIVEN
+    )
+    return tuple(
+        check.factor
+        for check in state.checks
+        if check.factor not in plan.shocks and check.support == "silent" and (told or check.words == "unmoved")
+    )
 
 
 def reads_of(state: AfterValidator, run: RunContext, plan: Plan) -> tuple[ReadFactor, ...]:
-    """How likely each call of each factor is by the narrative agent's calibrated probabilities, the withheld ones too.
+    """How likely each call of each factor is by the reading's calibrated probabilities, the withheld ones too.
 
     None of a replay, of a factor that a person shocks, and of one whose shock was judged implausible and refused.
     """
@@ -73,6 +122,11 @@ def reads_of(state: AfterValidator, run: RunContext, plan: Plan) -> tuple[ReadFa
             continue
         sizes = reading.opinion.choices.get(f"factors.{factor}.size") if call.size != "none" else None
         found.append(read_factor(factor, directions, sizes))
+    own = state.through.heard if state.through else None
+    names = tuple(name for name in (state.through.columns if state.through else ()) if name in plan.shocks)
+    if own is not None and names:
+        ways, far = own.directions(names), own.sizes(names)
+        found += [read_factor(name, ways[name], far[name]) for name in names if name not in given]
     return tuple(found)
 
 

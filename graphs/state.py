@@ -29,6 +29,7 @@ from finllm.graphs.rows import (
     SecondAnswer,
     StateRow,
     StressRow,
+    ThroughChannels,
     WantedShock,
 )
 from finllm.guardrails.crossmodal import FactorCheck, SecondCheck
@@ -55,6 +56,7 @@ class Channels(TypedDict):
     sources: list[Json]
     precedents: list[Json]
     second: list[Json]
+    through: Json
     market: list[Json]
     book: Json
     passes: int
@@ -89,16 +91,18 @@ class AfterIntake(StateRow):
     """The rows of the evidence table; the sources; what the market, the book and the past say; the opinions so far.
 
     `second`: the second opinion, field by field. `held`: the reading against the market, None before the validator has
-    looked, and in a run of before this was done. `passes`: how often the validator has looked. A source's verdict is
+    looked, and in a run of before this was done. `through`: the channels that the event opens, None where no reader of
+    them was at hand. `passes`: how often the validator has looked. A source's verdict is
     the checks'; the sanity-checker adds its own beside it.
     """
 
-    LATER = frozenset({"held"})
+    LATER = frozenset({"held", "through"})
 
     evidence: tuple[Evidence, ...]
     sources: tuple[HeardSource, ...]
     precedents: tuple[PastEvent, ...]
     second: tuple[SecondAnswer, ...] = ()
+    through: ThroughChannels | None = None
     market: tuple[Measured, ...]
     book: Book
     passes: int = 0
@@ -135,8 +139,14 @@ class AfterIntake(StateRow):
     @property
     def reading(self) -> JudgedOpinion[Reading] | None:
         """The event as read: by the deep re-reading where there was one that did not abstain."""
-        readings = self.judged(NARRATIVE)
+        readings = self.readings
         return readings[-1] if readings else None
+
+    @property
+    def readings(self) -> list[JudgedOpinion[Reading]]:
+        """Every reading that did not abstain, oldest first."""
+        return [JudgedOpinion(one, one.judgement) for one in self.opinions
+                if one.agent == NARRATIVE.role and isinstance(one.judgement, Reading)]  # fmt: skip
 
 
 class AfterValidator(AfterIntake):
@@ -145,7 +155,7 @@ class AfterValidator(AfterIntake):
     `verdict` is over these checks. `answer`: a person's, where one was asked.
     """
 
-    LATER = frozenset({"answer", "held"})
+    LATER = frozenset({"answer", "held", "through"})
 
     checks: tuple[FactorCheck, ...]
     second_checks: tuple[SecondCheck, ...] = ()
@@ -182,6 +192,7 @@ class Update(BaseModel):
     sources: tuple[HeardSource, ...] = ()
     precedents: tuple[PastEvent, ...] = ()
     second: tuple[SecondAnswer, ...] = ()
+    through: ThroughChannels | None = None
     market: tuple[Measured, ...] = ()
     book: Book | None = None
     passes: int = 0

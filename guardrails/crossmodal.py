@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -38,13 +38,15 @@ class FactorCheck(BaseModel):
 
 
 def check_factors(
-    read: Mapping[FactorId, Direction], words: Mapping[FactorId, Heard], precedents: Mapping[FactorId, Heard]
-) -> list[FactorCheck]:
+    read: Mapping[FactorId, Direction], words: Mapping[FactorId, Heard], precedents: Mapping[FactorId, Heard],
+    explained: Collection[str] = (),
+) -> list[FactorCheck]:  # fmt: skip
     """Check every factor. The words of the sources decide; where they are silent or mixed, the precedents do.
     Precedents do not move what the sources say stands still.
 
     `supported`: the same direction. `contradicted`: the opposite one. `unsupported`: read, but nothing speaks of it.
-    `missed`: read as unmoved, though the words speak of a move. `silent`: unmoved, and nothing says otherwise.
+    `missed`: read as unmoved, though the words speak of a move. `silent`: unmoved, and nothing says otherwise. A factor
+    of `explained`, for which a channel of the reviewed table speaks, is supported where nobody else says anything.
     """
     return [
         FactorCheck(
@@ -52,10 +54,11 @@ def check_factors(
             read=read[factor],
             words=words.get(factor, "none"),
             precedents=precedents.get(factor, "none"),
-            support=_support(read[factor], words.get(factor, "none"), precedents.get(factor, "none")),
+            support=_support(read[factor], words.get(factor, "none"), precedents.get(factor, "none"),
+                             factor in explained),
         )
         for factor in FACTOR_IDS
-    ]
+    ]  # fmt: skip
 
 
 class SecondCheck(BaseModel):
@@ -92,7 +95,7 @@ def check_second(
     ]
 
 
-def _support(read: Direction, words: Heard, precedents: Heard) -> Support:
+def _support(read: Direction, words: Heard, precedents: Heard, explained: bool) -> Support:
     decisive = words if words in ("up", "down") else precedents
     if read == "none":
         return "missed" if words in ("up", "down") else "silent"
@@ -100,7 +103,9 @@ def _support(read: Direction, words: Heard, precedents: Heard) -> Support:
         return "contradicted"
     if decisive == read:
         return "supported"
-    return "contradicted" if decisive in ("up", "down") else "unsupported"
+    if decisive in ("up", "down"):
+        return "contradicted"
+    return "supported" if explained else "unsupported"
 
 
 def majority(directions: list[Direction]) -> Heard:

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from finllm.errors import InputError
+from finllm.tools.channels import known_channel
 from finllm.tools.data.factors import Direction, FactorId
 
+ChannelName = Annotated[str, AfterValidator(known_channel)]
 PRECEDENTS_PATH = Path(__file__).parent / "precedents.yaml"
 
 
 class Precedent(BaseModel):
-    """One event from `start` to `end` (both included). It may be read only by a run whose `as_of` is `end` or later."""
+    """One event from `start` to `end` (both included). It may be read only by a run whose `as_of` is `end` or later.
+
+    `channels`: the transmission channels that it opened, none where it opened none or nobody said.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -26,6 +40,7 @@ class Precedent(BaseModel):
     end: dt.date
     region: str = Field(min_length=1, max_length=100)
     kind: str = Field(min_length=1, max_length=100)
+    channels: Annotated[tuple[ChannelName, ...], Strict(strict=False)] = ()
     summary: str = Field(min_length=1, max_length=4000)
     factors: dict[FactorId, Direction] = Field(min_length=1)
     source: str = Field(min_length=1, max_length=2000)

@@ -102,7 +102,7 @@ def scripted_desk(
                 backends.append(ScriptedBackend(served, name="served", tier="deep", precision="BF16"))
             desk = assemble(settings, EventBus(seen), ledger, backends)
             return replace(desk, knowledge=shared_knowledge, embedder=warm.embedder, calibrations=calibrations,
-                           second=warm.second)  # fmt: skip
+                           second=warm.second, channels=None)  # fmt: skip
 
         yield make
 

@@ -15,6 +15,7 @@ from finllm.graphs.nodes.past import past_row, told
 from finllm.graphs.nodes.second_opinion import second_opinion
 from finllm.graphs.rows import HeardSource, Measured, PastEvent
 from finllm.graphs.state import Start, Update
+from finllm.graphs.through import through_channels
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, Unchecked, check_provenance
@@ -49,6 +50,7 @@ def _intake(run: RunContext) -> Update:
     precedents = _precedents(run, table)
     market = _market(run, table)
     second = second_opinion(run, sources, table)
+    through = through_channels(run, sources, table)
     named = first_exclusions(book.exclusions)
     for exclusion in named:
         weight = "of unknown weight" if exclusion.weight is None else f"{exclusion.weight:.2%} of the book"
@@ -65,7 +67,7 @@ def _intake(run: RunContext) -> Update:
         run.desk.bus.emit(Noted(level="warning", message=f"excluded {exclusion.id!r} ({weight}): {exclusion.reason}"))
     if more := len(book.exclusions) - len(named):
         run.desk.bus.emit(Noted(level="warning", message=f"and {more} more positions are left out"))
-    return Update(
+    found = Update(
         sources=tuple(sources),
         precedents=tuple(precedents),
         market=tuple(market),
@@ -74,6 +76,7 @@ def _intake(run: RunContext) -> Update:
         evidence=tuple(table),
         passes=0,
     )
+    return found if through is None else found.model_copy(update={"through": through})
 
 
 def _sources(run: RunContext, table: EvidenceTable) -> list[HeardSource]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from finllm.agents.agent import Escalation, Offered, Opinion, prompt_version
 from finllm.agents.escalation import judge_escalating
 from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
-from finllm.agents.narrative import NARRATIVE, Reading
+from finllm.agents.narrative import NARRATIVE, Asked, Reading, asking
+from finllm.agents.pooling import ByChannels, pooled, unasked
 from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
-from finllm.events import Abstained
+from finllm.events import Abstained, EventBus, Judged
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
 from finllm.guardrails.provenance import HEARSAY, REJECTED, SourceVerdict
@@ -99,10 +100,20 @@ async def _read(
     offered = [Offered(evidence, text[:longest]) for evidence, text in texts]
     if because is not None:
         because = because.model_copy(update={"to": floor})
-    return await judge_escalating(
-        NARRATIVE, inputs, {"because": offered}, caller, floor=floor, because=because,
-        before=state.opinions,
-    )  # fmt: skip
+    heard = state.through.heard if state.through else None
+    stronger = because is not None and run.desk.stronger
+    agent = asking(frozenset(Asked.model_fields) - unasked(heard, stronger=stronger))
+    opinion = await judge_escalating(
+        agent, inputs, {"because": offered}, caller, floor=floor, because=because, before=state.opinions
+    )
+    return told(pooled(opinion, heard, stronger=stronger), heard, run.desk.bus)
+
+
+def told(opinion: Opinion[Reading], heard: ByChannels | None, bus: EventBus) -> Opinion[Reading]:
+    """The same opinion, of which whoever watches is told what came of pooling it with the channels."""
+    if heard is not None and opinion.judgement is not None:
+        bus.emit(Judged(agent=NARRATIVE.role, judgement=opinion.judgement.model_dump(mode="json")))
+    return opinion
 
 
 async def sanity_checker(state: AfterIntake, run: RunContext) -> Update:

@@ -8,6 +8,7 @@ from finllm.agents.narrative import Reading
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
 from finllm.graphs.against import Against, MarketRow, StaleSource
+from finllm.graphs.channel_lines import channel_lines
 from finllm.graphs.dissent import dissent_of
 from finllm.graphs.judged import JudgedRow
 from finllm.graphs.moved import moved_lines, plausibility_line
@@ -96,6 +97,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         moved=tuple(moved_lines(state, figures.table)),
         path=tuple(PathRow(label=one.label, days=one.days, step=figures.of(one.step), total=figures.of(one.total),
                            worst=one.worst) for one in stress.path),
+        channels=channel_lines(state.through, figures.table) if state.through else None,
     )  # fmt: skip
 
 

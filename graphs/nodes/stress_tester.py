@@ -263,7 +263,9 @@ def _coverage_rows(result: EngineResult, table: EvidenceTable) -> dict[str, str]
 
 def _near(state: AfterValidator, plan: Plan, run: RunContext, engine: Engine) -> list[Near]:
     reading = state.reading.judgement if state.reading else None
-    return PastEvents(run.desk.knowledge.precedents, engine.view).nearest(event_of(reading, plan))
+    return PastEvents(run.desk.knowledge.precedents, engine.view).nearest(
+        event_of(reading, plan, state.through.opened if state.through else ())
+    )
 
 
 def _past(near: list[Near], run: RunContext, table: EvidenceTable) -> list[_Past]:
@@ -274,7 +276,7 @@ def _past(near: list[Near], run: RunContext, table: EvidenceTable) -> list[_Past
             one.distance, "sigma", entity=one.past.title, what="distance of a past event from this one",
             period=f"{one.past.start} to {one.past.end}", as_of=run.request.as_of,
             source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file, pointer=one.past.id),
-            formula="root mean square of the gaps between the factors' moves, and for kind, region and severity",
+            formula="root mean square of the gaps of the factors' moves, and for channels or kind, region, severity",
         ))
         for one in near
     ]  # fmt: skip
@@ -291,7 +293,7 @@ def _analogue(
     named = choice.closest if choice else ()
     chosen = next((one for one in near if one.evidence in named), near[0])
     away = f"{show(chosen.near.distance, 'sigma').lstrip('+')} [{chosen.evidence}] away"
-    measure = f"{away} in the factors' moves, kind, region and severity"
+    measure = f"{away} in the factors' moves, channels or kind, region and severity"
     how = f"{measure}; the nearest" if chosen is near[0] else f"{measure}; the stress-tester's choice of the nearest"
     past = chosen.near.past
     found = ClosestEvent(

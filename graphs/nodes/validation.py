@@ -11,13 +11,13 @@ from langgraph.types import interrupt
 from finllm.agents.agent import Offered
 from finllm.agents.escalation import judge_escalating
 from finllm.agents.market_signal import MARKET_SIGNAL
-from finllm.agents.narrative import Reading
+from finllm.agents.narrative import NO_EVENT, Asked, Reading
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.desk.desk import RunContext
 from finllm.graphs.closest import PastEvents, event_of
 from finllm.graphs.nodes.against import hold_to_market
 from finllm.graphs.nodes.past import past_row
-from finllm.graphs.rows import HeardSource, Json, OpinionRow
+from finllm.graphs.rows import HeardSource, Json, OpinionRow, ThroughChannels
 from finllm.graphs.state import AfterIntake, AfterValidator, Answer, JudgedOpinion, Update, Verdict
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.guardrails.provenance import REJECTED
@@ -31,6 +31,8 @@ from finllm.tools.pnl.sizes import FactorView
 
 SURE_WORDS = (("high", 0.7), ("medium", 0.5), ("low", 0.0))
 """What the validator is told of how sure market-signal is, from which measured probability of its direction on."""
+HEARD_KINDS = frozenset(NO_EVENT.get(kind, kind) for kind in get_args(Asked.model_fields["event"].annotation))
+"""The kinds of event that the second opinion tells apart."""
 PASSES = 2
 """The first reading on the edge, and one deep re-reading."""
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -40,14 +42,15 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     """Hold the reading against the evidence. The checks decide what is withheld; the agent says whether it agrees.
 
     A second opinion that differs sends the first reading back to the deep tier, and so does a market that went the
-    opposite way since the news; after that both are on record.
+    opposite way since the news; after that both are on record. A reading through channels is sent back only where a
+    model of the deep tier is stronger than the default one: the reader of channels would say the same again.
     """
     table, reading = state.table(), state.reading
     passes = state.passes + 1
     if reading is None:
         return Update(checks=(), second_checks=(), verdict="unresolved", passes=passes)
-    past = Voices(run)
-    checks = checked(reading.judgement, state.sources, past)
+    past = Voices(run, state.through)
+    checks = checked(reading.judgement, state.sources, past, explained_by(state))
     seconds = _second(state, reading, table)
     spoken = [check for check in checks if check.support != "silent"]
     voices = past.of(reading.judgement)
@@ -61,7 +64,8 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     diverged = any(check.diverged for check in checks)
     said = opinion.judgement.verdict if opinion.judgement else "abstained"
     verdict: Verdict = "aligned"
-    if passes < PASSES:
+    again = passes < PASSES and (state.through is None or run.desk.stronger)
+    if again:
         doubted = any(check.diverged for check in seconds) or held.result.opposed
         verdict = "diverged" if diverged or doubted or said != "aligned" else "aligned"
     elif diverged:
@@ -80,7 +84,8 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
 class Voices:
     """What past events say of each factor of a reading: those that did the like to all the other factors."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, through: ThroughChannels | None = None) -> None:
+        self._opened = through.opened if through else ()
         scenario = run.request.scenario
         self._factors = scenario_factors(scenario, run.market, run.request.portfolio)
         self._view = FactorView(self._factors, run.market, run.request.as_of)
@@ -91,7 +96,8 @@ class Voices:
         """By factor the past events that are held against it."""
         judged = [JudgedShock(factor, call.direction, call.size) for factor, call in reading.factors.items()
                   if call.size != "none" and self._view.size(factor, self._horizon).sigma]  # fmt: skip
-        event = event_of(reading, plan_shocks(self._view, self._horizon, user=self._shocks, judged=judged))
+        plan = plan_shocks(self._view, self._horizon, user=self._shocks, judged=judged)
+        event = event_of(reading, plan, self._opened)
         return {factor: self._past.of_factor(event, factor) for factor in FACTOR_IDS}
 
     def heard(self, reading: Reading) -> dict[FactorId, Heard]:
@@ -99,10 +105,18 @@ class Voices:
         return {factor: majority([one.factors[factor] for one in past]) for factor, past in self.of(reading).items()}
 
 
-def checked(reading: Reading, sources: Sequence[HeardSource], past: Voices) -> list[FactorCheck]:
-    """A reading's directions, held against the words of the sources and against past events."""
+def checked(
+    reading: Reading, sources: Sequence[HeardSource], past: Voices, explained: frozenset[str] = frozenset()
+) -> list[FactorCheck]:  # fmt: skip
+    """A reading's directions, held against the words of the sources and against past events. `explained`: the factors
+    that are moved by a channel, so that silence all around does not speak against them."""
     read: dict[FactorId, Direction] = {factor: call.direction for factor, call in reading.factors.items()}
-    return check_factors(read, _words(sources), past.heard(reading))
+    return check_factors(read, _words(sources), past.heard(reading), explained)
+
+
+def explained_by(state: AfterIntake) -> frozenset[str]:
+    """The factors that an open channel moves."""
+    return frozenset(factor for factor in FACTOR_IDS if state.through is not None and state.through.moving(factor))
 
 
 def after_validator(state: AfterValidator, run: RunContext) -> Literal["reread", "human", "stress_tester"]:
@@ -133,8 +147,10 @@ async def human(state: AfterValidator, run: RunContext) -> Update:
 
 def _second(state: AfterIntake, reading: JudgedOpinion[Reading], table: EvidenceTable) -> list[SecondCheck]:
     read = reading.judgement.event_fields()
+    if read["event"] not in HEARD_KINDS:
+        del read["event"]  # a kind that the second opinion has no name for is nothing that it could have said
     read |= {f"factors.{factor}.direction": call.direction for factor, call in reading.judgement.factors.items()}
-    told = {row.field: (row.value, float(table[row.evidence].value)) for row in state.second}
+    told = {row.field: (NO_EVENT.get(row.value, row.value), float(table[row.evidence].value)) for row in state.second}
     return check_second(read, told, {f: max(odds.values()) for f, odds in reading.opinion.choices.items() if odds})
 
 

@@ -12,12 +12,15 @@ import pytest
 
 from finllm.agents.agent import Opinion
 from finllm.agents.narrative import Reading
+from finllm.agents.pooling import ByChannels
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import BudgetExceeded
-from finllm.graphs import flow
+from finllm.graphs import event_reading
+from finllm.graphs.event_reading import EventRead
 from finllm.graphs.flow import Outcome
 from finllm.graphs.report import Report
+from finllm.tools.channels import Opened
 from finllm.tools.data.scenario import BudgetEntry
 
 from .acted import Flow
@@ -222,12 +225,12 @@ def heard(acted: Flow, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     del acted
     found: dict[str, Any] = {"says": opinion()}
 
-    async def read_event(text: str, desk: Desk) -> Opinion[Reading]:
+    async def read_event(text: str, desk: Desk) -> EventRead:
         del desk
         found.update(text=text)
-        return found["says"]
+        return EventRead(text, found["says"], found.get("heard"), {"OIL_WTI": "up"}, {"OIL_WTI": "mixed"}, "Abqaiq")
 
-    monkeypatch.setattr(flow, "read_event", read_event)
+    monkeypatch.setattr(event_reading, "read_event", read_event)
     return found
 
 
@@ -238,10 +241,36 @@ def test_read_gives_each_field_and_factor_with_its_probability(heard: dict[str, 
     assert said.json["event"] == {"value": "blockade", "probability": 0.6}
     assert said.json["factors"] == {"OIL_WTI": {"direction": "up", "size": "large", "probability": 0.9}}
     assert set(said.json) == {"event", "region", "stance", "severity", "horizon", "factors", "status", "reason",
-                              "backend", "precision", "calls"}  # fmt: skip
+                              "backend", "precision", "calls", "channels", "checks", "closest"}  # fmt: skip
+    assert said.json["channels"] is None  # no reader was at hand
+    assert said.json["checks"] == {"OIL_WTI": {"words": "up", "precedents": "mixed"}}
     text = cli("read", "Mines close the strait").out
     assert "blockade" in text
     assert "90 %" in text
+
+
+def test_read_shows_the_channels_with_their_sentence_and_what_they_move(heard: dict[str, Any], cli: Cli) -> None:
+    one = Opened(channel="crude_supply_lost", probability=0.9, state="feared", states={"feared": 0.8, "happens": 0.2},
+                 start=0, end=22)  # fmt: skip
+    heard["heard"] = ByChannels([one, one.model_copy(update={"channel": "relief", "probability": 0.02})])
+    (row,) = cli("read", "Mines close the strait", "--json").json["channels"]
+    assert (row["channel"], row["state"], row["probability"], row["words"]) == (
+        "crude_supply_lost", "feared", 0.9, "Mines close the strait")  # fmt: skip
+    assert row["moves"]["OIL_WTI"] == 3
+    text = cli("read", "Mines close the strait").out
+    assert "OIL_WTI +++" in text
+    assert "“Mines close the strait”" in text
+    assert "Nothing here bears on markets" not in text
+
+
+def test_read_says_where_nothing_bears_on_markets(heard: dict[str, Any], cli: Cli) -> None:
+    still = {"OIL_WTI": {"direction": "none", "size": "none"}}
+    judged = {"event": "none", "region": "us", "stance": "neutral", "severity": "low", "horizon": "days",
+              "factors": still, "because": []}  # fmt: skip
+    odds = {name: {judged[name]: 1.0} for name in ("event", "region", "stance", "severity", "horizon")}
+    odds["factors.OIL_WTI.direction"] = {"none": 1.0}
+    heard.update(says=opinion(judgement=judged, choices=odds), heard=ByChannels([]))
+    assert "Nothing here bears on markets: no channel is opened." in cli("read", "The museum opened").out
 
 
 def test_read_shows_an_abstention(heard: dict[str, Any], cli: Cli) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs import commands, rooms
+from docs import channels, commands, rooms
 from finllm.graphs.flow import NODES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_page_of_channels_is_what_the_table_says() -> None:
+    channels.main("--check")
 
 
 def test_the_page_of_commands_is_what_help_says() -> None:

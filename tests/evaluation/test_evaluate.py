@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,14 @@ from finllm.models.cards import AdapterCard
 from finllm.scheduler.backends.llama_cpp import LlamaCppBackend
 from finllm.scheduler.decoding.template import Choose
 from finllm.testing import ScriptedBackend
+from finllm.tools.channels import Opened
+
+
+@dataclass(frozen=True)
+class Said:
+    opened: Sequence[Opened]
+    fields: Mapping[str, Mapping[str, float]]
+
 
 HAWKISH, DOVISH = "Rates will have to rise.", "There is room to cut."
 
@@ -131,3 +141,43 @@ def test_the_real_model_scores_a_small_file(tmp_path: Path, real_edge: LlamaCppB
     assert found.abstained == 0
     assert all(abs(sum(one.odds.values()) - 1) < 1e-6 for one in found.judged)
     assert found.judged[0].said == found.judged[3].said == found.judged[6].said
+
+
+class Reader:
+    """A channel reader that opens what a text names, and knows one kind of event."""
+
+    digest = "c" * 64
+
+    def read(self, texts: Sequence[str]) -> list[Said]:
+        return [_said(text) for text in texts]
+
+
+def _said(text: str) -> Said:
+    opened = [Opened(channel=name, probability=0.9, state="happens", states={"happens": 1.0}, start=0, end=4)
+              for name in ("policy_tighter", "pandemic") if name in text]  # fmt: skip
+    return Said(opened, {"event": {"pandemic": 0.7, "none": 0.3}, "stance": {"hawkish": 0.8, "neutral": 0.2}})
+
+
+def test_with_channels_the_model_is_not_asked_what_the_reader_decides_and_both_are_what_a_run_takes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "d.jsonl"
+    rows = [{"text": "policy_tighter", "signs": {"RATE_US_10Y": "+", "OIL_WTI": "0", "EQUITY_US": "-"}},
+            {"text": "a museum", "signs": {"OIL_WTI": "0"}}]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    backend = ScriptedBackend([{"say": {"factors.OIL_WTI.direction": "up"}}])
+    found = evaluate(TaskName.direction, path, backend, EventBus(), reader=Reader())
+    assert found.scores.accuracy == 1.0
+    assert backend.requests == []
+    kinds = csv_file(tmp_path, ("a pandemic spreads", "pandemic"), ("a museum", "none"))
+    scored = evaluate(TaskName.event, kinds, backend, EventBus(), reader=Reader())
+    assert [one.said for one in scored.judged] == ["pandemic", "pandemic"]
+    assert evaluate(TaskName.stance, csv_file(tmp_path, (HAWKISH, "hawkish")), backend, EventBus(),
+                    reader=Reader()).scores.accuracy == 1.0  # fmt: skip
+
+
+def test_the_kind_of_event_by_the_model_alone_is_told_in_the_names_of_readings(tmp_path: Path) -> None:
+    backend = ScriptedBackend([{"when": "museum", "say": {"event": "routine"}}, {"say": {"event": "pandemic"}}])
+    path = csv_file(tmp_path, ("A virus spreads.", "pandemic"), ("The museum opened.", "none"))
+    found = evaluate(TaskName.event, path, backend, EventBus())
+    assert [one.said for one in found.judged] == ["pandemic", "none"]

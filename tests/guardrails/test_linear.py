@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from finllm.graphs.report import markdown_text
+from finllm.graphs.markdown import markdown_text
 from finllm.guardrails.grounding import ungrounded
 from finllm.guardrails.hearsay import hearsay
 from finllm.guardrails.hidden import blobs, folded, shifted

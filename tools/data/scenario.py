@@ -147,7 +147,9 @@ class Scenario(_Strict):
     `propagate`: factors without a shock move with those that have one, by their covariance; false holds them still.
     Unset they move, but for those of which a replayed window has no data. `age`: time passes over the horizon, so that
     contracts are revalued at its end. `currency`: that of every result; unset, the setting of that name. `path`:
-    several steps in the place of `shocks`; the result is that at the step that is worst for the book.
+    several steps in the place of `shocks`; the result is that at the step that is worst for the book. `channels`:
+    by a factor of `factors` or series of the prices, its sign and relative size (-3 to 3) in each transmission channel
+    that moves it, as the table of these has.
     """
 
     title: str = Field(min_length=1, max_length=200)
@@ -164,6 +166,7 @@ class Scenario(_Strict):
     replay: Replay | None = None
     path: PathTable | None = None
     budget: BudgetEntry | None = None
+    channels: dict[FactorName, dict[str, Annotated[int, Field(ge=-3, le=3, strict=True)]]] = {}
 
     @property
     def insisted(self) -> frozenset[str]:
@@ -178,7 +181,19 @@ class Scenario(_Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name not in ("path", "age") or value}
+        return {name: value for name, value in dump(self).items() if name not in ("path", "age", "channels") or value}
+
+    @field_validator("channels")
+    @classmethod
+    def _of_the_list(cls, columns: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        if columns:
+            from finllm.tools.channels import with_columns
+
+            try:
+                with_columns(columns)
+            except InputError as error:
+                raise ValueError(f"{error.message}; {error.fix}") from error
+        return columns
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Scenario:

@@ -11,11 +11,13 @@ from finllm.tools.pnl.factorset import FactorSet
 
 
 def scenario_factors(scenario: Scenario, market: MarketStore, portfolio: Portfolio) -> FactorSet:
-    """The factors of a run: those of the table, the scenario's own, and the series and sectors that its shocks name.
+    """The factors of a run: those of the table, the scenario's own, and the series and sectors that its shocks or
+    its columns of the channels name.
 
     Errors: InputError for a factor that is neither a series of the market nor a sector of the portfolio.
     """
-    shocked = [*(entry.factor for entry in scenario.shocks), *(scenario.path.factors if scenario.path else ())]
+    shocked = [*(entry.factor for entry in scenario.shocks), *(scenario.path.factors if scenario.path else ()),
+               *scenario.channels]  # fmt: skip
     return FactorSet.of(market, scenario.factors, shocked, sectors_of(portfolio), scenario.as_of)
 
 

@@ -46,6 +46,7 @@ from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
 from finllm.tools.pnl.sizes import FactorView
 
 BY_HORIZON = "by horizon: the same shocks at the same size in σ of each factor's own moves; rows nest and do not add"
+NO_REASON = "the text gives no channel by which it would move, and no words that it does"
 TAYLOR_LIMIT_BP = 300
 """Move of a yield beyond which duration and convexity no longer tell a bond's price, which is noted."""
 GREEKS_LIMIT = 0.10
@@ -151,7 +152,7 @@ class Engine:
         """Where the plan takes every factor that it moves: those shocked, and the others as `propagate` says."""
         if propagate is False:
             return {name: one.move for name, one in plan.shocks.items()}
-        held, joint = () if propagate else plan.unseen, self.joint(plan)
+        held, joint = () if propagate else plan.still, self.joint(plan)
         return complete(self.view, plan.shocks, joint, on=True, draws=0, stressed=stressed, still=held).moves
 
     def stress(
@@ -173,7 +174,7 @@ class Engine:
         arrays, own = after.arrays, self._own_at(after)
         past, joint = self.history(plan), self.joint(plan)
         draws, on = draws_for(arrays, DRAWS), propagate is not False
-        held = () if propagate else plan.unseen
+        held = () if propagate else plan.still
         completion = complete(view, plan.shocks, joint, on=on, tails=tails, past=past, seed=seed, draws=draws,
                               stressed=stressed, still=held)  # fmt: skip
         moves = self._vector(completion.moves)
@@ -205,10 +206,12 @@ class Engine:
                    *(note for note in self.sens.notes if not (self.age and note == NO_TIME)), *after.notes,
                    *(note for id, note in self.idle.items() if id not in plan.shocks), *plan.notes, *said,
                    *completion.notes,
-                   *_still(arrays, completion, joint.missing), *_limits_of_the_model(book, arrays, moves, realised),
+                   *_still(arrays, completion, joint.missing, plan.held),
+                   *_limits_of_the_model(book, arrays, moves, realised),
                    *_window_note(plan), BY_HORIZON),
             coverage=self.coverage, replayed=plan.window, days=plan.days if plan.window else None,
-            unseen=tuple(name for name in arrays.loaded() if name in held), joint=far, aged=after.until,
+            unseen=tuple(name for name in arrays.loaded() if name in held and name in plan.unseen), joint=far,
+            aged=after.until,
         )  # fmt: skip
 
     def joint(self, plan: Plan) -> Joint:
@@ -320,7 +323,9 @@ def run_engine(
     )
 
 
-def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, str]) -> list[str]:
+def _still(
+    arrays: Sensitivities, completion: Completion, missing: Mapping[str, str], held: Sequence[str]
+) -> list[str]:  # fmt: skip
     """Factors that the book loads on and nothing moves, and why."""
     found: list[str] = []
     moved = {*completion.moves, *completion.others}
@@ -330,7 +335,7 @@ def _still(arrays: Sensitivities, completion: Completion, missing: Mapping[str, 
             why = f", and none reaches it ({missing[name]})"
         elif "USD_BROAD" in completion.moves and factor_currency(name):
             why = ", and that of USD_BROAD reaches it only where shocks are completed"
-        found.append(f"{name} is held still: no shock{why}")
+        found.append(f"{name} is held still: {NO_REASON if name in held else 'no shock'}{why}")
     loaded = arrays.loaded()
     found += [f"{name} moves no position by itself" for name in completion.given.shocked if name not in loaded]
     return found

@@ -1,4 +1,4 @@
-"""How alike two events are: by the signs and sizes of what the factors did, the kind of event, its region and severity.
+"""How alike two events are: by what the factors did, the channels opened (else the kind of event), region and severity.
 
 Nothing of it reads a word of a title or a story. Distances are in σ; every weight stands below.
 """
@@ -9,7 +9,7 @@ import contextlib
 import datetime as dt
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ from finllm.tools.pnl.sizes import MIN_MOVES, FactorView
 FARTHEST = 3.0
 """σ from which a move counts as no larger: beyond it all are extreme."""
 OTHER_KIND, OTHER_REGION, A_GRADE = 1.5, 0.5, 0.25
-"""What another kind of event, another region, and each grade of severity add to the distance, in σ."""
+"""What another kind of event, or wholly other channels, another region, and each grade of severity add to the distance,
+in σ."""
 UNSEEN = 1.0
 """σ that a move counts as whose direction is known and whose size is not, where none was asked for either."""
 GRADES = (1.0, 2.0, 3.0)
@@ -36,6 +37,7 @@ SEVERITIES = ("low", "medium", "high", "extreme")
 class Likeness:
     """An event by what it does: `sizes` in σ by factor, 0 for one that stands still; `directions` of factors whose size
     is not known. `kinds` and `regions` it may be called by, none where nobody said. `grade`: its severity, 0 to 3.
+    `channels`: how surely it opened each transmission channel, none where nobody said.
     """
 
     sizes: Mapping[str, float]
@@ -43,6 +45,7 @@ class Likeness:
     kinds: frozenset[str] = frozenset()
     regions: frozenset[str] = frozenset()
     grade: int | None = None
+    channels: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def without(self, factor: str) -> Likeness:
         """The event but for one factor."""
@@ -66,13 +69,22 @@ def apart(event: Likeness, past: Likeness, farthest: float = FARTHEST) -> float:
         return math.inf
     gaps = [_size(event, name, past, farthest) - _size(past, name, event, farthest) for name in shared]
     far = math.sqrt(sum(gap**2 for gap in gaps) / len(gaps))
-    if event.kinds and past.kinds and not event.kinds & past.kinds:
+    if event.channels and past.channels:
+        far += OTHER_KIND * (1.0 - _shared(event.channels, past.channels))
+    elif event.kinds and past.kinds and not event.kinds & past.kinds:
         far += OTHER_KIND
     if event.regions and past.regions and not event.regions & past.regions:
         far += OTHER_REGION
     if event.grade is not None and past.grade is not None:
         far += A_GRADE * abs(event.grade - past.grade)
     return far
+
+
+def _shared(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """How far the channels of two events are the same: what both opened over what either did (Jaccard, weighted)."""
+    names = {*one, *other}
+    both = sum(min(one.get(name, 0.0), other.get(name, 0.0)) for name in names)
+    return both / sum(max(one.get(name, 0.0), other.get(name, 0.0)) for name in names)
 
 
 def grade_of(sizes: Mapping[str, float]) -> int | None:

@@ -34,11 +34,13 @@ FAR = 5.0
 
 @dataclass(frozen=True)
 class JudgedShock:
-    """A direction and size that an agent judged of a factor."""
+    """A direction and size that an agent judged of a factor. `odds`: of each size, where the move is to be their mean
+    rather than that of the likeliest size alone, so that a little more doubt moves it a little."""
 
     factor: str
     direction: Direction
     size: Size
+    odds: Mapping[Size, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Plan:
     """The direct shocks of a run by factor, one each, before any completion; what an agent sees and may refuse.
 
     `horizon` in trading days; `window` is the replayed one, `unseen` the factors without data in it and without a
-    shock. `notes` say which shocks gave way, and what has no history. `passing`: the trading days that pass where they
-    are more than the horizon may be, at a late step of a path.
+    shock. `held`: factors that are not completed either, as the text gives no reason to move them. `notes` say which
+    shocks gave way, and what has no history. `passing`: the trading days that pass where they are more than the horizon
+    may be, at a late step of a path.
     """
 
     shocks: Mapping[str, Shock]
@@ -56,11 +59,17 @@ class Plan:
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     passing: int | None = None
+    held: tuple[str, ...] = ()
 
     @property
     def passed(self) -> int:
         """Trading days by which a book ages."""
         return self.passing or self.days
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        """The factors that stand still unless everything is to be completed."""
+        return (*self.unseen, *(name for name in self.held if name not in self.shocks))
 
     @property
     def days(self) -> int:
@@ -152,28 +161,34 @@ def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:
     """The move that a judged direction and size stand for: a quantile of the factor's own moves of that sign.
 
     Where the factor has too little history, the reviewed table gives it, with origin `table`. Direction `none` is a
-    move of zero. Errors: InputError where neither history nor table has a size.
+    move of zero. Where the judgement has `odds` of its sizes, it is the mean of their moves. Errors: InputError where
+    neither history nor table has a size.
     """
     driver, size = view.factors[judged.factor], view.size(judged.factor, horizon)
     sign = {"up": 1, "down": -1, "none": 0}[judged.direction]
-    said = f"{judged.size} {judged.direction}"
+    odds = judged.odds or {judged.size: 1.0}
+    said = f"{judged.size} {judged.direction}" + (f" ({_weighed(odds)})" if len(odds) > 1 else "")
     same = np.abs(size.moves[np.sign(size.moves) == sign]) if size.moves is not None and sign else np.zeros(0)
     if size.moves is not None and size.sigma and (sign == 0 or (len(same) >= MIN_MOVES and size.table is None)):
-        move = sign * float(np.quantile(same, QUANTILE[judged.size])) if sign else 0.0
-        move = max(move, view.least_move(driver.id)[0])
+        far = sum(p * float(np.quantile(same, QUANTILE[one])) for one, p in odds.items()) if sign else 0.0
+        move = max(sign * far, view.least_move(driver.id)[0])
         return _shock(driver, move, size, "model", f"{said}: {size.sigma.window}")
     if size.table is None:
         raise InputError(
             f"{driver.id!r} has too little history for a size, and the table of reviewed sizes has no row for it",
             fix="write its shock in its own unit, or add the row to tools/pnl/size_table.yaml",
         )
-    move = sign * size.table.sizes[judged.size]
+    move = sign * sum(p * size.table.sizes[one] for one, p in odds.items())
     if driver.unit == "return":
         move = max(move, FLOOR)
     move = max(move, view.least_move(driver.id)[0])
     sigma = move / (size.sigma.value if size.sigma else size.table.sigma)
     return Shock(factor=driver.id, move=move, unit=driver.unit, sigma=sigma, origin="table",
                  window=f"{said}: {size.table.words}", flags=_flags(move, sigma, size))  # fmt: skip
+
+
+def _weighed(odds: Mapping[Size, float]) -> str:
+    return "mean of " + ", ".join(f"{one} {p:.0%}" for one, p in odds.items() if p >= 0.005)
 
 
 def replayed(view: FactorView, window: Window) -> tuple[list[Shock], dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from finllm.agents.compliance import RuleCall
-from finllm.agents.narrative import FactorCall, Reading
+from finllm.agents.narrative import Asked, FactorCall
 from finllm.agents.sanity_checker import SourceCheck
 from finllm.agents.validator import Validation
 from finllm.guardrails.rules import JudgedRule
@@ -41,11 +41,11 @@ def values_of(judgement: type[BaseModel], field: str) -> tuple[str, ...]:
 
 
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "stance": values_of(Reading, "stance"),
-    "event": values_of(Reading, "event"),
-    "region": values_of(Reading, "region"),
-    "severity": values_of(Reading, "severity"),
-    "horizon": values_of(Reading, "horizon"),
+    "stance": values_of(Asked, "stance"),
+    "event": values_of(Asked, "event"),
+    "region": values_of(Asked, "region"),
+    "severity": values_of(Asked, "severity"),
+    "horizon": values_of(Asked, "horizon"),
     "size": values_of(FactorCall, "size"),
     "source": values_of(SourceCheck, "verdict"),
     "validation": values_of(Validation, "verdict"),

@@ -31,7 +31,8 @@ def evaluate(
         str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file or registered name.  \\[default: as runs use]")
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="What the file labels: stance, direction, sanity, validity, injection.")
+        str | None, typer.Option("--task", help="What the file labels: stance, direction, event, sanity, validity, "
+                     "injection.")
     ] = None,
     data: Annotated[
         Path | None,
@@ -52,10 +53,11 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a model: each agent on its packaged probes, or one task on a labelled file.
 
-    Every text is asked through the agent's own prompt and types, as in a run. stance and direction go to the narrative
-    agent as an event; sanity and injection to the sanity-checker as the only source (a text is injected if a rule fires
-    or the probability of that verdict reaches what one clean text in a hundred does); validity to the validator:
-    'Reading: … | Market: … | Notes: …', or a bare text as the notes. An abstention counts as wrong.
+    Every text is asked through the agent's own prompt and types, as in a run. stance, direction and event go to the
+    narrative agent as an event, with the channels that it opens; sanity and injection to the sanity-checker as the only
+    source (a text is injected if a rule fires or the probability of that verdict reaches what one clean text in a
+    hundred does); validity to the validator: 'Reading: … | Market: … | Notes: …', or a bare text as the notes. An
+    abstention counts as wrong.
     """
     if model is not None and model_option is not None and model != model_option:
         raise InputError(f"two models: {model!r} and {model_option!r}", fix="name one")

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
+from finllm.desk.channels import ReadsChannels
 from finllm.desk.escalating import escalating
 from finllm.desk.queue import open_dispatch
 from finllm.desk.request import RunRequest
@@ -70,12 +71,19 @@ class Desk:
     pruned: AdapterCard | None = None
     """The card of the pruned rung's adapter, where a backend runs that."""
     second: SecondOpinion | None = None
+    channels: ReadsChannels | None = None
+    """What reads transmission channels; None: events are read by the language model alone."""
     tenant: Account | None = None
     """The account that all runs spend from beside their own."""
     escalating: frozenset[str] = frozenset()
     """Roles whose doubtful answers are asked for again on a finer backend."""
     values: ValueFile | None = None
     """What each agent's answers turned out to be worth; None: nothing is learned here."""
+
+    @property
+    def stronger(self) -> bool:
+        """Whether a model of the deep tier is known to be stronger than the default one."""
+        return any(offer.stronger for offer in self.broker.offers if offer.tier == "deep")
 
     @property
     def deep_floors(self) -> tuple[str, ...]:

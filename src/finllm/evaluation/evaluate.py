@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import get_args
 
 from finllm import running
 from finllm.agents.asking import Question, Told, ask_all
-from finllm.agents.narrative import NARRATIVE
+from finllm.agents.narrative import NARRATIVE, NO_EVENT, Kind
+from finllm.agents.pooling import ByChannels
 from finllm.agents.probing import measure_quality
 from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER, counted
 from finllm.agents.validator import VALIDATOR, comparison
+from finllm.desk.channels import ReadsChannels
 from finllm.errors import BackendError
 from finllm.evaluation.calibrate import open_llama
+from finllm.evaluation.heard import asks_model, heard_of_texts, odds_of
 from finllm.evaluation.labelled import SIGNS, Labelled, read_directions, read_labelled
 from finllm.evaluation.scores import Scores, score
 from finllm.events import EventBus, Progress
@@ -55,6 +59,7 @@ class TaskName(StrEnum):
     sanity = "sanity"
     validity = "validity"
     injection = "injection"
+    event = "event"
 
 
 LABELS: dict[TaskName, tuple[str, ...]] = {
@@ -63,7 +68,10 @@ LABELS: dict[TaskName, tuple[str, ...]] = {
     TaskName.sanity: ("credible", "doubtful", "contradicted", "coordinated", "injected"),
     TaskName.validity: ("aligned", "diverged", "unresolved"),
     TaskName.injection: ("injected", "clean"),
+    TaskName.event: get_args(Kind),
 }
+THROUGH_CHANNELS = (TaskName.stance, TaskName.direction, TaskName.event)
+"""Tasks of the narrative agent, whose word is pooled with the channel reader's."""
 
 
 @dataclass(frozen=True)
@@ -131,21 +139,25 @@ def evaluate(
     *,
     card: AdapterCard | None = None,
     second: SecondOpinion | None = None,
+    reader: ReadsChannels | None = None,
 ) -> Evaluated:
-    """Score a model on a file, beside the second opinion where one is given; `card` is of the adapter in its weights.
+    """Score a model on a file, beside the second opinion and the channel reader where they are given; `card` is of the
+    adapter in its weights.
 
     The whole file is checked before the model is asked. Errors: InputError naming the file and line of a bad row;
     BackendError where the model does not answer at all.
     """
     total = sum(1 for _row in read_rows(task, path))
-    return evaluate_rows(task, read_rows(task, path), backend, bus, total=total, card=card, second=second)
+    return evaluate_rows(task, read_rows(task, path), backend, bus, total=total, card=card, second=second,
+                         reader=reader)  # fmt: skip
 
 
 def evaluate_rows(
     task: TaskName, rows: Iterator[Labelled], backend: Backend, bus: EventBus, *, total: int,
-    card: AdapterCard | None = None, second: SecondOpinion | None = None,
+    card: AdapterCard | None = None, second: SecondOpinion | None = None, reader: ReadsChannels | None = None,
 ) -> Evaluated:  # fmt: skip
     """As `evaluate`, on rows at hand."""
+    reader = reader if task in THROUGH_CHANNELS else None
     weigh = second.card.weight_of if second is not None else _unheard
     if second is not None:
         threshold = second.card.alarm
@@ -160,15 +172,16 @@ def evaluate_rows(
                 return
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
-        put = [_put(task, row) for row in chunk]
+        heard = heard_of_texts(reader, [row.text for row in chunk])
+        put = [_put(task, row, said) for row, said in zip(chunk, heard, strict=True)]
         told = running.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
         opinions = _opinions(task, [row.text for row in chunk], second)
         answers = iter(told)
-        for row, question, opinion in zip(chunk, put, opinions, strict=True):
-            judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold)
+        for row, question, opinion, said in zip(chunk, put, opinions, heard, strict=True):
+            judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold, said)
         asked, seconds = asked + len(told), seconds + sum(one.seconds for one in told)
         before += len(chunk)
-    if judged and all(one.said == ABSTAINED for one in judged):
+    if asked and all(one.said == ABSTAINED for one in judged):
         raise BackendError(f"{backend.offer.name!r} answered nothing", fix="check the model: 'finllm doctor'")
     scores = score([one.expected for one in judged], [one.said for one in judged])
     return Evaluated(scores, tuple(judged), asked, seconds)
@@ -188,16 +201,22 @@ def _unheard(field: str) -> float:
     return 0.0
 
 
-def _put(task: TaskName, row: Labelled) -> Question | None:
-    """How a bare text is put to the agent; None where the injection rules have already decided.
+def _fields(task: TaskName, row: Labelled) -> tuple[str, ...]:
+    """The fields that a task of the narrative agent scores of a row."""
+    if task is not TaskName.direction:
+        return (task.value,)
+    return tuple(f"factors.{factor}.direction" for factor in row.right)
 
-    stance, direction: as the event of the narrative agent, without sources and precedents. sanity, injection: as the
-    only source of the sanity-checker, sanitised, with the counts that the checks give it. validity: see `parts_of`.
+
+def _put(task: TaskName, row: Labelled, heard: ByChannels | None) -> Question | None:
+    """How a bare text is put to the agent; None where the injection rules, or the channel reader alone, decide.
+
+    stance, direction, event: as the event of the narrative agent, without sources and precedents. sanity, injection: as
+    the only source of the sanity-checker, sanitised, with the counts that the checks give it. validity: see `parts_of`.
     """
-    if task is TaskName.stance:
-        return Question(NARRATIVE, _event(row.text), ("stance",))
-    if task is TaskName.direction:
-        return Question(NARRATIVE, _event(row.text), tuple(f"factors.{factor}.direction" for factor in row.right))
+    if task in THROUGH_CHANNELS:
+        fields = _fields(task, row)
+        return Question(NARRATIVE, _event(row.text), fields) if asks_model(fields, heard) else None
     if task is TaskName.validity:
         reading, market, notes = parts_of(row.text)
         found = compare(reading, market)
@@ -256,31 +275,37 @@ def _judge(
     opinion: Probabilities,
     weigh: Callable[[str], float],
     threshold: float,
+    heard: ByChannels | None,
 ) -> list[ScoredJudgement]:
-    """A row's judgements: the model's choice, drawn towards the second opinion by the fitted weight of its field."""
+    """A row's judgements: the model's choice pooled with the channel reader's, drawn towards the second opinion by the
+    fitted weight of its field."""
+    if told is not None and told.failure is not None:
+        return [ScoredJudgement(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
+    if task in THROUGH_CHANNELS:
+        return _narrated(task, row, told, opinion, weigh, heard)
     if told is None:
         return [ScoredJudgement(row.line, "label", row.right["label"], "injected", two(1.0))]
-    if told.failure is not None:
-        return [ScoredJudgement(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
-    if task is TaskName.direction:
-        signs = {way: sign for sign, way in SIGNS.items()}
-        found = []
-        for factor, expected in row.right.items():
-            field = f"factors.{factor}.direction"
-            odds = pooled_odds(told.choices[field], opinion.get(field), weigh(field))
-            found.append(
-                ScoredJudgement(
-                    row.line, factor, expected, signs[best(odds)], {signs[way]: p for way, p in odds.items()}
-                )
-            )
-        return found
     if task is TaskName.injection:
         odds = pooled_odds(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
         said = "injected" if odds["injected"] >= threshold else "clean"
         return [ScoredJudgement(row.line, "label", row.right["label"], said, odds)]
-    field = "stance" if task is TaskName.stance else "verdict"
-    odds = pooled_odds(told.choices[field], opinion.get(field), weigh(field))
+    odds = pooled_odds(told.choices["verdict"], opinion.get("verdict"), weigh("verdict"))
     return [ScoredJudgement(row.line, "label", row.right["label"], best(odds), odds)]
+
+
+def _narrated(
+    task: TaskName, row: Labelled, told: Told | None, opinion: Probabilities, weigh: Callable[[str], float],
+    heard: ByChannels | None,
+) -> list[ScoredJudgement]:  # fmt: skip
+    """What narrative says of a row, as a run would take it."""
+    names = {way: sign for sign, way in SIGNS.items()} if task is TaskName.direction else NO_EVENT
+    found: list[ScoredJudgement] = []
+    for field, (name, expected) in zip(_fields(task, row), row.right.items(), strict=True):
+        odds = odds_of(field, told.choices[field] if told else None, heard)
+        other = opinion.get(field) if task is not TaskName.event else None  # it has no names for most kinds
+        said = {names.get(value, value): p for value, p in pooled_odds(odds, other, weigh(field)).items()}
+        found.append(ScoredJudgement(row.line, name, expected, best(said), said))
+    return found
 
 
 def pooled_odds(model: Mapping[str, float], other: Mapping[str, float] | None, weight: float) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from finllm.graphs.report import Report, markdown_text
+from finllm.graphs.markdown import markdown_text
+from finllm.graphs.report import Report
 from finllm.memory.reading import LedgerReader
 from finllm.review.faithfulness import Faithfulness
 from finllm.review.influence import Influence

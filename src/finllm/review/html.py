@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from finllm.graphs.against import MARKET_HEADER
+from finllm.graphs.channel_lines import CHANNELS_HEADER, channel_cells, told
 from finllm.graphs.judged import JUDGED_HEADER
 from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, SHOCKS_HEADER, Figure, Report
 from finllm.review.charts import Chart, FanPoint, fan, positions, waterfall
@@ -136,11 +137,19 @@ def _run_cards(report: Report) -> list[Tile]:
     return [*cards, Tile("book value", _figure(report.book_value, toned=False)), *gross]
 
 
+def _channels(report: Report) -> list[Part]:
+    if report.channels is None:
+        return []
+    rows = _rows(channel_cells(report.channels))
+    return [Part("Channels", bullets=told(report.channels), header=CHANNELS_HEADER, rows=rows)]
+
+
 def _run_parts(report: Report, added: Sequence[Evidence]) -> list[Part]:
     return [
         Part("The event as read", _event(report), header=("factor", "read", "sources' words", "precedents", "support"),
              rows=_rows((c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors),
              otherwise="The narrative agent abstained: no shock was derived from the text."),
+        *_channels(report),
         *_against(report),
         Part("Second opinion", header=SECOND_HEADER, right=(3,), otherwise="None.", rows=[
             (Cell(row.field), Cell(row.read), Cell(row.second), _figure(row.probability, toned=False),

@@ -14,6 +14,8 @@ from finllm.review.sign_test import SignTest
 from finllm.review.whatif import WhatIf, calls_of
 from finllm.tools.evidence import Unit
 
+FACTORS_ASKED = "factors.EQUITY_US.direction"
+"""A judgement of narrative without this field was asked of the event alone; channels told the factors."""
 MEASURED = (
     "Each judgement is asked again without a line of its evidence. The lines whose removal moved it most are cited in "
     "place of those that the agent named itself. Each is paired with the line nearest to it in length that is not "
@@ -59,7 +61,8 @@ def _follows(teller: Teller, one: Influence, label: str, moved: Moved, what_if: 
     row = one.judged.ids[label]
     source = next((source.id for source in teller.state.sources if source.evidence == row), None)
     try:
-        verdict = what_if.read(calls_of(moved.choices), without=source)
+        asked = FACTORS_ASKED in moved.choices
+        verdict = what_if.read(calls_of(moved.choices), without=source) if asked else what_if.unheard(source)
     except InputError:
         return "; there is too little history to say what follows"
     if verdict == what_if.base:

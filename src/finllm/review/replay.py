@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
+from finllm.desk.channels import OnRecord
 from finllm.desk.desk import Desk, RunContext
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError, ReplayRefused
 from finllm.events import EventBus
-from finllm.graphs.basis import Difference, Standing, differences, not_compared
+from finllm.graphs.basis import READER, Difference, Standing, differences, not_compared
 from finllm.graphs.rows import Json
 from finllm.graphs.state import state_hash
 from finllm.guardrails.audit.reading import open_recorded
@@ -219,6 +220,8 @@ async def _run(basis: _Basis, run_id: str, desk: Desk, ledger: RecordedLedger, s
     broker = _RecordBroker([_Recorded(one.as_offer()) for one in standing.weights], ledger, quiet)
     settings = desk.settings.model_copy(update={"deep_precision": standing.precision})
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
+    reader = standing.data.get(READER)
+    desk = replace(desk, channels=None if reader is None else OnRecord(reader))
     table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
     account = Account(Budget(), time.monotonic)

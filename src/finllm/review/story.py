@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from finllm.graphs.report import Report, markdown_text, where
+from finllm.graphs.markdown import markdown_text
+from finllm.graphs.report import Report, where
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of
 from finllm.tools.evidence import Evidence, show
 

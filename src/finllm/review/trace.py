@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from finllm.agents.narrative import NARRATIVE
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import spent_of
 from finllm.errors import InputError
@@ -126,6 +127,9 @@ def _claims(report: Report) -> Iterator[str]:
         yield f"and no better than {on(report.interval[1])}"
     if report.var_975_1d:
         yield f"before the event, the {report.var_name} was {on(report.var_975_1d)}"
+    for line in report.channels or ():
+        yield (f"channel {line.channel}, {line.state}: open {on(line.probability)}; it moves {line.moving}; read from "
+               f"{line.read_from}")  # fmt: skip
     for check in report.factors:
         if check.support != "silent":
             yield (f"{check.factor} is read {check.read}: {check.support} (the sources' words say {check.words}, "
@@ -179,6 +183,8 @@ def _voted(report: Report | None) -> Iterator[str]:
         return
     voted = {one.agent for one in report.agents if any(why.votes for why in one.escalations)}
     yield from (f"{row.agent}, the mean of its votes: {row.said}" for row in report.judged if row.agent in voted)
+    yield from (f"{row.agent}, with the channels that the event opens: {row.said}" for row in report.judged
+                if row.agent == NARRATIVE.role and report.channels is not None)  # fmt: skip
 
 
 def _fields(call: RecordedCall, choices: Choices) -> Iterator[str]:

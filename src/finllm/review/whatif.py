@@ -13,15 +13,17 @@ from typing import Literal
 
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import FactorCall, Reading
+from finllm.agents.pooling import pooled
 from finllm.agents.stress_tester import STRESS_TESTER
 from finllm.desk.desk import RunContext
 from finllm.errors import InputError
 from finllm.graphs.consequences import STRESSED, contradicting, refusal
 from finllm.graphs.nodes.compliance import rule_facts
-from finllm.graphs.nodes.validation import Voices, checked
-from finllm.graphs.rows import BreachRow, WantedShock
+from finllm.graphs.nodes.validation import Voices, checked, explained_by
+from finllm.graphs.rows import BreachRow, ChannelRow, OpinionRow, WantedShock
 from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import Finished, JudgedOpinion
+from finllm.graphs.through import without_source
 from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.tools.data.factors import FACTOR_IDS, FactorId, MoveUnit, Shock, parse_user_shock
@@ -93,7 +95,7 @@ class WhatIf:
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
         self._choice, signal = choice, state.said(MARKET_SIGNAL)
         self._stressed = signal is not None and signal.regime in STRESSED
-        self._past = Voices(run)
+        self._past = Voices(run, state.through)
         self.reading: JudgedOpinion[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
@@ -114,8 +116,26 @@ class WhatIf:
         state = self._state.model_copy(update={
             "opinions": (self.reading.opinion.model_copy(update={"judgement": read}),),
             "sources": sources,
-            "checks": tuple(checked(read, sources, self._past)),
+            "checks": tuple(checked(read, sources, self._past, explained_by(self._state))),
         })  # fmt: skip
+        return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
+
+    def unheard(self, source: str | None) -> Verdict:
+        """The verdict had a source not been read: the channels of all others, as they stand on record."""
+        assert self.reading is not None
+        through, sources = self._state.through, self._state.sources
+        heard = without_source(through, self._run, sources, source) if through else None
+        if through is None or heard is None:
+            return self.read({}, without=source)
+        opinion = pooled(self.reading.opinion, heard)
+        assert opinion.judgement is not None
+        kept = tuple(one for one in sources if one.id != source)
+        rows = tuple(ChannelRow(opened=one, evidence="", words="") for one in heard.opened)
+        through = through.model_copy(update={"rows": rows, "fields": heard.fields})
+        state = self._state.model_copy(update={"opinions": (OpinionRow.of(opinion),), "through": through,
+                                               "sources": kept})  # fmt: skip
+        checks = checked(opinion.judgement, kept, Voices(self._run, through), explained_by(state))
+        state = state.model_copy(update={"checks": tuple(checks)})
         return self._verdict(state, self._applied(plan_of(state, self._run, self._engine)))
 
     def moved(self, factor: str, move: str) -> tuple[Verdict, float, MoveUnit]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from finllm.agents.narrative import Reading
+from finllm.agents.narrative import Asked
 from finllm.errors import BackendError
 from finllm.scheduler.backends import Generation, Request, TokenLimitReached
 from finllm.scheduler.backends.token_engine import Written, answer
@@ -17,7 +17,7 @@ from finllm.scheduler.decoding.filling import fill
 from finllm.scheduler.decoding.template import Choose, Force, Write, compile_template
 from finllm.scheduler.placement.task import Prompt
 
-TEMPLATE = compile_template(Reading, {"because": "ABC"})
+TEMPLATE = compile_template(Asked, {"because": "ABC"})
 REQUEST = Request(Prompt("system", "user"), TEMPLATE, None, 0)
 
 

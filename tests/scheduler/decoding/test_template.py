@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from finllm.agents.agent import Agent
 from finllm.agents.market_signal import MARKET_SIGNAL
-from finllm.agents.narrative import NARRATIVE, Reading
+from finllm.agents.narrative import NARRATIVE
+from finllm.agents.narrative import Asked as AskedOfEvent
 from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR, Validation
@@ -94,7 +95,7 @@ def test_picks_are_without_replacement_and_only_of_what_was_offered(scores: list
 @given(scores=scores)
 def test_a_factor_without_direction_has_no_size_and_one_with_direction_has(scores: list[float]) -> None:
     filled = fill(template_of(NARRATIVE), Scores(scores))
-    for factor, call in Reading.model_validate_json(filled.text).factors.items():
+    for factor, call in AskedOfEvent.model_validate_json(filled.text).factors.items():
         assert (call.direction == "none") == (call.size == "none")
         if call.direction == "none":
             assert filled.choices[f"factors.{factor}.size"] == {"none": 1.0}

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 
-from finllm.agents.narrative import Reading
+from finllm.agents.narrative import Asked
 from finllm.scheduler.decoding.template import Choose, Force, Template, Write, compile_template, part_of
 from finllm.scheduler.engine.job import Finished, Job, Work
 from finllm.scheduler.engine.loop import Loop
@@ -100,7 +100,7 @@ def test_mixed_requests_with_cancels_and_preemptions_leak_nothing_and_answer_onc
 
 def test_a_reading_is_asked_in_two_steps_and_each_field_as_if_alone(desk: Desk) -> None:
     user = "Iran closes the strait to all tankers; crude leaps and shares fall."
-    template = compile_template(Reading, {"because": "ABC"})
+    template = compile_template(Asked, {"because": "ABC"})
     desk.ask("whole", user, template)
     desk.run()
     assert desk.loop.steps == 2
@@ -112,7 +112,7 @@ def test_a_reading_is_asked_in_two_steps_and_each_field_as_if_alone(desk: Desk) 
         assert {v: math.log(p) for v, p in alone.items()} == pytest.approx(
             {v: math.log(p) for v, p in whole[field].items()}, abs=NOISE
         ), field
-    Reading.model_validate_json(desk.finished("whole").filled.text)
+    Asked.model_validate_json(desk.finished("whole").filled.text)
     desk.assert_nothing_left()
 
 
@@ -137,7 +137,7 @@ def test_many_fields_take_several_steps_and_lose_nothing(desk: Desk, fields: int
 
 def test_with_one_slot_the_same_judgement_has_the_same_bits(native: Native) -> None:
     desk = Desk(native, store=0)
-    template = compile_template(Reading, {"because": "ABC"})
+    template = compile_template(Asked, {"because": "ABC"})
     for name in ("first", "again"):
         desk.ask(name, "A bank in Ohio loses a third of its deposits.", template)
         desk.run()

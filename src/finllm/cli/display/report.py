@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,6 +17,7 @@ from finllm.tools.evidence import show
 
 if TYPE_CHECKING:
     from finllm.graphs.against import Against
+    from finllm.graphs.channel_lines import ChannelLine
     from finllm.graphs.figures import Figure
     from finllm.graphs.report import Report
     from finllm.tools.pnl.coverage import Coverage
@@ -34,6 +35,7 @@ def report_view(report: Report) -> Group:
     return Group(
         _headline(report),
         *_section("The event as read", _event(report)),
+        *(_section("Channels", *_channels(report.channels)) if report.channels is not None else ()),
         *(_section("Text against the market", _against(report.against)) if report.against else ()),
         *_section("Shocks", _shocks(report)),
         *_section("P&L by factor", _money(report.by_factor)),
@@ -56,6 +58,16 @@ def report_view(report: Report) -> Group:
         *_section("What it cost", table(COST_HEADER, cost_rows(report.spent), right=(1,))),
         *_section("Notes", _lines((*report.exclusions, *report.notes), "None.")),
     )  # fmt: skip
+
+
+def _channels(lines: Sequence[ChannelLine]) -> Iterator[RenderableType]:
+    """What is said of them, and a row for each; a run without a reader of channels has no such section."""
+    from finllm.graphs.channel_lines import CHANNELS_HEADER, channel_cells, told
+
+    if said := told(lines):
+        yield _lines(said, "")
+    if lines:
+        yield table(CHANNELS_HEADER, channel_cells(lines))
 
 
 def text(value: Cell, style: str = "") -> Text:
