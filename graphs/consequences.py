@@ -33,6 +33,8 @@ DRAWN_AS = {"plausible": None, "stretched": 0.95, "implausible": 0.99}
 """The level whose width a band has where the shocks are judged so; None for its own."""
 USUAL = 0.95
 """Share of past moves of the same factors: shocks that go no farther than so many of them are usual."""
+LEVEL = 0.9
+"""Probability that a band holds, where nobody asks for another."""
 INDEX = "EQUITY_US"
 """The factor that market-signal's lean is about."""
 RECENT_CHANGE = "change over the last 20 days"
@@ -106,12 +108,13 @@ def text_weight(state: AfterValidator) -> float:
 
 def stress(
     state: AfterValidator, engine: Engine, plan: Plan, opinion: Opinion[StressChoice], table: EvidenceTable,
-    *, propagates: bool | None, seed: int, reads: Sequence[ReadFactor] = (),
+    *, propagates: bool | None, seed: int, reads: Sequence[ReadFactor] = (), level: float | None = None,
 ) -> tuple[EngineResult, MovedBy]:  # fmt: skip
     """The engine's result under the plan, with other readings, and what the verdicts do to it, and that as evidence."""
     signal, choice = state.said(MARKET_SIGNAL), opinion.judgement
     stressed = signal is not None and signal.regime in STRESSED
-    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed, reads=reads)
+    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed, reads=reads,
+                          level=LEVEL if level is None else level)  # fmt: skip
     result, weight = plain, text_weight(state)
     judged = INDEX in plan.shocks and plan.shocks[INDEX].origin in ("model", "table")
     if judged and weight < 1.0:

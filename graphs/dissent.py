@@ -12,6 +12,7 @@ from finllm.graphs.consequences import borne_out, leaned
 from finllm.graphs.report import Dissent
 from finllm.graphs.state import AfterCompliance
 from finllm.guardrails.crossmodal import FactorCheck
+from finllm.tools.data.factors import GIVEN
 from finllm.tools.evidence import EvidenceTable, show
 
 
@@ -51,7 +52,7 @@ def _of_stress_tester(state: AfterCompliance, table: EvidenceTable) -> Iterator[
                       f"{show(table[moved.nearer].value, 'probability')} [{moved.nearer}] went less far")  # fmt: skip
     for shock in state.shocks:
         if choice is not None and shock.move in choice.refuse and shock.refused is None:
-            by = "the rule that a shock which was given stands" if shock.origin in ("user", "historical") else \
+            by = "the rule that a shock which was given stands" if shock.origin in GIVEN else \
                 _not_refused(choice.plausibility)  # fmt: skip
             yield Dissent(who=STRESS_TESTER.role, about=f"shock on {shock.factor}", said="refuse", instead_of="applied",
                           by=by)  # fmt: skip

@@ -89,12 +89,16 @@ NODES: dict[str, Node] = dict((
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands. `waiting`: a person has to answer `question`; otherwise there is a report."""
+    """How a run stands. `waiting`: a person has to answer `question`; otherwise there is a report.
+
+    `state`: what the report was made of, where the run came to its end in this process.
+    """
 
     run_id: str
     status: Literal["finished", "blocked", "waiting"]
     report: Report | None
     question: dict[str, Any] | None = None
+    state: Finished | None = None
 
 
 def new_run_id(title: str, now: dt.datetime, salt: str) -> str:
@@ -195,9 +199,19 @@ async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str 
         desk.bus.emit(Noted(level="warning", message=f"run {run_id!r} took {spent.seconds:.1f} s, {spent.over}"))
     done = done.model_copy(update={"spent": spent})
     desk.ledger.end_run(run_id, done.status, done.model_dump(mode="json"))
-    await asyncio.to_thread(learn, Finished.model_validate(held.values), run)
+    state = Finished.model_validate(held.values)
+    await asyncio.to_thread(learn, state, run)
     desk.bus.emit(RunFinished(run_id=run_id, status=done.status))
-    return Outcome(run_id, done.status, done)
+    return Outcome(run_id, done.status, done, state=state)
+
+
+async def state_of(run: RunContext) -> Finished | None:
+    """The state that a run ended in, from its checkpoint; None where that is gone, or is not what is on record."""
+    async with checkpointer(run.desk.settings.checkpoints_path) as saver:
+        held = await _Walk(run, build_graph().compile(checkpointer=saver)).held()
+    if held.next or not held.values or not on_record(cast(Json, held.values), run.run_id, run.desk.ledger):
+        return None
+    return Finished.model_validate(held.values)
 
 
 async def state_of(run: RunContext) -> Finished | None:

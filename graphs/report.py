@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
 from finllm.graphs.against import MARKET_HEADER, Against
+from finllm.graphs.by_hand import HandRow
 from finllm.graphs.channel_lines import CHANNELS_HEADER, ChannelLine, channel_cells, told
 from finllm.graphs.figures import Figure
 from finllm.graphs.judged import JUDGED_HEADER, JudgedRow
@@ -127,7 +128,7 @@ class PathRow(_Frozen):
     worst: bool
 
 
-LATER = ("path", "replayed", "first", "aged")
+LATER = ("path", "replayed", "first", "aged", "hand")
 """Fields that a report has only where there is something to say, as those of before have none."""
 
 
@@ -140,7 +141,8 @@ class Report(_Frozen):
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
     `replayed`: the window of a replay, in words; `first`: what has to be known before the figures are read. `channels`:
-    None where no reader of these was at hand.
+    None where no reader of these was at hand. `hand`: what people
+    decided in it, and why.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """
@@ -196,6 +198,7 @@ class Report(_Frozen):
     spent: SpentRow | None = None
     path: tuple[PathRow, ...] = ()
     channels: tuple[ChannelLine, ...] | None = None
+    hand: tuple[HandRow, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

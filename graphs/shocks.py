@@ -9,10 +9,10 @@ from typing import cast
 from finllm.desk.desk import RunContext
 from finllm.graphs.state import AfterIntake, AfterValidator
 from finllm.scheduler.decoding.filling import best
-from finllm.tools.data.factors import FACTOR_IDS, Direction, Size
+from finllm.tools.data.factors import FACTOR_IDS, GIVEN, Direction, Size
+from finllm.tools.data.scenario import Scenario
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.left_open import GIVEN
 from finllm.tools.pnl.paths import steps_of, walk
 from finllm.tools.pnl.readings import ReadFactor, read_factor
 from finllm.tools.pnl.shocks import JudgedShock, Plan
@@ -37,32 +37,48 @@ def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:
     """
     scenario = run.request.scenario
     passing, horizon, user = None, scenario.horizon, scenario_shocks(scenario, engine.view.factors)
+    by_hand = _by_hand(scenario)
     if scenario.path is not None:
         steps = steps_of(scenario.path, engine.view.factors)
         worst = steps[walk(engine, steps, propagate=scenario.propagate).worst]
         passing, horizon, user = worst.days, worst.horizon, worst.shocks
+    taken = {one.factor for one in user}
     plan = engine.plan(
         horizon,
         user=user,
         replay=(scenario.replay.start, scenario.replay.end) if scenario.replay else None,
-        judged=() if scenario.replay else _judged(state, {one.factor for one in user}, engine, horizon),
+        judged=() if scenario.replay else (*by_hand, *_judged(state, scenario, taken, engine, horizon)),
         passing=passing,
     )
-    return replace(plan, held=_held(state, plan))
+    still = tuple(one.factor for one in scenario.readings if one.size == "none" and one.factor not in plan.shocks)
+    return replace(plan, held=tuple(dict.fromkeys((*_held(state, plan), *still))))
 
 
-def _judged(state: AfterValidator, taken: set[str], engine: Engine, horizon: int) -> list[JudgedShock]:
+def _by_hand(scenario: Scenario) -> list[JudgedShock]:
+    """The shocks that people's readings stand for; a factor read as unmoved has none."""
+    shocked = {one.factor for one in scenario.shocks}
+    return [JudgedShock(one.factor, one.direction, one.size, by_hand=True) for one in scenario.readings
+            if one.size != "none" and one.factor not in shocked]  # fmt: skip
+
+
+def _judged(
+    state: AfterValidator, scenario: Scenario, taken: set[str], engine: Engine, horizon: int
+) -> list[JudgedShock]:
     reading = state.reading
     if reading is None:
         return []
     accepted = ("supported", "contradicted") if state.answer == "accept" else ("supported",)
+    taken = taken | {one.factor for one in scenario.readings}
     found: list[JudgedShock] = []
     for check in state.checks:
         call = reading.judgement.factors[check.factor]
-        if check.support in accepted and check.factor not in taken and call.size != "none":
+        said = scenario.answer_to(check.factor)
+        let = check.support in accepted if said is None else said == "accept"
+        if let and check.factor not in taken and call.size != "none":
             odds = reading.opinion.choices.get(f"factors.{check.factor}.size") if state.through else None
             same = odds is not None and best(odds) == call.size  # not where it is asked what another size would do
             found.append(JudgedShock(check.factor, call.direction, call.size, _sizes(odds) if same else None))
+    taken = taken | {one.factor for one in scenario.disputes if one.answer == "withhold"}
     own = (one for one in _of_columns(state) if one.factor not in taken and one.factor in engine.view.factors)
     return [*found, *(one for one in own if engine.view.size(one.factor, horizon).sigma)]
 
@@ -113,7 +129,7 @@ def reads_of(state: AfterValidator, run: RunContext, plan: Plan) -> tuple[ReadFa
     reading, scenario = state.reading, run.request.scenario
     if reading is None or scenario.replay:
         return ()
-    given = {entry.factor for entry in scenario.shocks}
+    given = {entry.factor for entry in (*scenario.shocks, *scenario.readings)}
     found: list[ReadFactor] = []
     for factor, call in reading.judgement.factors.items():
         refused = call.size != "none" and factor not in plan.shocks and _wanted(state, factor)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from finllm.errors import BackendError, lacking
 from finllm.files import exclusive, sha256_of_file
 from finllm.memory.precedents import PRECEDENTS_PATH, Precedent, load_precedents
+from finllm.memory.vectors import Vectors
 
 MIN_SIMILARITY = 0.2
 """Below this cosine, two texts share a language and little else (all-MiniLM-L6-v2, short news texts)."""
@@ -52,7 +53,7 @@ class KnowledgeBase:
 
     The store is filled on first use and filled again when the file or the embedding model changes: the collection's
     name carries the digest of both. A store that cannot be read is left where it is and a fresh one is built beside
-    it; `note` is told, and `notes` keeps what it was told.
+    it; `note` is told, and `notes` keeps what it was told. `vectors`: where what was found for a text is remembered.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class KnowledgeBase:
         embedder: Embeds,
         path: Path = PRECEDENTS_PATH,
         note: Callable[[str], None] | None = None,
+        vectors: Vectors | None = None,
     ) -> None:
         self._folder = folder
         self._embedder = embedder
         self._path = path
         self._note = note
+        self._vectors = vectors
         self._notes: list[str] = []
         self._lock = threading.RLock()
         self._client: Any = None
@@ -95,18 +98,40 @@ class KnowledgeBase:
         known = sum(precedent.end <= as_of for precedent in self.precedents.values())
         if k < 1 or known == 0 or not text.strip():
             return []
+        if self._vectors is None:
+            found = self._found(text, as_of, min(known, max(_NEIGHBOURS, k)))
+        else:
+            found = self._remembered(text, as_of, min(known, max(_NEIGHBOURS, k)), self._vectors)
+        found.sort(key=lambda item: (-item.similarity, item.precedent.id))
+        return [item for item in found if item.similarity >= min_similarity][:k]
+
+    def _found(self, text: str, as_of: dt.date, n: int) -> list[Retrieved]:
         query = self._embedder.embed([text])[0]
         with self._lock:
             try:
-                found = self._search(query, as_of, min(known, max(_NEIGHBOURS, k)))
+                return self._search(query, as_of, n)
             except BackendError:
                 raise
             except BaseException as error:  # noqa: BLE001  Chroma's core panics outside Exception
                 _let_through(error)
                 self._rebuild(error)
-                found = self._search(query, as_of, min(known, max(_NEIGHBOURS, k)))
-        found.sort(key=lambda item: (-item.similarity, item.precedent.id))
-        return [item for item in found if item.similarity >= min_similarity][:k]
+                return self._search(query, as_of, n)
+
+    def _remembered(self, text: str, as_of: dt.date, n: int, vectors: Vectors) -> list[Retrieved]:
+        """What the store finds, kept by the text as pairs of a precedent's place in the file and its similarity."""
+        rows = list(self.precedents.values())
+        places = {row.id: at for at, row in enumerate(rows)}
+
+        def search(text: str) -> npt.NDArray[np.float64]:
+            found = self._found(text, as_of, n)
+            return np.array([(places[one.precedent.id], one.similarity) for one in found], dtype=np.float64)
+
+        (pairs,) = vectors.through(f"retrieved {self.digest} {as_of} {n}", [text], search, np.float64)
+        return [Retrieved(precedent=rows[int(at)], similarity=float(near)) for at, near in pairs.reshape(-1, 2)]
+
+    def afresh(self, embedder: Embeds) -> KnowledgeBase:
+        """One that searches again for every text; this one, where it remembers nothing."""
+        return self if self._vectors is None else KnowledgeBase(self._folder, embedder, self._path, self._note)
 
     def open(self) -> None:
         """Open the store and fill it where needed, so that the first `retrieve` does not wait. Errors as there."""

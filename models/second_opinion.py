@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finllm.errors import BackendError, lacking
+from finllm.errors import BackendError
 from finllm.files import sha256_of_file
-from finllm.models.embedding import Embedder
+from finllm.models.embedding import Embedder, load_encoder
 
 HEADS = Path(__file__).resolve().parent / "heads"
 NAME = "second-opinion"
@@ -87,6 +87,11 @@ class SecondOpinion:
         self._folder = folder
         self._name = name
         self._lock = threading.Lock()
+
+    def afresh(self, embedder: Embedder) -> SecondOpinion:
+        """One that remembers nothing of what was read before; this one does not."""
+        del embedder
+        return self
 
     @cached_property
     def card(self) -> HeadCard:
@@ -225,26 +230,6 @@ def targets(encoder: Any, layers: Sequence[int]) -> dict[str, Any]:
             f"{at}.down": layer.output.dense,
         }
     return found
-
-
-def load_encoder(folder: Path) -> tuple[Any, Any]:
-    """Tokenizer and encoder of the embedding model, a copy of its own. Errors: BackendError if they do not load."""
-    try:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            encoder = AutoModel.from_pretrained(str(folder), local_files_only=True)
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-    except Exception as error:
-        raise BackendError(f"the embedding model in {str(folder)!r} does not load: {error}",
-                           fix=lacking(error) or _FIX) from error  # fmt: skip
-    return tokenizer, encoder.float().eval()
 
 
 @cache

@@ -72,8 +72,8 @@ class Warm:
 
     def open_here(self, patch: pytest.MonkeyPatch) -> None:
         """Let every desk that this process opens read with the models that are loaded."""
-        patch.setattr(desk, "Embedder", lambda: self.embedder)
-        patch.setattr(desk, "SecondOpinion", lambda _: self.second)
+        patch.setattr(desk, "RememberedEmbedder", lambda _: self.embedder)
+        patch.setattr(desk, "RememberedSecond", lambda *_: self.second)
 
     def home(self, folder: Path) -> Path:
         """Make `folder` the home of somebody who has run `finllm` before."""

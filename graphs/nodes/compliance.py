@@ -112,7 +112,7 @@ def rule_facts(
         sources_cut=[s.id for s in state.sources if any(cut.startswith("lookahead:") for cut in s.removed)],
         approved_by=run.request.scenario.approved_by,
         claims_withheld=[f"{check.factor} {check.read}" for check in withheld(state)],
-        claims_unsupported=_unsupported(state),
+        claims_unsupported=_unsupported(state, run),
         limited=not run.request.limits.allow_all,
         restricting=bool(run.request.limits.restricted),
         unchecked=[f"{one.subject} ({one.kind})" for one in unchecked],
@@ -130,11 +130,12 @@ def _gaps(coverage: Coverage) -> list[str]:
     return [*named, *(["and more"] if more else [])]
 
 
-def _unsupported(state: AfterStress) -> list[str]:
+def _unsupported(state: AfterStress, run: RunContext) -> list[str]:
     """Factors shocked by the reading without support, which only a person's acceptance allows."""
     if state.answer == "accept":
         return []
     supported = {check.factor for check in state.checks if check.support == "supported"}
+    supported |= {one.factor for one in run.request.scenario.disputes if one.answer == "accept"}
     return [
         shock.factor
         for shock in state.shocks

@@ -144,7 +144,18 @@ def _checked(
     return told.model_copy(update={"hearsay": why})
 
 
+def _switched_off(source: SourceText) -> HeardSource:
+    """A source that a person left out: nothing of it is read, and it is told who wants that and why."""
+    return HeardSource(
+        id=source.id, publisher=sanitise_name(source.publisher)[0] or UNNAMED,
+        published_at=source.published_at.isoformat(), text="", removed=(), left_out=f"switched off by {source.why}",
+        says={}, verdict="refused", provenance=(), evidence=None,
+    )  # fmt: skip
+
+
 def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:
+    if source.use == "off":
+        return _switched_off(source)
     clean = sanitise(source, run.request.as_of, run.desk.settings.text_longest)
     names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
     publisher = names["publisher"][0] or UNNAMED
@@ -169,7 +180,9 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
             as_of=run.request.as_of,
             source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
         )
+    muted = {"muted": f"muted by {source.why}"} if source.use == "muted" else {}
     return HeardSource(
+        **muted,
         id=source.id,
         publisher=publisher,
         published_at=source.published_at.isoformat(),

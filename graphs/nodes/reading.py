@@ -48,7 +48,7 @@ def _not_asked(run: RunContext) -> Opinion[MarketSignal]:
 
 
 async def narrative(state: AfterIntake, run: RunContext) -> Update:
-    kept = [s for s in state.sources if s.verdict != HEARSAY]
+    kept = [s for s in state.sources if s.verdict != HEARSAY and s.muted is None]
     opinion = await _read(state, run, "narrative", kept, floor=None)
     return Update(opinions=(OpinionRow.of(opinion),))
 
@@ -57,7 +57,7 @@ async def reread(state: AfterValidator, run: RunContext) -> Update:
     """The same reading on the finest deep backend that gives one, without the sources that the checks rejected; where
     it is unsure again, it is put to the vote.
     """
-    kept = [s for s in state.sources if s.verdict not in REJECTED]
+    kept = [s for s in state.sources if s.verdict not in REJECTED and s.muted is None]
     finest, *others = run.desk.deep_floors
     cause = _cause(state)
     opinion = await _read(state, run, "reread", kept, floor=finest, because=cause)

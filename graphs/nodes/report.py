@@ -8,6 +8,7 @@ from finllm.agents.narrative import Reading
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
 from finllm.graphs.against import Against, MarketRow, StaleSource
+from finllm.graphs.by_hand import hand_rows
 from finllm.graphs.channel_lines import channel_lines
 from finllm.graphs.dissent import dissent_of
 from finllm.graphs.judged import JudgedRow
@@ -43,7 +44,7 @@ async def report(state: AfterCompliance, run: RunContext) -> Update:
 def build_report(state: AfterCompliance, run: RunContext) -> Report:
     """The typed report of a finished state. Errors: GroundingError for a sentence whose number has no evidence."""
     stress, scenario, figures = state.stress, run.request.scenario, _Figures(state.table())
-    verdict = worst([finding.verdict for finding in state.findings])
+    verdict, hand = worst([finding.verdict for finding in state.findings]), hand_rows(scenario)
     return Report(
         run_id=run.run_id,
         status="blocked" if verdict == "block" else "finished",
@@ -51,7 +52,8 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         as_of=run.request.as_of.isoformat(),
         horizon=stress.result.horizon,
         replayed=stress.result.over if stress.result.replayed else None,
-        first=stress.result.first,
+        first=(*stress.result.first, *(one.words for one in hand)),
+        hand=hand,
         aged=stress.result.aged.isoformat() if stress.result.aged else None,
         currency=stress.result.currency,
         engine=stress.result.engine,

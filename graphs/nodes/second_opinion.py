@@ -29,7 +29,8 @@ def second_opinion(run: RunContext, sources: Sequence[HeardSource], table: Evide
     second = run.desk.second
     if second is None:
         return []
-    kept = [(s.text, s.evidence) for s in sources if s.evidence is not None and s.verdict not in REJECTED]
+    kept = [(s.text, s.evidence) for s in sources
+            if s.evidence is not None and s.muted is None and s.verdict not in REJECTED]  # fmt: skip
     texts = [run.request.scenario.narrative, *(text for text, _evidence in kept)]
     try:
         told = [second.judge([text[:LONGEST]])[0] for text in texts]  # one by one: a batch would change the last digits

@@ -22,6 +22,7 @@ from finllm.graphs.state import AfterValidator, Update
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.plain_text import trading_days
 from finllm.tools.data.factors import Shock
+from finllm.tools.data.scenario import Scenario
 from finllm.tools.evidence import EvidenceTable, Source, Unit, money, sha256_of, show
 from finllm.tools.pnl.coverage import down, up
 from finllm.tools.pnl.engine import Engine
@@ -47,7 +48,7 @@ async def stress_tester(state: AfterValidator, run: RunContext) -> Update:
         return engine, plan, _near(state, plan, run, engine)
 
     engine, plan, near = await asyncio.to_thread(planned)
-    rows = [_shock_row(shock, engine, table) for shock in plan.shocks.values()]
+    rows = [_shock_row(shock, engine, table, run.request.scenario) for shock in plan.shocks.values()]
     past = _past(near, run, table)
     opinion = await _choose(state, run, rows, past, table)
     return await asyncio.to_thread(_stressed, state, run, engine, plan, rows, past, opinion, table)
@@ -66,10 +67,12 @@ def _stressed(
     against = contradicting(plan, engine)
     rows = [shock.model_copy(update={"refused": refused(shock, opinion.judgement, against)}) for shock in wanted]
     applied = plan.without({shock.factor for shock in rows if shock.refused})
-    propagates, seed, reads = run.request.scenario.propagate, run.request.seed, reads_of(state, run, applied)
-    result, moved = stress(state, engine, applied, opinion, table, propagates=propagates, seed=seed, reads=reads)
+    scenario, reads = run.request.scenario, reads_of(state, run, applied)
+    result, moved = stress(state, engine, applied, opinion, table, propagates=scenario.propagate,
+                           seed=run.request.seed, reads=reads, level=scenario.level)  # fmt: skip
     rows = [_beside_others(row, result, engine, table) for row in rows]
-    rows += [_shock_row(shock, engine, table) for shock in result.shocks if shock.origin == "completed"]
+    rows += [_shock_row(shock, engine, table, run.request.scenario) for shock in result.shocks
+             if shock.origin == "completed"]  # fmt: skip
     basis = basis_of(result, engine, run.request.portfolio, table)
     return Update(
         opinions=(OpinionRow.of(opinion),),
@@ -82,13 +85,22 @@ def _stressed(
     )
 
 
-def _shock_row(shock: Shock | AppliedShock, engine: Engine, table: EvidenceTable) -> WantedShock:
+def _given_by(factor: str, scenario: Scenario) -> str:
+    """Who set a shock, and why."""
+    entries = (*scenario.shocks, *scenario.readings)
+    return next((f"human judgement of {one.why}" for one in entries if one.factor == factor), "human judgement")
+
+
+def _shock_row(
+    shock: Shock | AppliedShock, engine: Engine, table: EvidenceTable, scenario: Scenario
+) -> WantedShock:  # fmt: skip
     label, as_of = engine.view.factors[shock.factor].label, engine.view.as_of
     formula = {
         "user": "given by the user",
         "historical": "realised move over the window",
         "model": "quantile of the factor's own moves, by the size that was read",
         "table": "reviewed size table, by the size that was read",
+        "judgement": _given_by(shock.factor, scenario),
         "completed": "mean given the other shocks, by their covariance",
     }[shock.origin]
     move = table.add(

@@ -156,7 +156,8 @@ def _second(state: AfterIntake, reading: JudgedOpinion[Reading], table: Evidence
 
 def _words(sources: Sequence[HeardSource]) -> dict[FactorId, Heard]:
     """What the sources' own words say of each factor; sources left out or rejected by the checks do not count."""
-    kept = [source for source in sources if source.left_out is None and source.verdict not in REJECTED]
+    kept = [source for source in sources
+            if source.left_out is None and source.muted is None and source.verdict not in REJECTED]  # fmt: skip
     heard: dict[FactorId, Heard] = {}
     for factor in FACTOR_IDS:
         said = [source.says.get(factor) for source in kept]
@@ -169,7 +170,8 @@ def _words(sources: Sequence[HeardSource]) -> dict[FactorId, Heard]:
 def _as_evidence(
     check: FactorCheck, state: AfterIntake, past: Sequence[Precedent], table: EvidenceTable, as_of: dt.date
 ) -> Offered:
-    cites = [s.evidence for s in state.sources if check.factor in s.says and s.evidence is not None]
+    heard = [s for s in state.sources if s.muted is None]
+    cites = [s.evidence for s in heard if check.factor in s.says and s.evidence is not None]
     cites += [past_row(one, table, as_of) for one in past]
     text = f"read {check.read}, the sources' words {check.words}, precedents {check.precedents}: {check.support}"
     formula = f"check({', '.join(cites)})" if cites else "check()"

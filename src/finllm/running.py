@@ -40,6 +40,10 @@ class Runner:
         with undisturbed():
             self._runner.close()
 
+    def rearm(self) -> None:
+        """Hear a signal again: what an earlier one stopped has come to its end, and more is asked for."""
+        self._first_at = None
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. Errors: its own; KeyboardInterrupt once a signal has stopped it."""
         main = threading.current_thread() is threading.main_thread()

@@ -161,6 +161,11 @@ class Settings(BaseModel):
         return self.home / "checkpoints.sqlite"
 
     @property
+    def vectors_path(self) -> Path:
+        """What encoders made of texts, remembered by content."""
+        return self.home / "vectors.sqlite"
+
+    @property
     def knowledge_dir(self) -> Path:
         return self.home / "knowledge"
 

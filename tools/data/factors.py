@@ -25,7 +25,9 @@ LONGEST_HORIZON = 250
 MoveUnit = Literal["return", "bp", "points"]
 Direction = Literal["up", "down", "none"]
 Size = Literal["small", "medium", "large", "extreme"]
-Origin = Literal["user", "historical", "model", "table", "completed"]
+Origin = Literal["user", "historical", "model", "table", "completed", "judgement"]
+GIVEN = ("user", "historical", "judgement")
+"""Origins of shocks that a person or history gives: they are not read, and no other reading of them is drawn."""
 
 
 class Factor(BaseModel):
@@ -100,13 +102,17 @@ class Shock(BaseModel):
 
 
 class UserShock(BaseModel):
-    """A shock as a user wrote it, of a judged factor or one of the user's: in the factor's own unit, or in sigmas."""
+    """A shock as a user wrote it, of a judged factor or one of the user's: in the factor's own unit, or in sigmas.
+
+    `origin`: `judgement` where a person set it with name and reason.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     factor: str
     amount: float
     in_sigmas: bool
+    origin: Literal["user", "judgement"] = "user"
 
 
 _MOVE = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?)\s*(%|bp|points|pts|sigma|σ)\s*$")

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -19,24 +17,35 @@ from pydantic import (
 
 from finllm.errors import InputError
 from finllm.tools.data.budget_text import parse_budget_text
+from finllm.tools.data.by_hand import (
+    DisputeEntry,
+    FactorName,
+    Lineage,
+    ReadEntry,
+    Strict,
+    Told,
+    TradeEntry,
+    without_defaults,
+)
 from finllm.tools.data.factors import FACTOR_IDS, LONGEST_HORIZON, MoveUnit, UserShock, check_move, parse_user_shock
 from finllm.tools.data.yaml_files import read_yaml
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class SourceText(Told):
+    """One thing somebody published about the event. Its text is data, however it is worded.
 
-
-class SourceText(_Strict):
-    """One thing somebody published about the event. Its text is data, however it is worded."""
+    `use`: `muted`, it is weighed beside the others and shown, but neither the narrative agent nor the words read it;
+    `off`, it is left out, and said to be.
+    """
 
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     publisher: str = Field(min_length=1, max_length=200)
     published_at: dt.datetime
     url: str = Field(min_length=1, max_length=2000)
     text: Text
+    use: Literal["on", "muted", "off"] = "on"
 
     @field_validator("published_at")
     @classmethod
@@ -44,15 +53,12 @@ class SourceText(_Strict):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
-FactorName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-
-
-class ShockEntry(_Strict):
+class ShockEntry(Told):
     """A shock the user insists on: `{factor: OIL_WTI, move: +40%}`.
 
     `factor` is one that comes with finllm, one of the scenario's own `factors`, or any series of the prices that the
     run is given (`{factor: COPPER, move: -20%}`). Which of these there are is known once the market is open; until then
-    only the move of a judged factor is checked against its unit.
+    only the move of a judged factor is checked against its unit. With `because` and `by` it is a human judgement.
     """
 
     factor: FactorName
@@ -76,8 +82,13 @@ class ShockEntry(_Strict):
         """
         return parse_user_shock(self.factor, self.move, units)
 
+    @property
+    def judged(self) -> bool:
+        """Whether a person set it with name and reason."""
+        return self.because is not None and self.by is not None
 
-class Replay(_Strict):
+
+class Replay(Strict):
     """A historical window, close to close, whose realised moves are the shocks."""
 
     start: dt.date
@@ -90,7 +101,7 @@ class Replay(_Strict):
         return self
 
 
-class BudgetEntry(_Strict):
+class BudgetEntry(Strict):
     """What a run may spend: wall-clock s, model tokens (prompt and output), those of the deep tier, J, gCO₂e, USD.
 
     In a file also as one line, `20s,500deep,2kJ`.
@@ -112,7 +123,7 @@ class BudgetEntry(_Strict):
             raise ValueError(str(error)) from error
 
 
-class PathStep(_Strict):
+class PathStep(Strict):
     """One step: how many trading days it takes, and the moves of its factors in their own units (not in σ)."""
 
     label: str | None = Field(None, min_length=1, max_length=60)
@@ -127,7 +138,7 @@ class PathStep(_Strict):
         return self
 
 
-class PathTable(_Strict):
+class PathTable(Strict):
     """Steps in their order. `moves`: each is of its `step` alone, to be compounded, or since the path's `start`."""
 
     moves: Literal["step", "start"] = "step"
@@ -139,7 +150,7 @@ class PathTable(_Strict):
         return tuple(dict.fromkeys(entry.factor for one in self.steps for entry in one.shocks))
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """An event narrative, its sources, a horizon in trading days, and the shocks the user insists on.
 
     `factors` names series of the prices as factors of their own: they can be shocked and limited, a holding of that id
@@ -150,6 +161,9 @@ class Scenario(_Strict):
     several steps in the place of `shocks`; the result is that at the step that is worst for the book. `channels`:
     by a factor of `factors` or series of the prices, its sign and relative size (-3 to 3) in each transmission channel
     that moves it, as the table of these has.
+
+    What a person decided in a session, with reasons: `readings` in the place of the agents', `disputes` settled,
+    `trades` with which the book is stressed. `level`: the probability that the band holds. `lineage`: of a saved one.
     """
 
     title: str = Field(min_length=1, max_length=200)
@@ -167,11 +181,21 @@ class Scenario(_Strict):
     path: PathTable | None = None
     budget: BudgetEntry | None = None
     channels: dict[FactorName, dict[str, Annotated[int, Field(ge=-3, le=3, strict=True)]]] = {}
+    level: float | None = Field(None, gt=0, lt=1, allow_inf_nan=False)
+    readings: tuple[ReadEntry, ...] = ()
+    disputes: tuple[DisputeEntry, ...] = ()
+    trades: tuple[TradeEntry, ...] = ()
+    lineage: Lineage | None = None
 
     @property
     def insisted(self) -> frozenset[str]:
-        """The factors that the user moves, by a shock or along a path."""
-        return frozenset((*(one.factor for one in self.shocks), *(self.path.factors if self.path else ())))
+        """The factors that the user moves or reads, by a shock, along a path, or as a human judgement."""
+        own = (*(one.factor for one in self.shocks), *(one.factor for one in self.readings))
+        return frozenset((*own, *(self.path.factors if self.path else ())))
+
+    def answer_to(self, factor: str) -> Literal["accept", "withhold"] | None:
+        """What a person says of the shock that was read of a factor."""
+        return next((one.answer for one in self.disputes if one.factor == factor), None)
 
     @model_validator(mode="after")
     def _one_course(self) -> Scenario:
@@ -181,7 +205,8 @@ class Scenario(_Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name not in ("path", "age", "channels") or value}
+        found = without_defaults(dump(self), path=None, level=None, lineage=None)
+        return {name: value for name, value in found.items() if name not in _UNSET or value}
 
     @field_validator("channels")
     @classmethod
@@ -201,11 +226,17 @@ class Scenario(_Strict):
             ("source id", [s.id for s in self.sources]),
             ("shock", [s.factor for s in self.shocks]),
             ("factor", list(self.factors)),
+            ("reading", [one.factor for one in self.readings]),
+            ("dispute", [one.factor for one in self.disputes]),
+            ("trade", [one.id for one in self.trades]),
         ):
             repeated = sorted({key for key in keys if keys.count(key) > 1})
             if repeated:
                 raise ValueError(f"duplicate {name}: {', '.join(repeated)}")
         return self
+
+
+_UNSET = ("age", "channels", "readings", "disputes", "trades")
 
 
 def load_scenario(path: Path) -> Scenario:

@@ -16,8 +16,8 @@ def scenario_factors(scenario: Scenario, market: MarketStore, portfolio: Portfol
 
     Errors: InputError for a factor that is neither a series of the market nor a sector of the portfolio.
     """
-    shocked = [*(entry.factor for entry in scenario.shocks), *(scenario.path.factors if scenario.path else ()),
-               *scenario.channels]  # fmt: skip
+    shocked = [*(entry.factor for entry in (*scenario.shocks, *scenario.readings)),
+               *(scenario.path.factors if scenario.path else ()), *scenario.channels]  # fmt: skip
     return FactorSet.of(market, scenario.factors, shocked, sectors_of(portfolio), scenario.as_of)
 
 
@@ -31,7 +31,8 @@ def scenario_shocks(scenario: Scenario, factors: FactorSet) -> tuple[UserShock, 
     found: list[UserShock] = []
     for at, entry in enumerate(scenario.shocks):
         try:
-            found.append(factors.parse(entry.factor, entry.move))
+            shock = factors.parse(entry.factor, entry.move)
+            found.append(shock.model_copy(update={"origin": "judgement"}) if entry.judged else shock)
         except InputError as error:
             field = "move" if entry.factor in factors else "factor"
             raise InputError(f"field 'shocks.{at}.{field}': {error.message}", fix=error.fix) from error

@@ -328,7 +328,7 @@ class Hedger:
 def stressed(engine: Engine, asked: Asked) -> EngineResult:
     """The book under the scenario; where there is none, as it is, for VaR and ES alone."""
     plan = asked.plan(engine)
-    return engine.stress(plan, propagate=asked.propagate if plan.shocks else False)
+    return engine.stress(plan, propagate=asked.propagate if plan.shocks else False, stressed=asked.stressed)
 
 
 def _lot_days(book: Book, arrays: Sensitivities, found: BookDays, at: np.ndarray) -> np.ndarray:

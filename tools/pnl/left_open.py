@@ -9,6 +9,7 @@ from decimal import Decimal
 import numpy as np
 
 from finllm.tools.data.books.book import Book, Holding
+from finllm.tools.data.factors import GIVEN
 from finllm.tools.pnl.ageing import Aged
 from finllm.tools.pnl.attribution import total_of
 from finllm.tools.pnl.bands import RUN_DAYS, RUNS_UNTESTED, Spread, ends
@@ -84,10 +85,6 @@ def left_open(
     words = ("given the shocks, of which no other reading is drawn: " if plan.shocks else "") + completion.words
     words += f"; {', '.join(alone)} {ALONE}" if alone else ""
     return Spread(factors, own, least_moves(view, arrays.factors), plan.days, draws, words, untested)
-
-
-GIVEN = ("user", "historical", "judgement")
-"""Origins of shocks that a person or history gives: they are not read, and no other reading of them is drawn."""
 
 
 def over_time(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finllm.errors import InputError, LookAheadError
-from finllm.tools.data.factors import LONGEST_HORIZON, Direction, MoveUnit, Origin, Shock, Size, UserShock
+from finllm.tools.data.factors import GIVEN, LONGEST_HORIZON, Direction, MoveUnit, Origin, Shock, Size, UserShock
 from finllm.tools.data.market import span
 from finllm.tools.evidence import show
 from finllm.tools.pnl.factorset import Driver
@@ -34,13 +34,14 @@ FAR = 5.0
 
 @dataclass(frozen=True)
 class JudgedShock:
-    """A direction and size that an agent judged of a factor. `odds`: of each size, where the move is to be their mean
+    """A direction and size that an agent judged of a factor, or a person (`by_hand`). `odds`: of each size, where the move is to be their mean
     rather than that of the likeliest size alone, so that a little more doubt moves it a little."""
 
     factor: str
     direction: Direction
     size: Size
     odds: Mapping[Size, float] | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,11 @@ def plan_shocks(
     for shock in found:
         _take(shock, used, notes)
     for one in judged:
-        if one.factor in used and used[one.factor].origin in ("user", "historical"):
+        if one.factor in used and used[one.factor].origin in GIVEN:
             notes.append(f"{one.factor}: the {used[one.factor].origin} shock replaces the judged one")
         else:
-            _take(judged_shock(one, view, plan.days), used, notes)
+            shock = judged_shock(one, view, plan.days)
+            _take(shock.model_copy(update={"origin": "judgement"}) if one.by_hand else shock, used, notes)
     return replace(plan, shocks=used, notes=tuple(notes), unseen=unseen)
 
 
@@ -154,7 +156,7 @@ def user_shock(user: UserShock, view: FactorView, horizon: int) -> Shock:
         raise InputError(f"the shock of {driver.id!r}, {show(move, driver.unit)}, takes it below {below}: {why}",
                          fix=f"let it fall by at most {show(-least, driver.unit).lstrip('+')}, or give its history up "
                              f"to {view.as_of} if it stands higher")  # fmt: skip
-    return _shock(driver, move, size, "user", _basis(size))
+    return _shock(driver, move, size, user.origin, _basis(size))
 
 
 def judged_shock(judged: JudgedShock, view: FactorView, horizon: int) -> Shock:

@@ -51,7 +51,10 @@ class Increment(Frozen):
 
 @dataclass(frozen=True)
 class Asked:
-    """The scenario that trades are held against, and on what, and whether time passes; see `run_engine`."""
+    """The scenario that trades are held against, and on what, and whether time passes; see `run_engine`.
+
+    `stressed`: by the covariance of stress at any size of shock, as in a run whose market is judged stressed.
+    """
 
     market: MarketStore
     as_of: dt.date
@@ -64,6 +67,7 @@ class Asked:
     thresholds: Thresholds | None = None
     age: bool = False
     passing: int | None = None
+    stressed: bool = False
 
     def book(self, portfolio: Portfolio) -> Book:
         return value_portfolio(portfolio, self.market, self.as_of, self.currency)
@@ -115,10 +119,7 @@ def traded(
         elif trade.id in asked.market and asked.market.unit_of(trade.id) == "price":
             added.append(Position(id=trade.id, asset_class="equity", quantity=trade.quantity))
         else:
-            raise InputError(
-                f"{trade.id!r} cannot be traded: it is no position of {portfolio.name!r} and no price series",
-                fix="name one of the book's ids, or add its prices with --prices",
-            )
+            raise _untradable(trade.id, portfolio)
     whole = portfolio.model_copy(update={"positions": (*portfolio.positions, *added)})
     book = value_portfolio(whole, asked.market, asked.as_of, asked.currency)
     held = {one.id: one for one in book.holdings}
@@ -142,6 +143,37 @@ def _sizes(one: Terms, by: float, names: Sequence[str]) -> dict[str, float]:
     """The fields that say how much of it there is, times `by`; greeks in money are such fields too."""
     greeks = ("vega", "delta", "gamma") if one.asset_class == "volatility" else ("vega",)
     return {name: amount * by for name in (*names, *greeks) if (amount := getattr(one, name)) is not None}
+
+
+def after_trades(portfolio: Portfolio, trades: Sequence[Trade], market: MarketStore) -> Portfolio:
+    """The portfolio with the trades done: what is held changes its size, what is sold whole leaves, what is not held
+    and is a share of the market is added. Errors: InputError for anything else, and for a position held at zero.
+    """
+    found = {one.id: one for one in portfolio.positions}
+    for trade in trades:
+        held = found.get(trade.id)
+        if held is None:
+            if trade.id not in market or market.unit_of(trade.id) != "price":
+                raise _untradable(trade.id, portfolio)
+            found[trade.id] = Position(id=trade.id, asset_class="equity", quantity=trade.quantity)
+            continue
+        size = held.quantity if held.quantity is not None else held.market_value
+        if not size:
+            raise InputError(f"{trade.id!r} is held at zero, so a trade has nothing to scale",
+                             fix="trade another instrument")  # fmt: skip
+        if abs(size + trade.quantity) < 1e-12 * abs(size):
+            del found[trade.id]
+        else:
+            found[trade.id] = scaled(held, 1 + trade.quantity / size)
+    if not found:
+        raise InputError("the trades leave nothing in the book", fix="keep a position")
+    done = (f"with the trade {one}" for one in trades)
+    return portfolio.model_copy(update={"positions": tuple(found.values()), "notes": (*portfolio.notes, *done)})
+
+
+def _untradable(id: str, portfolio: Portfolio) -> InputError:
+    return InputError(f"{id!r} cannot be traded: it is no position of {portfolio.name!r} and no price series",
+                      fix="name one of the book's ids, or add its prices with --prices")  # fmt: skip
 
 
 def increments(
@@ -171,7 +203,7 @@ def _measured(book: Book, asked: Asked) -> tuple[Decimal | None, ...]:
     """Value, stressed P&L, VaR and ES."""
     engine = asked.engine(book)
     plan = asked.plan(engine)
-    total = engine.revalue(plan, propagate=asked.propagate).total
+    total = engine.revalue(plan, propagate=asked.propagate, stressed=asked.stressed).total
     view, arrays = engine.view, engine.arrays
     gains = daily_gains(engine.book, arrays, np.zeros(len(arrays.factors)), view.factors, view.market, view.as_of)
     var, _, shortfall, _ = gains.measures() if gains else (None, None, None, None)

@@ -16,6 +16,8 @@ HELP = {
     "run": "Run stress tests: what the event would do to the portfolio, through which factors, and how sure that is.",
     "resume": "Go on with a run that was stopped, killed or waits for an answer, or with a batch and its runs that "
               "failed.",
+    "session": "Open a live session: edit the story, sources, shocks and the book, undo, compare, hedge, save, put to "
+               "review.",
     "chat": "Ask about a run in plain words: every figure names its row, and what nothing on record answers is "
             "refused.",
     "mcp": "Serve the chat's catalogue and the stress test as tools of the Model Context Protocol, runs as resources.",

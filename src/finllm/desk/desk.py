@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -23,7 +23,9 @@ from finllm.guardrails.audit.recorder import open_recorder
 from finllm.interrupts import closing_undisturbed
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
+from finllm.memory.remembered import RememberedEmbedder, RememberedSecond
 from finllm.memory.values import ValueFile
+from finllm.memory.vectors import Vectors
 from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import PRUNED
@@ -92,6 +94,13 @@ class Desk:
         found = {offer.precision for offer in self.broker.offers if offer.tier == "deep"}
         finer = {precision for precision in found if meets_floor(precision, asked)} | {asked}
         return tuple(sorted(finer, key=PRECISIONS.index, reverse=True))
+
+
+def forgetful(desk: Desk) -> Desk:
+    """The desk as a replay has it: its encoders read every text again, and its knowledge base searches again."""
+    embedder = desk.embedder.afresh()
+    return replace(desk, embedder=embedder, knowledge=desk.knowledge.afresh(embedder),
+                   second=None if desk.second is None else desk.second.afresh(embedder))  # fmt: skip
 
 
 class StateWatch(Protocol):
@@ -184,7 +193,8 @@ def assemble(
     settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], cards: Cards = NO_CARDS
 ) -> Desk:
     """A desk from its parts; tests pass other backends."""
-    embedder = Embedder()
+    vectors = Vectors(settings.vectors_path)
+    embedder = RememberedEmbedder(vectors)
     costing = open_costing(settings, [backend.offer for backend in backends], bus)
     services = Services(backends, patience=Patience(stall=settings.stall, first=settings.call_timeout))
     dispatch = open_dispatch(settings, backends, services)
@@ -194,12 +204,12 @@ def assemble(
         ledger=ledger,
         broker=Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
                       dispatch=dispatch),
-        knowledge=KnowledgeBase(settings.knowledge_dir, embedder),
+        knowledge=KnowledgeBase(settings.knowledge_dir, embedder, vectors=vectors),
         embedder=embedder,
         calibrations=Calibrations(settings.calibrations_dir),
         card=cards.full,
         pruned=cards.pruned,
-        second=SecondOpinion(embedder),
+        second=RememberedSecond(embedder, vectors),
         tenant=tenant_account(settings, ledger),
         escalating=escalating(settings, backends),
         values=ValueFile(settings.values_path),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from finllm.desk.channels import OnRecord
-from finllm.desk.desk import Desk, RunContext
+from finllm.desk.desk import Desk, RunContext, forgetful
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError, ReplayRefused
 from finllm.events import EventBus
@@ -222,7 +222,7 @@ async def _run(basis: _Basis, run_id: str, desk: Desk, ledger: RecordedLedger, s
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
     reader = standing.data.get(READER)
     desk = replace(desk, channels=None if reader is None else OnRecord(reader))
-    table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
+    table = replace(forgetful(desk), settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
     account = Account(Budget(), time.monotonic)
     run = RunContext(table, run_id, basis.request, basis.market, account, states.watch)

@@ -34,6 +34,7 @@ _CHANGES: Mapping[tuple[Flip, bool], str] = {
 }
 _ORIGINS = {
     "user": "the user gave it",
+    "judgement": "a person judged so, with a reason that is on record",
     "historical": "it is what happened over the window that is replayed",
     "model": "it stands for what was read",
     "table": "it stands for what was read, by the reviewed table of sizes",

@@ -28,6 +28,8 @@ from finllm.guardrails.rules import RuleVerdict, check_rules, worst
 from finllm.scheduler.decoding.filling import Choices, best
 from finllm.tools.data.factors import FACTOR_IDS, FactorId, MoveUnit, Shock, parse_user_shock
 from finllm.tools.evidence import show
+from finllm.tools.pnl.attribution import Attribution
+from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.limits import Known, hold
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
@@ -84,12 +86,14 @@ class Step:
 
 
 class WhatIf:
-    """A finished run's result, to be computed again under other readings. `base` is the run's own."""
+    """A finished run's result, to be computed again under other readings. `base` is the run's own.
 
-    def __init__(self, state: Finished, run: RunContext) -> None:
+    `engine`: the run's, where it is at hand.
+    """
+
+    def __init__(self, state: Finished, run: RunContext, engine: Engine | None = None) -> None:
         self._state, self._run = state, run
-        self._engine = engine_of(state, run)
-        engine = self._engine
+        self._engine = engine = engine or engine_of(state, run)
         self._known = Known.of(state.stress.result, engine.view.factors.drivers, engine.coverage)
         choice = state.said(STRESS_TESTER)
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
@@ -99,6 +103,12 @@ class WhatIf:
         self.reading: JudgedOpinion[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
         self.base = self._verdict(state, self.applied)
+
+    @property
+    def cuts(self) -> Attribution:
+        """The P&L of the run with its parts."""
+        request = self._run.request
+        return self._engine.revalue(self.applied, propagate=request.scenario.propagate, stressed=self._stressed)
 
     @property
     def bears(self) -> frozenset[FactorId]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from finllm.errors import InputError
 from finllm.sessions.failing import Against, against_limits
 from finllm.sessions.inputs import FoundLimits, Inputs, parse_shocks
+from finllm.sessions.requests import with_trades
 from finllm.sessions.reverse import parse_loss
 from finllm.sessions.stress import parse_replay
 
@@ -35,7 +36,8 @@ class HedgeQuestion:
     `limits`: names of the limits file. `loss`: 10% or 500000; `var`: an amount; `factors`: FACTOR=AMOUNT, the most that
     may be lost through it. Without any, the limits that are breached, else the largest factor's loss to its half.
     `instruments`: a list's file; None for the list that comes with finllm. `age`: time passes while the shocks come;
-    None: as the scenario says.
+    None: as the scenario says. `stressed`: as in a run whose market is
+    judged stressed, see `Asked`.
     """
 
     scenario: Scenario | None = None
@@ -49,6 +51,7 @@ class HedgeQuestion:
     factors: Sequence[str] = ()
     instruments: Path | None = None
     age: bool | None = None
+    stressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     from finllm.tools.pnl.trades import Asked
 
     story = question.scenario
+    if story is not None:
+        inputs = replace(inputs, portfolio=with_trades(inputs.portfolio, story, inputs.market))
     shocks = (*((f"{one.factor}={one.move}" for one in story.shocks) if story else ()), *question.shocks)
     inputs = inputs.shocked_by((*shocks, *(f"{name}=" for name in (story.insisted if story else ()))))
     replay: tuple[dt.date, dt.date] | str | None = parse_replay(question.replay)
@@ -111,7 +116,7 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     horizon = question.horizon or (story.horizon if story else 20)
     age = bool(story and story.age) if question.age is None else question.age
     asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency,
-                  age=age)  # fmt: skip
+                  age=age, stressed=question.stressed)  # fmt: skip
     listed = load_instruments(question.instruments or DEFAULT, inputs.market, inputs.as_of)
     if story is not None and story.path is not None:
         asked = _at_worst(asked, story.path, inputs)

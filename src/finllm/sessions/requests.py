@@ -18,7 +18,9 @@ from finllm.settings import load_settings
 if TYPE_CHECKING:
     from finllm.desk.request import OnUnresolved, RunRequest
     from finllm.settings import Settings
-    from finllm.tools.data.scenario import BudgetEntry
+    from finllm.tools.data.books.position import Portfolio
+    from finllm.tools.data.market import MarketStore
+    from finllm.tools.data.scenario import BudgetEntry, Scenario
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,44 @@ def build_request(
 
     Errors: InputError or LookAheadError naming what is wrong, where, and the mend.
     """
+    from finllm.tools.data.scenario import load_scenario
+
+    path = find_scenario(scenario)
+    return _built(load_scenario(path), path, portfolio, limits, prices, as_of, budget, seed, on_unresolved, factors,
+                  propagate, currency)  # fmt: skip
+
+
+def build_told(
+    story: str, *, portfolio: Path | None = None, limits: Path | None = None, prices: Sequence[Path] = (),
+    as_of: dt.date | None = None, seed: int = 0, currency: str | None = None,
+) -> Checked:  # fmt: skip
+    """The request of a story told in plain words: no sources, no shocks, a month ahead, as of the last day of the data.
+
+    Errors: as `build_request`.
+    """
+    from finllm.sessions.edits import told_story
+    from finllm.sessions.inputs import last_day
+
+    day = as_of or last_day(open_market(prices))
+    return _built(told_story(story, day), None, portfolio, limits, prices, None, None, seed, "withhold", (), None,
+                  currency)  # fmt: skip
+
+
+def _built(
+    story: Scenario, path: Path | None, portfolio: Path | None, limits: Path | None, prices: Sequence[Path],
+    as_of: dt.date | None, budget: BudgetEntry | None, seed: int, on_unresolved: OnUnresolved, factors: Sequence[str],
+    propagate: bool | None, currency: str | None,
+) -> Checked:  # fmt: skip
+    """`path`: the scenario's file, None of one that was typed."""
     from finllm.desk.request import PriceFile, RunRequest
     from finllm.tools.data.books.load import load_portfolio
     from finllm.tools.data.books.mapping import beside
     from finllm.tools.data.books.valuation import value_portfolio
-    from finllm.tools.data.scenario import load_scenario
     from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
     from finllm.tools.pnl.shocks import plan_shocks
     from finllm.tools.pnl.sizes import FactorView
 
-    path = find_scenario(scenario)
-    story = load_scenario(path)
+    named = f"{path}: " if path is not None else ""
     story = story.model_copy(update={
         "as_of": as_of or story.as_of, "budget": merge_budgets(story.budget, budget),
         "factors": tuple(dict.fromkeys([*story.factors, *factors])),
@@ -81,27 +110,37 @@ def build_request(
     })  # fmt: skip
     if story.replay is not None and story.replay.end > story.as_of:
         end = story.replay.end
-        raise LookAheadError(f"{path}: field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
+        raise LookAheadError(f"{named}field 'replay.end': the replay ends on {end}, after as_of {story.as_of}",
                              fix=f"set 'as_of' to {end} or later, or end the replay earlier")  # fmt: skip
-    held = load_portfolio(portfolio or PORTFOLIOS_DIR / "default.csv")
+    book = portfolio or PORTFOLIOS_DIR / "default.csv"
+    held = load_portfolio(book)
     files = tuple(PriceFile.of(file) for file in prices)
     market = open_market([file.unchanged() for file in files])
+    held = with_trades(held, story, market)
     value_portfolio(held, market, story.as_of, wanted_currency(story.currency))
     try:
         known = scenario_factors(story, market, held)
         user = scenario_shocks(story, known)
         plan_shocks(FactorView(known, market, story.as_of), story.horizon, user=user)
     except InputError as error:
-        raise InputError(f"{path}: {error.message}", fix=error.fix) from error
+        raise InputError(f"{named}{error.message}", fix=error.fix) from error
     allowed = find_limits(limits, portfolio, limitable(known, market), wanted_currency(story.currency))
-    book = portfolio or PORTFOLIOS_DIR / "default.csv"
     maps = (beside(book),) if beside(book).is_file() else ()
-    read = (path, book, *maps, *((allowed.file,) if allowed.file else ()))
+    read = (*((path,) if path is not None else ()), book, *maps, *((allowed.file,) if allowed.file else ()))
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read),
                          thresholds=thresholds_of(load_settings().settings),
                          future=is_future(story.as_of))  # fmt: skip
     return Checked(request, allowed.notes)
+
+
+def with_trades(held: Portfolio, story: Scenario, market: MarketStore) -> Portfolio:
+    """The book with the trades that a scenario holds. Errors: InputError for one that cannot be done."""
+    from finllm.tools.pnl.trades import Trade, after_trades
+
+    if not story.trades:
+        return held
+    return after_trades(held, [Trade(one.id, one.quantity) for one in story.trades], market)
 
 
 def merge_budgets(base: BudgetEntry | None, over: BudgetEntry | None) -> BudgetEntry | None:

@@ -32,6 +32,6 @@ def _console(*, stderr: bool, piped_width: int = PIPED_WIDTH) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, Any], indent: int | None = 2) -> None:
     """One JSON object on stdout, ASCII only, so that it holds no control character and suits any encoding."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    print(json.dumps(value, indent=indent, allow_nan=False))

@@ -1,0 +1,85 @@
+"""A version kept outside its session: as a scenario file with its lineage, or put to review."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from finllm.errors import InputError
+from finllm.files import write_file
+from finllm.sessions.tree import moment
+
+if TYPE_CHECKING:
+    from finllm.desk.request import RunRequest
+    from finllm.memory.reviews import ReviewRow
+    from finllm.sessions.session import Session
+    from finllm.tools.data.scenario import Scenario
+
+
+def saved(session: Session, path: Path) -> str:
+    """Write the version in hand as a scenario file; the command that runs it on the same book.
+
+    Errors: InputError for a name that is no YAML file's, or a file that is there; FinllmError where it cannot be.
+    """
+    from finllm.tools.data.scenario import Lineage
+
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"{str(path)!r} is no name of a scenario", fix="let it end with .yaml")
+    if path.exists():
+        raise InputError(f"{str(path)!r} is there already", fix="choose another name, or remove it first")
+    version = session.version
+    lineage = Lineage(session=session.id, version=version.number, run=version.run, by=session.who)
+    scenario = version.request.scenario.model_copy(update={"lineage": lineage, "approved_by": None})
+    write_file(path, as_yaml(scenario).encode(), fix="choose another file, or free some space")
+    return run_command(path, version.request)
+
+
+def as_yaml(scenario: Scenario) -> str:
+    """A scenario as the YAML that reads back as the same."""
+    import yaml
+
+    told = {name: value for name, value in scenario.model_dump(mode="json", exclude_none=True).items()
+            if value not in ((), [])}  # fmt: skip
+    lineage = told.get("lineage")
+    head = ""
+    if isinstance(lineage, dict):
+        head = (f"# version {lineage['version']} of session {lineage['session']}\n"
+                "# approved_by is empty: only a signed review fills it\n")  # fmt: skip
+    return head + yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
+
+
+def run_command(path: Path, request: RunRequest) -> str:
+    """What runs the file on the version's book, prices and limits."""
+    from finllm.scenarios import PORTFOLIOS_DIR
+
+    parts = ["finllm", "run", str(path)]
+    book = Path(unquote(urlsplit(request.portfolio.uri).path))
+    if book != (PORTFOLIOS_DIR / "default.csv").resolve():
+        parts += ["--portfolio", str(book)]
+    limits = [file.path for file in request.files if file.path.endswith((".yaml", ".yml")) and "limit" in file.path]
+    if limits and Path(limits[-1]).resolve() != (book.parent / "limits.yaml").resolve():
+        parts += ["--limits", limits[-1]]
+    for file in request.prices:
+        parts += ["--prices", file.path]
+    if request.seed:
+        parts += ["--seed", str(request.seed)]
+    return shlex.join(parts)
+
+
+def put(session: Session, why: str) -> ReviewRow:
+    """Put the version in hand to review: its report by digest, who asks and why, and the minutes of the moment."""
+    from finllm.memory.reviews import ReviewRow, next_number, put_to_review, report_digest
+    from finllm.sessions.minutes import minutes
+
+    session.may_write()
+    ledger, version = session.desk.ledger, session.version
+    row = ledger.run(version.run)
+    if row is None or row.result is None:
+        raise InputError(f"{version.id} has no result to review", fix=f"'goto {version.id}' goes on with it")
+    return put_to_review(ReviewRow(
+        number=next_number(ledger), session=session.id, version=version.number, run=version.run,
+        report_sha256=report_digest(row.result), who=session.who, why=why, at=moment(),
+        minutes=minutes(session, "md"),
+    ), ledger)  # fmt: skip
