@@ -68,7 +68,7 @@ def build_request(
 
     path = find_scenario(scenario)
     return _built(load_scenario(path), path, portfolio, limits, prices, as_of, budget, seed, on_unresolved, factors,
-                  propagate, currency)  # fmt: skip
+                  propagate, currency, age)  # fmt: skip
 
 
 def build_told(
@@ -84,13 +84,13 @@ def build_told(
 
     day = as_of or last_day(open_market(prices))
     return _built(told_story(story, day), None, portfolio, limits, prices, None, None, seed, "withhold", (), None,
-                  currency)  # fmt: skip
+                  currency, None)  # fmt: skip
 
 
 def _built(
     story: Scenario, path: Path | None, portfolio: Path | None, limits: Path | None, prices: Sequence[Path],
     as_of: dt.date | None, budget: BudgetEntry | None, seed: int, on_unresolved: OnUnresolved, factors: Sequence[str],
-    propagate: bool | None, currency: str | None,
+    propagate: bool | None, currency: str | None, age: bool | None,
 ) -> Checked:  # fmt: skip
     """`path`: the scenario's file, None of one that was typed."""
     from finllm.desk.request import PriceFile, RunRequest
