@@ -214,15 +214,6 @@ async def state_of(run: RunContext) -> Finished | None:
     return Finished.model_validate(held.values)
 
 
-async def state_of(run: RunContext) -> Finished | None:
-    """The state that a run ended in, from its checkpoint; None where that is gone, or is not what is on record."""
-    async with checkpointer(run.desk.settings.checkpoints_path) as saver:
-        held = await _Walk(run, build_graph().compile(checkpointer=saver)).held()
-    if held.next or not held.values or not on_record(cast(Json, held.values), run.run_id, run.desk.ledger):
-        return None
-    return Finished.model_validate(held.values)
-
-
 @dataclass
 class _Walk:
     """A run on its graph. Whatever stops it, a person's Ctrl-C too, it can be resumed, and says so."""
