@@ -180,7 +180,7 @@ class Scenario(Strict):
     replay: Replay | None = None
     path: PathTable | None = None
     budget: BudgetEntry | None = None
-    channels: dict[FactorName, dict[str, Annotated[int, Field(ge=-3, le=3, strict=True)]]] = {}
+    channels: dict[FactorName, dict[str, Annotated[int, Field(ge=-3, le=3, strict=True)]]] = Field({})
     level: float | None = Field(None, gt=0, lt=1, allow_inf_nan=False)
     readings: tuple[ReadEntry, ...] = ()
     disputes: tuple[DisputeEntry, ...] = ()

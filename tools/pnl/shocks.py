@@ -34,8 +34,11 @@ FAR = 5.0
 
 @dataclass(frozen=True)
 class JudgedShock:
-    """A direction and size that an agent judged of a factor, or a person (`by_hand`). `odds`: of each size, where the move is to be their mean
-    rather than that of the likeliest size alone, so that a little more doubt moves it a little."""
+    """A direction and size that an agent judged of a factor, or a person (`by_hand`).
+
+    `odds`: of each size, where the move is to be their mean rather than that of the likeliest size alone, so that a
+    little more doubt moves it a little.
+    """
 
     factor: str
     direction: Direction
