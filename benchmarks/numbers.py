@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import bands_page
+from benchmarks import bands_page, run_tools
 from benchmarks.loads import BOOK, FACTORS, LATEST, MARKET, SECTORS, choices
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.market import INDEX, STOCKS, day_of
@@ -71,6 +71,7 @@ def main() -> None:
                         f"{CHOICE}\n\n| what | error ratio |\n|---|---|\n{chosen}\n", encoding="utf-8")  # fmt: skip
     print(lines)
     bands_page.write()
+    run_tools.write()
 
 
 def loads(

@@ -128,10 +128,6 @@ class PathRow(_Frozen):
     worst: bool
 
 
-LATER = ("path", "replayed", "first", "aged", "hand")
-"""Fields that a report has only where there is something to say, as those of before have none."""
-
-
 class Report(_Frozen):
     """What a run found. Money in `currency`. `blocked` lists what was kept from the conclusion and why.
 
@@ -202,7 +198,8 @@ class Report(_Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        gone = LATER if self.channels is not None else (*LATER, "channels")
+        later = ("path", "replayed", "first", "aged", "hand")
+        gone = later if self.channels is not None else (*later, "channels")
         return {name: value for name, value in dump(self).items() if value or name not in gone}
 
     @property

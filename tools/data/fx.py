@@ -44,6 +44,7 @@ class Rates:
     as_of: dt.date
     base: str = DOLLAR
     _said: dict[str, str] = field(default_factory=dict)
+    _dollars: dict[str, Rate | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Errors: InputError for a base currency that is none, or that has no rate."""
@@ -99,6 +100,12 @@ class Rates:
         return Rate(currency.units * above.value / below.value, min(above.day, below.day), above.words or below.words)
 
     def _in_dollars(self, code: str) -> Rate | str:
+        """What one unit is worth in dollars, or why that is not known; looked up once for all positions in it."""
+        if code not in self._dollars:
+            self._dollars[code] = self._read(code)
+        return self._dollars[code]
+
+    def _read(self, code: str) -> Rate | str:
         if code == DOLLAR:
             return Rate(1.0, self.as_of, "")
         name = fx_factor(code)

@@ -239,9 +239,12 @@ def _through_nodes(price: Callable[[np.ndarray], np.ndarray], moves: np.ndarray)
     values = price(middle + half * np.cos(angles))  # (n, DEGREE)
     weights = values @ np.cos(np.outer(angles, np.arange(DEGREE))) * 2.0 / DEGREE
     place = (moves - middle) / half
-    later, last = np.zeros_like(moves), np.zeros_like(moves)
-    for at in range(DEGREE - 1, 0, -1):  # Clenshaw's recurrence
-        later, last = 2.0 * place * later - last + weights[:, at, None], later
+    later, last, spare, twice = np.zeros_like(moves), np.zeros_like(moves), np.empty_like(moves), 2.0 * place
+    for at in range(DEGREE - 1, 0, -1):  # Clenshaw's recurrence, in three arrays that stay in the cache
+        np.multiply(twice, later, out=spare)
+        spare -= last
+        spare += weights[:, at, None]
+        later, last, spare = spare, later, last
     return place * later - last + 0.5 * weights[:, 0, None]
 
 
@@ -303,7 +306,10 @@ class Contracts:
                 some = np.arange(start, min(start + step, len(kind)))
                 at = slice(first + start, first + start + len(some))
                 part = kind if len(some) == len(kind) else kind.take(some)
-                yield at, part.gains(self.loads[:, at] @ moves.T)
+                channels = (
+                    1 if isinstance(kind, FlowBonds | DurationBonds) else CHANNELS
+                )  # a yield is all that they are on
+                yield at, part.gains(self.loads[:channels, at] @ moves.T)
 
     def gains(self, moves: np.ndarray) -> np.ndarray:
         """P&L in USD, (C, S) for `moves` (S, K)."""

@@ -12,9 +12,13 @@ import numpy as np
 from finllm.tools.forecasts.conditioned import KEPT_SPREAD
 from finllm.tools.pnl.bands import DRAWS, Spread, gaussian_draws, simulate
 from finllm.tools.pnl.engine import Engine
+from finllm.tools.pnl.left_open import draws_for
 from finllm.tools.pnl.propagate import propagate
 from finllm.tools.pnl.readings import least_moves
 from finllm.tools.pnl.shocks import BOUNDS, Plan
+
+WIDTHS = 3_000_000
+"""Positions × draws that a width revalues at most: widths are compared with each other, by the same draws."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ def interval_widths(
     shocked = {name: one.move for name, one in plan.shocks.items()}
     inside = {name: move for name, move in shocked.items() if name in joint.names}
     given = propagate(inside, joint.near(inside)[0])
-    free = gaussian_draws(given.residual, DRAWS, seed)
+    draws_made = draws_for(arrays, DRAWS, WIDTHS) // 2 * 2  # in pairs
+    free = gaussian_draws(given.residual, draws_made, seed)
     least = least_moves(engine.view, arrays.factors)
     widths: list[float] = []
-    for calls in judged:
+    for at_set, calls in enumerate(judged):
+        if (same := judged.index(calls)) < at_set:
+            widths.append(widths[same])
+            continue
         means, draws = given.means.copy(), free.copy()
         for at, name in enumerate(given.others):
             if name in calls:
@@ -52,11 +60,11 @@ def interval_widths(
             if known[name].unit == "return":
                 draws[:, at] = np.maximum(draws[:, at], BOUNDS["return"][0] - means[at])
         moves = shocked | dict(zip(given.others, means.tolist(), strict=True))
-        spread = np.zeros((DRAWS, len(arrays.factors)))
+        spread = np.zeros((draws_made, len(arrays.factors)))
         for at, name in enumerate(given.others):
             spread[:, arrays.factors.index(name)] = draws[:, at]
         point = np.array([moves.get(name, 0.0) for name in arrays.factors])
-        left = Spread({"other factors": spread}, engine.own, least, plan.days, DRAWS, "as judged")
+        left = Spread({"other factors": spread}, engine.own, least, plan.days, draws_made, "as judged")
         band = simulate(arrays, point, left, Decimal(0), level=level, seed=seed)
         widths.append(float(band.upper - band.lower))
     return tuple(widths)

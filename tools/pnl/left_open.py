@@ -33,8 +33,9 @@ MOST_ON_PATH = 1_500_000
 ALONE = "drawn by itself, by its reviewed σ: it has no history"
 
 
-def draws_for(arrays: Sensitivities, most: int) -> int:
-    return min(most, max(LEAST_DRAWS, MOST_REVALUED // max(1, len(arrays.positions))))
+def draws_for(arrays: Sensitivities, most: int, revalued: int = MOST_REVALUED) -> int:
+    """How many draws: `most`, but no more than revalue `revalued` positions in all."""
+    return min(most, max(LEAST_DRAWS, revalued // max(1, len(arrays.positions))))
 
 
 def left_open(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from finllm.tools.data.books.load import load_portfolio
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import UserShock, parse_user_shock
 from finllm.tools.data.market import MarketStore
+from finllm.tools.pnl.bands import simulate
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.interval import JudgedMove, interval_widths, narrower
 
@@ -52,3 +54,18 @@ def test_narrower_is_a_logarithm_that_adds_and_is_naught_without_a_width() -> No
     assert narrower(4.0, 2.0) == pytest.approx(math.log(2))
     assert narrower(8.0, 2.0) == pytest.approx(narrower(8.0, 4.0) + narrower(4.0, 2.0))
     assert narrower(0.0, 2.0) == narrower(2.0, 0.0) == 0.0
+
+
+def test_a_set_of_judgements_that_was_asked_before_is_not_simulated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, made = ENGINE.plan(20), list[int]()
+    module = "finllm.tools.pnl.interval.simulate"
+
+    def counted(*given: Any, **named: Any) -> Any:
+        made.append(1)
+        return simulate(*given, **named)
+
+    monkeypatch.setattr(module, counted)
+    calls = {"OIL_WTI": JudgedMove(0.2, 0.8)}
+    none, offered, applied = interval_widths(ENGINE, plan, [{}, calls, dict(calls)])
+    assert offered == applied != none
+    assert len(made) == 2
