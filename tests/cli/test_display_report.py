@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from finllm.cli.display.report import report_view
+from finllm.cli.display.report import report_view, table
 from finllm.graphs.report import Report
 
 
@@ -78,3 +79,19 @@ def test_blocked_report_and_abstention_say_so(report: Report) -> None:
     assert "The narrative agent abstained" in text
     assert "None: no holding has a history." in text
     assert "None was found." in text
+
+
+def test_a_table_of_50_000_rows_shows_the_first_and_says_where_all_are_in_little_time() -> None:
+    rows = [(f"P{at}", f"{at:,}") for at in range(50_000)]
+    wide = Console(file=io.StringIO(), width=120)
+    start = time.process_time()
+    wide.print(table(("position", "USD"), rows, right=(1,)))
+    assert time.process_time() - start < 2.0
+    assert isinstance(wide.file, io.StringIO)
+    shown = wide.file.getvalue().splitlines()
+    assert len(shown) == 1000 + 3
+    assert shown[-1].strip() == "the first 1,000 of 50,000 rows; --json has all of them"
+    few = Console(file=io.StringIO(), width=120)
+    few.print(table(("position", "USD"), rows[:1000]))
+    assert isinstance(few.file, io.StringIO)
+    assert "--json" not in few.file.getvalue()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LARGEST = 10
 """Positions that get a row of their own; the rest are one row."""
+MOST_ROWS = 1_000
+"""Rows of a table that are laid out on a terminal."""
 
 Cell = str | Text
 
@@ -78,16 +80,22 @@ def text(value: Cell, style: str = "") -> Text:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = (), whole: Sequence[int] = ()
 ) -> RenderableType:
-    """A table, or `None.` without rows; the columns in `right` are flush right, those in `whole` are never folded."""
+    """A table, or `None.` without rows; the columns in `right` are flush right, those in `whole` are never folded.
+
+    Of more than `MOST_ROWS` the first are laid out, with how many more there are and where: rich measures every cell.
+    """
     rows = list(rows)
+    more = len(rows) - MOST_ROWS
     if not rows:
         return Text("None.")
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for at, name in enumerate(header):
         grid.add_column(name, justify="right" if at in right else "left", overflow="fold", no_wrap=at in whole)
-    for row in rows:
+    for row in rows[:MOST_ROWS]:
         grid.add_row(*(text(cell) for cell in row))
-    return grid
+    if more <= 0:
+        return grid
+    return Group(grid, text(f"the first {MOST_ROWS:,} of {len(rows):,} rows; --json has all of them", "bold yellow"))
 
 
 def listing(rows: Iterable[tuple[Cell, Sequence[Cell]]]) -> RenderableType:
