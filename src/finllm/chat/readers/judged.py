@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finllm.chat.table import Answer, Row, Teller
+from finllm.graphs.channel_lines import told as opened_or_not
 from finllm.graphs.judged import JudgedRow
 
 _PERCENT = 100.0
@@ -59,20 +60,19 @@ def _factor_odds(tell: Teller) -> dict[str, list[tuple[str, str, float]]]:
 
 
 def channels(tell: Teller) -> Answer:
-    report = tell.table.report
-    opened = getattr(report, "channels", ())
-    for one in opened:
-        name, state = str(getattr(one, "channel", "")), str(getattr(one, "state", ""))
-        chance = tell.table.add(
-            round(float(getattr(one, "probability", 0.0)), 4), "probability", "scenario",
-            f"probability that the channel {name} is open", "the channel reader, calibrated",
-        )  # fmt: skip
-        tell.say("one", channel=name, chance=chance, state=state)
-    if not opened:
+    report, asked = tell.table.report, tell.slots.all("factor")
+    if report.channels is None:
         tell.say("none")
         for check in report.factors:
             if check.read != "none":
                 tell.say("read", factor=check.factor, read=check.read)
+        return tell.done()
+    for one in report.channels:
+        if not asked or set(asked) & set(one.moves):
+            tell.say("one", chance=one.probability, state=one.state, moves=one.moving)
+            tell.say("why", span=one.words, source=one.source or "the event")
+    for line in opened_or_not(report.channels):
+        tell.say("line", line=line)
     return tell.done()
 
 
