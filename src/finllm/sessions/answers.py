@@ -69,6 +69,11 @@ class Answer:
     error: FinllmError | None = None
     provisional: bool = False
 
+    def _repr_html_(self) -> str:
+        from finllm.sessions.notebook import answer_html
+
+        return answer_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """One object a verb, as `--script --json` prints it."""
         one, base = self.figures, self.base

@@ -276,6 +276,11 @@ class Session:
         """What shows the version in hand outside the session, figure by figure."""
         return f"finllm trace {self.version.run}"
 
+    def _repr_html_(self) -> str:
+        from finllm.sessions.notebook import session_html
+
+        return session_html(self)
+
     def close(self) -> None:
         """Give the session back; it is opened again by its id."""
         self._closing.close()

@@ -5,6 +5,7 @@ None of them asks a model. What they compute gets rows of its own, each with how
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from finllm.chat.readers.result import MOST
@@ -73,7 +74,7 @@ def what_if_shock(tell: Teller) -> Answer:
         return tell.done(again=again)
     row = tell.table.add(there, unit, factor, f"shock (asked for in the chat: {asked})", "given by the user")
     tell.say("now", factor=factor, asked=row, total=_total(tell, verdict, f"{factor} moved by {asked}"))
-    return _verdict_told(tell, verdict, again)
+    return _verdict_told(tell, verdict, again, f'shock {factor} {asked} because "asked in the chat"')
 
 
 def what_if_without(tell: Teller) -> Answer:
@@ -89,13 +90,15 @@ def what_if_without(tell: Teller) -> Answer:
         return tell.done(again=again)
     verdict = what_if.read({}, without=source) if what_if.reading is not None else what_if.base
     tell.say("now", source=source, total=_total(tell, verdict, f"without {source}"))
-    return _verdict_told(tell, verdict, again)
+    return _verdict_told(tell, verdict, again, f'source {source} off because "asked in the chat"')
 
 
-def _verdict_told(tell: Teller, verdict: Verdict, again: str) -> Answer:
+def _verdict_told(tell: Teller, verdict: Verdict, again: str, verb: str) -> Answer:
+    """What the verdict is beside the run's own, and how a session keeps it: by the line `verb`."""
     tell.say("was", base=tell.table.report.total)
     breaches = ", ".join(f"{subject} ({kind})" for kind, subject in sorted(verdict.breached)) or "none"
     tell.say("breach", breaches=breaches, ruled=verdict.compliance)
+    tell.say("keep", command=f"echo {shlex.quote(verb)} | finllm session {tell.table.run.id} --script -")
     return tell.done(again=again)
 
 
