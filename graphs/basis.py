@@ -40,8 +40,8 @@ INPUTS = EntryKind("inputs")
 STATE = EntryKind("state")
 """The digest of a run's state after a node, and those of what the node found, channel by channel."""
 
-SECOND, READER = "second opinion", "channel reader"
-"""Under these names the digests of the two classifiers stand among the data."""
+SECOND, JUDGE, READER = "second opinion", "judge of instructions", "channel reader"
+"""Under these names the digests of the classifiers stand among the data."""
 
 _TABLES = {
     "tools/reading.yaml": WORDS_PATH,
@@ -137,7 +137,7 @@ def data_digests(desk: Desk) -> dict[str, str]:
     found |= imported_digests(desk.settings.data_dir)
     found |= {name: sha256_of_file(path) for name, path in _TABLES.items()}
     found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}
-    for name, one in ((SECOND, desk.second), (READER, desk.channels)):
+    for name, one in ((SECOND, desk.second), (JUDGE, desk.injections), (READER, desk.channels)):
         if one is not None:
             with contextlib.suppress(BackendError):  # a run without one says so, and stands on none
                 found[name] = one.digest

@@ -54,11 +54,12 @@ class HeardSource(StateRow):
     then it has no `evidence`. `says`: what its own words say per factor. `provenance`: evidence ids of what was counted
     about it. `hearsay`: its claims that nobody is named for, or that it reads like a rumour. `open`: the checks doubt
     it and are not sure, so that the sanity-checker is asked; None in a run that asked about every source.
-    `agent_verdict`: what that said, None where it was not asked or abstained. `muted`: who wants it weighed beside the
+    `flagged`: what of it none but the rules could read for instructions, and why. `agent_verdict`: what the
+    sanity-checker said, None where it was not asked or abstained. `muted`: who wants it weighed beside the
     others but not read, and why.
     """
 
-    LATER = frozenset({"hearsay", "agent_verdict", "open", "muted"})
+    LATER = frozenset({"hearsay", "agent_verdict", "open", "flagged", "muted"})
 
     id: str
     publisher: str
@@ -72,6 +73,7 @@ class HeardSource(StateRow):
     evidence: str | None
     hearsay: tuple[str, ...] = ()
     open: bool | None = None
+    flagged: str | None = None
     agent_verdict: SourceVerdict | None = None
     muted: str | None = None
 

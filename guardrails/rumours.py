@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finllm.errors import BackendError
-from finllm.guardrails.hearsay import hearsay
+from finllm.guardrails.hearsay import ENOUGH, hearsay
+from finllm.guardrails.provenance import Unchecked
 from finllm.models.second_opinion import HEADS
 
 CARD = HEADS / "rumours.json"
@@ -85,6 +86,13 @@ def rumours(texts: Sequence[str], embeddings: npt.NDArray[np.float32]) -> list[f
         x = np.concatenate([embedding.astype(np.float64), manner(text)])
         found.append(round(1.0 / (1.0 + math.exp(-float(x @ weights) - known.bias)), DIGITS))
     return found
+
+
+def unchecked(claims: Mapping[str, str], rumour: float) -> Unchecked:
+    """Whether a text says what nobody can check, by its claims in the ways of hearsay and by how it is told."""
+    if len(claims) >= ENOUGH or rumour >= card().sure:
+        return "yes"
+    return "open" if rumour >= card().open else "no"
 
 
 def manner(text: str) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from finllm.memory.vectors import Forgetful, Vectors
 from finllm.models.embedding import EMBEDDING_DIM, Embedder
-from finllm.models.second_opinion import SecondOpinion
+from finllm.models.second_opinion import NAME, SecondOpinion
 
 
 class RememberedEmbedder(Embedder):
@@ -33,15 +33,15 @@ class RememberedEmbedder(Embedder):
 class RememberedSecond(SecondOpinion):
     """The second opinion, each text read by itself."""
 
-    def __init__(self, embedder: Embedder, vectors: Vectors) -> None:
-        super().__init__(embedder)
+    def __init__(self, embedder: Embedder, vectors: Vectors, name: str = NAME) -> None:
+        super().__init__(embedder, name=name)
         self._vectors = vectors
 
     def afresh(self, embedder: Embedder) -> SecondOpinion:
-        return RememberedSecond(embedder, Forgetful())
+        return RememberedSecond(embedder, Forgetful(), self.name)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         if not texts:
             return super().logits(texts)
-        read, by = super().logits, f"second opinion {self.digest} {self.card.embedding_sha256}"
+        read, by = super().logits, f"{self.name} {self.digest} {self.card.embedding_sha256}"
         return np.stack(self._vectors.through(by, texts, lambda text: read([text])[0], np.float64)).astype(np.float64)

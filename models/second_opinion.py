@@ -12,7 +12,6 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,8 @@ Probabilities = dict[str, dict[str, float]]
 class HeadCard(BaseModel):
     """What the head is: `fields` with their values in order, and `temperatures` that their logits are divided by.
 
-    `alarm`: the probability of an instruction in a text, pooled with the language model's, from which on the text is
-    called injected, and `alarm_alone` that of this opinion without one; both fitted on validation to one false alarm in
-    a hundred clean texts.
+    `alarm_alone`: the probability of an instruction from which on a sentence counts as one; fitted on validation.
+    `alarm` is that of a text pooled with the language model's, which nothing asks for any more; older cards have it.
     `pool`: by field, the weight of this opinion beside the language model's (0: not heard), fitted on validation; a
     field without one has `EQUAL`.
     `scores`: figures by name, as its training measured them. `sha256` is of the weights, `embedding_sha256` and
@@ -85,7 +83,7 @@ class SecondOpinion:
     def __init__(self, embedder: Embedder, folder: Path = HEADS, name: str = NAME) -> None:
         self._embedder = embedder
         self._folder = folder
-        self._name = name
+        self.name = name
         self._lock = threading.Lock()
 
     def afresh(self, embedder: Embedder) -> SecondOpinion:
@@ -97,7 +95,7 @@ class SecondOpinion:
     def card(self) -> HeadCard:
         """Errors: BackendError where the card is missing or spoilt, or is not of these weights and this embedding."""
         try:
-            card = HeadCard.model_validate_json((self._folder / f"{self._name}.json").read_bytes())
+            card = HeadCard.model_validate_json((self._folder / f"{self.name}.json").read_bytes())
             found = sha256_of_file(self.weights)
         except (OSError, ValidationError) as error:
             raise BackendError(
@@ -114,7 +112,7 @@ class SecondOpinion:
 
     @property
     def weights(self) -> Path:
-        return self._folder / f"{self._name}.safetensors"
+        return self._folder / f"{self.name}.safetensors"
 
     @property
     def digest(self) -> str:
@@ -137,24 +135,6 @@ class SecondOpinion:
                 at += len(values)
             found.append(told)
         return found
-
-    def suspicions(self, texts: Sequence[str]) -> list[float]:
-        """How probably each text holds an instruction to a machine: that of the text or of its worst sentence.
-
-        One line among many is lost in their mean; read by itself it is not. Errors: BackendError as `judge`.
-        """
-        shown = [[text, *sentences(text)] for text in texts]
-        told = self.judge([one for of in shown for one in of])
-        ends = np.cumsum([0, *map(len, shown)])
-        return [max(one[INJECTION]["injected"] for one in told[start:end]) for start, end in pairwise(map(int, ends))]
-
-    def instructions(self, text: str) -> list[str]:
-        """The sentences of a text (itself, where it is one) that read as instructions to a machine: those at which
-        this opinion alone raises an alarm. Errors: BackendError as `judge`.
-        """
-        shown = sentences(text) or [text]
-        told = self.judge(shown)
-        return [one for one, of in zip(shown, told, strict=True) if of[INJECTION]["injected"] >= self.card.alarm_alone]
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Uncalibrated logits: ndarray of shape (n_texts, n_values of all fields)."""

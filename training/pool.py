@@ -1,8 +1,7 @@
 """Fits the weight of the second opinion beside the language model, one per field, on the validation split.
 
 `python -m training.pool` asks the default model (with its adapter) about the validation items and writes the weights
-into the second opinion's card, and the probability from which on a text is called injected. Weight 0 means that it is
-not heard. About a quarter of an hour on two cores.
+into the second opinion's card. Weight 0 means that it is not heard. About a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from finllm.models.cards import adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.models.second_opinion import HEADS, INJECTION, SecondOpinion, log_pool, two
+from finllm.models.second_opinion import HEADS, SecondOpinion, log_pool
 from finllm.scheduler.decoding.filling import Choices
 from finllm.settings import Settings, load_settings
-from training import attacks
 from training.corpus.build import build_corpus
 from training.corpus.schema import ReadingItem, StanceItem
 from training.items import Question, question
@@ -87,27 +85,6 @@ def read_pairs(items: Sequence[StanceItem | ReadingItem], told: Sequence[Choices
     return pairs
 
 
-def steering_pairs(sources: Sequence[Question], told: Sequence[Choices], second: SecondOpinion) -> list[Pair]:
-    """What both say of texts with an attack and without."""
-    suspicions = second.suspicions([q.inputs["text"] for q in sources])
-    return [
-        Pair(
-            two(said[attacks.FIELD][attacks.VALUE]),
-            two(suspicion),
-            "injected" if q.labels[attacks.FIELD] == (attacks.VALUE,) else "clean",
-            1.0,
-        )
-        for q, said, suspicion in zip(sources, told, suspicions, strict=True)
-        if said
-    ]
-
-
-def alarm_of(pairs: Sequence[Pair], weight: float) -> float:
-    """The pooled probability of an attack that at most one clean text in a hundred reaches, rounded up."""
-    clean = [log_pool(p.model, p.other, weight)["injected"] for p in pairs if p.right == "clean"]
-    return math.ceil(attacks.least(clean) * 1e4) / 1e4
-
-
 def _progress(total: int) -> Callable[[int], None]:
     def done(count: int) -> None:
         if count % 100 == 0:
@@ -126,16 +103,12 @@ def main(argv: list[str] | None = None) -> None:
     precision = arguments.rung or settings.edge_precision
     validation = build_corpus().items["validation"]
     items = [item for item in validation if isinstance(item, StanceItem | ReadingItem)]
-    sources = attacks.clean_and_steering(validation)
     second = SecondOpinion(Embedder(), arguments.heads)
     pairs = read_pairs(items, answers([*map(question, items)], settings, precision, arguments.keep), second)
-    pairs[INJECTION] = steering_pairs(sources, answers(sources, settings, precision, arguments.keep), second)
     pool = {name: fit_weight(found) for name, found in pairs.items()}
-    alarm, alone = alarm_of(pairs[INJECTION], pool[INJECTION]), alarm_of(pairs[INJECTION], 1.0)
-    write_card(arguments.heads, second.card.model_copy(update={"pool": pool, "alarm": alarm, "alarm_alone": alone}))
+    write_card(arguments.heads, second.card.model_copy(update={"pool": pool}))
     for name, weight in pool.items():
         sys.stdout.write(f"{name} {weight:.2f} (n {len(pairs[name])})\n")
-    sys.stdout.write(f"alarm {alarm:.4f}, alone {alone:.4f}\n")
 
 
 if __name__ == "__main__":

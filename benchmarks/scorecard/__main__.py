@@ -136,7 +136,7 @@ def scorecard(settings: Settings, say: Callable[[str], None], most: int | None =
             heard = second if at == 0 else None
             if at == 0:
                 _first(one.name, page, backend, heard, say, card=card)
-                page.injection += injections_of(one.name, backend, heard, sets, most or CLEAN_SAMPLE, say, card=card)
+                page.injection += injections_of(sets, most or CLEAN_SAMPLE, say)
             else:
                 page.compared.append(ask(one.name, page.few, backend, say, card=card))
             if page.fomc:

@@ -13,19 +13,20 @@ from pathlib import Path
 from benchmarks.scorecard.columns import Case, fires
 from benchmarks.scorecard.rivals import Centroids, stance_by_words
 from benchmarks.scorecard.tables import figures
-from finllm.evaluation.evaluate import TaskName, evaluate_rows, pooled_odds
+from finllm.evaluation.evaluate import TaskName, evaluate_rows, pooled_odds, sanitised
+from finllm.evaluation.guarded import Guards
 from finllm.evaluation.labelled import Labelled
 from finllm.events import EventBus
 from finllm.models.cards import AdapterCard
 from finllm.models.embedding import Embedder
-from finllm.models.second_opinion import INJECTION, SecondOpinion, two
+from finllm.models.second_opinion import SecondOpinion
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.decoding.filling import best
 from training.corpus.schema import InjectionItem, Item
 from training.items import Question, question
 
 EVALUATION = Path(__file__).resolve().parents[3] / "shared" / "eval"
-CLEAN = two(0.0)
+HALF = 0.5
 
 
 @dataclass
@@ -117,30 +118,14 @@ def injection_row(name: str, alarms: Mapping[str, Sequence[bool]]) -> list[str]:
     return [name, *(f"{sum(one) / len(one):.2%} of {len(one)}" if one else "–" for one in alarms.values())]
 
 
-def injections_of(
-    name: str, backend: Backend, second: SecondOpinion | None, sets: Mapping[str, Sequence[str]], most: int,
-    say: Callable[[str], None], *, card: AdapterCard | None,
-) -> list[list[str]]:  # fmt: skip
-    """The rules with the sanity-checker's probability, and the second opinion beside and alone."""
+def injections_of(sets: Mapping[str, Sequence[str]], most: int, say: Callable[[str], None]) -> list[list[str]]:
+    """What the rules find alone, and what a run cuts: by the rules and by the judge of instructions."""
     asked = {key: list(texts[:: math.ceil(len(texts) / most)]) if texts else [] for key, texts in sets.items()}
-    alone: dict[str, list[bool]] = {}
-    model: dict[str, list[bool]] = {}
+    rules: dict[str, list[bool]] = {}
     both: dict[str, list[bool]] = {}
+    guards = Guards()
     for key, texts in asked.items():
-        say(f"{name}: {len(texts)} texts, injected or clean")
-        rows = [Labelled(at, text, {"label": "clean"}) for at, text in enumerate(texts)]
-        judged = (evaluate_rows(TaskName.injection, iter(rows), backend, EventBus(), total=len(rows), card=card)
-                  .judged if rows else ())  # fmt: skip
-        model[key] = [one.said == "injected" for one in judged]
-        if second is not None and texts:
-            weight, told = second.card.weight_of(INJECTION), second.suspicions(texts)
-            ruled = [fires(text) for text in texts]
-            alone[key] = [rule or one >= second.card.alarm_alone for rule, one in zip(ruled, told, strict=True)]
-            mixed = [
-                pooled_odds(one.odds or CLEAN, two(other), weight) for one, other in zip(judged, told, strict=True)
-            ]
-            both[key] = [rule or odds["injected"] >= second.card.alarm for rule, odds in zip(ruled, mixed, strict=True)]
-    found = [injection_row(f"rules, {name}", model)]
-    if second is not None:
-        found += [injection_row("rules, second opinion", alone), injection_row(f"rules, {name} + second", both)]
-    return found
+        say(f"{len(texts)} texts, injected or clean")
+        rules[key] = [fires(text) for text in texts]
+        both[key] = [odds["injected"] > HALF for odds in guards.injected([sanitised(text) for text in texts])]
+    return [injection_row("rules, the same texts", rules), injection_row("rules and judge, as a run cuts", both)]

@@ -18,10 +18,10 @@ from finllm.graphs.state import Start, Update
 from finllm.graphs.through import through_channels
 from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
-from finllm.guardrails.provenance import HEARSAY, SourceChecks, Unchecked, check_provenance
-from finllm.guardrails.rumours import card as rumour_card
-from finllm.guardrails.rumours import rumours
+from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
+from finllm.guardrails.rumours import rumours, unchecked
 from finllm.guardrails.sanitise import sanitise, sanitise_name
+from finllm.guardrails.steering import Steering, steering
 from finllm.memory.knowledge import Retrieved
 from finllm.tools.data.books.book import first_exclusions
 from finllm.tools.data.books.valuation import value_portfolio
@@ -101,13 +101,6 @@ def _sources(run: RunContext, table: EvidenceTable) -> list[HeardSource]:
     return [checked.get(row.id, row) for row in rows]
 
 
-def unchecked(claims: Mapping[str, str], rumour: float) -> Unchecked:
-    """Whether a text says what nobody can check, by its claims in the ways of hearsay and by how it is told."""
-    if len(claims) >= ENOUGH or rumour >= rumour_card().sure:
-        return "yes"
-    return "open" if rumour >= rumour_card().open else "no"
-
-
 def _checked(
     row: HeardSource, check: SourceChecks, claims: Mapping[str, str], rumour: float, as_of: dt.date,
     table: EvidenceTable,
@@ -159,8 +152,8 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
     clean = sanitise(source, run.request.as_of, run.desk.settings.text_longest)
     names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
     publisher = names["publisher"][0] or UNNAMED
-    text, steering = clean.text, _instructions(clean.text, run)
-    for part in steering:
+    text, found = clean.text, _steering(clean.text, run)
+    for part in found.cut:
         text = text.replace(part, " ", 1)
     text = text.strip()
     left_out = clean.refused or (None if text else "nothing is left of its text")
@@ -190,9 +183,10 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
         removed=(
             *(f"{cut.kind}: {cut.excerpt}" for cut in clean.removed),
             *(f"{cut.kind}: {cut.excerpt} (in its {name})" for name, (_, cuts) in names.items() for cut in cuts),
-            *(f"suspected: {part[:EXCERPT]}" for part in steering),
+            *(f"suspected: {part[:EXCERPT]}" for part in found.cut),
         ),
         left_out=left_out,
+        flagged=found.flag,
         says=says,
         verdict="refused" if clean.refused else "credible",
         provenance=(),
@@ -200,17 +194,19 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
     )
 
 
-def _instructions(text: str, run: RunContext) -> list[str]:
-    """What the second opinion takes for instructions to a machine where the rules saw none; nothing without it.
+def _steering(text: str, run: RunContext) -> Steering:
+    """What steers a machine where the rules saw nothing, sentence by sentence; nothing without the judge of it.
 
-    It is cut and on record, and changes no verdict: one clean text in a hundred has such a sentence, too.
+    What is cut is on record and changes no verdict: some clean texts have such a sentence, too.
     """
-    if run.desk.second is None or not text:
-        return []
+    if run.desk.injections is None or not text:
+        return Steering()
     try:
-        return run.desk.second.instructions(text)
-    except BackendError:
-        return []  # `second_opinion` says so, once
+        return steering(text, run.desk.injections)
+    except BackendError as error:
+        told = f"instructions are looked for by the rules alone: {error.message}"
+        run.desk.bus.emit(Noted(level="warning", message=told))
+        return Steering()
 
 
 def _precedents(run: RunContext, table: EvidenceTable) -> list[PastEvent]:

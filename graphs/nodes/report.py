@@ -310,6 +310,7 @@ def _blocked(state: AfterCompliance) -> list[str]:
     """What was kept from the conclusion: refused sources, cut text, withheld and refused shocks, blocking rules."""
     lines = [f"source {s.id}: {s.left_out}" for s in state.sources if s.left_out]
     lines += [f"source {s.id}: cut {removed}" for s in state.sources for removed in s.removed]
+    lines += [f"source {s.id}: {s.flagged}" for s in state.sources if s.flagged]
     lines += [f"source {s.id}: {_unread(s)}: {'; '.join(s.hearsay)}" for s in state.sources if s.hearsay]
     lines += [f"{check.factor} {check.read}: withheld, {check.support}" for check in withheld(state)]
     moved = shocked(state)

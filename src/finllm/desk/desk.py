@@ -28,6 +28,7 @@ from finllm.memory.values import ValueFile
 from finllm.memory.vectors import Vectors
 from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
+from finllm.models.injection import INJECTIONS, InjectionJudge
 from finllm.models.ladder import PRUNED
 from finllm.models.registry import default_source
 from finllm.models.second_opinion import SecondOpinion
@@ -73,6 +74,8 @@ class Desk:
     pruned: AdapterCard | None = None
     """The card of the pruned rung's adapter, where a backend runs that."""
     second: SecondOpinion | None = None
+    injections: InjectionJudge | None = None
+    """What finds instructions to a machine where the rules see none; None: the rules alone."""
     channels: ReadsChannels | None = None
     """What reads transmission channels; None: events are read by the language model alone."""
     tenant: Account | None = None
@@ -100,7 +103,9 @@ def forgetful(desk: Desk) -> Desk:
     """The desk as a replay has it: its encoders read every text again, and its knowledge base searches again."""
     embedder = desk.embedder.afresh()
     return replace(desk, embedder=embedder, knowledge=desk.knowledge.afresh(embedder),
-                   second=None if desk.second is None else desk.second.afresh(embedder))  # fmt: skip
+                   second=None if desk.second is None else desk.second.afresh(embedder),
+                   injections=None if desk.injections is None
+                   else InjectionJudge(desk.injections.reader.afresh(embedder)))  # fmt: skip
 
 
 class StateWatch(Protocol):
@@ -210,6 +215,7 @@ def assemble(
         card=cards.full,
         pruned=cards.pruned,
         second=RememberedSecond(embedder, vectors),
+        injections=InjectionJudge(RememberedSecond(embedder, vectors, INJECTIONS)),
         tenant=tenant_account(settings, ledger),
         escalating=escalating(settings, backends),
         values=ValueFile(settings.values_path),

@@ -23,6 +23,7 @@ from finllm.agents.validator import VALIDATOR, comparison
 from finllm.desk.channels import ReadsChannels
 from finllm.errors import BackendError
 from finllm.evaluation.calibrate import open_llama
+from finllm.evaluation.guarded import Guards, cut_of
 from finllm.evaluation.heard import asks_model, heard_of_texts, odds_of
 from finllm.evaluation.labelled import SIGNS, Labelled, read_directions, read_labelled
 from finllm.evaluation.scores import Scores, score
@@ -33,7 +34,7 @@ from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
-from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, log_pool, two
+from finllm.models.second_opinion import Probabilities, SecondOpinion, log_pool
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.calibration.measured import Quality
 from finllm.scheduler.decoding.filling import best
@@ -70,6 +71,8 @@ LABELS: dict[TaskName, tuple[str, ...]] = {
     TaskName.injection: ("injected", "clean"),
     TaskName.event: get_args(Kind),
 }
+GUARDED = (TaskName.sanity, TaskName.injection)
+"""Tasks of the guards: what a run does with a source, by its checks and, where they are not sure, its agent."""
 THROUGH_CHANNELS = (TaskName.stance, TaskName.direction, TaskName.event)
 """Tasks of the narrative agent, whose word is pooled with the channel reader's."""
 
@@ -159,10 +162,7 @@ def evaluate_rows(
     """As `evaluate`, on rows at hand."""
     reader = reader if task in THROUGH_CHANNELS else None
     weigh = second.card.weight_of if second is not None else _unheard
-    if second is not None:
-        threshold = second.card.alarm
-    else:
-        threshold = THRESHOLD if card is None else card.thresholds.get(STEERED, THRESHOLD)
+    guards = Guards() if task in GUARDED else None
     judged: list[ScoredJudgement] = []
     asked, seconds, before = 0, 0.0, 0
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -173,12 +173,17 @@ def evaluate_rows(
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
         heard = heard_of_texts(reader, [row.text for row in chunk])
-        put = [_put(task, row, said) for row, said in zip(chunk, heard, strict=True)]
+        known = _checked(task, guards, [row.text for row in chunk])
+        put = [None if odds is not None else _put(task, row, said)
+               for row, said, odds in zip(chunk, heard, known, strict=True)]  # fmt: skip
         told = running.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
         opinions = _opinions(task, [row.text for row in chunk], second)
         answers = iter(told)
-        for row, question, opinion, said in zip(chunk, put, opinions, heard, strict=True):
-            judged += _judge(task, row, next(answers) if question else None, opinion, weigh, threshold, said)
+        for row, question, opinion, said, odds in zip(chunk, put, opinions, heard, known, strict=True):
+            if odds is not None:
+                judged.append(ScoredJudgement(row.line, "label", row.right["label"], best(odds), odds))
+            else:
+                judged += _judge(task, row, next(answers) if question else None, opinion, weigh, said)
         asked, seconds = asked + len(told), seconds + sum(one.seconds for one in told)
         before += len(chunk)
     if asked and all(one.said == ABSTAINED for one in judged):
@@ -187,12 +192,18 @@ def evaluate_rows(
     return Evaluated(scores, tuple(judged), asked, seconds)
 
 
+def _checked(task: TaskName, guards: Guards | None, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
+    """What the guards of a run say of each text by themselves; None where an agent is asked."""
+    if guards is None:
+        return [None] * len(texts)
+    clean = [sanitised(text) for text in texts]
+    return guards.doubted(clean) if task is TaskName.sanity else [*guards.injected(clean)]
+
+
 def _opinions(task: TaskName, texts: Sequence[str], second: SecondOpinion | None) -> Sequence[Probabilities]:
     """What the second opinion says of each text, none where there is none."""
-    if second is None:
+    if second is None or task in GUARDED:
         return [{}] * len(texts)
-    if task is TaskName.injection:
-        return [{INJECTION: two(one)} for one in second.suspicions(texts)]
     return second.judge([text[:LONGEST_NARRATIVE] for text in texts])
 
 
@@ -211,8 +222,8 @@ def _fields(task: TaskName, row: Labelled) -> tuple[str, ...]:
 def _put(task: TaskName, row: Labelled, heard: ByChannels | None) -> Question | None:
     """How a bare text is put to the agent; None where the injection rules, or the channel reader alone, decide.
 
-    stance, direction, event: as the event of the narrative agent, without sources and precedents. sanity, injection: as
-    the only source of the sanity-checker, sanitised, with the counts that the checks give it. validity: see `parts_of`.
+    stance, direction, event: as the event of the narrative agent, without sources and precedents. sanity: as the only
+    source, sanitised, where the source checks leave it to the sanity-checker. validity: see `parts_of`.
     """
     if task in THROUGH_CHANNELS:
         fields = _fields(task, row)
@@ -223,12 +234,9 @@ def _put(task: TaskName, row: Labelled, heard: ByChannels | None) -> Question | 
         lines = (*comparison(found.as_read, found.otherwise), *notes)
         return Question(VALIDATOR, {"reading": reading, "market": market}, ("verdict",), {"because": lines})
     clean = sanitised(row.text)
-    cut = _cut(clean)
-    if task is TaskName.injection and cut:
-        return None
     text = clean.text[:LONGEST_SOURCE] or "nothing left to read"
     about = {"text": text, "publisher": "", "others": ""}
-    return Question(SANITY_CHECKER, about, ("verdict",), {"because": tuple(counted(0, 0, 0, cut))})
+    return Question(SANITY_CHECKER, about, ("verdict",), {"because": tuple(counted(0, 0, 0, cut_of(clean)))})
 
 
 def _event(text: str) -> dict[str, str]:
@@ -240,11 +248,6 @@ def sanitised(text: str) -> Sanitised:
     day = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     source = SourceText.model_construct(id="a", publisher="unknown", published_at=day, url="file:", text=text)
     return sanitise(source, day.date())
-
-
-def _cut(clean: Sanitised) -> int:
-    """How many instructions were cut from a text."""
-    return sum(removed.kind in ("injection", "template") for removed in clean.removed)
 
 
 _PART = re.compile(r"(?:^|\n|\||;)\s*(reading|news|market|measurements|notes|checks)\s*:", re.IGNORECASE)
@@ -274,7 +277,6 @@ def _judge(
     told: Told | None,
     opinion: Probabilities,
     weigh: Callable[[str], float],
-    threshold: float,
     heard: ByChannels | None,
 ) -> list[ScoredJudgement]:
     """A row's judgements: the model's choice pooled with the channel reader's, drawn towards the second opinion by the
@@ -283,12 +285,7 @@ def _judge(
         return [ScoredJudgement(row.line, name, expected, ABSTAINED, {}) for name, expected in row.right.items()]
     if task in THROUGH_CHANNELS:
         return _narrated(task, row, told, opinion, weigh, heard)
-    if told is None:
-        return [ScoredJudgement(row.line, "label", row.right["label"], "injected", two(1.0))]
-    if task is TaskName.injection:
-        odds = pooled_odds(two(told.choices["verdict"]["injected"]), opinion.get(INJECTION), weigh(INJECTION))
-        said = "injected" if odds["injected"] >= threshold else "clean"
-        return [ScoredJudgement(row.line, "label", row.right["label"], said, odds)]
+    assert told is not None
     odds = pooled_odds(told.choices["verdict"], opinion.get("verdict"), weigh("verdict"))
     return [ScoredJudgement(row.line, "label", row.right["label"], best(odds), odds)]
 
