@@ -155,8 +155,10 @@ def scripted(home: Path) -> Desk:
 
 def mixed_book(path: Path) -> Path:
     """Made-up positions, no two alike."""
-    header = ("id", "quantity", "market_value", "currency", "asset_class", "sector", "beta", "underlying",
-              "option_type", "strike", "expiry", "volatility", "multiplier", "coupon", "maturity", "yield")  # fmt: skip
+    header: tuple[str, ...] = (
+        "id", "quantity", "market_value", "currency", "asset_class", "sector", "beta", "underlying", "option_type",
+        "strike", "expiry", "volatility", "multiplier", "coupon", "maturity", "yield",
+    )  # fmt: skip
     rows: list[dict[str, object]] = []
     for at in range(LINES):
         kind = at % 10

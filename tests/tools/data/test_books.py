@@ -176,7 +176,7 @@ def test_columns_without_known_names_are_told_by_their_cells(tmp_path: Path) -> 
          "01.02.2026 may be 1 February or 2 January", "--dates day-first"),
         ("Symbol,Qty,Shares,Currency", ["KO,1,2,USD"], "columns 'Qty' and 'Shares' may both be the quantity", "map"),
         ("Symbol,Thing,Currency", ["KO,1,USD"], "no column 'quantity' or 'market_value'", "--map"),
-        ("Symbol,Qty", ["KO,1"], "no column 'currency'", "--map"),
+        ("Symbol,Qty", ["KO,1"], "no column 'currency'", "--set currency=USD --save-map"),
     ],
 )  # fmt: skip
 def test_what_may_be_read_in_two_ways_is_refused_in_one_line_with_the_mend(

@@ -17,6 +17,9 @@ from finllm.tools.data.books.rows import Context, Rows, read_rows, united
 from finllm.tools.data.books.values import Values, fill_constants, read_values
 from finllm.tools.data.tables.reader import read_table
 
+SETTLES = "run 'finllm portfolio check "
+"""Begins a mend that is a command of its own."""
+OPTIONS = ("--sheet", "--dates", "--decimal", "--set")
 SHOWN = 3
 """How many of a kind are named before the others are counted."""
 
@@ -36,7 +39,7 @@ def load_portfolio(path: Path) -> Portfolio:
     try:
         return read_book(path).portfolio
     except InputError as error:
-        if any(option in error.fix for option in ("--sheet", "--dates", "--decimal", "--set")):
+        if SETTLES not in error.fix and any(option in error.fix for option in OPTIONS):
             raise InputError(error.message, fix=f"{error.fix}, to 'finllm portfolio check {path} --save-map', which "
                                                 "settles it for every command") from error  # fmt: skip
         raise
@@ -103,6 +106,9 @@ def _check_columns(
         problems.append("no column 'asset_class'; add it")
     if problems:
         names = ", ".join(repr(one.name) for one in columns if one.name)
+        if problems[0].startswith("no column 'currency'") and len(problems) == 1:
+            mend = f"{SETTLES}{path} --set currency=USD --save-map', with the currency that it is in"
+            raise InputError(f"{path}: row {row}: {problems[0]}", fix=f"{mend}: every command then reads it so")
         problems.append(f"its columns are {names[:300]}")
         raise InputError("\n".join(f"{path}: row {row}: {text}" for text in problems),
                          fix=f"name them {', '.join(REQUIRED)} and so on, or say which they are by --map MAP.yaml, or "

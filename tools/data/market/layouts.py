@@ -27,6 +27,11 @@ _PERIOD = re.compile(r"(?:19|20)[0-9]{2}(?:[-M /.]?(?:0[1-9]|1[0-2]|Q[1-4])(?:-[
 MANY_PERIODS = 4
 """Headings that are days, months, quarters or years from which on a table is one that stands on its side."""
 _CODE = re.compile(r"[A-Z]{3}")
+_DIMENSION = re.compile(r"D[0-9]+")
+"""A column that says which series a row is of, in the cubes of the Swiss National Bank."""
+_BLOOMBERG = re.compile(r"(\S+)(?: [A-Z]{2})? (?:Equity|Index|Curncy|Comdty|Corp|Govt)")
+_RIC = re.compile(r"([A-Z]+)\.(?:OQ|O|N|A|K|P)")
+"""A RIC of an exchange of the United States, whose first part is the ticker."""
 _FIELD_AT_END = re.compile(r"(.+?)[ ._:](adj(?:usted)?[ ._]?close|adjusted|open|high|low|close|volume)", re.IGNORECASE)
 
 
@@ -90,6 +95,16 @@ def below_preamble(table: Table) -> Table:
         notes = (*table.notes, f"rows above the first day are no figures and are left out: {told}")
         return replace(table, rows=table.rows[at:], numbers=table.numbers[at:], notes=notes)
     header = tuple(as_text(cell) for cell in above)
+    if (
+        at == 1
+        and len(header) == len(table.header)
+        and all(map(headings().field, header[1:]))
+        and all(table.header[1:])
+    ):
+        both = tuple(f"{name} {what}".strip() for name, what in zip(table.header, header, strict=True))
+        return replace(
+            table, header=both, levels=(table.header, header), rows=table.rows[1:], numbers=table.numbers[1:]
+        )
     notes = (*table.notes, f"the header is in row {table.numbers[at - 1]}, and {at} rows above it are not read")
     return replace(
         table, header=header, levels=(header,), rows=table.rows[at:], numbers=table.numbers[at:], notes=notes
@@ -119,11 +134,25 @@ def layout_of(table: Table) -> Layout:
     if sum(bool(_PERIOD.fullmatch(name)) for name in names) >= MANY_PERIODS:
         raise InputError(f"{table.path}: days stand in the header, and each row is a series",
                          fix="turn the table round (transpose it), so that each row is a day")  # fmt: skip
+    _refuse_blocks(table, names)
     filled = [
         at for at in range(len(names))
         if at != date and not _key(names[at]).endswith("flags") and any(not blank(row[at]) for row in table.rows)
     ]  # fmt: skip
     return _with_empty(_laid_out(table, names, fields, date, filled), names, (date, *filled))
+
+
+def _refuse_blocks(table: Table, names: Sequence[str]) -> None:
+    """Errors: InputError for instruments side by side of which each has days of its own, as where several calls of
+    Bloomberg's BDH stand beside each other."""
+    days = [at for at, name in enumerate(names) if _key(name) in ("date", "dates")]
+    if len(days) > 1:
+        where = ", ".join(str(at + 1) for at in days)
+        raise InputError(
+            f"{table.path}: {len(days)} blocks stand side by side, each with days of its own: columns {where}",
+            fix="give each block a file of its own, with --as NAME, or export one block with one column of days, as"
+            " =BDH(all tickers; PX_LAST; start; end)",
+        )
 
 
 def _with_empty(layout: Layout, names: Sequence[str], read: Sequence[int]) -> Layout:
@@ -137,6 +166,9 @@ def _laid_out(
 ) -> Layout:
     if not others:
         raise InputError(f"{table.path}: no instrument", fix="write the date first, then one column per instrument")
+    cube = [at for at in others if _DIMENSION.fullmatch(names[at])]
+    if cube and [_key(names[at]) for at in others if at not in cube] == ["value"]:
+        return _cube(table, date, cube, next(at for at in others if at not in cube))
     name_at = next((at for at in others if _key(names[at]) in headings().names and fields[at] is None), None)
     valued = [at for at in others if at != name_at and fields[at] in ("adjusted", "close")]
     if name_at is not None and valued:
@@ -204,7 +236,8 @@ def _bars(table: Table, date: int, grouped: dict[str, dict[str, int]]) -> Layout
             at, said = _chosen(lines, [headings().field(one) for one in lines], range(len(lines)), "")
         except InputError as error:
             raise InputError(f"{table.path}: {ticker!r} {error.message}", fix=error.fix) from error
-        series.append(_cells(table, ticker, days, columns[lines[at]]))
+        short = _BLOOMBERG.fullmatch(ticker)
+        series.append(_cells(table, short[1] if short else ticker, days, columns[lines[at]]))
         notes += [one for one in said if one not in notes]
     return Layout(f"{len(series)} instruments with several columns each", series, notes)
 
@@ -229,7 +262,7 @@ def _long(
     among = [at for at in range(len(names)) if at not in (date, name_at) and fields[at] is not None]
     at, notes = _chosen(names, fields, among or valued, "")
     found: dict[str, Cells] = {}
-    stooq = any("<" in name for name in table.header)
+    stooq, rics = any("<" in name for name in table.header), _key(names[name_at]) in ("ric", "instrument")
     for row, number in zip(table.rows, table.numbers, strict=True):
         name = as_text(row[name_at])
         if not name:
@@ -237,11 +270,26 @@ def _long(
                              fix="name it, or leave the row out")  # fmt: skip
         if stooq:
             name = name.removesuffix(".US")
+        elif rics and (ric := _RIC.fullmatch(name)):
+            name = ric[1]
         one = found.setdefault(name, Cells(name, [], [], []))
         one.days.append(row[date])
         one.values.append(row[at])
         one.rows.append(number)
     return Layout(f"long: one row for a day and {names[name_at]!r}", list(found.values()), notes)
+
+
+def _cube(table: Table, date: int, cube: Sequence[int], value: int) -> Layout:
+    """One row for a day and a value of each dimension: a series is named by the dimensions that vary."""
+    varies = [at for at in cube if len({as_text(row[at]) for row in table.rows}) > 1] or cube[-1:]
+    found: dict[str, Cells] = {}
+    for row, number in zip(table.rows, table.numbers, strict=True):
+        one = found.setdefault(name := "_".join(as_text(row[at]) for at in varies), Cells(name, [], [], []))
+        one.days.append(row[date])
+        one.values.append(row[value])
+        one.rows.append(number)
+    named = ", ".join(table.header[at] for at in varies)
+    return Layout(f"a cube: one row for a day and {named}", list(found.values()), [f"series are named by {named}"])
 
 
 def _wide(table: Table, names: Sequence[str], date: int, others: Sequence[int]) -> Layout:

@@ -86,3 +86,40 @@ def test_numbered_headings_of_one_instrument_are_its_bars(tmp_path: Path) -> Non
     rows = [f"{str(day)[:10]},1,2,0.5,{close:.2f},9" for day, close in zip(days(N), walk(N), strict=True)]
     found = one(read_price_file(write(tmp_path / "ACME.csv", ",1. open,2. high,3. low,4. close,5. volume", rows)))
     assert (found.name, found.values.iloc[0]) == ("ACME", pytest.approx(walk(N)[0], abs=0.005))
+
+
+def test_refinitiv_s_long_files_are_read_by_instrument(tmp_path: Path) -> None:
+    rows = [f"{name},{str(day)[:10]}T00:00:00Z,{price:.2f},{1000 + at}"
+            for name, seed in (("AAPL.O", 1), ("NOVN.S", 2))
+            for at, (day, price) in enumerate(zip(days(N), walk(N, seed), strict=True))]  # fmt: skip
+    read = read_price_file(write(tmp_path / "eikon.csv", "Instrument,Date,Price Close,Volume", rows))
+    assert [one.name for one in read.series] == ["AAPL", "NOVN.S"]
+    assert [len(one.values) for one in read.series] == [N, N]
+    assert read.series[1].values.iloc[-1] == pytest.approx(walk(N, 2)[-1], abs=0.005)
+    rows = [f"ROG.S,{day:%d-%b-%Y},{price:.2f},CHF" for day, price in zip(days(N), walk(N), strict=True)]
+    assert one(read_price_file(write(tmp_path / "d.csv", "RIC,Trade Date,Universal Close Price,Currency", rows))).name \
+        == "ROG.S"  # fmt: skip
+
+
+def test_a_cube_of_the_swiss_national_bank_has_a_series_for_each_value_of_what_varies(tmp_path: Path) -> None:
+    file = tmp_path / "snb-data-devkum.csv"
+    lines = ['"CubeId";"devkum"', '"PublishingDate";"2026-11-02 14:30"', "", '"Date";"D0";"D1";"Value"']
+    lines += [f'"{2020 + at // 12}-{at % 12 + 1:02d}";"M0";"{code}";"{base + at / 1000:.4f}"'
+              for at in range(60) for code, base in (("EUR1", 1.0), ("USD1", 0.9))]  # fmt: skip
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    read = read_price_file(file)
+    assert {one.name: one.frequency for one in read.series} == {"EUR1": "monthly", "USD1": "monthly"}
+    assert read.series[1].values.iloc[-1] == pytest.approx(0.959)
+    assert any("named by D1" in note for note in read.notes)
+
+
+def test_a_bdh_block_is_read_by_ticker_and_blocks_side_by_side_are_refused_with_a_mend(tmp_path: Path) -> None:
+    both = list(zip(days(N), walk(N), walk(N, 5), strict=True))
+    rows = ["Dates,PX_LAST,PX_LAST", *(f"{str(day)[:10]},{a:.2f},{b:.2f}" for day, a, b in both)]
+    read = read_price_file(write(tmp_path / "bdh.csv", ",AAPL US Equity,SX5E Index", rows))
+    assert [one.name for one in read.series] == ["AAPL", "SX5E"]
+    assert read.series[1].values.iloc[-1] == pytest.approx(walk(N, 5)[-1], abs=0.005)
+    rows = ["Date,PX_LAST,,Date,PX_LAST", *(f"{str(day)[:10]},{a:.2f},,{str(day)[:10]},{b:.2f}" for day, a, b in both)]
+    with pytest.raises(InputError, match=r"2 blocks stand side by side.*columns 1, 4") as refused:
+        read_price_file(write(tmp_path / "two.csv", "AAPL US Equity,,,MSFT US Equity,", rows))
+    assert "--as NAME" in refused.value.fix
