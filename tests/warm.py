@@ -16,7 +16,8 @@ import pytest
 from finllm.desk import desk
 from finllm.files import exclusive
 from finllm.memory.knowledge import KnowledgeBase
-from finllm.models.embedding import Embedder
+from finllm.models.channel_reader import ChannelReader, ChannelReading
+from finllm.models.embedding import EMBEDDING_NAME, Embedder
 from finllm.models.second_opinion import SecondOpinion
 from finllm.settings import Settings
 from finllm.tools.forecasts.calibrations import Calibrations
@@ -50,6 +51,17 @@ class RememberingSecond(SecondOpinion):
         return self._read[known].copy()
 
 
+class RememberingReader(ChannelReader):
+    """The real channel reader, which reads the same texts once."""
+
+    def read(self, texts: Sequence[str]) -> list[ChannelReading]:
+        known = self.__dict__.setdefault("_known", {})
+        key = tuple(texts)
+        if key not in known:
+            known[key] = super().read(texts)
+        return known[key]
+
+
 @dataclass(frozen=True)
 class Warm:
     """Rungs, a filled knowledge base and calibrations of forecasts, in one home that all workers share.
@@ -67,6 +79,11 @@ class Warm:
         return Calibrations(self.shared.calibrations_dir)
 
     @cached_property
+    def channels(self) -> ChannelReader:
+        """Of the smaller encoder, which is loaded anyway."""
+        return RememberingReader(self.shared.home, self.embedder, encoder=EMBEDDING_NAME)
+
+    @cached_property
     def second(self) -> SecondOpinion:
         return RememberingSecond(self.embedder)
 
@@ -74,6 +91,7 @@ class Warm:
         """Let every desk that this process opens read with the models that are loaded."""
         patch.setattr(desk, "RememberedEmbedder", lambda _: self.embedder)
         patch.setattr(desk, "RememberedSecond", lambda *_: self.second)
+        patch.setattr(desk, "ChannelReader", lambda *_: self.channels)
 
     def home(self, folder: Path) -> Path:
         """Make `folder` the home of somebody who has run `finllm` before."""

@@ -89,16 +89,23 @@ def _task(name: str) -> TaskName:
 
 def _file(task: TaskName, data: Path, settings: Settings, second: bool, *, as_json: bool, quiet: bool) -> None:
     from finllm.cli.display.events import open_display
+    from finllm.evaluation.evaluate import (
+        THROUGH_CHANNELS,
+        open_model,
+        packaged_reader,
+        packaged_second_opinion,
+        read_rows,
+    )
     from finllm.evaluation.evaluate import evaluate as score_file
-    from finllm.evaluation.evaluate import open_model, packaged_second_opinion, read_rows
 
     for _row in read_rows(task, data):  # before a model is derived or loaded
         pass
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus = EventBus(display)
         opinion = packaged_second_opinion() if second else None
+        reader = packaged_reader(settings) if task in THROUGH_CHANNELS else None
         with open_model(settings, bus) as opened:
-            found = score_file(task, data, opened.backend, bus, card=opened.card, second=opinion)
+            found = score_file(task, data, opened.backend, bus, card=opened.card, second=opinion, reader=reader)
         told = file_json(task, found, opened, second=second)
     if as_json:
         print_json(told)

@@ -53,7 +53,8 @@ def reading_json(read: EventRead) -> dict[str, Any]:
 
     `channels` is null where no reader of channels is at hand; `checks`: what words and past events say by factor.
     """
-    opinion, fields = read.opinion, dict.fromkeys(FIELDS)
+    opinion = read.opinion
+    fields: dict[str, Any] = dict.fromkeys(FIELDS)
     factors: dict[str, Any] = {}
     if opinion.judgement is not None:
         judged = opinion.judgement

@@ -27,6 +27,7 @@ from finllm.memory.remembered import RememberedEmbedder, RememberedSecond
 from finllm.memory.values import ValueFile
 from finllm.memory.vectors import Vectors
 from finllm.models.cards import AdapterCard, adapter_for
+from finllm.models.channel_reader import ChannelReader
 from finllm.models.embedding import Embedder
 from finllm.models.injection import INJECTIONS, InjectionJudge
 from finllm.models.ladder import PRUNED
@@ -216,6 +217,7 @@ def assemble(
         pruned=cards.pruned,
         second=RememberedSecond(embedder, vectors),
         injections=InjectionJudge(RememberedSecond(embedder, vectors, INJECTIONS)),
+        channels=ChannelReader(settings.home, embedder),
         tenant=tenant_account(settings, ledger),
         escalating=escalating(settings, backends),
         values=ValueFile(settings.values_path),

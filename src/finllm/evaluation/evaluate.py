@@ -31,6 +31,7 @@ from finllm.events import EventBus, Progress
 from finllm.graphs.nodes.reading import LONGEST_NARRATIVE, LONGEST_SOURCE
 from finllm.guardrails.sanitise import Sanitised, sanitise
 from finllm.models.cards import AdapterCard, adapter_for
+from finllm.models.channel_reader import ChannelReader
 from finllm.models.embedding import Embedder
 from finllm.models.ladder import ensure_rung
 from finllm.models.registry import default_source
@@ -315,6 +316,13 @@ def packaged_second_opinion() -> SecondOpinion:
     opinion = SecondOpinion(Embedder())
     _ = opinion.card
     return opinion
+
+
+def packaged_reader(settings: Settings) -> ChannelReader:
+    """The channel reader that comes with finllm. Errors: BackendError where it cannot be used."""
+    reader = ChannelReader(settings.home, Embedder())
+    _ = reader.card
+    return reader
 
 
 def probe_scores(backend: Backend, bus: EventBus, card: AdapterCard | None = None) -> dict[str, Quality]:
