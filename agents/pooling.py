@@ -135,10 +135,10 @@ def _beside(by_table: Mapping[Any, float], straight: Mapping[str, float] | None)
     return {way: (1 - STRAIGHT) * p + STRAIGHT * straight.get(way, 0.0) for way, p in by_table.items()}
 
 
-def _stepped(odds: Mapping[str, float], severity: Mapping[str, float]) -> dict[str, float]:
+def _stepped(odds: Mapping[Any, float], severity: Mapping[str, float]) -> dict[str, float]:
     if not odds:
         return {}
-    found = dict.fromkeys(_SIZES, 0.0)
+    found: dict[str, float] = dict.fromkeys(_SIZES, 0.0)
     for at, size in enumerate(_SIZES):
         for grade, chance in severity.items():
             to = min(max(at + STEP.get(grade, 0), 0), len(_SIZES) - 1)

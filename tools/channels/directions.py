@@ -69,7 +69,8 @@ def _direction(moved: Sequence[Pull]) -> dict[Direction, float]:
 def _size(moved: Sequence[Pull]) -> dict[Size, float]:
     odds: dict[Size, float] = {"small": 0.0, "medium": 0.0, "large": 0.0, "extreme": 0.0}
     for total, (weight, shut) in _sums(moved).items():
-        odds[next(size for least, size in SIZES if abs(total) >= least)] += weight - shut
+        size: Size = next(size for least, size in SIZES if abs(total) >= least)
+        odds[size] += weight - shut
     moving = sum(odds.values())
     return {size: p / moving for size, p in odds.items()} if moving else {}
 
