@@ -137,8 +137,7 @@ class Report(_Frozen):
     `var_coverage`: share of the book that the VaR is of; `unchecked`: limits not checked, and why. `against`: the text
     against the market; `judged`: what each agent said, and `moved` what follows from it; none in records of before.
     `replayed`: the window of a replay, in words; `first`: what has to be known before the figures are read. `channels`:
-    None where no reader of these was at hand. `hand`: what people
-    decided in it, and why.
+    None where no reader of these was at hand. `hand`: what people decided in it, and why.
 
     `spent` is no part of the result, which is the same when it is computed again: it is put in when the run ends.
     """

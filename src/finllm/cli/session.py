@@ -69,7 +69,7 @@ def session(
         return
     settings = load_settings().settings
     lines = None if script is None else list(script_lines(_read(script), script))
-    if lines is None and (as_json or not sys.stdin.isatty()):
+    if lines is None and not sys.stdin.isatty():
         lines = list(script_lines(sys.stdin.read(), "stdin"))
     if start is None and lines and lines[0].split(None, 1)[0] == "story":
         start = lines.pop(0).split(None, 1)[1]
@@ -78,8 +78,29 @@ def session(
                          fix="name a scenario or a run, or begin the script with: story TEXT")  # fmt: skip
     options: dict[str, Any] = {"portfolio": portfolio, "limits": limits, "prices": prices or (), "currency": currency,
                                "as_of": parse_as_of(as_of), "who": who, "settings": settings, "fork": fork}  # fmt: skip
-    assert lines is not None
+    if lines is None:
+        _at_terminal(start, options, quiet=quiet)
+        return
     _scripted(start or "", lines, options, as_json=as_json, quiet=quiet, fail_on=fail_on or ())
+
+
+def _at_terminal(start: str | None, options: dict[str, Any], *, quiet: bool) -> None:
+    """The prompt; without a start the story is asked for first."""
+    from finllm.cli.session_terminal import Talk, dumb, talk_at_terminal
+    from finllm.sessions.session import Session
+
+    if start is None:
+        print("Tell the event in your own words, or name a scenario or a run.")
+        try:
+            start = input("story> ").strip()
+        except EOFError:
+            start = ""
+        start = start.removeprefix("story ").strip()
+    talk = Talk(plain=dumb())
+    bus = EventBus() if quiet else EventBus(talk)
+    print("opening the models and the ledger …", file=sys.stderr)
+    with Session.open(start, bus=bus, **options) as opened:
+        talk_at_terminal(opened, talk)
 
 
 def _scripted(
