@@ -32,6 +32,7 @@ RUN_ID = re.compile(r"\b\d{8}-\d{6}-([a-z0-9-]+?)-[0-9a-f]{4}\b")
 PICTURE = (Path("out", "report.html"), ROOT / "docs" / "img" / "report.svg")
 """README's picture is the first chart of the report that its own example makes."""
 VARYING = (
+    (re.compile(r"\bs-\d{6}-\d{4}-[0-9a-f]{4}\b"), "SESSION"),
     (RUN_ID, r"RUN-\1"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(Z|\+00:00)?"), "WHEN"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "DIGEST"),

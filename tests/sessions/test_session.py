@@ -205,6 +205,9 @@ def test_a_number_opens_down_to_the_span_of_its_source(session: Session) -> None
 
 def test_questions_are_answered_and_kept_in_the_minutes(session: Session, tmp_path: Path) -> None:
     session.do('shock EQUITY_US -25% because "a crash"')
+    compared = session.do("compare v1").said
+    shown = "\n".join(compared[compared.index("by position:") :])
+    assert "+0 USD" not in shown, "what did not change is not shown as if it were nothing now"
     for line in ("drives", "flip", "hedge", "hedge 5%", "reverse 10%", "compare v1", "versions", "?", "? shock"):
         answer = session.do(line)
         assert answer.error is None, (line, answer.error)

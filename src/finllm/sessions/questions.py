@@ -105,9 +105,11 @@ def _compare(session: Session, line: Line) -> Said:
     one, other = Figures.of(_report(session, first)), Figures.of(_report(session, second))
     diff = diff_runs(first.run, second.run, session.desk.ledger)
     lines = [f"{first.id} against {second.id}", *beside(other, one, first.id)]
-    moved = {name: gain for name, gain in other.by_position.items() if round(gain - one.by_position.get(name, 0.0), 2)}
-    moved |= {name: 0.0 for name in one.by_position if name not in other.by_position}
-    positions = by_part(moved, one.by_position if one.currency == other.currency else None, other.currency, first.id)
+    was = one.by_position if one.currency == other.currency else {}
+    named = [name for name in (*other.by_position, *was) if round(other.by_position.get(name, 0) - was.get(name, 0), 2)]
+    moved = {name: other.by_position.get(name, 0.0) for name in named}
+    before = {name: was.get(name, 0.0) for name in moved} if was else None
+    positions = by_part(moved, before, other.currency, first.id)
     lines += ["by position:", *(f"  {row}" for row in positions[:12])] if positions else []
     for title, changes in (("what was changed", diff.inputs), ("judgements that changed", diff.judgements)):
         shown = [clean(told_change(change))[:160] for change in changes]
@@ -243,8 +245,9 @@ def _save(session: Session, line: Line) -> Said:
         raise misused(line.verb)
     path = Path(line.text).expanduser()
     command = saved(session, path)
-    return [f"{session.version.id} is written to {str(path)!r}; approved_by is empty: only a signed review fills it",
-            f"repeat: {command}"], {"file": str(path)}, command  # fmt: skip
+    return [
+        f"{session.version.id} is written to {str(path)!r}; approved_by is empty: only a signed review fills it"
+    ], {"file": str(path)}, command  # fmt: skip
 
 
 def _review(session: Session, line: Line) -> Said:

@@ -1,0 +1,125 @@
+"""How quick a session is: opening, edits with and without a model, a run answered from the ledger; the real model.
+
+Seconds on the clock are the bars; CPU seconds of this process (the engine's own process apart) stand beside them, as a
+busy machine does not change these. Exits with 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.page import write_section
+from finllm.sessions.answers import Answer
+from finllm.sessions.session import Session
+from finllm.settings import Settings
+
+SCENARIO = "hormuz-blockade"
+NOTE = """\
+One round on the real model in a home that has run the scenario before. *Shown*: the new total, factors and limits, from
+the state in memory, provisional; *recorded*: the version's run is on record. CPU is of the session's process alone.
+`make bench-session` exits with 1 where a bar, on the clock, is missed: it is meant for two quiet cores."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`seconds` on the clock, `cpu` of this process, `bar` on the clock."""
+
+    what: str
+    seconds: float
+    cpu: float
+    bar: float
+    asked: int | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.seconds > self.bar
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(os.environ.get("FINLLM_BENCH_HOME", folder))
+        rows = list(measured(Settings(home=home)))
+    head = "| what | s | CPU s | bar, s | model calls |\n|---|---|---|---|---|\n"
+    table = head + "\n".join(
+        f"| {one.what} | {one.seconds:.2f} | {one.cpu:.2f} | {one.bar:g}{' (missed)' if one.missed else ''} "
+        f"| {'-' if one.asked is None else one.asked} |" for one in rows
+    )  # fmt: skip
+    load = os.getloadavg()[0]
+    print(table)
+    write_section("Sessions", "make bench-session",
+                  f"{NOTE} Load of the machine when it ended: {load:.1f}.\n\n{table}")  # fmt: skip
+    sys.exit(1 if any(one.missed for one in rows) else 0)
+
+
+def measured(settings: Settings) -> Iterator[Row]:
+    warm_up(settings)
+    yield from run_again(settings)
+    clock, cpu = time.monotonic(), time.process_time()
+    with Session.open(SCENARIO, settings=settings, who="bench") as session:
+        session.begin()
+        yield Row("open and run, answered from the ledger", *since(clock, cpu), 5.0, session.calls(session.version)[0])
+        session.hand()
+        for what, line, shown, recorded in (
+            ("a shock", 'shock OIL_WTI +60% because "bench"', 0.5, 2.5),
+            ("hold", "hold", 0.5, 2.5), ("a trade", "trade AAPL -1000", 0.5, 2.5), ("undo", "undo", 0.5, 0.5),
+            ("hedge", "hedge 5%", 0.5, 0.5),
+            ("a dropped source", 'source off hrz-navy-1 because "bench"', 6.0, 6.0),
+            ("a changed story", "story The strait is open again and tankers pass it freely", 12.0, 12.0),
+        ):  # fmt: skip
+            yield from edit(session, what, line, shown, recorded)
+        id = session.id
+    clock, cpu = time.monotonic(), time.process_time()
+    with Session.open(id, settings=settings, who="bench") as session:
+        session.begin()
+        yield Row("open a session again", *since(clock, cpu), 2.0)
+
+
+def edit(session: Session, what: str, line: str, shown: float, recorded: float) -> Iterator[Row]:
+    seen: list[tuple[float, float]] = []
+    clock, cpu = time.monotonic(), time.process_time()
+    answer = session.do(line, watch(seen, clock, cpu))
+    if answer.error is not None:
+        raise answer.error
+    if seen:
+        yield Row(f"{what}: shown", *seen[0], shown)
+    yield Row(f"{what}: recorded" if seen else what, *since(clock, cpu), recorded, answer.asked)
+
+
+def watch(seen: list[tuple[float, float]], clock: float, cpu: float) -> Callable[[Answer], None]:
+    return lambda _: seen.append(since(clock, cpu))
+
+
+def since(clock: float, cpu: float) -> tuple[float, float]:
+    return time.monotonic() - clock, time.process_time() - cpu
+
+
+def warm_up(settings: Settings) -> None:
+    """Let the home have run the scenario."""
+    command(settings, "run", SCENARIO, "--quiet", "--json")
+
+
+def run_again(settings: Settings) -> Iterator[Row]:
+    """`finllm run` of what is on record, in a process of its own."""
+    before = os.times()
+    clock = time.monotonic()
+    command(settings, "run", SCENARIO, "--quiet", "--json")
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    yield Row("`finllm run` answered from the ledger", time.monotonic() - clock, cpu, 3.0, 0)
+
+
+def command(settings: Settings, *arguments: str) -> None:
+    code = "import sys; from finllm.cli.main import main; sys.exit(main())"
+    subprocess.run([sys.executable, "-c", code, *arguments], env={**os.environ, "FINLLM_HOME": str(settings.home)},
+                   stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
