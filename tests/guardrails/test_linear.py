@@ -14,11 +14,14 @@ from finllm.guardrails.grounding import ungrounded
 from finllm.guardrails.hearsay import hearsay
 from finllm.guardrails.hidden import blobs, folded, shifted
 from finllm.guardrails.injection import find_injections
+from finllm.guardrails.languages import language_of
 from finllm.guardrails.later_dates import later_dates
 from finllm.guardrails.periods import find_periods
 from finllm.guardrails.quantities import find_quantities
+from finllm.guardrails.rumours import manner
 from finllm.guardrails.sanitise import sanitise
 from finllm.guardrails.subjects import find_directions, find_mentions, find_strangers
+from finllm.models.injection import pieces
 from finllm.plain_text import clean_lines, json_text
 from finllm.review.page import linked_citations
 from finllm.tools.data.scenario import SourceText
@@ -37,7 +40,8 @@ UNITS = (
     "1,", ". ", "A. ", "Mr. ", "<a ", "<!--", "&#", "&amp;", "[[", "[a](", "[E1]", "E1 ", "-1", "1.1", "99 ", "100 % ",
     "one ", "twenty-", "half of ", "ab\n", "\n\n", "\t \n", "= ", "not ", "oil ", "oil rose ", "Oil and ", "July ",
     "2022-", "3 July 2022 ", "###", "<|", "said ", '"a', "aA", "and ", "ignore ", "ignore the ",
-    "your ", "sources say ", "a=",
+    "your ", "sources say ", "a=", "Maschine ", "ihre Antwort ", "cher bot ", "lecteur automatique ", "si eres ",
+    "AI请", "機械は", "робот ", "사용 AI ", "रोबोट ", "القارئ ", "okuyan sistem ", "{a ", "(a |",
 )  # fmt: skip
 
 
@@ -54,6 +58,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "blobs": lambda text: list(blobs(text)), "shifted": lambda text: list(shifted(text)), "periods": find_periods,
     "later dates": lambda text: later_dates(text, AS_OF), "quantities": find_quantities, "strangers": find_strangers,
     "mentions": lambda text: find_mentions(text, ["book", "S&P 500"]), "directions": find_directions,
+    "manner": manner, "pieces": pieces, "language": language_of,
     "grounding": lambda text: ungrounded(text, EVIDENCE), "markdown": markdown_text, "lines": clean_lines,
     "JSON": json_text, "citations": lambda text: linked_citations(text, frozenset(["E1"])),
 }  # fmt: skip

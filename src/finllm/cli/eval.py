@@ -46,7 +46,7 @@ def evaluate(
     with_second_opinion: Annotated[
         bool | None,
         typer.Option("--with-second-opinion/--without-second-opinion",
-                     help="Pool each judgement with the second opinion's.  \\[default: for injection only]"),
+                     help="Pool each judgement with the second opinion's.  \\[default: not]"),
     ] = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
@@ -54,10 +54,10 @@ def evaluate(
     """Score a model: each agent on its packaged probes, or one task on a labelled file.
 
     Every text is asked through the agent's own prompt and types, as in a run. stance, direction and event go to the
-    narrative agent as an event, with the channels that it opens; sanity and injection to the sanity-checker as the only
-    source (a text is injected if a rule fires or the probability of that verdict reaches what one clean text in a
-    hundred does); validity to the validator: 'Reading: … | Market: … | Notes: …', or a bare text as the notes. An
-    abstention counts as wrong.
+    narrative agent as an event, with the channels that it opens; sanity to the source checks as the only source, and to
+    the sanity-checker where they are not sure; injection to the rules and the judge of instructions, by which a run
+    cuts, and to no model; validity to the validator: 'Reading: … | Market: … | Notes: …', or a bare text as the notes.
+    An abstention counts as wrong.
     """
     if model is not None and model_option is not None and model != model_option:
         raise InputError(f"two models: {model!r} and {model_option!r}", fix="name one")
@@ -75,7 +75,7 @@ def evaluate(
         _probes(settings, as_json=as_json, quiet=quiet)
         return
     asked = _task(task)
-    heard = asked.value == "injection" if with_second_opinion is None else with_second_opinion
+    heard = bool(with_second_opinion)
     _file(asked, data, settings, heard, as_json=as_json, quiet=quiet)
 
 
