@@ -34,7 +34,11 @@ WINDOW = 254
 """Tokens that are read together, cut between sentences."""
 WINDOWS = (6, 2)
 """How many windows are read from the beginning of a text, and from its end."""
-_BATCH = 8
+SHORTEST = 4
+"""Tokens of a sentence that is also read by itself."""
+LEAST_SHARE = 0.1
+"""How much a piece that names no channel counts for the fields, beside one that surely names one."""
+_BATCH = 16
 _LONGEST = 100_000
 """Characters of a text that are looked at."""
 _SENTENCE = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*\s+|\n+")
@@ -144,19 +148,66 @@ class ChannelReader:
     def read(self, texts: Sequence[str]) -> list[ChannelReading]:
         """The channels of each text above the card's floor, and its fields.
 
-        Of a long text the first six and the last two windows of 254 tokens are read. A text without a word opens
-        nothing. Errors: BackendError where the encoder or the weights cannot be loaded.
+        Of a long text the first six and the last two windows of 254 tokens are read, and each of their sentences once
+        more by itself, since one sentence among many dull ones is lost on a reader of the whole. A text without a word
+        opens nothing. Errors: BackendError where the encoder or the weights cannot be loaded.
         """
+        return [reading(self.card, heard) for heard in self.hear(texts)]
+
+    def hear(self, texts: Sequence[str]) -> list[list[Heard]]:
+        """What the heads say of each piece of each text, before the card's temperatures. Errors: as `read`."""
         card = self.card
         with self._lock:
             loaded = _load(self.encoder.folder, self.encoder.digest, self.weights, card.sha256)
-            cut = [_windows(loaded.tokenizer, text) for text in texts]
-            told = _run(loaded, card, [window for windows in cut for window in windows])
+            cut = [_pieces(loaded.tokenizer, text) for text in texts]
+            told = _run(loaded, list(card.fields), [piece for pieces in cut for piece in pieces])
         ends = np.cumsum([0, *map(len, cut)])
-        return [
-            _reading(card, windows, told[start:end])
-            for windows, (start, end) in zip(cut, pairwise(map(int, ends)), strict=True)
-        ]
+        return [told[start:end] for start, end in pairwise(map(int, ends))]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Logits of one piece of a text: `named` (c,), `states` (c, 4), by field (values,); its tokens; and the sentence
+    that each channel was looked for in, as (start, end) in the text."""
+
+    named: Floats
+    states: Floats
+    fields: Mapping[str, Floats]
+    tokens: int
+    sentences: Sequence[tuple[int, int]]
+
+
+def reading(card: ChannelCard, heard: Sequence[Heard]) -> ChannelReading:
+    """Of a channel the piece that names it most; its states as the pieces that name it say, each by how much."""
+    if not heard:
+        return ChannelReading((), {field: dict.fromkeys(values, 1 / len(values))
+                                   for field, values in card.fields.items()})  # fmt: skip
+    heat = card.temperatures
+    named = 1 / (1 + np.exp(-(np.stack([one.named for one in heard]) - card.shift) / heat.get("named", 1.0)))
+    weight = named[..., None] ** 2 + 1e-12  # (pieces, c, 1)
+    states = (_odds(np.stack([one.states for one in heard]), heat.get("states", 1.0)) * weight).sum(0) / weight.sum(0)
+    best = named.argmax(axis=0)
+    opened: list[Opened] = []
+    for at, channel in enumerate(card.channels):
+        of = dict(zip(STATES, map(float, states[at]), strict=True))
+        sure = float(named[best[at], at])
+        probability = min(sure * (of["happens"] + of["feared"]), 1.0)
+        if probability >= card.floor or sure >= card.threshold:
+            start, end = heard[best[at]].sentences[at]
+            opened.append(Opened(channel=channel, probability=probability, state=max(of, key=lambda s: of[s]),
+                                 states=of, start=start, end=end))  # fmt: skip
+    shares = np.array([one.tokens for one in heard]) * (LEAST_SHARE + named.max(axis=1))
+    shares /= shares.sum()
+    fields: dict[str, dict[str, float]] = {}
+    for field, values in card.fields.items():
+        odds = shares @ _odds(np.stack([one.fields[field] for one in heard]), heat.get(field, 1.0))
+        fields[field] = dict(zip(values, map(float, odds), strict=True))
+    return ChannelReading(tuple(sorted(opened, key=lambda one: -one.probability)), fields)
+
+
+def _odds(logits: Floats, heat: float) -> Floats:
+    scaled = np.exp((logits - logits.max(axis=-1, keepdims=True)) / heat)
+    return scaled / scaled.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -166,17 +217,6 @@ class _Window:
     ids: list[int]
     sentences: list[tuple[int, int]]
     firsts: list[int]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """Of one window: `named` (c,), `states` (c, 4), by field (values,), and the sentence that each channel is in."""
-
-    named: Floats
-    states: Floats
-    fields: dict[str, Floats]
-    sentence: list[tuple[int, int]]
-    weight: float
 
 
 def _windows(tokenizer: Any, text: str) -> list[_Window]:
@@ -212,10 +252,25 @@ def _windows(tokenizer: Any, text: str) -> list[_Window]:
     return found
 
 
-def _run(loaded: _Loaded, card: ChannelCard, windows: Sequence[_Window]) -> list[_Told]:
+def _pieces(tokenizer: Any, text: str) -> list[_Window]:
+    """The windows of a text, and the sentences of those that have several."""
+    found: list[_Window] = []
+    for window in _windows(tokenizer, text):
+        found.append(window)
+        if len(window.firsts) > 1:
+            ends = [*window.firsts[1:], len(window.ids) - 1]
+            found += [
+                _Window([window.ids[0], *window.ids[first:end], window.ids[-1]], [sentence], [1])
+                for first, end, sentence in zip(window.firsts, ends, window.sentences, strict=True)
+                if end - first >= SHORTEST
+            ]  # fmt: skip
+    return found
+
+
+def _run(loaded: _Loaded, fields: Sequence[str], windows: Sequence[_Window]) -> list[Heard]:
     import torch
 
-    found: list[_Told | None] = [None] * len(windows)
+    found: dict[int, Heard] = {}
     order = sorted(range(len(windows)), key=lambda at: len(windows[at].ids))
     with torch.inference_mode():
         for start in range(0, len(order), _BATCH):
@@ -227,46 +282,19 @@ def _run(loaded: _Loaded, card: ChannelCard, windows: Sequence[_Window]) -> list
             hidden = loaded.encoder.embeddings(input_ids=batch["input_ids"])
             bias = channel_heads.bias_of(loaded.encoder, hidden)
             hidden = channel_heads.through(loaded.encoder.encoder.layer, hidden, mask, bias)
-            read = channel_heads.read(hidden, mask, loaded.heads, list(card.fields))
-            heat = card.temperatures
-            named = ((read.named - card.shift) / heat.get("named", 1.0)).sigmoid().double().numpy()
-            states = (read.states / heat.get("states", 1.0)).softmax(-1).double().numpy()
-            fields = {field: (logits / heat.get(field, 1.0)).softmax(-1).double().numpy()
-                      for field, logits in read.fields.items()}  # fmt: skip
+            read = channel_heads.read(hidden, mask, loaded.heads, fields)
             looked = read.looked.double().numpy()
             for row, at in enumerate(rows):
                 window = windows[at]
                 by_sentence = np.add.reduceat(looked[row, : len(window.ids) - 1], window.firsts, axis=0)
-                found[at] = _Told(named[row], states[row], {field: odds[row] for field, odds in fields.items()},
-                                  [window.sentences[best] for best in by_sentence.argmax(axis=0)],
-                                  len(window.ids) * (0.1 + float(named[row].max())))  # fmt: skip
-    return [told for told in found if told is not None]
-
-
-def _reading(card: ChannelCard, windows: Sequence[_Window], told: Sequence[_Told]) -> ChannelReading:
-    """Of a channel the window that names it most; its states as the windows that name it say, each by how much."""
-    if not windows:
-        return ChannelReading((), {field: dict.fromkeys(values, 1 / len(values))
-                                   for field, values in card.fields.items()})  # fmt: skip
-    named = np.stack([one.named for one in told])  # (windows, c)
-    weight = named**2 + 1e-12
-    states = (np.stack([one.states for one in told]) * weight[..., None]).sum(0) / weight.sum(0)[:, None]
-    best = named.argmax(axis=0)
-    opened: list[Opened] = []
-    for at, channel in enumerate(card.channels):
-        of = dict(zip(STATES, map(float, states[at]), strict=True))
-        probability = float(named[best[at], at]) * (of["happens"] + of["feared"])
-        if probability >= card.floor or named[best[at], at] >= card.threshold:
-            start, end = told[best[at]].sentence[at]
-            opened.append(Opened(channel=channel, probability=min(probability, 1.0), state=max(of, key=lambda s: of[s]),
-                                 states=of, start=start, end=end))  # fmt: skip
-    shares = np.array([one.weight for one in told])
-    shares /= shares.sum()
-    fields = {
-        field: dict(zip(values, map(float, shares @ np.stack([one.fields[field] for one in told])), strict=True))
-        for field, values in card.fields.items()
-    }
-    return ChannelReading(tuple(sorted(opened, key=lambda one: -one.probability)), fields)
+                found[at] = Heard(
+                    read.named[row].double().numpy(),
+                    read.states[row].double().numpy(),
+                    {field: of[row].double().numpy() for field, of in read.fields.items()},
+                    len(window.ids),
+                    [window.sentences[best] for best in by_sentence.argmax(axis=0)],
+                )
+    return [found[at] for at in range(len(windows))]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,10 +185,9 @@ def loss_of(read: channel_heads.Read, batch: Sequence[Example]) -> torch.Tensor:
 
 
 def train(
-    network: Network, examples: Sequence[Example], states: Sequence[torch.Tensor], plan: Plan, kept: Path,
-    after: Callable[[int], None],
+    network: Network, examples: Sequence[Example], states: Sequence[torch.Tensor], plan: Plan, kept: Path
 ) -> None:  # fmt: skip
-    """Train; `after(epoch)` is called at the end of each, and `kept` then holds what going on needs."""
+    """Train; at the end of every epoch `kept` holds what going on needs."""
     heads = list(network.heads.parameters())
     low_rank = [one for name, one in network.adapted.named_parameters() if name.endswith((".a", ".b"))]
     optimiser = torch.optim.AdamW([{"params": low_rank, "lr": plan.rate}, {"params": heads, "lr": plan.head_rate}])
@@ -217,7 +216,6 @@ def train(
         torch.save({"plan": repr(plan), "done": epoch + 1, "learned": network.learned(),
                     "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}, kept)  # fmt: skip
         sys.stderr.write(f"epoch {epoch + 1} of {plan.epochs}, {time.monotonic() - started:.0f} s\n")
-        after(epoch)
 
 
 def _draw(examples: Sequence[Example], plan: Plan, epoch: int) -> list[int]:

@@ -7,11 +7,11 @@ the shift; the other half is scored. The second author's texts are scored last, 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,35 @@ import numpy.typing as npt
 import torch
 
 from finllm.files import sha256_of_file
-from finllm.models.channel_reader import NAMES, WINDOW, ChannelCard
+from finllm.models.channel_reader import NAMES, WINDOW, ChannelCard, ChannelReader, ChannelReading, Heard, reading
 from finllm.models.embedding import EMBEDDING_NAME, Embedder
 from finllm.models.encoder import ENCODER_NAME, Encoder, ensure_encoder
 from finllm.models.second_opinion import HEADS
 from finllm.settings import load_settings
-from finllm.tools.channels import STATES, Opened, directions
+from finllm.tools.channels import STATES, directions
 from finllm.tools.channels.table import TABLE_PATH
 from finllm.tools.data.factors import FACTOR_IDS
-from training.channel_examples import CHANNELS, FIELDS, SIGNS, Example, corpus_digest, second_author, split
-from training.channel_network import Network, Plan, centres, lower_states, padded, train
+from training.channel_examples import (
+    CHANNELS,
+    FIELDS,
+    LEFT_OUT,
+    SIGNS,
+    Example,
+    Split,
+    corpus_digest,
+    second_author,
+    split,
+)
+from training.channel_network import Network, Plan, centres, lower_states, train
+from training.corpus.channel_items import REAL
 from training.second_opinion import temperature
 
 FLOOR, OPEN = 0.05, 0.5
 """The least probability that is told, and that from which on a text counts as opening a channel."""
-OFF_TOPIC_MOST = 0.02
+OFF_TOPIC_MOST, NOTHING_LEAST = 0.02, 0.85
+SHIFTS = (-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0)
+FOMC = REAL.parent / "eval" / "fomc" / "sentences_1996_2019.csv"
+"""For evaluation only."""
 PLANS: Mapping[str, Plan] = {EMBEDDING_NAME: Plan(), ENCODER_NAME: Plan(frozen=9)}
 LIMITS = (
     f"English, {WINDOW} tokens at a time; of a long text the first six and the last two such pieces.",
@@ -46,111 +60,84 @@ LIMITS = (
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Logits:
-    """Of n texts: `named` (n, c), `states` (n, c, 4), and by field (n, values)."""
-
-    named: Floats
-    states: Floats
-    fields: dict[str, Floats]
-
-    def rows(self, chosen: Sequence[int]) -> Logits:
-        return Logits(self.named[chosen], self.states[chosen], {name: of[chosen] for name, of in self.fields.items()})
+def pooled(told: Mapping[str, Mapping[str, float]], asked: Mapping[str, Mapping[str, float]], factor: str) -> str:
+    """The direction of a factor by the table and straight from the text, each as much as the other, as runs pool."""
+    both = {way: told[factor][way] + asked[factor][way] for way in told[factor]}
+    return max(both, key=lambda way: both[way])
 
 
-@torch.no_grad()
-def logits_of(network: Network, states: Sequence[torch.Tensor]) -> Logits:
-    network.eval()
-    named = np.zeros((len(states), len(CHANNELS)))
-    told = np.zeros((len(states), len(CHANNELS), len(STATES)))
-    fields = {field: np.zeros((len(states), len(values))) for field, values in FIELDS.items()}
-    order = sorted(range(len(states)), key=lambda at: len(states[at]))
-    for start in range(0, len(order), 32):
-        rows = order[start : start + 32]
-        read = network(*padded([states[row] for row in rows]))
-        named[rows], told[rows] = read.named.double().numpy(), read.states.double().numpy()
-        for field, of in read.fields.items():
-            fields[field][rows] = of.double().numpy()
-    return Logits(named, told, fields)
-
-
-def odds(logits: Floats, heat: float) -> Floats:
-    scaled = np.exp((logits - logits.max(axis=-1, keepdims=True)) / heat)
-    return scaled / scaled.sum(axis=-1, keepdims=True)
-
-
-def opened(logits: Logits, at: int, card: Mapping[str, float]) -> list[Opened]:
-    """The channels of one text, as the reader tells them; spans are not looked at here."""
-    named = 1 / (1 + np.exp(-(logits.named[at] - card["shift"]) / card["named"]))
-    states = odds(logits.states[at], card["states"])
-    found: list[Opened] = []
-    for of, channel in enumerate(CHANNELS):
-        probability = float(named[of] * states[of, :2].sum())
-        if probability >= FLOOR:
-            told = dict(zip(STATES, map(float, states[of]), strict=True))
-            found.append(Opened(channel=channel, probability=probability, state=max(told, key=lambda s: told[s]),
-                                states=told, start=0, end=0))  # fmt: skip
-    return found
-
-
-def opens(logits: Logits, card: Mapping[str, float]) -> float:
-    """The share of texts that open a channel."""
-    named = 1 / (1 + np.exp(-(logits.named - card["shift"]) / card["named"]))
-    return float(((named * odds(logits.states, card["states"])[..., :2].sum(axis=-1)) >= OPEN).any(axis=1).mean())
-
-
-def scores_of(logits: Logits, examples: Sequence[Example], card: Mapping[str, float], by: Callable[[Example], str]
+def scores_of(readings: Sequence[ChannelReading], examples: Sequence[Example], by: Callable[[Example], str]
               ) -> dict[str, float]:  # fmt: skip
-    """Shares that are right, in all and by group: `signs` of those labelled up or down, by the table; `asked` the same
-    by the directions asked straight; `nothing` of those labelled 0; `state`, and the fields."""
+    """Shares that are right, in all and by group: `signs` of the directions labelled up or down and `nothing` of those
+    labelled none, by the table and straight from the text together, as runs pool them; `table.` and `asked.` by either
+    alone; `state` of a channel that is told of at all, and the fields.
+    """
     found: defaultdict[str, list[bool]] = defaultdict(list)
 
     def note(example: Example, what: str, right: bool) -> None:
         for name in (what, f"{by(example)}.{what}"):
             found[name].append(right)
 
-    for at, example in enumerate(examples):
-        told = directions(opened(logits, at, card), FACTOR_IDS)
+    for read, example in zip(readings, examples, strict=True):
+        told = directions(read.opened, FACTOR_IDS) if example.signs else {}
         for factor, sign in example.signs.items():
-            what = "nothing" if sign == "0" else "signs"
-            guessed = max(told[factor], key=lambda way: told[factor][way])
-            note(example, what, guessed == SIGNS[sign])
-            straight = FIELDS[factor][int(logits.fields[factor][at].argmax())]
-            note(example, f"asked.{what}", straight == SIGNS[sign])
+            what, goal = "nothing" if sign == "0" else "signs", SIGNS[sign]
+            note(example, what, pooled(told, read.fields, factor) == goal)
+            note(example, f"table.{what}", max(told[factor].items(), key=_odds)[0] == goal)
+            note(example, f"asked.{what}", max(read.fields[factor].items(), key=_odds)[0] == goal)
+        states = {one.channel: one.state for one in read.opened}
         for channel, state in (example.channels or {}).items():
-            read = STATES[int(logits.states[at, CHANNELS.index(channel)].argmax())]
-            note(example, "state", read == state)
-            note(example, f"state.{state}", read == state)
+            note(example, "found", channel in states)
+            if channel in states:
+                note(example, "state", states[channel] == state)
+                note(example, f"state.{state}", states[channel] == state)
         for field in ("event", "region", "stance", "severity"):
             if field in example.fields:
-                note(example, field, int(logits.fields[field][at].argmax()) == example.fields[field])
+                guessed = max(read.fields[field].items(), key=_odds)[0]
+                note(example, field, guessed == FIELDS[field][example.fields[field]])
     return {name: round(float(np.mean(right)), 4) for name, right in sorted(found.items())}
 
 
-def calibrate(logits: Logits, examples: Sequence[Example], off_topic: Logits) -> dict[str, float]:
-    """Temperatures of states and fields by likelihood; then of `named` the shift and temperature with the most right
-    signs and right nothings, of those at which at most `OFF_TOPIC_MOST` of the off-topic notices open a channel."""
-    card: dict[str, float] = {"shift": 0.0, "named": 1.0, "states": 1.0}
-    told = [(at, CHANNELS.index(name), STATES.index(state)) for at, one in enumerate(examples)
-            for name, state in (one.channels or {}).items()]  # fmt: skip
+def _odds(one: tuple[str, float]) -> float:
+    return one[1]
+
+
+def opens(readings: Sequence[ChannelReading], least: float = OPEN) -> float:
+    """The share of texts that open a channel."""
+    return float(np.mean([any(one.probability >= least for one in read.opened) for read in readings]))
+
+
+def calibrate(card: ChannelCard, heard: Sequence[Sequence[Heard]], examples: Sequence[Example],
+              off_topic: Sequence[Sequence[Heard]]) -> ChannelCard:  # fmt: skip
+    """The card with the temperatures of states and fields by likelihood, of each text's first piece; then of `named`
+    the shift and temperature, and a common factor of the directions' temperatures, with the most right signs of those
+    at which at most `OFF_TOPIC_MOST` of the off-topic notices open a channel and of the directions labelled none at
+    least `NOTHING_LEAST` are seen.
+    """
+    heat = {"named": 1.0, "states": 1.0}
+    told = [(pieces[0].states[CHANNELS.index(name)], STATES.index(state)) for pieces, one in
+            zip(heard, examples, strict=True) for name, state in (one.channels or {}).items()]  # fmt: skip
     if told:
-        rows = np.array([logits.states[at, of] for at, of, _ in told])
-        card["states"] = round(temperature(rows, np.array([state for *_, state in told])), 3)
+        heat["states"] = round(temperature(np.array([row for row, _ in told]), np.array([at for _, at in told])), 3)
     for field in FIELDS:
         rows = [at for at, one in enumerate(examples) if field in one.fields]
         wanted = np.array([examples[at].fields[field] for at in rows])
-        card[field] = round(temperature(logits.fields[field][rows], wanted), 3)
+        heat[field] = round(temperature(np.array([heard[at][0].fields[field] for at in rows]), wanted), 3)
+    signed = [at for at, one in enumerate(examples) if one.signs]
+    of_signed = [examples[at] for at in signed]
 
-    def right(shift: float, heat: float) -> float:
-        tried = card | {"shift": shift, "named": heat}
-        if opens(off_topic, tried) > OFF_TOPIC_MOST:
-            return -1.0
-        found = scores_of(logits, examples, tried, lambda _: "all")
-        return found.get("signs", 0.0) + found.get("nothing", 0.0)
+    def tried(shift: float, named: float, straight: float) -> ChannelCard:
+        heats = heat | {"named": named} | {one: round(heat[one] * straight, 3) for one in FACTOR_IDS}
+        return card.model_copy(update={"shift": shift, "temperatures": heats})
 
-    tries = [(shift, heat) for shift in np.arange(-3.0, 1.01, 0.5) for heat in (0.5, 0.75, 1.0)]
-    shift, heat = max(tries, key=lambda one: right(*one))
-    return card | {"shift": float(shift), "named": float(heat)}
+    def right(one: ChannelCard) -> float:
+        found = scores_of([reading(one, heard[at]) for at in signed], of_signed, lambda _: "all")
+        short = max(NOTHING_LEAST - found.get("nothing", 1.0), 0.0)
+        return found.get("signs", 0.0) - 10 * short
+
+    tries = [tried(shift, named, straight) for shift in SHIFTS for named in (0.7, 1.0) for straight in (0.5, 1.0)]
+    kept = [one for one in tries if opens([reading(one, pieces) for pieces in off_topic]) <= OFF_TOPIC_MOST]
+    return max(kept or tries[-1:], key=right)
 
 
 def halves(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
@@ -169,17 +156,13 @@ def save(learned: Mapping[str, torch.Tensor], folder: Path, name: str) -> str:
     return sha256_of_file(path)
 
 
-def card_of(encoder: Encoder, plan: Plan, sha256: str, heat: Mapping[str, float], scores: Mapping[str, float],
-            counted: str) -> ChannelCard:  # fmt: skip
-    """The card, with the digest of all that a score depends on, as it is before the second author's texts are read."""
-    table = sha256_of_file(TABLE_PATH)
-    frozen = hashlib.sha256(f"{sha256}{table}{sorted(heat.items())}{FLOOR}{OPEN}".encode()).hexdigest()
+def card_of(encoder: Encoder, plan: Plan, sha256: str, counted: str) -> ChannelCard:
+    """The card of weights that nothing is known of yet."""
     return ChannelCard(
         name=NAMES[encoder.name], encoder=encoder.name, encoder_sha256=encoder.digest, sha256=sha256,
-        table_sha256=table, corpus_sha256=corpus_digest(), frozen=frozen, seed=plan.seed, channels=CHANNELS,
-        layers=tuple(range(plan.frozen, PLAN_LAYERS[encoder.name])), fields=dict(FIELDS), floor=FLOOR, threshold=OPEN,
-        shift=heat["shift"], temperatures={name: of for name, of in heat.items() if name != "shift"},
-        scores=dict(scores), data=counted, limits=LIMITS,
+        table_sha256=sha256_of_file(TABLE_PATH), corpus_sha256=corpus_digest(), frozen="", seed=plan.seed,
+        channels=CHANNELS, layers=tuple(range(plan.frozen, PLAN_LAYERS[encoder.name])), fields=dict(FIELDS),
+        floor=FLOOR, threshold=OPEN, shift=0.0, temperatures={}, scores={}, data=counted, limits=LIMITS,
     )  # fmt: skip
 
 
@@ -191,64 +174,75 @@ def write_card(folder: Path, card: ChannelCard) -> None:
 
 
 def fit(encoder: Encoder, plan: Plan, folder: Path) -> ChannelCard:
-    """Train, choose the temperatures, write, and score."""
+    """Train, write, choose the temperatures, and score what was left out."""
     parts = split()
-    examples = [*parts.train, *parts.left_out, *parts.off_topic]
-    states, model = lower_states([one.text for one in examples], encoder, plan)
-    _say(f"{len(examples)} texts through the lower layers")
-    network = Network(model, plan, centres(examples, states.pooled))
+    states, model = lower_states([one.text for one in parts.train], encoder, plan)
+    _say(f"{len(parts.train)} texts through the lower layers")
+    network = Network(model, plan, centres(parts.train, states.pooled))
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f".{NAMES[encoder.name]}.partial"
-    bounds = np.cumsum([len(parts.train), len(parts.left_out)])
-
-    def after(epoch: int) -> None:
-        del epoch
-        _say(str(scores_of(logits_of(network, states.lower[bounds[0] : bounds[1]]), parts.left_out,
-                           {"shift": 0.0, "named": 1.0, "states": 1.0}, lambda one: one.group)))  # fmt: skip
-
-    train(network, parts.train, states.lower[: bounds[0]], plan, kept, after)
-    card = finish(network, parts.left_out, states.lower[bounds[0] : bounds[1]], states.lower[bounds[1] :], encoder,
-                  plan, folder, f"{len(parts.train)} texts")  # fmt: skip
+    train(network, parts.train, states.lower, plan, kept)
+    card = finish(network.learned(), parts, encoder, plan, folder)
     kept.unlink(missing_ok=True)
     return card
 
 
-def finish(network: Network, left_out: Sequence[Example], states: Sequence[torch.Tensor],
-           off_topic: Sequence[torch.Tensor], encoder: Encoder, plan: Plan, folder: Path, counted: str
+def finish(learned: Mapping[str, torch.Tensor], parts: Split, encoder: Encoder, plan: Plan, folder: Path
            ) -> ChannelCard:  # fmt: skip
-    """Calibrate, score what was left out, and write weights and card."""
-    logits, off = logits_of(network, states), logits_of(network, off_topic)
-    choose, score = halves(left_out)
-    heat = calibrate(logits.rows(choose), [left_out[at] for at in choose], off)
-    scores = {f"left_out.{name}": value for name, value in scores_of(
-        logits.rows(score), [left_out[at] for at in score], heat, lambda one: one.group).items()}  # fmt: skip
-    scores["off_topic.opened"] = round(opens(off, heat), 4)
-    card = card_of(encoder, plan, save(network.learned(), folder, NAMES[encoder.name]), heat, scores, counted)
+    """Write the weights, calibrate and score them as the reader reads, and write the card."""
+    counted = f"{len(parts.train)} texts: the project's own (Apache-2.0), the Federal Reserve's and other US agencies' \
+(works of the US government), Wikinews (CC BY 2.5); left out: {', '.join(LEFT_OUT)}"
+    card = card_of(encoder, plan, save(learned, folder, NAMES[encoder.name]), counted)
+    write_card(folder, card)
+    reader = ChannelReader(load_settings().settings.home, Embedder(), folder, encoder.name)
+    heard = reader.hear([one.text for one in parts.left_out])
+    off_topic = reader.hear([one.text for one in parts.off_topic])
+    choose, score = halves(parts.left_out)
+    card = calibrate(card, [heard[at] for at in choose], [parts.left_out[at] for at in choose], off_topic)
+    scored = scores_of([reading(card, heard[at]) for at in score], [parts.left_out[at] for at in score], _group)
+    scores = {f"left_out.{name}": value for name, value in scored.items()}
+    scores["off_topic.opened"] = round(opens([reading(card, pieces) for pieces in off_topic]), 4)
+    card = card.model_copy(update={"scores": scores, "frozen": frozen(card)})
     write_card(folder, card)
     return card
+
+
+def frozen(card: ChannelCard) -> str:
+    """Hex sha256 of all that a score depends on: weights, table, temperatures and thresholds."""
+    told = (card.sha256, card.table_sha256, card.shift, sorted(card.temperatures.items()), card.floor, card.threshold)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _group(example: Example) -> str:
+    return example.group
 
 
 def score_second(folder: Path, encoder: str) -> ChannelCard:
     """Score the second author's texts with the weights, temperatures and table as they are, and put it in the card."""
-    from finllm.models.channel_reader import ChannelReader
-
     reader = ChannelReader(load_settings().settings.home, Embedder(), folder, encoder)
+    card = reader.card
+    if frozen(card) != card.frozen or card.table_sha256 != sha256_of_file(TABLE_PATH):
+        raise SystemExit("weights, table or thresholds are not those that were frozen: train again before scoring")
     examples = second_author()
-    told = reader.read([one.text for one in examples])
-    found: defaultdict[str, list[bool]] = defaultdict(list)
-    for example, reading in zip(examples, told, strict=True):
-        ways = directions(reading.opened, FACTOR_IDS)
-        for factor, sign in example.signs.items():
-            what = "nothing" if sign == "0" else "signs"
-            by_table = max(ways[factor], key=lambda way: ways[factor][way])
-            asked = max(reading.fields[factor], key=lambda way: reading.fields[factor][way])
-            for name, way in ((what, by_table), (f"asked.{what}", asked)):
-                found[name].append(way == SIGNS[sign])
-                found[f"{example.manner}.{name}"].append(way == SIGNS[sign])
-    scores = {f"second.{name}": round(float(np.mean(right)), 4) for name, right in sorted(found.items())}
-    card = reader.card.model_copy(update={"scores": reader.card.scores | scores})
+    found = scores_of(reader.read([one.text for one in examples]), examples, lambda one: one.manner)
+    scores = {f"second.{name}": value for name, value in found.items()}
+    card = card.model_copy(update={"scores": card.scores | scores | _fomc(reader)})
     write_card(folder, card)
     return card
+
+
+def _fomc(reader: ChannelReader) -> dict[str, float]:
+    """The stance of the Fed's sentences beside the checkout, of which nothing was trained on; none where absent."""
+    if not FOMC.is_file():
+        return {}
+    from sklearn.metrics import f1_score
+
+    with FOMC.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = [read.fields["stance"] for read in reader.read([row["sentence"] for row in rows])]
+    guessed = [max(one.items(), key=_odds)[0] for one in told]
+    score = f1_score([row["label"] for row in rows], guessed, average="weighted")
+    return {"fomc.stance_weighted_f1": round(float(score), 4), "fomc.n": float(len(rows))}
 
 
 def encoder_named(name: str) -> Encoder:
