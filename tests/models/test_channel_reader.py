@@ -18,7 +18,7 @@ SMALL = NAMES[EMBEDDING_NAME]
 DULL = "The museum opens its new wing on Sunday. Tickets are sold at the door, and children enter free of charge. "
 TEXTS = (
     "Tankers can no longer pass the strait and oil exports have been cut off.",
-    "The Federal Reserve raised interest rates by half a point, more than anybody expected.",
+    "The Federal Reserve unexpectedly cuts rates by half a point.",
     "Depositors queue outside the bank, which regulators may have to close.",
     "The museum opens its new wing on Sunday.",
 )
@@ -45,11 +45,20 @@ def _same(one: ChannelReading, other: ChannelReading) -> None:
 def test_what_happens_opens_its_channel_and_what_is_dull_opens_none(reader: ChannelReader) -> None:
     oil, fed, bank, museum = reader.read(TEXTS)
     assert (_first(oil).channel, _first(oil).state) == ("crude_supply_lost", "happens")
-    assert _first(fed).channel == "policy_tighter"
+    assert _first(fed).channel == "policy_easier"
     assert _first(bank).channel == "banking_stress"
     assert all(found.probability < reader.card.threshold for found in museum.opened)
-    assert max(fed.fields["stance"], key=lambda one: fed.fields["stance"][one]) == "hawkish"
+    assert max(fed.fields["stance"], key=lambda one: fed.fields["stance"][one]) == "dovish"
     assert max(museum.fields["event"], key=lambda one: museum.fields["event"][one]) == "none"
+
+
+def test_states_are_told_apart(reader: ChannelReader) -> None:
+    feared, denied = reader.read((
+        "If the talks fail, the cartel may cut output sharply.",
+        "The Fed did not raise rates, although a hike had been expected.",
+    ))  # fmt: skip
+    assert (_first(feared).channel, _first(feared).state) == ("crude_supply_cut_by_producers", "feared")
+    assert {one.channel: one.state for one in denied.opened}["policy_tighter"] == "denied"
 
 
 def test_a_batch_reads_as_each_text_alone_does(reader: ChannelReader) -> None:

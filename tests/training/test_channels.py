@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from finllm.models import channel_heads
+from finllm.models.channel_reader import NAMES, ChannelCard, Heard, reading
+from finllm.models.embedding import EMBEDDING_NAME
+from finllm.models.second_opinion import HEADS
 from finllm.tools.channels import STATES, channel_table
 from finllm.tools.data.factors import FACTOR_IDS
-from training.channel_examples import CHANNELS, FIELDS, LEFT_OUT, OFF_TOPIC, Example, second_author, split
-from training.channel_network import loss_of
-from training.channels import OFF_TOPIC_MOST, Logits, calibrate, halves, opens, scores_of
+from training.channel_examples import CHANNELS, FIELDS, LEFT_OUT, OFF_TOPIC, SAYS, Example, second_author, split
+from training.channel_network import Network, Plan, centres, loss_of, lower_states, train
+from training.channels import OFF_TOPIC_MOST, calibrate, card_of, encoder_named, frozen, halves, opens, scores_of
 
 WIDTH = 8
 
@@ -23,16 +27,18 @@ def _example(text: str, channels: dict[str, str] | None = None, **labels: int) -
     return Example(text, "own/x", "wire", channels or {}, signs, labels, 1.0)
 
 
-def _logits(examples: list[Example], sure: float) -> Logits:
+def _heard(examples: list[Example], sure: float) -> list[list[Heard]]:
     """As of a reader that knows the labels, `sure` of them."""
-    named = np.full((len(examples), len(CHANNELS)), -sure)
-    states = np.zeros((len(examples), len(CHANNELS), len(STATES)))
-    fields = {field: np.zeros((len(examples), len(values))) for field, values in FIELDS.items()}
-    for at, example in enumerate(examples):
+    found: list[list[Heard]] = []
+    for example in examples:
+        named = np.full(len(CHANNELS), -sure)
+        states = np.zeros((len(CHANNELS), len(STATES)))
         for channel, state in (example.channels or {}).items():
-            named[at, CHANNELS.index(channel)] = sure
-            states[at, CHANNELS.index(channel), STATES.index(state)] = sure  # pyright: ignore[reportArgumentType]
-    return Logits(named, states, fields)
+            named[CHANNELS.index(channel)] = sure
+            states[CHANNELS.index(channel), [*STATES].index(state)] = 6.0
+        fields = {field: np.zeros(len(values)) for field, values in FIELDS.items()}
+        found.append([Heard(named, states, fields, 10, [(0, 1)] * len(CHANNELS))])
+    return found
 
 
 def test_nothing_that_is_left_out_is_trained_on() -> None:
@@ -57,21 +63,47 @@ def test_halves_are_a_matter_of_the_text_alone() -> None:
     }  # fmt: skip
 
 
-def test_a_reader_that_is_right_scores_one_and_opens_no_off_topic_notice() -> None:
-    examples = [_example(f"{name} {state}", {name: state}) for name in CHANNELS for state in STATES[:1]]
-    examples += [_example(f"dull {n}") for n in range(20)]
-    logits = _logits(examples, 6.0)
-    card = calibrate(logits, examples, _logits([_example(f"off {n}") for n in range(50)], 6.0))
-    found = scores_of(logits, examples, card, lambda one: one.manner)
-    assert found["table.signs"] == found["table.nothing"] == found["state"] == found["wire.state"] == 1.0
+def _blank() -> ChannelCard:
+    return card_of(encoder_named(EMBEDDING_NAME), Plan(), "0" * 64, "none")
+
+
+def test_a_reader_that_is_right_scores_one() -> None:
+    examples = [_example(f"{name}", {name: "happens"}) for name in CHANNELS] + [
+        _example(f"dull {n}") for n in range(20)
+    ]
+    heard = _heard(examples, 6.0)
+    card = calibrate(_blank(), heard, examples, _heard([_example(f"off {n}") for n in range(50)], 6.0))
+    found = scores_of([reading(card, one) for one in heard], examples, lambda one: one.manner)
+    assert found["table.signs"] == found["table.nothing"] == found["state"] == found["wire.found"] == 1.0
 
 
 def test_the_shift_keeps_off_topic_notices_shut() -> None:
     examples = [_example(f"{name}", {name: "happens"}) for name in CHANNELS]
-    off = _logits([_example(f"off {n}", {CHANNELS[0]: "happens"}) for n in range(10)], 0.2)  # it names what is not
-    card = calibrate(_logits(examples, 4.0), examples, off)
-    assert opens(off, card) <= OFF_TOPIC_MOST
-    assert opens(off, card | {"shift": -3.0, "states": 0.05}) == 1.0
+    off = _heard([_example(f"off {n}", {CHANNELS[0]: "happens"}) for n in range(10)], 0.4)  # it names what is not there
+    assert opens([reading(_blank(), one) for one in off]) == 1.0
+    card = calibrate(_blank(), _heard(examples, 4.0), examples, off)
+    assert opens([reading(card, one) for one in off]) <= OFF_TOPIC_MOST
+    assert card.shift > 0
+
+
+def test_what_is_frozen_is_weights_table_temperatures_and_thresholds() -> None:
+    card = _blank()
+    for change in (
+        {"sha256": "1"},
+        {"table_sha256": "1"},
+        {"shift": 1.0},
+        {"temperatures": {"a": 1.0}},
+        {"floor": 0.2},
+    ):
+        assert frozen(card.model_copy(update=change)) != frozen(card)
+    assert frozen(card.model_copy(update={"scores": {"a": 1.0}})) == frozen(card)
+
+
+def test_the_shipped_card_was_scored_on_what_it_froze() -> None:
+    card = ChannelCard.model_validate_json((HEADS / f"{NAMES[EMBEDDING_NAME]}.json").read_bytes())
+    assert card.frozen == frozen(card)
+    assert card.scores["off_topic.opened"] <= OFF_TOPIC_MOST
+    assert {"second.signs", "second.tricky.signs", "left_out.signs"} <= set(card.scores)
 
 
 def test_the_loss_falls_with_each_label_that_is_read_right() -> None:
@@ -91,3 +123,24 @@ def test_the_loss_falls_with_each_label_that_is_read_right() -> None:
     assert lost == sorted(lost, reverse=True)
     assert math.isfinite(lost[0])
     assert lost[2] < 0.2
+
+
+def test_training_goes_on_where_it_was_stopped_and_is_the_same_again(tmp_path: Path) -> None:
+    said = [one for one in split().train if one.group == SAYS]
+    encoder = encoder_named(EMBEDDING_NAME)
+    plan = Plan(frozen=5, epochs=2, batch=32)
+
+    def trained(*, stopped: bool) -> dict[str, torch.Tensor]:
+        kept = tmp_path / f"{stopped}.partial"
+        for plans in [plan, plan] if stopped else [plan]:
+            states, model = lower_states([one.text for one in said], encoder, plans)
+            network = Network(model, plans, centres(said, states.pooled))
+            before = {name: one.clone() for name, one in network.learned().items()}
+            train(network, said, states.lower, plans, kept)
+        assert any(not torch.equal(one, before[name]) for name, one in network.learned().items())
+        return network.learned()
+
+    once, again = trained(stopped=False), trained(stopped=True)
+    assert set(once) == set(again)
+    for name, one in once.items():
+        torch.testing.assert_close(one, again[name], atol=1e-3, rtol=1e-2)
