@@ -51,7 +51,9 @@ def assert_runs_through(scenario: str, real_desk: Desk) -> None:
     assert outcome.status == "finished"
     unasked = set() if request.scenario.sources else {SANITY_CHECKER.role}
     assert {agent.agent for agent in report.agents} == {agent.role for agent in AGENTS} - unasked
-    assert {agent.status for agent in report.agents} == {"judged"}
+    asked = [agent for agent in report.agents if not (agent.reason or "").startswith("not asked: the source checks")]
+    assert {agent.status for agent in asked} == {"judged"}
+    assert {agent.agent for agent in report.agents if agent not in asked} <= {SANITY_CHECKER.role}
     for entry in request.scenario.shocks:
         assert entry.factor in {row.factor for row in report.shocks if row.origin == "user"}
     if request.scenario.path is not None:

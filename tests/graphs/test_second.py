@@ -13,6 +13,7 @@ from finllm.desk.desk import Desk
 from finllm.errors import ReplayRefused
 from finllm.graphs.report import to_markdown
 from finllm.models.embedding import Embedder
+from finllm.models.injection import INJECTIONS, InjectionJudge
 from finllm.models.second_opinion import Probabilities, SecondOpinion
 from finllm.review.replay import replay
 from finllm.review.trace import trace_story
@@ -28,21 +29,29 @@ SURE_OF_A_FALL = {"factors.OIL_WTI.direction": {"up": 0.05, "down": 0.9, "none":
 class Fixed(SecondOpinion):
     """One that always says the same. `about` keeps what it was asked."""
 
-    def __init__(self, told: Probabilities, digest: str = "0" * 64, steering: str | None = None) -> None:
+    def __init__(self, told: Probabilities, digest: str = "0" * 64) -> None:
         super().__init__(Embedder())
-        self._told, self._digest, self._steering = told, digest, steering
+        self._told, self._digest = told, digest
         self.about: list[str] = []
 
     def judge(self, texts: Sequence[str]) -> list[Probabilities]:
         self.about += texts
         return [self._told for _ in texts]
 
-    def instructions(self, text: str) -> list[str]:
-        return [self._steering] if self._steering is not None and self._steering in text else []
-
     @property
     def digest(self) -> str:
         return self._digest
+
+
+class Finds(InjectionJudge):
+    """One that takes a single sentence for an instruction."""
+
+    def __init__(self, steering: str) -> None:
+        super().__init__(SecondOpinion(Embedder(), name=INJECTIONS))
+        self._steering = steering
+
+    def instructions(self, parts: Sequence[str]) -> list[str]:
+        return [part for part in parts if part == self._steering]
 
 
 def with_second(desk: Desk, told: Probabilities, digest: str = "0" * 64) -> Desk:
@@ -84,18 +93,29 @@ def test_sources_that_the_checks_reject_are_not_read(scripted_desk: MakeDesk) ->
     assert not any("ignore all" in text.lower() for text in second.about)
 
 
-def test_a_line_that_it_takes_for_an_instruction_is_cut_and_on_record(scripted_desk: MakeDesk) -> None:
+def test_a_line_that_the_judge_takes_for_an_instruction_is_cut_and_on_record(scripted_desk: MakeDesk) -> None:
     request = request_for("hormuz-blockade")
     source = request.scenario.sources[0]
     steering = source.text.split(". ")[0] + "."
-    second = Fixed(SURE_OF_A_FALL, steering=steering)
-    desk = replace(scripted_desk([READS_WELL], [READS_WELL]), second=second)
+    second = Fixed(SURE_OF_A_FALL)
+    desk = replace(scripted_desk([READS_WELL], [READS_WELL]), second=second, injections=Finds(steering))
     report = run(request, desk).report
     assert report is not None
     (row,) = [one for one in report.sources if one.id == source.id]
     assert row.verdict == "credible"
     assert any(cut.startswith("suspected: ") and steering[:100] in cut for cut in row.removed)
     assert not any(steering in text for text in second.about[1:])
+
+
+def test_news_in_another_language_is_flagged_and_stays(scripted_desk: MakeDesk) -> None:
+    request = request_for("hormuz-blockade")
+    text = "Die Meerenge bleibt nach Angaben der Marine gesperrt. Reeder leiten ihre Tanker um das Kap um."
+    german = request.scenario.sources[0].model_copy(update={"text": text})
+    asked = request_for("hormuz-blockade", sources=(german,))
+    report = run(asked, scripted_desk([READS_WELL], [READS_WELL])).report
+    assert report is not None
+    assert [(one.verdict, one.removed) for one in report.sources] == [("credible", ())]
+    assert [line for line in report.blocked if "flagged, not cut" in line and "2 in German" in line]
 
 
 def test_another_head_is_another_run_and_a_replay_says_so(scripted_desk: MakeDesk) -> None:
