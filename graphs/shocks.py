@@ -103,7 +103,7 @@ def _held(state: AfterValidator, plan: Plan) -> tuple[str, ...]:
     """The judged factors that stand still rather than be completed: no channel moves them, no words say that they do.
 
     Only where the shocks are what the text tells: one that a person gives and that it does not tell is an event of its
-    own, whose consequences nobody read. What the words say stands still, does so in any case.
+    own, whose consequences nobody read. What the words say stands still, does so in any case, however it is read.
     """
     reading = state.reading
     if reading is None or state.through is None or plan.window is not None:
@@ -117,7 +117,7 @@ def _held(state: AfterValidator, plan: Plan) -> tuple[str, ...]:
     return tuple(
         check.factor
         for check in state.checks
-        if check.factor not in plan.shocks and check.support == "silent" and (told or check.words == "unmoved")
+        if check.factor not in plan.shocks and (check.words == "unmoved" or (told and check.support == "silent"))
     )
 
 
