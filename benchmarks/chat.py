@@ -20,8 +20,10 @@ from finllm.chat.intent import Intent
 from finllm.chat.opening import open_table
 from finllm.chat.table import LEFT_OUT, Table
 from finllm.guardrails.audit.reading import open_reading
+from finllm.guardrails.grounding import ungrounded
 from finllm.models.embedding import Embedder
 from finllm.settings import Settings
+from finllm.tools.evidence import EvidenceTable
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = ROOT / "training" / "corpus" / "chat" / "second.jsonl"
@@ -45,7 +47,7 @@ def main() -> None:
         intent = Intent(embedder.embed, embedder.digest)
         Chat(table, intent).ask("what does the book lose")  # the embedding model is loaded by now
         found = [_asked(row, table, intent) for row in rows]
-        told = scores(rows, found, intent.card.sure)
+        told = scores(rows, found, intent.card.sure, table)
     print(json.dumps(told, indent=1))
     if wanted.look:
         for row, (reply, _) in zip(rows, found, strict=True):
@@ -75,7 +77,7 @@ def _asked(row: dict[str, Any], table: Table, intent: Intent) -> tuple[Reply, fl
     return reply, time.monotonic() - began
 
 
-def scores(rows: list[dict[str, Any]], found: list[tuple[Reply, float]], sure: float) -> dict[str, float]:
+def scores(rows: list[dict[str, Any]], found: list[tuple[Reply, float]], sure: float, table: Table) -> dict[str, float]:
     """The figures that the bars are on. `sure`: the probability from which on an answer is called confident."""
     said = [reply.understood.kind if reply.understood else NONE for reply, _ in found]
     odds = [reply.understood.probability if reply.understood else 0.0 for reply, _ in found]
@@ -83,6 +85,7 @@ def scores(rows: list[dict[str, Any]], found: list[tuple[Reply, float]], sure: f
     answered = [at for at, kind in enumerate(said) if kind != NONE]
     asked = [at for at, kind in enumerate(right) if kind != NONE]
     wrong = [at for at in answered if said[at] != right[at]]
+    neither = [at for at in wrong if said[at] not in rows[at].get("also", ())]
     refused = [at for at in asked if said[at] == NONE]
     near = [at for at in refused if right[at] in [kind for kind, _ in found[at][0].near]]
     seconds = np.array([took for _, took in found])
@@ -91,11 +94,12 @@ def scores(rows: list[dict[str, Any]], found: list[tuple[Reply, float]], sure: f
         "answered, of those that have an answer": sum(said[at] != NONE for at in asked) / len(asked),
         "answered, of all": len(answered) / len(rows),
         "right kind, of answered": 1 - len(wrong) / len(answered),
+        "the same, with a kind that its author allowed besides": 1 - len(neither) / len(answered),
         "wrong and sure, of all": sum(odds[at] >= sure for at in wrong) / len(rows),
         "refused, of those that have no answer": sum(said[at] == NONE for at in range(len(rows)) if at not in asked)
         / max(len(rows) - len(asked), 1),
         "right kind among those offered, of refused": len(near) / max(len(refused), 1),
-        "figures without a row": float(sum(_loose(reply) for reply, _ in found)),
+        "figures without a row": float(sum(_loose(reply, table.rows) for reply, _ in found)),
         "sentences left out by the guard": float(sum(reply.lines.count(LEFT_OUT) for reply, _ in found)),
         "p50, s": float(np.quantile(seconds, 0.5)),
         "p95, s": float(np.quantile(seconds, 0.95)),
@@ -103,13 +107,12 @@ def scores(rows: list[dict[str, Any]], found: list[tuple[Reply, float]], sure: f
     }
 
 
-def _loose(reply: Reply) -> int:
-    """Figures of an answer's own words that name no row of it: quoted text claims nothing."""
+def _loose(reply: Reply, rows: EvidenceTable) -> int:
+    """Figures of an answer that no row carries, as the guard reads any sentence, and rows that are not handed over."""
     known = {row.id for row in reply.rows}
-    told = re.sub(r"«[^»]*»|S&P 500|10-year|\b[A-Z]+(?:_[A-Z0-9]+)+", "", " ".join(reply.lines))
-    cited = [id in known for id in re.findall(r"\[(E\d+)\]", told)]
-    numbers = re.findall(r"\d[\d,.]*", re.sub(r"\[E\d+\]", "", told))
-    return cited.count(False) + max(len(numbers) - len(cited), 0)
+    told = re.sub(r"«[^»]*»", "", " ".join(reply.lines))
+    missing = sum(id not in known for id in re.findall(r"\[(E\d+)\]", told))
+    return missing + sum(len(ungrounded(line, rows)) for line in reply.lines)
 
 
 def _page(told: dict[str, float], n: int) -> str:

@@ -42,6 +42,18 @@ def test_the_catalogue_is_the_list_of_tools_and_all_but_run_only_read(chat_home:
     assert [one.name for one in allowed if not (one.annotations and one.annotations.read_only_hint)] == ["run"]
 
 
+def test_the_command_lists_its_tools_as_json(
+    chat_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finllm.cli.main import main
+
+    monkeypatch.setenv("FINLLM_HOME", str(chat_home))
+    assert main(["mcp", "--json"]) == 0
+    tools = json.loads(capsys.readouterr().out)["tools"]
+    assert {"total", "ask", "stress"} <= {one["name"] for one in tools}
+    assert "run" not in {one["name"] for one in tools}
+
+
 def test_a_tool_gives_the_report_s_figure_with_its_row(chat_home: Path, table: Table) -> None:
     result = asked(chat_home, lambda client: client.call_tool("total", {"run": "run-hormuz"}))
     found = result.structured_content

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from finllm.cli.display.terminal import print_json
 from finllm.cli.options import examples
 from finllm.errors import InputError
 from finllm.settings import load_settings
@@ -31,6 +33,9 @@ def mcp(
     allow_runs: Annotated[
         bool, typer.Option("--allow-runs", help="Offer the tool that starts a run. Without it everything only reads.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout: the tools with their schemas. Serves nothing.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Serve the chat's catalogue and the stress test as tools of the Model Context Protocol, runs as resources.
 
@@ -42,7 +47,10 @@ def mcp(
         raise InputError(f"the Model Context Protocol's package is not here: {error}",
                          fix="pip install 'finllm[programs]'") from error  # fmt: skip
     server = open_server(load_settings().settings, allow_runs=allow_runs)
-    if transport is Transport.stdio:
+    if as_json:
+        print_json({"tools": [one.model_dump(mode="json", exclude_none=True)
+                              for one in asyncio.run(server.list_tools())]})  # fmt: skip
+    elif transport is Transport.stdio:
         server.run("stdio")
     else:
         server.run("streamable-http", host="127.0.0.1", port=port)
