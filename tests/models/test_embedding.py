@@ -81,12 +81,12 @@ def test_a_missing_package_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_model_that_does_not_load_for_want_of_memory_or_files_is_not_to_be_installed_again(
     error: Exception, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sentence_transformers
+    import transformers
 
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", refused)
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", refused)
     with pytest.raises(BackendError) as caught:
         Embedder().embed(TEXTS)
     assert mend in caught.value.fix

@@ -13,7 +13,7 @@ from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
 from finllm.memory.reviews import report_digest, reviews
-from finllm.memory.sessions import session_rows, sessions
+from finllm.memory.sessions import VersionRow, session_rows, sessions
 from finllm.running import Runner
 from finllm.sessions.grammar import parse
 from finllm.sessions.opening import Start
@@ -306,3 +306,38 @@ def test_lines_are_understood_as_people_write_them() -> None:
     assert parse('story """one\ntwo"""').text == "one\ntwo"
     assert parse("propagate off").verb.name == "hold"
     assert parse('review "for Thursday"').text == "for Thursday"
+
+
+def test_a_version_whose_process_was_killed_before_its_run_goes_on_when_the_session_is_opened_again(
+    scripted_desk: Make, runner: Runner
+) -> None:
+    desk = scripted_desk(SAY)
+    session = open_on(desk, runner)
+    session.do("horizon 40")
+    whole = total(session)
+    session.do("undo")
+    request = session.tree.versions[2].request
+    row = VersionRow(who="risk1", at="2026-11-30T09:00:00+00:00", line="horizon 40", number=3, parent=1,
+                     verb="horizon", why=None, run="killed-run", request=request.model_dump(mode="json"))  # fmt: skip
+    session.note(row)  # as the process leaves it that dies here
+    session.close()
+    with Session.on(Start(session.id, session=session.id), desk, runner, who="risk1") as again:
+        answer = again.begin()
+        assert (again.version.id, total(again), answer.asked) == ("v3", whole, 0)
+
+
+def test_a_stopped_edit_leaves_its_parent_in_hand_and_goes_on_when_it_is_wanted(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(work: Any) -> Any:
+        work.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.runner, "run", stopped)
+        answer = session.do("horizon 40")
+    assert answer.error is not None
+    assert answer.error.exit_code == 130
+    assert session.version.id == "v1"
+    assert session.do("goto v2").error is None
+    assert session.version.request.scenario.horizon == 40

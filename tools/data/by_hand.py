@@ -35,35 +35,41 @@ class Told(Strict):
         return f"{self.by or 'a person'}: {self.because or 'no reason given'}"
 
 
+class Decided(Strict):
+    """What a person decided, which has a reason in any case."""
+
+    because: Reason
+    by: Person
+
+    @property
+    def why(self) -> str:
+        """Who decided it and why, in words."""
+        return f"{self.by}: {self.because}"
+
+
 def without_defaults(dumped: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     """A dump without the fields that came later and hold what they hold where nobody sets them."""
     return {name: value for name, value in dumped.items() if name not in defaults or value != defaults[name]}
 
 
-class ReadEntry(Told):
+class ReadEntry(Decided):
     """A factor that a person reads otherwise than the agents: a human judgement, which moves the book as its size."""
 
     factor: FactorName
     direction: Direction
     size: Size | Literal["none"] = "medium"
-    because: Reason
-    by: Person
 
     @model_validator(mode="before")
     @classmethod
-    def _unmoved_has_no_size(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("direction") == "none":
-            return {**value, "size": "none"}
-        return value
+    def _unmoved_has_no_size(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {**value, "size": "none"} if value.get("direction") == "none" else value
 
 
-class DisputeEntry(Told):
+class DisputeEntry(Decided):
     """What a person says of a read factor: its shock is accepted against the checks, or withheld in spite of them."""
 
     factor: FactorName
     answer: Literal["accept", "withhold"]
-    because: Reason
-    by: Person
 
 
 class TradeEntry(Told):

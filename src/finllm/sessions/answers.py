@@ -27,7 +27,7 @@ class Figures:
     breaches: tuple[str, ...]
     interval: tuple[float, float] | None = None
     level: float | None = None
-    rows: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def of(cls, report: Report) -> Figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,8 @@ def _show(session: Session, line: Line) -> Said:
 def _versions(session: Session, line: Line) -> Said:
     del line
     tree = session.tree
-    lines, data = [], []
+    lines: list[str] = []
+    data: list[dict[str, Any]] = []
     for one in tree.versions.values():
         report = session.report_of(one)
         told = money(report.total.value, report.currency) if report else "not finished"
@@ -105,7 +106,7 @@ def _compare(session: Session, line: Line) -> Said:
     one, other = Figures.of(_report(session, first)), Figures.of(_report(session, second))
     diff = diff_runs(first.run, second.run, session.desk.ledger)
     lines = [f"{first.id} against {second.id}", *beside(other, one, first.id)]
-    was = one.by_position if one.currency == other.currency else {}
+    was: Mapping[str, float] = one.by_position if one.currency == other.currency else {}
     named = [name for name in (*other.by_position, *was) if round(other.by_position.get(name, 0) - was.get(name, 0), 2)]
     moved = {name: other.by_position.get(name, 0.0) for name in named}
     before = {name: was.get(name, 0.0) for name in moved} if was else None
@@ -200,7 +201,8 @@ def _evidence(session: Session, line: Line) -> Said:
     if id not in rows:
         raise InputError(f"{session.version.id} has no row {id}", fix=f"its rows are E1 to E{len(rows)}; 'show' and "
                          "'drives' name those that matter")  # fmt: skip
-    lines, seen, queue = [], {id}, [(id, 0)]
+    lines: list[str] = []
+    seen, queue = {id}, [(id, 0)]
     data: list[dict[str, Any]] = []
     while queue:
         at, depth = queue.pop(0)

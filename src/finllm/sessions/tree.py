@@ -49,11 +49,11 @@ class Tree:
     """All versions by number, the one in hand, what `redo` would bring back, and what was asked on the way."""
 
     opened: OpenedRow
-    versions: dict[int, Version] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict[int, Version])
+    names: dict[int, str] = field(default_factory=dict[int, str])
     current: int = 1
-    undone: list[int] = field(default_factory=list)
-    asked: list[AskedRow] = field(default_factory=list)
+    undone: list[int] = field(default_factory=list[int])
+    asked: list[AskedRow] = field(default_factory=list[AskedRow])
     rows: int = 0
 
     @classmethod
