@@ -41,7 +41,8 @@ class Embedder:
         with self._lock:
             if self._model is None:
                 self._model = load_encoder(self.folder)
-            return _encoded(*self._model, texts)
+            tokenizer, encoder = self._model
+            return _encoded(tokenizer, encoder, texts)
 
     def afresh(self) -> Embedder:
         """One that remembers nothing of what was read before; this one does not."""

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finllm.errors import InputError, RunHeld
 from finllm.memory.sessions import OpenedRow, append, enlist, new_session_id, session_rows
@@ -49,11 +49,12 @@ def opening(
         return known
     if start.startswith("s-") and " " not in start.strip() and not Path(start).exists():
         raise InputError(f"no session {start!r}", fix="'finllm session list' shows those on record")
-    options = {"portfolio": portfolio, "limits": limits, "prices": prices, "as_of": as_of, "currency": currency}
+    options: dict[str, Any] = {"portfolio": portfolio, "limits": limits, "prices": prices, "as_of": as_of,
+                               "currency": currency, "seed": settings.seed}  # fmt: skip
     if len(start.split()) > 2 and not Path(start).expanduser().exists():
         return Start(said, request=build_told(start, **options).request)
     find_scenario(start)
-    return Start(said, request=build_request(start, seed=settings.seed, **options).request)
+    return Start(said, request=build_request(start, **options).request)
 
 
 def _on_record(start: str, said: str, settings: Settings) -> Start | None:
