@@ -94,7 +94,7 @@ def test_directions_and_kind_are_the_channels_and_the_model_is_asked_only_what_i
     assert "reread" not in nodes(seen)
     calls = [use.entry.request for use in desk.ledger.uses("run-1", "call") if use.node == "narrative"]
     fields = {step["field"] for call in calls for step in call["template"] if "field" in step}
-    assert fields == {"horizon", "because"}
+    assert fields == {"region", "horizon", "because"}
 
 
 def test_a_channel_stands_in_report_trace_and_page_with_sentence_probability_and_moves(scripted_desk: MakeDesk) -> None:
