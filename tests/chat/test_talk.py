@@ -41,14 +41,14 @@ class Terminal:
         self.child = subprocess.Popen([sys.executable, "-c", code, "chat", "--run", "run-hormuz"], stdin=slave,
                                       stdout=slave, stderr=slave, env=env, start_new_session=True)  # fmt: skip
         os.close(slave)
-        self.shown = ""
+        self.shown = self._left = ""
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
     def until(self, wanted: str) -> str:
         """What was shown since the last call, up to the text. The cursor is told to be at the left, if asked for."""
-        end, got = time.monotonic() + LONGEST, ""
+        end, got = time.monotonic() + LONGEST, self._left
         while wanted not in _ESCAPES.sub("", got):
             assert time.monotonic() < end, f"{wanted!r} is not in {got!r}"
             if select.select([self._master], [], [], 0.5)[0]:
@@ -59,8 +59,9 @@ class Terminal:
                 if "\x1b[6n" in piece:
                     os.write(self._master, b"\x1b[1;1R")
                 got += piece
-        self.shown += got
-        return _ESCAPES.sub("", got)
+                self.shown += piece
+        told, _, self._left = _ESCAPES.sub("", got).partition(wanted)
+        return told + wanted
 
     def close(self) -> None:
         if self.child.poll() is None:
@@ -85,8 +86,10 @@ def test_a_talk_at_a_terminal_of_80_columns(chat_home: Path) -> None:
         shown.until("questions")
         shown.type("E61\r")
         assert "understood" in shown.until("repeat: finllm trace run-hormuz")
+        shown.until("1 questions")
         shown.type("half a quest\x03")
         shown.until("(Ctrl-D leaves)")
+        shown.until("1 questions")
         shown.type("\x1b[200~what did the navy say\nis a limit breached\x1b[201~")
         shown.type("\r")
         shown.until("Minesweepers")

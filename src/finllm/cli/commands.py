@@ -39,8 +39,9 @@ HELP = {
     "explain": "Explain a run that ended: each judgement is asked again without a line of its evidence, beside the "
                "result.",
     "refine": "Verify a run that ended: every judgement is asked for at the deep tier's precision.",
-    "read": "Show how the narrative agent reads an event: each field with the probability of its value, and every "
-            "factor.",
+    "read": "Show how an event is read: the channels by which it reaches markets, each with its sentence; each field "
+            "of the event; and every factor with the channels that move it, beside what the text's own words and past "
+            "events say.",
     "nodes": "Show the backends, their queues, batches and circuits, the broker's prices, and the last calibration.",
     "calibrate": "Measure speed, memory, energy and each agent's quality for every rung, on this machine.",
     "simulate": "Play a trace through placement policies: the code that places live, on backends as they were "
