@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 READ = [
     ("The central bank raised rates by more than anybody expected.", "policy",
-     {"RATE_US_10Y": "up", "EQUITY_US": "down", "OIL_WTI": "none"}),
+     {"RATE_US_10Y": "up", "EQUITY_US": "down", "GOLD": "down", "OIL_WTI": "none"}),
     ("The Federal Reserve unexpectedly cuts rates by half a point.", "policy",
      {"RATE_US_10Y": "down", "EQUITY_US": "up", "USD_BROAD": "down", "GOLD": "up"}),
     ("OPEC unexpectedly agrees a large production cut.", "supply", {"OIL_WTI": "up"}),
@@ -44,3 +44,11 @@ def test_a_one_liner_is_read_as_it_is_meant(text: str, kind: str | None, ways: d
 def test_what_bears_on_nothing_moves_nothing(text: str, real_desk: Desk) -> None:
     found = read(text, real_desk)
     assert not found.bears
+    assert found.opinion.judgement is not None
+    assert found.opinion.judgement.event == "none"
+
+
+def test_what_is_denied_is_not_read_as_if_it_came(real_desk: Desk) -> None:
+    judged = read("Officials denied that the strait was closed; tankers sail as usual", real_desk).opinion.judgement
+    assert judged is not None
+    assert judged.factors["OIL_WTI"].direction == "down"
