@@ -169,6 +169,7 @@ class Broker:
             "task": task.content(),
             "failed": sorted(failed),
             "offers": [offer.identity() for offer in self.offers],
+            **({"exactly": task.exactly} if task.exactly else {}),
         }
         return key_of("placement", question)
 

@@ -33,7 +33,7 @@ def least_tokens(task: Task) -> float:
 
 
 def forbidden(task: Task, offers: Sequence[Offer], account: Account, failed: Mapping[str, str]) -> dict[str, str]:
-    """The backends that may not serve a task, with the constraint: floor, failure, budget or context.
+    """The backends that may not serve a task, with the constraint: precision, failure, budget or context.
 
     `failed`: reasons by name of those that failed on it.
     """
@@ -43,6 +43,8 @@ def forbidden(task: Task, offers: Sequence[Offer], account: Account, failed: Map
         left = account.tokens_left(offer.tier)
         if not meets_floor(offer.precision, task.floor):
             found[offer.name] = f"{offer.precision} is below the floor {task.floor}"
+        elif task.exactly not in (None, offer.precision):
+            found[offer.name] = f"{offer.precision} is not the {task.exactly} that is asked"
         elif offer.name in failed:
             found[offer.name] = f"failed on this task: {failed[offer.name]}"
         elif need > left:

@@ -39,7 +39,7 @@ class Prompt:
 class Task:
     """One model call that an agent asks for.
 
-    `floor`: coarsest precision that may answer. `deadline`: longest useful wait, s. `value`: what the answer is
+    `floor`: coarsest precision that may answer; `exactly`: the one that may, where no other will do. `deadline`: longest useful wait, s. `value`: what the answer is
     expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
     `priors_at`: those of weights or of a precision that have their own, by digest or precision.
     `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's. `why`:
@@ -61,6 +61,7 @@ class Task:
     budget: Budget | None = None
     why: str | None = None
     priors_at: Mapping[str, Priors] = field(default_factory=dict[str, Priors])
+    exactly: str | None = None
 
     def priors_of(self, precision: str, weights: str = "") -> Priors | None:
         """What the scores of a backend of this precision and these weights (sha256) are divided by."""

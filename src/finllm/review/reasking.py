@@ -125,7 +125,7 @@ class Asking:
         asked, caller = judged.call, self._caller
         task = Task(
             agent=judged.agent, node=NODE, prompt=prompt, prompt_version=asked.prompt_version, template=template,
-            floor=precision, deadline=caller.timeout, seed=asked.seed, value=0.0, priors=priors,
+            floor=precision, exactly=precision, deadline=caller.timeout, seed=asked.seed, value=0.0, priors=priors,
             tenant=caller.tenant, background=True,
         )  # fmt: skip
         async with self._room:
