@@ -14,7 +14,9 @@ from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import BackendError, InputError
+from finllm.graphs.nodes import intake
 from finllm.graphs.report import Report
+from finllm.guardrails import rumours
 from finllm.guardrails.audit.reading import open_recorded
 from finllm.guardrails.grounding import ungrounded
 from finllm.models.cards import AdapterCard, FieldCalibration
@@ -121,9 +123,20 @@ def test_a_model_that_looks_only_at_what_it_cites_is_faithful(scripted_desk: Mak
     assert_grounded(found, desk)
 
 
-def test_a_model_that_looks_at_what_it_does_not_cite_is_told_to_do_the_reverse(scripted_desk: MakeDesk) -> None:
+def test_a_model_that_looks_at_what_it_does_not_cite_is_told_to_do_the_reverse(
+    scripted_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsure = (rumours.card().open + rumours.card().sure) / 2  # every source is asked about: enough for a test
+    monkeypatch.setattr(intake, "rumours", lambda texts, _embedded: [unsure] * len(texts))  # pyright: ignore
     desk, _model = looking_desk(scripted_desk, "CD")
-    run(request_for("hormuz-blockade"), desk)
+    request = request_for("hormuz-blockade")
+    told = ("Grain prices were little changed.", "The bond auction drew the usual bids.", "Copper rose a little.")
+    first = request.scenario.sources[0]
+    more = [
+        first.model_copy(update={"id": f"more-{at}", "publisher": f"Paper {at}", "text": text})
+        for at, text in enumerate(told)
+    ]
+    run(request_for("hormuz-blockade", sources=(*request.scenario.sources, *more)), desk)
     found = why(desk)
     assert found.tested["the agents' own citations"].odds.high < 0.5
     assert found.tested["measured citations"].odds.shown
