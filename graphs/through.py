@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from finllm.errors import BackendError
 from finllm.events import Noted
 from finllm.graphs.rows import ChannelRow, HeardSource, ThroughChannels
 from finllm.guardrails.provenance import HEARSAY, REJECTED
-from finllm.scheduler.placement.task import key_of
+from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.channels import Opened, Told, together, with_columns
 from finllm.tools.evidence import EvidenceTable, Source, sha256_of
@@ -164,7 +165,9 @@ def _key(about: Mapping[str, str]) -> str:
 
 
 def _read_of(entry: Entry) -> TextRead:
-    return TextRead(_OPENED.validate_python(entry.response["opened"]), entry.response["fields"])
+    """What an entry says, in the order that records are kept in: sums over it are then the same to the last digit."""
+    kept = json.loads(canonical(entry.response))
+    return TextRead(_OPENED.validate_python(kept["opened"]), kept["fields"])
 
 
 def _shown(one: Opened) -> Opened:

@@ -40,7 +40,7 @@ class Example:
     group: str
     manner: str
     channels: Mapping[str, str] | None
-    signs: Mapping[str, str]
+    signs: Mapping[Any, str]
     fields: Mapping[str, int]
     weight: float
 
@@ -127,5 +127,5 @@ def _example(
     return Example(text, group, manner, labels.channels, labels.signs, fields | _signs(labels.signs), weight)
 
 
-def _signs(signs: Mapping[str, str]) -> dict[str, int]:
+def _signs(signs: Mapping[Any, str]) -> dict[str, int]:
     return {factor: FIELDS[factor].index(SIGNS[sign]) for factor, sign in signs.items()}

@@ -60,7 +60,7 @@ LIMITS = (
 Floats = npt.NDArray[np.float64]
 
 
-def pooled(told: Mapping[str, Mapping[str, float]], asked: Mapping[str, Mapping[str, float]], factor: str) -> str:
+def pooled(told: Mapping[str, Mapping[Any, float]], asked: Mapping[str, Mapping[str, float]], factor: str) -> str:
     """The direction of a factor by the table and straight from the text, each as much as the other, as runs pool."""
     both = {way: told[factor][way] + asked[factor][way] for way in told[factor]}
     return max(both, key=lambda way: both[way])

@@ -173,9 +173,8 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
             as_of=run.request.as_of,
             source=Source(uri=source.url, sha256=sha256_of(source.text), pointer=f"characters 0–{len(source.text)}"),
         )
-    muted = {"muted": f"muted by {source.why}"} if source.use == "muted" else {}
     return HeardSource(
-        **muted,
+        muted=f"muted by {source.why}" if source.use == "muted" else None,
         id=source.id,
         publisher=publisher,
         published_at=source.published_at.isoformat(),

@@ -39,11 +39,11 @@ class Prompt:
 class Task:
     """One model call that an agent asks for.
 
-    `floor`: coarsest precision that may answer; `exactly`: the one that may, where no other will do. `deadline`: longest useful wait, s. `value`: what the answer is
-    expected to be worth, a pure number that orders tasks. `priors`: probabilities to divide by, see `filling.walk`.
-    `priors_at`: those of weights or of a precision that have their own, by digest or precision.
-    `background`: the call gives way to every one that is not. `budget`: what this call may spend of its run's. `why`:
-    what led to this task, for its placement's record.
+    `floor`: coarsest precision that may answer; `exactly`: the one that may, where no other will do. `deadline`:
+    longest useful wait, s. `value`: what the answer is expected to be worth, a pure number that orders tasks.
+    `priors`: probabilities to divide by, see `filling.walk`. `priors_at`: those of weights or of a precision that have
+    their own, by digest or precision. `background`: the call gives way to every one that is not. `budget`: what this
+    call may spend of its run's. `why`: what led to this task, for its placement's record.
     """
 
     agent: str

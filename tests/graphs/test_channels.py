@@ -16,7 +16,7 @@ from finllm.desk.desk import Desk
 from finllm.desk.request import PriceFile
 from finllm.errors import BackendError, InputError
 from finllm.graphs.report import Report, to_markdown
-from finllm.graphs.through import CHANNELS
+from finllm.graphs.through import CHANNELS, read_text
 from finllm.review.replay import replay
 from finllm.review.trace import trace_story
 from finllm.tools.channels import Opened, State, with_columns
@@ -165,6 +165,18 @@ def test_what_the_reader_said_is_on_record_and_a_replay_needs_no_reader(scripted
     report_of(desk, "run-2")
     assert len(reader.asked) == asked, "the same text is answered from the ledger"
     assert sum(use.entry.kind == CHANNELS for use in desk.ledger.uses("run-2")) == asked
+
+
+def test_what_is_read_from_the_record_is_in_the_order_in_which_it_was_read_first(scripted_desk: MakeDesk) -> None:
+    odds = {"medium": 0.3, "high": 0.1, "low": 0.4, "extreme": 0.2}
+    desk = replace(scripted_desk([]), channels=Scripted([LOST], {**FIELDS, "severity": odds}))
+
+    def read() -> list[tuple[str, list[str]]]:
+        assert desk.channels is not None
+        said = read_text("They closed the strait.", desk.channels, desk, run_id="run-1", node="intake")
+        return [(name, list(values)) for name, values in said.fields.items()]
+
+    assert read() == read()
 
 
 def test_a_run_without_the_reader_says_so_and_reads_by_the_model_alone(scripted_desk: MakeDesk, seen: Seen) -> None:

@@ -139,7 +139,7 @@ def test_a_run_and_the_command_give_a_book_one_p_and_l(
                            propagate, seed=seed, age=age)  # fmt: skip
     scenario = Scenario(
         title="any", narrative="Something happens.", horizon=horizon, as_of=AS_OF, propagate=propagate, sources=(),
-        approved_by=None, currency=currency, age=age,
+        approved_by=None, currency=currency, age=age, channels={}, level=None,
         shocks=tuple(ShockEntry(factor=name, move=text) for name, text in moves.items()),
         replay=Replay(start=replay.start, end=replay.end) if replay else None,
     )  # fmt: skip

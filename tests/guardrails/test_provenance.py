@@ -33,7 +33,7 @@ def check(
         says,
         apart(len(says)) if embeddings is None else embeddings,
         injections or [0] * len(says),
-        unchecked or ["no"] * len(says),
+        unchecked if unchecked is not None else ["no" for _ in says],
     )
     assert list(found) == ids
     return list(found.values())

@@ -90,6 +90,6 @@ def test_what_is_not_there_is_named(cases: list[columns.Case], tmp_path: Path, m
     sets = outside.injection_sets(["Oil rose."], cases, missing)
     assert sets["planted"] == []
     assert any("shared/eval/injection" in line for line in missing.lines)
-    backend = ScriptedBackend([{"when": "Oil rose", "say": {"verdict": "credible"}}, {"say": {"verdict": "injected"}}])
-    (row,) = outside.injections_of("scripted", backend, None, sets, 2, lambda _line: None, card=None)
-    assert row[:3] == ["rules, scripted", "0.00% of 1", f"100.00% of {min(2, len(sets['own']))}"]
+    rules, both = outside.injections_of(sets, 2, lambda _line: None)
+    assert rules[:2] == ["rules, the same texts", "0.00% of 1"]
+    assert both[:2] == ["rules and judge, as a run cuts", "0.00% of 1"]
