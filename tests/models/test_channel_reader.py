@@ -55,10 +55,10 @@ def test_what_happens_opens_its_channel_and_what_is_dull_opens_none(reader: Chan
 def test_states_are_told_apart(reader: ChannelReader) -> None:
     feared, denied = reader.read((
         "If the talks fail, the cartel may cut output sharply.",
-        "The Fed did not raise rates, although a hike had been expected.",
+        "The feared default did not come: the coupon was paid on time.",
     ))  # fmt: skip
     assert (_first(feared).channel, _first(feared).state) == ("crude_supply_cut_by_producers", "feared")
-    assert {one.channel: one.state for one in denied.opened}["policy_tighter"] == "denied"
+    assert {one.channel: one.state for one in denied.opened}["credit_stress"] == "denied"
 
 
 def test_a_batch_reads_as_each_text_alone_does(reader: ChannelReader) -> None:
