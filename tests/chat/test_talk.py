@@ -94,6 +94,7 @@ def test_a_talk_at_a_terminal_of_80_columns(chat_home: Path) -> None:
         shown.type("\r")
         shown.until("Minesweepers")
         shown.until("The limit")
+        shown.until("questions")
         shown.type("\x04")
         shown.until("back: finllm chat --run run-hormuz")
         assert shown.child.wait(LONGEST) == 0

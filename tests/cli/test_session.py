@@ -128,7 +128,8 @@ def test_at_a_terminal_nothing_that_is_typed_ends_the_session(terminal: Any) -> 
     at.send("\x03")
     at.wait_for("v", LONGEST_RUN)
     at.send("show\r")
-    at.wait_for("P&L", LONGEST_RUN)
+    at.wait_for("repeat: finllm trace", LONGEST_RUN)
+    at.wait_for("v1>")
     at.send("\x04")
     at.wait_for("Back: finllm session s-", LONGEST_RUN)
     assert at.end() == 0

@@ -104,7 +104,7 @@ def test_a_day_without_data_is_said_in_the_headline(
 def test_the_closest_event_says_who_chose_it(scripted_desk: MakeDesk) -> None:
     report = reported(scripted_desk, request_for("hormuz-blockade").portfolio)
     assert report.analogue is not None
-    assert "away in the factors' moves, kind, region and severity" in (report.analogue.how or "")
+    assert "away in the factors' moves, channels or kind, region and severity" in (report.analogue.how or "")
 
 
 def test_thousands_of_refused_rows_are_summed_up(scripted_desk: MakeDesk) -> None:
