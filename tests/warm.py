@@ -18,7 +18,8 @@ from finllm.files import exclusive
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.models.channel_reader import ChannelReader, ChannelReading
 from finllm.models.embedding import EMBEDDING_NAME, Embedder
-from finllm.models.second_opinion import SecondOpinion
+from finllm.models.injection import INJECTIONS
+from finllm.models.second_opinion import NAME, SecondOpinion
 from finllm.settings import Settings
 from finllm.tools.forecasts.calibrations import Calibrations
 
@@ -40,8 +41,8 @@ class RememberingEmbedder(Embedder):
 class RememberingSecond(SecondOpinion):
     """The real second opinion, which reads the same texts once."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        super().__init__(embedder)
+    def __init__(self, embedder: Embedder, name: str = NAME) -> None:
+        super().__init__(embedder, name=name)
         self._read: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -87,10 +88,16 @@ class Warm:
     def second(self) -> SecondOpinion:
         return RememberingSecond(self.embedder)
 
+    @cached_property
+    def instructions(self) -> SecondOpinion:
+        """What the judge of instructions reads with: of the second opinion's kind, with weights of its own."""
+        return RememberingSecond(self.embedder, INJECTIONS)
+
     def open_here(self, patch: pytest.MonkeyPatch) -> None:
         """Let every desk that this process opens read with the models that are loaded."""
         patch.setattr(desk, "RememberedEmbedder", lambda _: self.embedder)
-        patch.setattr(desk, "RememberedSecond", lambda *_: self.second)
+        loaded = {NAME: lambda: self.second, INJECTIONS: lambda: self.instructions}
+        patch.setattr(desk, "RememberedSecond", lambda _embedder, _vectors, name=NAME: loaded[name]())
         patch.setattr(desk, "ChannelReader", lambda *_: self.channels)
 
     def home(self, folder: Path) -> Path:

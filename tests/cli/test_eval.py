@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,18 @@ import pytest
 from .conftest import Cli
 
 ROWS = "text,label\nRates will have to rise,hawkish\nThere is room to cut,dovish\nThe hall was painted,neutral\n"
+
+
+READINGS = (
+    "text,label\nReading: equities fall | Market: equities fell 4%,aligned\n"
+    "Reading: equities rise | Market: equities fell 4%,diverged\n"
+)
+
+
+def steps(err: str, what: str) -> list[tuple[int, int]]:
+    """The progress of one thing that the lines on stderr tell, as (done, of how many)."""
+    told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    return [(one["done"], one["total"]) for one in told if one["kind"] == "progress" and one["what"] == what]
 
 
 def written(folder: Path, text: str) -> Path:
@@ -23,7 +36,12 @@ def test_a_labelled_file_is_scored_by_the_real_model(cli: Cli, tmp_path: Path) -
     assert said.code == 0, said.out
     assert said.json["n"] == 3
     assert {"accuracy", "macro_f1", "weighted_f1"} <= set(said.json)
-    assert "asking" in said.err
+    assert steps(said.err, "reading the texts") == [(3, 3)]
+    assert "asking" not in said.err  # the channel reader alone decides a stance
+    judged = cli("eval", "--task", "validity", "--data", written(tmp_path, READINGS), "--json")
+    assert judged.code == 0, judged.out
+    assert steps(judged.err, "asking calibration:SmolLM2-135M-Instruct:Q4_0")[-1] == (2, 2)
+    written(tmp_path, ROWS)
     plain = cli("eval", "--task", "stance", "--data", path, "--quiet")
     assert plain.out.splitlines()[:3] == ["task stance", "n 3", f"accuracy {said.json['accuracy']:.4f}"]
     assert plain.err == ""

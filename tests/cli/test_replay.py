@@ -7,6 +7,7 @@ import datetime as dt
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,15 +28,26 @@ EARLY = dt.date(1991, 6, 28)
 """A day with little history before it, so that its forecasts are calibrated at once."""
 
 
+def saying(script: dict[str, Any], field: str, value: str) -> dict[str, Any]:
+    """The script, with one field of the event said so."""
+    return {**script, "say": {**script["say"], field: value}}
+
+
 @pytest.fixture(scope="module")
 def kept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two runs that read the same story differently."""
+    """A home with two runs that read the same story differently, and with two more in which no channels are read, so
+    that the language model alone says what happened."""
     settings = Settings(home=warm.home(tmp_path_factory.mktemp("kept")))
     with closing(open_recorder(settings)) as ledger:
         desk = assemble(settings, EventBus(), ledger, [])
-        for name, script in (("first", READS_WELL), ("second", READS_BADLY)):
+        for name, script, channels in (
+            ("first", saying(READS_WELL, "horizon", "weeks"), desk.channels),
+            ("second", saying(READS_BADLY, "horizon", "days"), desk.channels),
+            ("first-alone", READS_WELL, None),
+            ("second-alone", READS_BADLY, None),
+        ):
             backend = ScriptedBackend([script], name="edge", weights=name)
-            own = replace(desk, broker=Broker([backend], ledger, desk.bus, call_timeout=60))
+            own = replace(desk, broker=Broker([backend], ledger, desk.bus, call_timeout=60), channels=channels)
             asyncio.run(run_stress_test(name, request_for("hormuz-blockade", sources=(), as_of=EARLY), own))
     return settings.home
 
@@ -58,10 +70,15 @@ def test_a_replay_says_what_it_rebuilt_and_prints_the_state_as_json(told: Cli) -
 
 
 def test_a_diff_tells_the_judgements_and_the_figures_that_changed(told: Cli) -> None:
+    alone = told("diff", "first-alone", "second-alone", "--json").json
+    assert alone["inputs"] == []
+    assert {one["what"] for one in alone["judgements"]} >= {"narrative, narrative #1 event"}
+    assert alone["result"]
     found = told("diff", "first", "second", "--json").json
     assert found["inputs"] == []
-    assert {one["what"] for one in found["judgements"]} >= {"narrative, narrative #1 event"}
+    assert {one["what"] for one in found["judgements"]} >= {"narrative, narrative #1 horizon"}
     assert "weights_sha256: first → second" in told("diff", "first", "second").out
+    assert told("replay", "first-alone").code == 0  # no reader stands in for the one that it had not
 
 
 def test_a_trace_is_told_in_every_form(told: Cli) -> None:

@@ -50,7 +50,9 @@ THRESHOLD = 0.5
 CHUNK = 256
 """Rows that are held at a time."""
 TOLD_EVERY = 16
-"""Answers between two words of progress."""
+"""Texts that are read, or answers, between two words of progress."""
+READING = "reading the texts"
+"""Of what the channel reader or the guards say, before a model is asked of what they leave open."""
 ABSTAINED = "abstained"
 NOT_STATED = "not stated"
 
@@ -173,8 +175,14 @@ def evaluate_rows(
                 return
             bus.emit(Progress(what=f"asking {backend.offer.name}", done=before + done, total=total))
 
-        heard = heard_of_texts(reader, [row.text for row in chunk])
-        known = _checked(task, guards, [row.text for row in chunk])
+        heard: list[ByChannels | None] = []
+        known: list[Mapping[str, float] | None] = []
+        for start in range(0, len(chunk), TOLD_EVERY):
+            texts = [row.text for row in chunk[start : start + TOLD_EVERY]]
+            heard += heard_of_texts(reader, texts)
+            known += _checked(task, guards, texts)
+            if reader is not None or guards is not None:
+                bus.emit(Progress(what=READING, done=before + start + len(texts), total=total))
         put = [None if odds is not None else _put(task, row, said)
                for row, said, odds in zip(chunk, heard, known, strict=True)]  # fmt: skip
         told = running.run(ask_all(backend, [one for one in put if one is not None], progress, card=card))
