@@ -38,7 +38,8 @@ from tests.soak import Soak
 ROOT = Path(__file__).parents[2]
 EARLY = dt.date(1991, 6, 28)
 """A day with little history before it, so that its forecasts are calibrated at once."""
-LITTLE = BudgetEntry(seconds=None, tokens=300, deep_tokens=None)
+LITTLE = BudgetEntry(seconds=None, tokens=100, deep_tokens=None)
+"""Less than the reading of any story costs, also where all that other runs were answered is on record."""
 RACES = 3
 SOAK = 50
 LONG, SHORT = 30.0, 1.0
@@ -118,7 +119,7 @@ def asked(run_id: str, budget: BudgetEntry) -> RunRequest:
 
 
 def stopped(desk: Desk, run_id: str) -> None:
-    """Run until a small budget stops it half way, for somebody to go on with."""
+    """Run until a small budget stops it between its intake and its report, for somebody to go on with."""
     with pytest.raises(BudgetExceeded):
         asyncio.run(run_stress_test(run_id, asked(run_id, LITTLE), desk))
 
