@@ -79,7 +79,7 @@ def test_a_reading_sent_back_names_its_cause_and_gets_no_second_round(scripted_d
 
 def test_the_real_model_is_asked_finer_where_its_card_says_so(real_desk: Desk) -> None:
     assert real_desk.card is not None
-    desk = replace(real_desk, escalating=EVERY)
+    desk = replace(real_desk, escalating=EVERY, channels=None)  # so it is asked every field, and is unsure of some
     report = run(request_for("hormuz-blockade"), desk, "escalated").report
     assert report is not None
     told = [(row, one) for row in report.agents for one in row.escalations if one.cause == "threshold"]
