@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -149,16 +150,13 @@ def _hedge(session: Session, line: Line) -> Said:
     amount = words[-1] if words and words[-1][0].isdigit() else None
     named = tuple(words) if words and amount is None else ()
     replay = f"{scenario.replay.start}:{scenario.replay.end}" if scenario.replay else None
-    given = shock_texts(report, exact=True)
+    given = shock_texts(report)
     question = HedgeQuestion(
         shocks=given, replay=replay, horizon=report.horizon, propagate=scenario.propagate, limits=named, loss=amount,
         stressed=_stressed(session), age=scenario.age,
     )  # fmt: skip
     found = answer_hedge(inputs_of(session, request), question, FoundLimits(request.limits, None, ()))
-    shocks = " ".join(f"--shock {text}" for text in shock_texts(report, exact=False))
-    asked = f" --loss {amount}" if amount else "".join(f" --limit {name}" for name in named)
-    command = f"finllm hedge {shocks}{f' --replay {replay}' if replay else ''} --as-of {request.as_of}{asked}"
-    return _hedge_lines(found), found.to_json(), command
+    return _hedge_lines(found), found.to_json(), _again(session, line)
 
 
 def _hedge_lines(found: HedgeAnswer) -> list[str]:
@@ -190,8 +188,12 @@ def _reverse(session: Session, line: Line) -> Said:
         if at < len(found.stories):
             lines.append(f"   {clean(found.stories[at].text)}")
     lines.append('to go on from one, type its moves: shock FACTOR MOVE because "…"')
-    return lines, found.to_json(), f"finllm reverse --loss {line.words[0]} --as-of {request.as_of} --horizon " \
-        f"{request.scenario.horizon}"  # fmt: skip
+    return lines, found.to_json(), _again(session, line)
+
+
+def _again(session: Session, line: Line) -> str:
+    """The command that asks the same of the version in hand: with its book, trades and edits, which no other has."""
+    return f"echo {shlex.quote(' '.join((line.verb.name, *line.words)))} | finllm session {session.id} --script -"
 
 
 def _evidence(session: Session, line: Line) -> Said:
@@ -292,7 +294,7 @@ def inputs_of(session: Session, request: RunRequest) -> Inputs:
                   request.currency)  # fmt: skip
 
 
-def shock_texts(report: Report, *, exact: bool) -> list[str]:
+def shock_texts(report: Report) -> list[str]:
     """The shocks that a version applied, as FACTOR=MOVE; those of a replay and of completion come by themselves."""
     units = {"return": ("%", 100.0), "bp": ("bp", 1.0), "points": ("points", 1.0)}
     found: list[str] = []
@@ -300,7 +302,7 @@ def shock_texts(report: Report, *, exact: bool) -> list[str]:
         if row.refused is None and row.origin not in ("historical", "completed"):
             unit, times = units[row.move.unit]
             amount = row.move.value * times
-            found.append(f"{row.factor}={amount:+.12f}{unit}" if exact else f"{row.factor}={amount:+.4f}{unit}")
+            found.append(f"{row.factor}={amount:+.12f}{unit}")
     return found
 
 
