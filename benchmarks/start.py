@@ -18,7 +18,7 @@ FINLLM = str(Path(sys.executable).with_name("finllm"))
 REFERENCE = (sys.executable, "-c", "import pandas")
 """Reads modules and runs them, as a command that has little to do does: what slows the one slows the other."""
 NOTE = f"""\
-CPU seconds (user and system) and largest resident memory of a process of its own: the least of {ROUNDS} rounds, of 2
+CPU seconds (user and system) and largest resident memory of a process of its own: the least of {ROUNDS} rounds, of 4
 with {POSITIONS:,} positions, in each of which every command has its turn. `make bench-start` exits with 1 where a
 command is beyond its gate. Gates are on memory, and on CPU over that of `python -c "import pandas"` in the same rounds,
 which a slow or a busy machine changes little. Bars are seconds of a quiet machine, where the reference takes 0.43 s.
@@ -65,9 +65,9 @@ def commands_on(book: Path, listed: Path) -> tuple[Command, ...]:
         Command("`stress`, shipped book", stress, 2.5, bar=1.3),
         Command("`reverse`, shipped book", ("reverse", "--loss", "10%"), 2.6),
         Command(f"`stress`, {POSITIONS:,} positions", (*stress, "--portfolio", str(book), "--json"), 11.0,
-                bar=5.0, mib=400, rounds=2),
+                bar=5.0, mib=400, rounds=4),
         Command(f"`portfolio check`, a broker's list of {POSITIONS:,}", ("portfolio", "check", str(listed), "--json"),
-                10.0, bar=8.0, mib=600, rounds=2),
+                10.0, bar=8.0, mib=600, rounds=4),
     )  # fmt: skip
 
 
