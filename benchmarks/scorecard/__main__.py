@@ -163,7 +163,7 @@ def _first(
         opinions = second.card
         page.columns += [
             told,
-            with_second(f"{name} + second", page.cases, told, alone, opinions.weight_of, opinions.alarm),
+            with_second(f"{name} + second", page.cases, told, alone, opinions.weight_of),
         ]
     else:
         page.columns.append(told)

@@ -12,6 +12,7 @@ from finllm.agents.asking import Question as Asked
 from finllm.agents.asking import Told, ask_all
 from finllm.evaluation.evaluate import STEERED as OF_INJECTED
 from finllm.evaluation.evaluate import THRESHOLD, pooled_odds, sanitised
+from finllm.evaluation.guarded import Guards
 from finllm.models.cards import AdapterCard
 from finllm.models.embedding import Embedder
 from finllm.models.second_opinion import INJECTION, Probabilities, SecondOpinion, two
@@ -117,38 +118,38 @@ def fires(text: str) -> bool:
 
 
 def with_second(
-    name: str, cases: Sequence[Case], column: Column, second: Column, weigh: Callable[[str], float], alarm: float
-) -> Column:
+    name: str, cases: Sequence[Case], column: Column, second: Column, weigh: Callable[[str], float]
+) -> Column:  # fmt: skip
     """A model's column pooled with the second opinion's: `weigh` gives the second one's weight by field.
 
-    `alarm`: the probability from which on a text is called injected.
+    Whether a text is injected, the guards decide alone, as in a run.
     """
     said: list[Say] = []
     odds: list[Probabilities] = []
     for case, row, other in zip(cases, column.odds, second.odds, strict=True):
         steered = isinstance(case.item, InjectionItem)
-        mixed = {f: pooled_odds(p, other.get(f), weigh(STEERED if steered else f)) for f, p in row.items()}
+        mixed = dict(other) if steered else {f: pooled_odds(p, other.get(f), weigh(f)) for f, p in row.items()}
         odds.append(mixed)
-        told = {field: decided(case, p, alarm) for field, p in mixed.items()}
+        told = {field: decided(case, p) for field, p in mixed.items()}
         said.append(told or dict.fromkeys(case.asked.labels, ABSTAINED))
     return Column(name, said, odds, column.seconds)
 
 
 def second_column(cases: Sequence[Case], second: SecondOpinion) -> Column:
-    """The second opinion alone, where it has one."""
+    """The second opinion alone, where it has one; of injections, the rules and the judge, as a run cuts."""
     texts = [text_of(case.asked) or "-" for case in cases]
     told = second.judge(texts)
     steered = [text for case, text in zip(cases, texts, strict=True) if isinstance(case.item, InjectionItem)]
-    suspicions = iter(second.suspicions(steered))
+    cut = iter(Guards().injected([sanitised(text) for text in steered]))
     said: list[Say] = []
     odds: list[Probabilities] = []
     for case, one in zip(cases, told, strict=True):
         if isinstance(case.item, InjectionItem):
-            known = {"verdict": two(next(suspicions))}
+            known = {"verdict": dict(next(cut))}
         else:
             known = {name: one[name] for name in case.asked.labels if name in one and text_of(case.asked)}
         odds.append(known)
-        said.append({name: decided(case, p, second.card.alarm_alone) for name, p in known.items()})
+        said.append({name: decided(case, p) for name, p in known.items()})
     return Column("second opinion", said, odds)
 
 

@@ -9,9 +9,11 @@ import pytest
 from benchmarks.scorecard import columns, outside, tables
 from benchmarks.scorecard.rivals import Majority, by_keywords, stance_by_words
 
+from finllm.models.embedding import Embedder
+from finllm.models.second_opinion import SecondOpinion
 from finllm.testing import ScriptedBackend
 from training.corpus.build import Corpus
-from training.corpus.schema import TASKS
+from training.corpus.schema import TASKS, InjectionItem
 from training.items import question
 
 
@@ -61,8 +63,22 @@ def test_an_injection_rule_that_fires_needs_no_model(cases: list[columns.Case]) 
 
 def test_a_second_opinion_without_weight_leaves_the_model_alone(cases: list[columns.Case]) -> None:
     told = column(cases, right=False)
-    again = columns.with_second("both", cases, told, told, lambda _field: 0.0, 0.5)
+    again = columns.with_second("both", cases, told, told, lambda _field: 0.0)
     assert list(again.said) == list(told.said)
+
+
+def test_of_injections_the_second_column_says_what_a_run_cuts(cases: list[columns.Case]) -> None:
+    second = columns.second_column(cases, SecondOpinion(Embedder()))
+    both = columns.with_second("both", cases, column(cases, right=False), second, lambda _field: 0.0)
+    steered = [at for at, case in enumerate(cases) if isinstance(case.item, InjectionItem)]
+    assert {second.said[at]["verdict"] for at in steered} <= {"injected", "clean"}
+    assert [both.said[at] for at in steered] == [second.said[at] for at in steered]
+    assert all(second.said[at]["verdict"] == "injected" for at in steered if columns.fires(text(cases[at])))
+
+
+def text(case: columns.Case) -> str:
+    assert isinstance(case.item, InjectionItem)
+    return case.item.inputs.text
 
 
 def test_keyword_rules_read_words_and_counts(cases: list[columns.Case]) -> None:
