@@ -145,3 +145,13 @@ def test_a_dumb_terminal_is_shown_plain_lines(terminal: Any) -> None:
     at.wait_for("Back: finllm session s-")
     assert at.end() == 0
     assert "\x1b" not in at.shown
+
+
+@pytest.mark.parametrize("command", [("session", "list"), ("runs", "list")])
+def test_a_home_that_is_no_folder_is_named_and_not_taken_for_an_empty_one(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("")
+    done = finllm_command(tmp_path / "home", *command)
+    assert done.returncode == 2
+    assert "is no folder" in done.stderr

@@ -150,7 +150,7 @@ def reading(settings: Settings) -> Iterator[LedgerReader | None]:
     """The ledger, only to read, held against the audit log; None where nothing was recorded yet."""
     from finllm.guardrails.audit.reading import open_reading
 
-    if not settings.ledger_path.exists():
+    if not _anything(settings):
         yield None
         return
     with open_reading(settings, _told) as ledger:
@@ -163,11 +163,18 @@ def listing(settings: Settings) -> Iterator[LedgerReader | None]:
     from finllm.memory.database import Patience
     from finllm.memory.reading import LedgerReader
 
-    if not settings.ledger_path.exists():
+    if not _anything(settings):
         yield None
         return
     with contextlib.closing(LedgerReader(settings.ledger_path, Patience.of(settings, _told))) as ledger:
         yield ledger
+
+
+def _anything(settings: Settings) -> bool:
+    """Whether anything was recorded. Errors: InputError for a home that is there and can hold nothing."""
+    if settings.home.exists() and not settings.home.is_dir():
+        raise InputError(f"the home {str(settings.home)!r} is no folder", fix="set FINLLM_HOME to a folder")
+    return settings.ledger_path.exists()
 
 
 def _told(line: str) -> None:
