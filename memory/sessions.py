@@ -96,13 +96,18 @@ def session_rows(session: str, ledger: LedgerReader) -> list[Row]:
         try:
             found.append(_ROW.validate_python(use.entry.response))
         except ValidationError as error:
-            said = f"it is of format {newer}" if newer != FORMAT else f"row {len(found)} cannot be read"
-            raise RecordError(f"session {session!r} is of a newer finllm: {said}",
-                              fix="open it with the version of finllm that wrote it") from error  # fmt: skip
+            if newer != FORMAT:
+                raise _newer(session, newer) from error
+            raise RecordError(f"row {len(found)} of session {session!r} cannot be read: the ledger is damaged",
+                              fix="see 'finllm audit verify'; begin anew from one of its runs") from error  # fmt: skip
         if newer != FORMAT:
-            raise RecordError(f"session {session!r} is of a newer finllm: it is of format {newer}, this reads {FORMAT}",
-                              fix="open it with the version of finllm that wrote it")  # fmt: skip
+            raise _newer(session, newer)
     return found
+
+
+def _newer(session: str, found: object) -> RecordError:
+    return RecordError(f"session {session!r} is of a newer finllm: it is of format {found}, this reads {FORMAT}",
+                       fix="open it with the version of finllm that wrote it")  # fmt: skip
 
 
 def append(session: str, at: int, row: Row, ledger: Ledger) -> None:
