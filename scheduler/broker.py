@@ -6,26 +6,26 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
-
-import anyio
 
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.health.services import CircuitOpen, Services
-from finllm.scheduler.money.account import NOTHING, Account, Hold, Spent
+from finllm.scheduler.money.account import NOTHING, Account, Spent
 from finllm.scheduler.money.budget import Dimension
 from finllm.scheduler.money.costing import Costing
-from finllm.scheduler.money.meter import Meter, Used
-from finllm.scheduler.placement.dispatch import Dispatch, Seat, spec_of
+from finllm.scheduler.money.meter import Used
+from finllm.scheduler.placement.dispatch import Dispatch, FleetGrew, Seat, spec_of
+from finllm.scheduler.placement.fleet import BackendSpec
 from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
 from finllm.scheduler.placement.task import Task, asked_digest, key_of, task_digest
 from finllm.scheduler.record import CALL, CHARGE, FAILURE, PLACEMENT, Entry, Recorder
+from finllm.scheduler.watch import Watch
 
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""
@@ -45,11 +45,19 @@ class Answer:
     reused: bool
 
 
+class Joining(Protocol):
+    """Who knows of backends that come later. `spec`: one of them as placing sees it."""
+
+    def joined(self) -> Sequence[Backend]: ...
+    def spec(self, backend: Backend) -> BackendSpec: ...
+
+
 class Broker:
     """Assigns tasks to backends within a run's account.
 
     Callers differ in their account; the ledger, the backends and the locks on keys in flight are shared. `costing`
-    says what calls cost; `services` keeps the backends' leases and circuits; `dispatch` has the queue and the policy.
+    says what calls cost; `services` keeps the backends' leases and circuits; `dispatch` has the queue and the policy;
+    `joining` knows of backends that come while calls are under way.
     """
 
     def __init__(
@@ -62,11 +70,14 @@ class Broker:
         costing: Costing | None = None,
         services: Services | None = None,
         dispatch: Dispatch | None = None,
+        joining: Joining | None = None,
     ) -> None:
         self._backends = {backend.offer.name: backend for backend in backends}
         self.costing = costing or Costing()
         self.services = services or Services(backends)
         self.dispatch = dispatch or Dispatch([spec_of(backend.offer) for backend in backends], self.services.shut)
+        self._joining = joining
+        self.dispatch.look_out = self._take_in
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
@@ -90,8 +101,7 @@ class Broker:
         written down. That nobody answered is on record too, and so is what calls without an answer cost.
         """
         about = self._begin(task, account, run_id)
-        if task.budget is not None:
-            account = account.within(task.budget)
+        account = account if task.budget is None else account.within(task.budget)
         try:
             return await self.answered(task, account, about)
         except BackendError as error:
@@ -99,6 +109,15 @@ class Broker:
             entry = Entry(key_of("failure", about | said), FAILURE, "broker", about, said)
             self._recorder.record(entry, run_id=run_id, node=task.node)
             raise
+
+    def _take_in(self) -> None:
+        """Backends that came since the last look take calls from now on; one whose name is taken is left out."""
+        joining = self._joining
+        for backend in joining.joined() if joining is not None else ():
+            if backend.offer.name not in self._backends:
+                self.services.add(backend)
+                self.dispatch.add(joining.spec(backend))
+                self._backends[backend.offer.name] = backend
 
     def _begin(self, task: Task, account: Account, run_id: str) -> dict[str, Any]:
         """Which of a run's tasks this is: `number` tells the same question, asked again at its node, apart."""
@@ -117,6 +136,7 @@ class Broker:
         lost: dict[str, str] = {}
         ends, losses = time.monotonic() + min(self._call_timeout, task.deadline), 0
         while True:
+            self._take_in()
             within = min(ends - time.monotonic(), account.seconds_left())
             placement, seat = await self._placement(task, account, run_id, failed | lost, within)
             if placement.chosen is None:
@@ -182,18 +202,25 @@ class Broker:
         """
         key = self._placement_key(task, run_id, failed)
         entry = self._recorder.lookup(key)
-        barred = forbidden(task, self.offers, account, {**self.services.shut(), **failed})
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
             chosen = entry.response["chosen"]
             answered = self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None
             if answered or chosen in self.services.shut():  # a shut one is asked, says so, and another is placed
                 return Placement(**entry.response), None
-            barred = {name: "another was chosen before" for name in self._backends if name != chosen}
-            return Placement(**entry.response), await self._seat(task, account, barred, within)
-        seat = await self._seat(task, account, barred, within)
+            others = {name: "another was chosen before" for name in self._backends if name != chosen}
+            return Placement(**entry.response), await self._seat(task, account, lambda: others, within)
+
+        barred: dict[str, str] = {}
+
+        def barred_now() -> dict[str, str]:
+            barred.clear()
+            barred.update(forbidden(task, self.offers, account, {**self.services.shut(), **failed}))
+            return barred
+
+        seat = await self._seat(task, account, barred_now, within)
         if seat is None:
-            return Placement(None, forbidden(task, self.offers, account, {**self.services.shut(), **failed})), None
+            return Placement(None, barred_now()), None
         placement = Placement(seat.backend, {**seat.passed_over, **barred},
                               predicted={"seconds": seat.seconds, "joules": seat.joules})  # fmt: skip
         try:
@@ -202,10 +229,14 @@ class Broker:
             self.dispatch.leave(seat, None)
             raise
 
-    async def _seat(self, task: Task, account: Account, barred: Mapping[str, str], within: float) -> Seat | None:
+    async def _seat(
+        self, task: Task, account: Account, barred: Callable[[], Mapping[str, str]], within: float
+    ) -> Seat | None:
         try:
             async with asyncio.timeout(None if within == float("inf") else max(within, 0.0)):
-                return await self.dispatch.seat(task, account, barred)
+                while True:
+                    with contextlib.suppress(FleetGrew):
+                        return await self.dispatch.seat(task, account, barred())
         except TimeoutError:
             account.check(_not_done(task))
             raise BackendError(f"no backend came free for {_not_done(task)} within {within:.0f} s",
@@ -287,7 +318,7 @@ class Broker:
             self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node,
                                       provider=offer.kind))  # fmt: skip
             wait = min(self._call_timeout, task.deadline, account.seconds_left())
-            watch = _Watch(self, task, offer, account, hold)
+            watch = Watch(self.services, self.costing, task, offer, account, hold)
             priors = task.priors_of(offer.precision, offer.weights_sha256)
             request = Request(task.prompt, task.template, priors, task.seed, hold.tokens(offer.tier), rank=task.value,
                               background=task.background, within=wait, meter=watch.meter)  # fmt: skip
@@ -322,7 +353,7 @@ class Broker:
         return {"tokens": tokens, "joules": most.of("joules"), "grams": most.of("grams"), "usd": most.of("usd")}
 
     def _charge_failed(
-        self, key: str, task: Task, offer: Offer, account: Account, watch: _Watch, why: str, run_id: str,
+        self, key: str, task: Task, offer: Offer, account: Account, watch: Watch, why: str, run_id: str,
         tokens: int = 0,
     ) -> None:  # fmt: skip
         """Charge a call that gave no answer, and put that on record: a resumed run does not get it back."""
@@ -344,31 +375,6 @@ class Broker:
         entry = Entry(charge, CHARGE, offer.name, request, response)
         self._recorder.record(entry, run_id=run_id, node=task.node)
         self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=cost.tokens))
-
-
-class _Watch:
-    """Looks at a call each time that its meter moves: it keeps the backend's leases, and stops where money runs out."""
-
-    def __init__(self, broker: Broker, task: Task, offer: Offer, account: Account, hold: Hold) -> None:
-        self.scope = anyio.CancelScope()
-        self.meter = Meter(self._from_any_thread)
-        self._loop = asyncio.get_running_loop()
-        self._broker, self._task, self._offer, self._account, self._hold = broker, task, offer, account, hold
-        self._tokens = 0
-
-    def _from_any_thread(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
-            self._loop.call_soon_threadsafe(self._moved)
-
-    def _moved(self) -> None:
-        used = self.meter.used
-        self._broker.services.progress(self._offer.name, used.tokens - self._tokens)
-        self._tokens = used.tokens
-        if self._hold.over:
-            return
-        self._hold.used = self._broker.costing.so_far(self._offer, used, least_tokens(self._task))
-        if self._account.over() is not None:
-            self.scope.cancel()
 
 
 def _content(task: Task, offer: Offer) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from finllm.scheduler.money.amount import Amount
 from finllm.scheduler.money.meter import Meter
 from finllm.scheduler.placement.task import Prompt
 
-__all__ = ["Backend", "BackendLost", "Generation", "Offer", "Request", "Steady", "TellsLoad", "TokenLimitReached"]
+__all__ = [
+    "Backend",
+    "BackendLost",
+    "Generation",
+    "MayBeAway",
+    "Offer",
+    "Request",
+    "Steady",
+    "TellsLoad",
+    "TokenLimitReached",
+]
 
 
 class BackendLost(BackendError):
@@ -101,3 +111,17 @@ class Steady(Protocol):
     """A backend that reads its meters at every step, so that one without readings hangs, and that can be restarted."""
 
     def restart(self, why: str) -> None: ...
+
+
+@runtime_checkable
+class MayBeAway(Protocol):
+    """A backend that may leave while others work.
+
+    `away`: why it takes no call now; empty where it does. `returns`: whether waiting for it is worth while.
+    """
+
+    @property
+    def away(self) -> str: ...
+
+    @property
+    def returns(self) -> bool: ...

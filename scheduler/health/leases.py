@@ -27,16 +27,21 @@ class SlotLeases:
     """
 
     def __init__(self, slots: Mapping[str, int], *, life: float) -> None:
-        for name, count in slots.items():
-            if count < 1:
-                raise InputError(f"backend {name!r} has {count} slots", fix="give every backend one slot or more")
         if not life > 0:
             raise InputError(f"a lease that lives {life:g} s is of no use", fix="give it more than 0 s")
-        self._slots = dict(slots)
+        self._slots: dict[str, int] = {}
+        for name, count in slots.items():
+            self.add(name, count)
         self._life = life
         self._expires: dict[SlotLease, float] = {}
         self._numbers = itertools.count(1)
         self._now = float("-inf")
+
+    def add(self, backend: str, slots: int) -> None:
+        """A backend that came later, or one of those given at first. Errors: InputError for one without a slot."""
+        if slots < 1:
+            raise InputError(f"backend {backend!r} has {slots} slots", fix="give every backend one slot or more")
+        self._slots[backend] = slots
 
     def grant(self, backend: str, holder: str, now: float) -> SlotLease | None:
         """A lease, if the backend has a slot free."""

@@ -10,7 +10,15 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass, field
 
 from finllm.errors import BackendError
-from finllm.scheduler.backends import Backend, BackendLost, Generation, Request, Steady, TokenLimitReached
+from finllm.scheduler.backends import (
+    Backend,
+    BackendLost,
+    Generation,
+    MayBeAway,
+    Request,
+    Steady,
+    TokenLimitReached,
+)
 from finllm.scheduler.backends.offer import SLOTS
 from finllm.scheduler.backends.pulse import Pulse, Standstill
 from finllm.scheduler.health.breaker import Breaker, BreakerState, Patience
@@ -48,6 +56,7 @@ class _Service:
     breaker: Breaker
     slots: int
     pulse: Pulse
+    leaves: MayBeAway | None
     waiting: list[tuple[tuple[bool, float, int], asyncio.Future[None]]] = field(
         default_factory=list[tuple[tuple[bool, float, int], asyncio.Future[None]]]
     )
@@ -78,25 +87,38 @@ class Services:
         self._patience = patience or Patience()
         self._arrivals = itertools.count()
         self._services: dict[str, _Service] = {}
-        for backend in backends:
-            name = backend.offer.name
-            count = (slots or {}).get(name, SLOTS)
-            pulse = Pulse(self._look(name), self._limit(name), every=LOOK, clock=clock)
-            self._services[name] = _Service(backend, Breaker(self._patience), count, pulse)
         life = max(self._patience.first, self._patience.stall)
-        self._leases = SlotLeases({name: one.slots for name, one in self._services.items()}, life=life)
+        self._leases = SlotLeases({}, life=life)
+        for backend in backends:
+            self.add(backend, (slots or {}).get(backend.offer.name, SLOTS))
+
+    def add(self, backend: Backend, slots: int = SLOTS) -> None:
+        """Take in a backend that came while others work. Errors: ValueError for a name that is taken."""
+        name = backend.offer.name
+        if name in self._services:
+            raise ValueError(f"there is a backend {name!r} already")
+        pulse = Pulse(self._look(name), self._limit(name), every=LOOK, clock=self._clock)
+        self._services[name] = _Service(
+            backend, Breaker(self._patience), slots, pulse, backend if isinstance(backend, MayBeAway) else None
+        )
+        self._leases.add(name, slots)
 
     def shut(self) -> dict[str, str]:
         """The backends that take no call now, with why."""
         now = self._clock()
-        return {
-            name: f"its circuit is {one.breaker.state(now)}: {one.breaker.why}"
-            for name, one in self._services.items()
-            if not one.breaker.admits(now)
-        }
+        found: dict[str, str] = {}
+        for name, one in self._services.items():
+            if one.leaves is not None and (why := one.leaves.away):
+                found[name] = why
+            elif not one.breaker.admits(now):
+                found[name] = f"its circuit is {one.breaker.state(now)}: {one.breaker.why}"
+        return found
 
     def recovers(self, name: str) -> bool:
         """Whether a backend that is shut is worth waiting for: its engine is started anew, or a call tries it now."""
+        leaves = self._services[name].leaves
+        if leaves is not None and leaves.away:
+            return leaves.returns
         breaker = self._services[name].breaker
         return breaker.recovers or breaker.state(self._clock()) == "half-open"
 
@@ -184,7 +206,7 @@ class Services:
 
     async def _call(self, service: _Service, name: str, request: Request) -> Generation:
         breaker = service.breaker
-        if not breaker.admits(self._clock()):
+        if name in self.shut():
             raise CircuitOpen(f"{name!r} takes no call: {self.shut().get(name, 'its circuit is open')}",
                               fix="ask again in a moment; see 'finllm nodes'")  # fmt: skip
         breaker.begin(self._clock())

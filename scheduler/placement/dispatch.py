@@ -55,6 +55,10 @@ def spec_of(
     )  # fmt: skip
 
 
+class FleetGrew(Exception):
+    """A backend came while a task waited: it is to be asked for again, with what forbids each backend now."""
+
+
 @dataclass(frozen=True)
 class Seat:
     """The right to run a task on a backend now. `passed_over`: for each other that could have had it, why not.
@@ -83,6 +87,8 @@ class Dispatch:
     clock: Callable[[], float] = time.monotonic
     prices: Prices = LIVE
     intensity: Callable[[float], Floats] | None = None
+    look_out: Callable[[], None] = lambda: None
+    """Called before each decision: whoever knows of backends that came hands them to `add`."""
 
     def __post_init__(self) -> None:
         agents = sorted({agent for spec in self.specs for agent in spec.quality})
@@ -99,7 +105,7 @@ class Dispatch:
     async def seat(self, task: Task, account: Account, forbidden: Mapping[str, str]) -> Seat | None:
         """Wait until the policy lets a task start; None where every backend is `forbidden` to it, or shuts meanwhile.
 
-        The caller bounds the wait, and gives the seat back with `leave`.
+        The caller bounds the wait, and gives the seat back with `leave`. Errors: FleetGrew.
         """
         row = self.tasks.add(self._want(task))
         for name in forbidden:
@@ -117,9 +123,20 @@ class Dispatch:
         except asyncio.CancelledError:
             if self._waiting.get(row) is turn:
                 self._give_up(row)
-            elif not turn.cancelled() and (seat := turn.result()) is not None:
+            elif not turn.cancelled() and turn.exception() is None and (seat := turn.result()) is not None:
                 self.leave(seat, None)
             raise
+
+    def add(self, spec: BackendSpec) -> None:
+        """Take in a backend that came while tasks wait and run; those that wait are told by `FleetGrew`."""
+        self.specs = (*self.specs, spec)
+        self.fleet = self.fleet.grown(spec)
+        self.tasks.grow(self.fleet)
+        self.policy.grow(self.fleet)
+        for row, turn in list(self._waiting.items()):
+            self._give_up(row)
+            if not turn.done():
+                turn.set_exception(FleetGrew())
 
     def leave(self, seat: Seat, output: int | None) -> None:
         """Give a seat back. `output`: tokens that the answer had; None where the backend was not asked."""
@@ -145,6 +162,7 @@ class Dispatch:
         return len(self._waiting)
 
     def _decide(self) -> None:
+        self.look_out()
         now = self.clock()
         self._take_stock(now)
         for row in [row for row in self._waiting if not (self.tasks.may[row] & self.fleet.up).any()]:

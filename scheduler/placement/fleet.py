@@ -150,6 +150,18 @@ class Fleet:
         self.touched: set[int] | None = None
         """Backends whose state changed since it was last taken in; None: all of them."""
 
+    def grown(self, spec: BackendSpec) -> Fleet:
+        """The same fleet at the same moment, with one more backend, which is idle; agents keep their places."""
+        fleet = Fleet((*self.specs, spec), (*self.agents, *sorted(set(spec.quality) - set(self.agents))))
+        count, most = self.occupied.shape
+        for name in ("occupied", "left", "due"):
+            getattr(fleet, name)[:count, :most] = getattr(self, name)
+        for name in ("running", "pending", "held", "up", "asleep"):
+            getattr(fleet, name)[:count] = getattr(self, name)
+        np.add.at(fleet._working, fleet.node[fleet.shared & (fleet.running > 0)], 1.0)
+        fleet.cached = {prefix: np.append(held, 0.0) for prefix, held in self.cached.items()}
+        return fleet
+
     def __len__(self) -> int:
         return len(self.specs)
 

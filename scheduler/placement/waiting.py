@@ -95,6 +95,12 @@ class Tasks:
             length <= np.minimum(fleet.context, fleet.kv)
         )  # fmt: skip
 
+    def grow(self, fleet: Fleet) -> None:
+        """The fleet has more backends from now on; the tasks that are here may run on none of those."""
+        more = np.zeros((len(self.may), len(fleet) - len(self._fleet)), dtype=np.bool_)
+        self.may = np.concatenate([self.may, more], axis=1)
+        self._fleet = fleet
+
     def prompt(self, row: int) -> float:
         """Tokens of its prompt."""
         return float(self.length[row, 1])

@@ -62,6 +62,15 @@ class Weighted:
         self.standing = FleetState(self.fleet, self.terms.limit, affinity=self.terms.affinity)
         self._given: dict[int, Floats] = {}
 
+    def grow(self, fleet: Fleet) -> None:
+        """The fleet has more backends from now on; who was served, and what each family answered, stays."""
+        places = [fleet.families.index(family) for family in self.fleet.families]
+        for prefix, given in self._given.items():
+            self._given[prefix] = np.zeros(len(fleet.families))
+            self._given[prefix][places] = given
+        self.fleet = fleet
+        self.standing = FleetState(fleet, self.terms.limit, affinity=self.terms.affinity)
+
     def arrive(self, row: int, tasks: Tasks, fleet: Fleet) -> None:
         self.served.arrive(int(tasks.tenant[row]))
 

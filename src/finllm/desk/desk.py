@@ -14,7 +14,7 @@ from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
 from finllm.desk.channels import ReadsChannels
 from finllm.desk.escalating import escalating
-from finllm.desk.queue import open_dispatch
+from finllm.desk.queue import Joining, open_dispatch
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import budget_of, carried, open_costing, tenant_account
 from finllm.desk.telemetry import watched
@@ -38,6 +38,8 @@ from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.backends.offer import uncarded
 from finllm.scheduler.backends.registry import open_backends
 from finllm.scheduler.broker import Broker
+from finllm.scheduler.executors import Executor
+from finllm.scheduler.executors.in_process import InProcess
 from finllm.scheduler.health.breaker import Patience
 from finllm.scheduler.health.services import Services
 from finllm.scheduler.money.account import Account
@@ -159,10 +161,11 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Generator[Des
     with closing_undisturbed() as closing:
         ledger = open_recorder(settings, lambda line: bus.emit(Noted(level="warning", message=line)))
         closing.callback(ledger.close)
-        backends = open_backends(Opening(settings, bus, closing, runs))
+        executor = InProcess(open_backends)
+        backends = executor.open(Opening(settings, bus, closing, runs))
         offers, cards = [backend.offer for backend in backends], cards_of(settings)
         cards = Cards(usable_card(cards.full, offers, bus), usable_card(cards.pruned, offers, bus))
-        desk = assemble(settings, bus, ledger, backends, cards)
+        desk = assemble(settings, bus, ledger, backends, cards, executor)
         with watched(settings, bus, desk.broker, lambda: asdict(desk.broker.dispatch.policy.prices)):
             yield desk
 
@@ -196,9 +199,10 @@ def usable_card(card: AdapterCard | None, offers: Sequence[Offer], bus: EventBus
 
 
 def assemble(
-    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], cards: Cards = NO_CARDS
-) -> Desk:
-    """A desk from its parts; tests pass other backends."""
+    settings: Settings, bus: EventBus, ledger: Ledger, backends: Sequence[Backend], cards: Cards = NO_CARDS,
+    executor: Executor | None = None,
+) -> Desk:  # fmt: skip
+    """A desk from its parts; tests pass other backends. `executor`: what opened them, where more may join."""
     vectors = Vectors(settings.vectors_path)
     embedder = RememberedEmbedder(vectors)
     costing = open_costing(settings, [backend.offer for backend in backends], bus)
@@ -209,7 +213,7 @@ def assemble(
         bus=bus,
         ledger=ledger,
         broker=Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
-                      dispatch=dispatch),
+                      dispatch=dispatch, joining=None if executor is None else Joining(settings, executor)),
         knowledge=KnowledgeBase(settings.knowledge_dir, embedder, vectors=vectors),
         embedder=embedder,
         calibrations=Calibrations(settings.calibrations_dir),

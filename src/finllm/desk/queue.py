@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from finllm.desk.calibrated import calibrated_here
 from finllm.desk.spending import open_source
 from finllm.errors import InputError
-from finllm.scheduler.backends import Backend, Offer
+from finllm.scheduler.backends import Backend
+from finllm.scheduler.executors import Executor, Measured
 from finllm.scheduler.health.services import Services
 from finllm.scheduler.money.carbon import ZoneIntensity
 from finllm.scheduler.placement.dispatch import Dispatch, spec_of
@@ -24,18 +26,38 @@ def open_dispatch(settings: Settings, backends: Sequence[Backend], services: Ser
 
     Errors: InputError for a grid that cannot be used.
     """
-    specs = [_spec(settings, backend.offer) for backend in backends]
-    return Dispatch(specs, services.shut, intensity=_intensity(settings, specs))
+    dispatch = Dispatch([spec_here(settings, backend) for backend in backends], services.shut)
+    dispatch.intensity = dispatch.policy.intensity = _intensity(settings, dispatch)
+    return dispatch
 
 
-def _spec(settings: Settings, offer: Offer) -> BackendSpec:
-    found = calibrated_here(settings, offer).calibration
-    if found is None:
-        return spec_of(offer)
-    return spec_of(offer, Profile.of(found.speed), {agent: one.lower for agent, one in found.quality.items()})
+@dataclass(frozen=True)
+class Joining:
+    """What an executor's later backends are to the broker: each with its speed, as `open_dispatch` has the first."""
+
+    settings: Settings
+    executor: Executor
+
+    def joined(self) -> Sequence[Backend]:
+        return self.executor.joined()
+
+    def spec(self, backend: Backend) -> BackendSpec:
+        return spec_here(self.settings, backend)
 
 
-def _intensity(settings: Settings, specs: Sequence[BackendSpec]) -> Callable[[float], Floats] | None:
+def spec_here(settings: Settings, backend: Backend) -> BackendSpec:
+    """A backend as placing sees it, by what was measured where it runs, or here."""
+    offer = backend.offer
+    measured = isinstance(backend, Measured)
+    found = backend.calibration if measured else calibrated_here(settings, offer).calibration
+    spec = spec_of(offer)
+    if found is not None:
+        quality = {agent: one.lower for agent, one in found.quality.items()}
+        spec = spec_of(offer, Profile.of(found.speed), quality)
+    return replace(spec, link=backend.link) if measured else spec
+
+
+def _intensity(settings: Settings, dispatch: Dispatch) -> Callable[[float], Floats] | None:
     source: ZoneIntensity | None = open_source(settings)
     if source is None:
         return None
@@ -44,6 +66,6 @@ def _intensity(settings: Settings, specs: Sequence[BackendSpec]) -> Callable[[fl
     def now(_time: float) -> Floats:
         with contextlib.suppress(InputError):  # the series has ended: its last figure stands, as in what is charged
             last[0] = source.at(dt.datetime.now(dt.UTC)).value
-        return np.full(len(specs), last[0])
+        return np.full(len(dispatch.specs), last[0])
 
     return now
