@@ -8,20 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
 from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
 from finllm.scheduler.decoding.filling import Choices
+from finllm.scheduler.executors import Joining
 from finllm.scheduler.health.services import CircuitOpen, Services
 from finllm.scheduler.money.account import NOTHING, Account, Spent
 from finllm.scheduler.money.budget import Dimension
 from finllm.scheduler.money.costing import Costing
 from finllm.scheduler.money.meter import Used
 from finllm.scheduler.placement.dispatch import Dispatch, FleetGrew, Seat, spec_of
-from finllm.scheduler.placement.fleet import BackendSpec
 from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
 from finllm.scheduler.placement.task import Task, asked_digest, key_of, task_digest
 from finllm.scheduler.record import CALL, CHARGE, FAILURE, PLACEMENT, Entry, Recorder
@@ -43,13 +43,6 @@ class Answer:
     choices: Choices
     offer: Offer
     reused: bool
-
-
-class Joining(Protocol):
-    """Who knows of backends that come later. `spec`: one of them as placing sees it."""
-
-    def joined(self) -> Sequence[Backend]: ...
-    def spec(self, backend: Backend) -> BackendSpec: ...
 
 
 class Broker:

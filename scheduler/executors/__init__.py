@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 from finllm.scheduler.backends import Backend
 from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.calibration.measured import RungCalibration
+from finllm.scheduler.placement.fleet import BackendSpec
 
-__all__ = ["Executor", "Measured"]
+__all__ = ["Executor", "Joining", "Measured"]
 
 
 class Executor(Protocol):
@@ -33,3 +34,11 @@ class Measured(Protocol):
 
     @property
     def link(self) -> float: ...
+
+
+class Joining(Protocol):
+    """Who knows of backends that come later, as the broker asks. `spec`: one of them as placing sees it."""
+
+    def joined(self) -> Sequence[Backend]: ...
+
+    def spec(self, backend: Backend) -> BackendSpec: ...

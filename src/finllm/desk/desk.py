@@ -14,7 +14,7 @@ from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
 from finllm.desk.channels import ReadsChannels
 from finllm.desk.escalating import escalating
-from finllm.desk.queue import Joining, open_dispatch
+from finllm.desk.queue import LaterHere, open_dispatch
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import budget_of, carried, open_costing, tenant_account
 from finllm.desk.telemetry import watched
@@ -213,7 +213,7 @@ def assemble(
         bus=bus,
         ledger=ledger,
         broker=Broker(backends, ledger, bus, call_timeout=settings.call_timeout, costing=costing, services=services,
-                      dispatch=dispatch, joining=None if executor is None else Joining(settings, executor)),
+                      dispatch=dispatch, joining=None if executor is None else LaterHere(settings, executor)),
         knowledge=KnowledgeBase(settings.knowledge_dir, embedder, vectors=vectors),
         embedder=embedder,
         calibrations=Calibrations(settings.calibrations_dir),

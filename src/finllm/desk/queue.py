@@ -32,8 +32,8 @@ def open_dispatch(settings: Settings, backends: Sequence[Backend], services: Ser
 
 
 @dataclass(frozen=True)
-class Joining:
-    """What an executor's later backends are to the broker: each with its speed, as `open_dispatch` has the first."""
+class LaterHere:
+    """Backends that an executor gets later, as the broker takes them in: each with its speed."""
 
     settings: Settings
     executor: Executor
