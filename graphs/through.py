@@ -101,11 +101,17 @@ def without_source(
     """What the record says of the event without one of its sources; None where it does not hold every text."""
     texts = [run.request.scenario.narrative, *(one.text for one in heard_of(sources) if one.id != left_out)]
     entries = [run.desk.ledger.lookup(_key(_about(text, before.digest))) for text in texts]
-    read = [_read_of(entry) for entry in entries if entry is not None]
-    if len(read) < len(texts):
+    told = [entry for entry in entries if entry is not None]
+    return heard_again(told, before.columns) if len(told) == len(texts) else None
+
+
+def heard_again(entries: Sequence[Entry], columns: Mapping[str, Mapping[str, int]]) -> ByChannels | None:
+    """What the reader said of the event and its sources, in that order, put together again; None without entries."""
+    if not entries:
         return None
+    read = [_read_of(entry) for entry in entries]
     found = together(read[0].opened, [one.opened for one in read[1:]])
-    return ByChannels([_shown(one.opened) for one in found], fields_together(read), with_columns(before.columns))
+    return ByChannels([_shown(one.opened) for one in found], fields_together(read), with_columns(columns))
 
 
 def heard_of(sources: Sequence[HeardSource]) -> list[HeardSource]:

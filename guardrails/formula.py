@@ -1,16 +1,18 @@
-"""Checks derived evidence: a row that states a formula over other rows must hold what the formula gives."""
+"""Does formulas again: a derived row must hold what its formula gives over the rows that it names."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from finllm.tools.evidence import Evidence, EvidenceTable, is_money
 
 _ID = re.compile(r"\bE[1-9][0-9]*\b")
 _TOKEN = re.compile(r"\s*(?:(?P<id>E[1-9][0-9]*)|(?P<number>\d+(?:\.\d+)?)|(?P<name>[a-z]+)|(?P<sign>[-+−*×/(),]))")
 _PART = re.compile(r"part of (E[1-9][0-9]*)")
+_COUNT = re.compile(r"count\(((?:E[1-9][0-9]*(?:, )?)*)\)")
 _NAMES: dict[str, Callable[[list[float]], float]] = {
     "sum": math.fsum,
     "min": min,
@@ -31,12 +33,43 @@ def cited_by(row: Evidence) -> list[str]:
     return _ID.findall(row.formula or "")
 
 
-def misfit(row: Evidence, table: EvidenceTable) -> str | None:
-    """What is wrong with a derived row, or None. A formula in prose is held to one thing: that its rows are there.
+@dataclass(frozen=True)
+class Again:
+    """A formula done again: `found` is what it gives, `of` the row that must say so: the row itself or, where that is
+    `part of` another, the whole, which its parts must sum to."""
 
-    Arithmetic (`sum(E1, E2)`, `E3 / E4`) must give the row's value; rows that are `part of` another and say the same
-    `what` must sum to it.
+    found: float
+    of: Evidence
+    terms: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether the row says what was found; money to half a cent for each term and the whole."""
+        return not isinstance(self.of.value, str) and _same(
+            self.found, self.of.value, is_money(self.of.unit), self.terms
+        )
+
+
+def again(row: Evidence, table: EvidenceTable) -> Again | None:
+    """A row's formula done again; None where it names a method and not a sum. The rows that it names must be there.
+
+    Arithmetic (`sum(E1, E2)`, `E3 / E4`) gives the row's value, `count(E1, E2)` the number of rows; rows that are
+    `part of` another and say the same `what` sum to it.
     """
+    formula = row.formula or ""
+    if part := _PART.fullmatch(formula):
+        parts = [float(one.value) for one in table if (one.formula, one.what) == (row.formula, row.what)]
+        return Again(math.fsum(parts), table[part[1]], len(parts))
+    if counted := _COUNT.fullmatch(formula):
+        return Again(float(len(_ID.findall(counted[1]))), row, 0)
+    try:
+        return Again(_Reader(formula, table).value(), row, len(cited_by(row)))
+    except _NotArithmeticError:
+        return None
+
+
+def misfit(row: Evidence, table: EvidenceTable) -> str | None:
+    """What is wrong with a derived row, or None. A formula in prose is held to one thing: that its rows are there."""
     if row.formula is None:
         return None
     missing = [id for id in cited_by(row) if id not in table]
@@ -44,23 +77,12 @@ def misfit(row: Evidence, table: EvidenceTable) -> str | None:
         return f"its formula {row.formula!r} names {', '.join(missing)}, which no row is"
     if row.id in cited_by(row):
         return f"its formula {row.formula!r} names itself"
-    if part := _PART.fullmatch(row.formula):
-        return _parts_misfit(row, table[part[1]], table)
-    try:
-        found = _Reader(row.formula, table).value()
-    except _NotArithmeticError:
+    found = again(row, table)
+    if found is None or found.equal:
         return None
-    if isinstance(row.value, str) or not _same(found, row.value, is_money(row.unit), len(cited_by(row))):
-        return f"its formula {row.formula!r} gives {found:g}, not {row.value!r}"
-    return None
-
-
-def _parts_misfit(row: Evidence, whole: Evidence, table: EvidenceTable) -> str | None:
-    parts = [float(one.value) for one in table if (one.formula, one.what) == (row.formula, row.what)]
-    found = math.fsum(parts)
-    if isinstance(whole.value, str) or not _same(found, whole.value, is_money(row.unit), len(parts)):
-        return f"the rows {row.what!r} sum to {found:g}, and {whole.id} is {whole.value!r}"
-    return None
+    if found.of.id != row.id:
+        return f"the rows {row.what!r} sum to {found.found:g}, and {found.of.id} is {found.of.value!r}"
+    return f"its formula {row.formula!r} gives {found.found:g}, not {row.value!r}"
 
 
 def _same(found: float, value: float, money: bool, terms: int) -> bool:

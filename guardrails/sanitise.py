@@ -99,6 +99,15 @@ def sanitise(source: SourceText, as_of: dt.date, longest: int = 100_000) -> Sani
     return Sanitised(id=source.id, text=text, removed=removed, refused=None if text else "nothing left to read")
 
 
+def read_traced(text: str, as_of: dt.date) -> tuple[Traced, tuple[Removal, ...]]:
+    """What `sanitise` leaves of a source's text, each character with its place in the text, and what was taken out."""
+    traced, removed = _cleaned(text, as_of)
+    stripped = traced.text.strip()
+    lead = len(traced.text) - len(traced.text.lstrip())
+    end = lead + len(stripped)
+    return Traced(stripped, traced.starts[lead:end], traced.ends[lead:end]), removed
+
+
 def sanitise_name(name: str) -> tuple[str, tuple[Removal, ...]]:
     """What an agent may read of a name that came from outside, on one line, and what was taken out of it.
 
@@ -116,6 +125,11 @@ def sanitise_name(name: str) -> tuple[str, tuple[Removal, ...]]:
 
 def _readable(original: str, as_of: dt.date | None = None) -> tuple[str, tuple[Removal, ...]]:
     """A text from outside without what no agent may read, and what was taken out; dates are looked at with `as_of`."""
+    traced, removed = _cleaned(original, as_of)
+    return traced.text.strip(), removed
+
+
+def _cleaned(original: str, as_of: dt.date | None) -> tuple[Traced, tuple[Removal, ...]]:
     removed: list[Removal] = []
     traced = _without_controls(Traced.of(original), original, removed)
     traced = _without_controls(_unescaped(traced).nfkc(), original, removed)
@@ -125,7 +139,7 @@ def _readable(original: str, as_of: dt.date | None = None) -> tuple[str, tuple[R
     if as_of is not None:
         traced = _without_later_dates(traced, as_of, original, removed)
     traced = traced.substitute(_SPACE, lambda match: "\n\n" if "\n" in match[0] else " ")
-    return traced.text.strip(), tuple(sorted(removed, key=lambda item: (item.start, item.end, item.kind)))
+    return traced, tuple(sorted(removed, key=lambda item: (item.start, item.end, item.kind)))
 
 
 def _record(removed: list[Removal], original: str, span: tuple[int, int], kind: RemovalKind, rule: str) -> None:

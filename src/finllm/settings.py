@@ -182,6 +182,16 @@ class Settings(BaseModel):
         return self.home / "values.json"
 
     @property
+    def texts_dir(self) -> Path:
+        """Source texts, each under its sha256."""
+        return self.home / "texts"
+
+    @property
+    def search_path(self) -> Path:
+        """What is searched: words of traces and texts. Made again from the ledger wherever it lacks."""
+        return self.home / "search.sqlite"
+
+    @property
     def audit_dir(self) -> Path:
         return self.home / "audit"
 

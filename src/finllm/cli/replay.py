@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +15,6 @@ from finllm.plain_text import clean_lines
 from finllm.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from finllm.desk.desk import Desk
     from finllm.review.replay import Regenerated, Replayed
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id that 'finllm runs list' shows.")]
@@ -48,9 +40,10 @@ def replay(
     """Rebuild a run's state from its record, byte for byte; refuse where an input, a prompt or the weights differ."""
     settings = load_settings().settings
     find_run(run_id, settings)
-    with _record_desk(run_id, settings) as desk:
-        from finllm.review.replay import replay as rebuild
+    from finllm.review.rebuilt import record_desk
+    from finllm.review.replay import replay as rebuild
 
+    with record_desk(run_id, settings) as desk:
         rebuilt = running.run(rebuild(run_id, desk, at=at))
     asked = _ask_again(run_id, settings) if regenerate else None
     if as_json:
@@ -82,34 +75,6 @@ def diff(
         print_json(found.to_json())
     else:
         print(clean_lines(diff_story(found)), end="")
-
-
-@contextlib.contextmanager
-def _record_desk(run_id: str, settings: Settings) -> Iterator[Desk]:
-    """A desk without a model, on a ledger that is only read: a replay answers from what the run used."""
-    from finllm.desk.desk import assemble
-    from finllm.events import EventBus
-    from finllm.guardrails.audit.reading import open_recorded
-    from finllm.memory.knowledge import KnowledgeBase
-
-    with open_recorded(settings, run_id) as ledger, _writable(settings.knowledge_dir) as knowledge:
-        desk = assemble(settings, EventBus(), ledger, [])
-        yield replace(desk, knowledge=KnowledgeBase(knowledge, desk.embedder))
-
-
-@contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[Path]:
-    """The folder, or a copy of it where it may not be written: Chroma opens no store without that."""
-    if os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="finllm-knowledge-") as copies:
-        copy = Path(copies) / folder.name
-        if folder.exists():
-            shutil.copytree(folder, copy, copy_function=shutil.copyfile)
-            for part in (copy, *copy.rglob("*")):
-                part.chmod(0o700)
-        yield copy
 
 
 def _ask_again(run_id: str, settings: Settings) -> list[Regenerated]:

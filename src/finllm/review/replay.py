@@ -142,8 +142,10 @@ class _States:
             raise _ReachedError
 
 
-async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
+async def replay(run_id: str, desk: Desk, *, at: str | None = None, afresh: bool = True) -> Replayed:
     """Rebuild the state after node `at` (`NODE` or `NODE:2` for its second pass), or the last on record.
+
+    `afresh`: the encoders read every text again; without, what they made of it before may be remembered.
 
     Every node runs again; models answer from the record, and the digest of each state on the way must be the recorded
     one. Nothing is written, no model is loaded. Errors: RecordAltered for a record that is not what the audit log says;
@@ -155,7 +157,7 @@ async def replay(run_id: str, desk: Desk, *, at: str | None = None) -> Replayed:
             raise InputError(f"no run {run_id!r}", fix="'finllm runs list' shows those on record")
         states = _States(ledger, at)
         basis = await asyncio.to_thread(_checked, row, desk, ledger)  # reads whole files, weights among them
-        await _run(basis, run_id, desk, ledger, states)
+        await _run(basis, run_id, forgetful(desk) if afresh else desk, ledger, states)
         if states.state is None:
             raise ReplayRefused(f"the replay ended before {states.target!r}", fix="report this as a fault of finllm")
         rebuilt, result = states.state.get("report"), row.result
@@ -222,7 +224,7 @@ async def _run(basis: _Basis, run_id: str, desk: Desk, ledger: RecordedLedger, s
     card = standing.card if "card" in standing.model_fields_set else desk.card  # older runs have none on record
     reader = standing.data.get(READER)
     desk = replace(desk, channels=None if reader is None else OnRecord(reader))
-    table = replace(forgetful(desk), settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
+    table = replace(desk, settings=settings, bus=quiet, ledger=ledger, broker=broker, values=None, card=card,
                     pruned=standing.pruned, escalating=frozenset(standing.escalate))  # fmt: skip
     account = Account(Budget(), time.monotonic)
     run = RunContext(table, run_id, basis.request, basis.market, account, states.watch)

@@ -1,6 +1,7 @@
 """Market data: one loader and one store over packaged and user series, none of them read past `as_of`."""
 
 from finllm.tools.data.market.checks import HALTED_DAYS, Checked, check, halts
+from finllm.tools.data.market.days import Day, days_of
 from finllm.tools.data.market.extension import extend
 from finllm.tools.data.market.kept import Kept, MarketFolder, Provenance, load
 from finllm.tools.data.market.names import NAMES_PATH, KnownName, known_as, name_table
@@ -38,6 +39,7 @@ __all__ = [
     "STALE_AFTER",
     "STOCKS",
     "Checked",
+    "Day",
     "FileRead",
     "Finding",
     "Frequency",
@@ -54,6 +56,7 @@ __all__ = [
     "check",
     "crosses",
     "day_of",
+    "days_of",
     "extend",
     "halts",
     "known_as",
