@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from finllm.memory.database import Mode, Patience
 from finllm.memory.leases import LEASE_SECONDS, Lease, Leases
 from finllm.memory.reading import LedgerReader
 from finllm.scheduler.record import Entry
+
+
+@dataclass(frozen=True)
+class Tip:
+    """How many records there are, and the hex root over them; no root where no audit log stands behind the ledger."""
+
+    size: int
+    root: str
 
 
 class Ledger(LedgerReader):
@@ -64,6 +73,21 @@ class Ledger(LedgerReader):
                 (entry.kind, entry.actor, time.time_ns(), dump(entry.request), dump(entry.response), entry.key),
             )
             db.execute("UPDATE use SET reused=0 WHERE id=?", (use,))
+
+    def swap(self, entry: Entry, *, run_id: str, node: str) -> Entry:
+        """Compare-and-swap: the entry takes its key where nobody has it; who holds the key then, in whatever process.
+
+        One that loses writes nothing.
+        """
+        kept = self.lookup(entry.key)
+        if kept is not None:
+            return kept
+        self.record(entry, run_id=run_id, node=node)
+        return self.lookup(entry.key) or entry
+
+    def tip(self) -> Tip:
+        """How far the record goes now."""
+        return Tip(self.last_use(), "")
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self.write_use(key, run_id=run_id, node=node)

@@ -124,6 +124,15 @@ class LedgerReader:
         """The uses of all runs after the one numbered `id`, in order, on record or not."""
         return self._database.rows(f"{_USES} WHERE u.id>? ORDER BY u.id", (id,), _used)
 
+    def written_after(self, id: int, kind: str) -> list[UsedRow]:
+        """The uses after the one numbered `id` that wrote an entry of that kind, in order, on record or not."""
+        query = f"{_USES} WHERE u.id>? AND u.reused=0 AND e.kind=? ORDER BY u.id"
+        return self._database.rows(query, (id, kind), _used)
+
+    def believes(self, row: UsedRow) -> bool:
+        """Whether the entry of a use is on record as it stands. Errors: RecordAltered."""
+        return self._check is None or self._check.entry(row.row)
+
     def uses_since(self, at_ns: int) -> list[UsedRow]:
         """What calls of all runs cost since a time (ns, UTC): the uses that wrote a call or a charge, in order."""
         query = f"{_USES} WHERE u.at_ns>=? AND u.reused=0 AND e.kind IN ('call', 'charge') ORDER BY u.id"

@@ -1,75 +1,307 @@
-"""Versions put to review: which run, by the digest of its report, who asks and why; what a reviewer is shown first."""
+"""Reviews: a version is put, claimed, read, and signed or sent back; every rule is refused in here, for every door.
+
+The doors say who somebody is, and show what this says. What a person may not see yet, the verdict of a version that
+they could still audit blind, leaves this class for nobody.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from finllm.errors import AccessRefused, InputError, RecordAltered, ReviewRefused
+from finllm.memory.audits import drawn_now
 from finllm.memory.ledger import Ledger
-from finllm.memory.reading import LedgerReader
-from finllm.scheduler.placement.task import canonical, key_of
-from finllm.scheduler.record import Entry, EntryKind
-from finllm.tools.evidence import sha256_of
+from finllm.memory.review_facts import grave_of, makers_of, report_digest
+from finllm.memory.review_record import ReviewRecord
+from finllm.memory.review_rows import AuditRow, Fault, Look, ReviewEvent, ReviewRow, State
+from finllm.memory.review_rules import REVIEWERS, SYSTEM, Item, makes, moment_of, refusal
+from finllm.memory.secret_file import SecretFile
+from finllm.memory.users import User, Users
+from finllm.settings import Settings
+from finllm.tools.data.approval import scenario_digest
 
-REVIEW = EntryKind("review")
-"""A version that somebody put to review."""
-NODE = "review"
+LOOK_AGAIN = 3600.0
+"""s after which the same person's look at an item that did not change is put on record again."""
 
 
-class ReviewRow(BaseModel):
-    """`report_sha256`: of the report as it was put; a run whose report has another is not what was put to review.
+@dataclass(frozen=True)
+class Policy:
+    """How many signatures approve, and where it is `grave`; how long a claim holds, s; one in how many is audited."""
 
-    `minutes`: the session's minutes as Markdown, of the moment. `who` put it cannot review it.
+    plain: int = 1
+    grave: int = 2
+    claim: float = 1800.0
+    audit_every: int = 20
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        return cls(settings.review_signatures, settings.review_signatures_grave, settings.review_claim,
+                   settings.review_audit_every)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as one person may see it. `why_not`: why they may not review it; `blind`: theirs to audit, or could be.
+
+    `state` and what the item holds are of the moment; of a blind audit only their own part is in it.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    session: str
-    version: int
-    run: str
-    report_sha256: str
-    who: str
-    why: str
-    at: str
-    minutes: str = ""
+    item: Item
+    state: State
+    why_not: str | None
+    blind: bool
+    claimed_by: str | None
 
     @property
     def id(self) -> str:
-        return f"r-{self.number}"
+        return self.item.id
 
 
-def report_digest(result: dict[str, object]) -> str:
-    """Hex sha256 of a report without what it cost, which is no part of what was found."""
-    return sha256_of(canonical({name: value for name, value in result.items() if name != "spent"}))
+class Reviews:
+    """The reviews of a home. Thread-safe. Errors, of everything here: RecordError; ReviewRefused, naming the rule;
+    InputError for an item that is not there; AccessRefused for somebody who is no user."""
+
+    def __init__(
+        self, ledger: Ledger, users: Users, policy: Policy | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:  # fmt: skip
+        self._ledger, self.users = ledger, users
+        self._policy, self._clock = policy or Policy(), clock
+        self.record = ReviewRecord(ledger)
+
+    def put(self, session: str, version: int, run: str, *, who: str, why: str, login: str = "",
+            minutes: str = "") -> ReviewRow:  # fmt: skip
+        """Put a version to review; the item as it is on record, which binds the report's bytes.
+
+        Another version of the session that waits for review makes room: its signatures are void.
+        """
+        if not why.strip():
+            raise ReviewRefused("to put a version to review takes a reason", fix='say what for: review "for …"',
+                                rule="reason")  # fmt: skip
+        row = self._ledger.run(run)
+        if row is None or row.result is None:
+            raise InputError(f"run {run!r} has no report to review", fix=f"finllm resume {run}")
+        request, result, tip = row.request, row.result, self._ledger.tip()
+        makers = {*makers_of(session, run, request, result, self._ledger), *((who, login) if login else (who,))}
+        grave = grave_of(run, result, self._ledger)
+        made = ReviewRow(
+            number=1, session=session, version=version, run=run, report_sha256=report_digest(result), who=who, why=why,
+            at=self._now(), minutes=minutes, title=str(request["scenario"]["title"]),
+            scenario_sha256=scenario_digest(request["scenario"]),
+            rule_book=next((str(one["version"]) for one in result.get("findings", ())), ""), log_size=tip.size,
+            log_root=tip.root, makers=tuple(sorted(makers)), grave=grave,
+            needs=self._policy.grave if grave else self._policy.plain,
+        )  # fmt: skip
+        while True:
+            before = self._before(made)
+            follows = before[-1] if before else None
+            back = [one for one in follows.events if one.what == "sent back"] if follows else []
+            made = made.model_copy(update={
+                "number": 1 + max(self.record.items(), default=0),
+                "follows": follows.row.number if follows else None, "back_to": back[-1].by if back else None,
+            })  # fmt: skip
+            if self.record.put(made):
+                break
+        for item in before:
+            if item.ended is None and item.escalated is None:
+                self._void(item.row.number, f"version {version} took its place as {made.id}")
+        return made
+
+    def item(self, id: str | int, viewer: User) -> Shown:
+        """An item as `viewer` may see it; void on record if its bytes are not what was put. Puts no look on record."""
+        viewer = self._current(viewer)
+        return self._shown(self._fresh(id), viewer, sealed="refuse")
+
+    def looked(self, viewer: User, id: str | int) -> None:
+        """Put on record that somebody looks at an item."""
+        viewer, item, now = self._current(viewer), self.record.get(id), self._now()
+        mine = [look.at for look in self.record.looks(item.row.number) if look.by == viewer.name]
+        changed = item.events[-1].at if item.events else item.row.at
+        if not mine or mine[-1] < max(changed, moment_of(self._clock() - LOOK_AGAIN)):
+            self.record.look(item, Look(by=viewer.name, at=now))
+
+    def looks(self, id: str | int, viewer: User) -> tuple[Look, ...]:
+        """Who looked at an item; of a blind audit that is open only the viewer."""
+        shown = self.item(id, viewer)
+        found = self.record.looks(shown.item.row.number)
+        return tuple(one for one in found if not shown.blind or one.by == viewer.name)
+
+    def queue(self, viewer: User, *, ended: bool = False) -> list[Shown]:
+        """What is open, what comes back to the viewer first, then the oldest; `ended`: what is not, the newest first.
+
+        What the viewer could still audit blind is in neither.
+        """
+        viewer = self._current(viewer)
+        items = [item for item in self.record.items().values() if (item.ended is not None) == ended]
+        shown = [self._shown(item, viewer, sealed="show") for item in items if not self._sealed(item, viewer)]
+        if ended:
+            return shown[::-1]
+        return sorted(shown, key=lambda one: (one.item.row.back_to != viewer.name, one.claimed_by != viewer.name,
+                                              one.why_not is not None, one.item.row.number))  # fmt: skip
+
+    def claim(self, id: str | int, viewer: User) -> Shown:
+        """Take an item for as long as the policy says."""
+        return self._do(id, viewer, "claimed")
+
+    def heartbeat(self, id: str | int, viewer: User) -> Shown:
+        """Say that one still reads: on record, and renewed, once half of the time is over."""
+        shown = self.item(id, viewer)
+        claim = self.record.get(id).claim
+        if claim is not None and claim.by == viewer.name and shown.state == "claimed":
+            half = moment_of(self._clock() + self._policy.claim / 2)
+            if (claim.until or "") > half:
+                return shown
+        return self._do(id, viewer, "kept")
+
+    def release(self, id: str | int, viewer: User) -> Shown:
+        """Give a claimed item back unread."""
+        return self._do(id, viewer, "released")
+
+    def sign(self, id: str | int, viewer: User, phrase: str, reason: str, *, report_sha256: str | None = None) -> Shown:
+        """Sign the bytes of an item, by the pass phrase; `report_sha256`: those that were read, if the door knows."""
+        self._refused_early(id, viewer, "signed", reason, report_sha256)
+        self.users.verify(viewer.name, phrase)
+        return self._do(id, viewer, "signed", reason, read=report_sha256)
+
+    def send_back(self, id: str | int, viewer: User, about: Fault, reason: str) -> Shown:
+        """Send an item back to who put it, for a kind of fault."""
+        return self._do(id, viewer, "sent back", reason, about=about)
+
+    def escalate(self, id: str | int, viewer: User, reason: str) -> Shown:
+        """Leave an item to an auditor or admin, one of whom has to sign it."""
+        return self._do(id, viewer, "escalated", reason)
+
+    def withdraw(self, id: str | int, viewer: User, reason: str) -> Shown:
+        """Take back what one put to review oneself."""
+        return self._do(id, viewer, "withdrawn", reason)
+
+    def _do(self, id: str | int, viewer: User, what: str, reason: str = "", *, about: Fault | None = None,
+            read: str | None = None) -> Shown:  # fmt: skip
+        """Put it on record if the rules let it; tried again as long as somebody else was first."""
+        while True:
+            user, item = self._current(viewer), self._fresh(id)
+            event = self._event(item, user, what, reason, about, read)
+            if (no := self._no(item, user, event)) is not None:
+                raise no
+            if self.record.append(item, event):
+                break
+        if self.record.get(id).ended == "approved":
+            self._draw()
+        return self._shown(self.record.get(id), user, sealed="show")
+
+    def _refused_early(self, id: str | int, viewer: User, what: str, reason: str, read: str | None) -> None:
+        """Refuse before a pass phrase is looked at what is refused with the right one too."""
+        user, item = self._current(viewer), self._fresh(id)
+        if (no := self._no(item, user, self._event(item, user, what, reason, None, read))) is not None:
+            raise no
+
+    def _event(self, item: Item, user: User, what: str, reason: str, about: Fault | None,
+               read: str | None) -> ReviewEvent:  # fmt: skip
+        row, now = item.row, self._now()
+        said = {"what": what, "by": user.name, "at": now, "role": user.role, "login": user.login,
+                "reason": " ".join(reason.split())[:2000], "about": about}  # fmt: skip
+        if what in ("claimed", "kept"):
+            said["until"] = moment_of(self._clock() + self._policy.claim)
+        if what == "signed":
+            said["report_sha256"] = read or row.report_sha256
+            said["statement"] = (
+                f"{user.name}, {user.role}, signs report {row.report_sha256} of run {row.run}, version {row.version} "
+                f"of session {row.session}, under rule book {row.rule_book or 'unknown'}, at log size {row.log_size}"
+            )
+        return ReviewEvent.model_validate(said)
+
+    def _no(self, item: Item, user: User, event: ReviewEvent) -> ReviewRefused | None:
+        """The rules, and those that need more than the item: what somebody saw elsewhere."""
+        if self._sealed(item, user):
+            return _sealed_error(item)
+        if item.row.audit is not None and self._saw(item, user):
+            return ReviewRefused(f"{user.name} has seen the verdict that {item.id} audits",
+                                 fix="leave it to somebody who did not", rule="blind")  # fmt: skip
+        return refusal(item, event)
+
+    def _fresh(self, id: str | int) -> Item:
+        """The item as it is on record now, void where its bytes are not what was put to review."""
+        item = self.record.get(id)
+        if item.ended in ("withdrawn", "void"):
+            return item
+        try:
+            row = self._ledger.run(item.row.run)
+            now = None if row is None or row.result is None else report_digest(row.result)
+            why = None if now == item.row.report_sha256 else f"the report is now {now and now[:12]}"
+        except RecordAltered as error:
+            why = error.message
+        return item if why is None else self._void(item.row.number, f"the bytes changed: {why}")
+
+    def _void(self, number: int, why: str) -> Item:
+        while (item := self.record.get(number)).ended not in ("withdrawn", "void"):
+            self.record.append(item, ReviewEvent(what="void", by=SYSTEM, at=self._now(), reason=why[:2000]))
+        return item
+
+    def _before(self, row: ReviewRow) -> list[Item]:
+        """The items of earlier versions of a session, the newest last. Errors: ReviewRefused for one put twice."""
+        before = [
+            one for one in self.record.items().values() if one.row.session == row.session and one.row.audit is None
+        ]
+        same = next((one for one in before if one.row.run == row.run and one.ended not in ("withdrawn", "void")), None)
+        if same is not None:
+            state = same.state(row.at)
+            raise ReviewRefused(f"this version is put to review already: {same.id}, {state}",
+                                fix="edit it first, then put the new version to review", rule="twice")  # fmt: skip
+        return before
+
+    def _shown(self, item: Item, viewer: User, *, sealed: str) -> Shown:
+        if sealed == "refuse" and self._sealed(item, viewer):
+            raise _sealed_error(item)
+        now = self._now()
+        blind = item.row.audit is not None and item.ended is None
+        probe = ReviewEvent(what="claimed", by=viewer.name, at=now, role=viewer.role, login=viewer.login,
+                            until=moment_of(self._clock() + self._policy.claim))  # fmt: skip
+        no = self._no(item, viewer, probe)
+        state, holder = item.state(now), item.claimed_by(now)
+        return Shown(_blinded(item, viewer) if blind else item, state, no.message if no else None, blind, holder)
+
+    def _sealed(self, item: Item, viewer: User) -> bool:
+        """Whether an open audit of this item could be the viewer's: then its verdict is not theirs to see yet."""
+        if item.row.audit is not None or item.ended is None or viewer.role not in REVIEWERS:
+            return False
+        audits = self.record.open_audits_of(item.row.number)
+        return any(not makes(one, viewer.names) and not self._saw(one, viewer) for one in audits)
+
+    def _saw(self, audit: Item, viewer: User) -> bool:
+        """Whether somebody looked at the item that an audit is of."""
+        of = audit.row.audit.of if audit.row.audit is not None else None
+        return of is not None and any(one.by == viewer.name for one in self.record.looks(of))
+
+    def _draw(self) -> None:
+        """Draw the blind audits that are due: once each, whoever else draws at the same time."""
+        while (row := drawn_now(self.record, self._policy.audit_every, self._ledger.tip, self._now)) is not None:
+            self.record.put(row)
+
+    def _current(self, viewer: User) -> User:
+        """The user as they are on record now. Errors: AccessRefused for one who is not, or not any more."""
+        user = self.users.find(viewer.name)
+        if user is None or user.disabled:
+            raise AccessRefused(f"{viewer.name!r} is no user of this home", fix="ask an admin: finllm users add")
+        return user
+
+    def _now(self) -> str:
+        return moment_of(self._clock())
 
 
-def put_to_review(row: ReviewRow, ledger: Ledger) -> ReviewRow:
-    """Keep it under the first free number from its own on; the row as it was kept."""
-    while True:
-        said = row.model_dump(mode="json")
-        key = _key(row.number)
-        entry = Entry(key, REVIEW, row.who, {"number": row.number}, said)
-        ledger.record(entry, run_id=row.session, node=NODE)
-        kept = ledger.lookup(key)
-        if kept is None or kept.response == said:
-            return row
-        row = row.model_copy(update={"number": row.number + 1})
+def reviews_of(ledger: Ledger, settings: Settings) -> Reviews:
+    """The reviews of a home, with its users, by its settings."""
+    return Reviews(ledger, Users(ledger, SecretFile(settings.users_path)), Policy.of(settings))
 
 
-def next_number(ledger: LedgerReader) -> int:
-    number = 1
-    while ledger.lookup(_key(number)) is not None:
-        number += 1
-    return number
+def _blinded(item: Item, viewer: User) -> Item:
+    """An open audit without what the auditor must not know: what it is of, and what others did."""
+    own = tuple(event for event in item.events if event.by == viewer.name)
+    hidden = {"who": SYSTEM, "makers": (), "audit": AuditRow(kind="blind"), "why": "blind audit", "minutes": "",
+              "follows": None, "back_to": None}  # fmt: skip
+    return replace(item, row=item.row.model_copy(update=hidden), events=own, signatures=())
 
 
-def reviews(ledger: LedgerReader) -> list[ReviewRow]:
-    """Everything that was put to review, the first one first."""
-    found: list[ReviewRow] = []
-    while (entry := ledger.lookup(_key(len(found) + 1))) is not None:
-        found.append(ReviewRow.model_validate(entry.response))
-    return found
-
-
-def _key(number: int) -> str:
-    return key_of("review", {"number": number})
+def _sealed_error(item: Item) -> ReviewRefused:
+    return ReviewRefused(f"the verdict of {item.id} is sealed: you may be asked to audit it blind", rule="sealed",
+                         fix="take the blind audit from your queue; it opens when that is done")  # fmt: skip

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
+from finllm.files import exclusive
 from finllm.guardrails.audit.clock import ClockWatch
 from finllm.guardrails.audit.commit import Item
 from finllm.guardrails.audit.held import HeldToLog
@@ -28,7 +29,7 @@ from finllm.guardrails.audit.records import clock_stepped, run_ended, run_starte
 from finllm.guardrails.audit.storage import Layout
 from finllm.memory.database import Patience
 from finllm.memory.leases import LEASE_SECONDS, Lease
-from finllm.memory.ledger import Ledger
+from finllm.memory.ledger import Ledger, Tip
 from finllm.scheduler.record import Entry
 from finllm.settings import Settings
 
@@ -52,6 +53,7 @@ class AuditedRecorder(Ledger):
         super().__init__(path, patience, lease_seconds=lease_seconds)
         self._log, self._watch = log, watch or ClockWatch()
         self._session = secrets.token_hex(6)
+        self._swapping = path.with_name(f".{path.name}.swap")
         try:
             self._held = HeldToLog(folder, self._database, log)
             self.hold_to(self._held)
@@ -79,6 +81,16 @@ class AuditedRecorder(Ledger):
         if row.use.reused and not self._held.entry(row.row):
             self.replace(entry, use_id)  # what was there has no record: its process died, and nobody has seen it
         self._audit(use_id)
+
+    def swap(self, entry: Entry, *, run_id: str, node: str) -> Entry:
+        """As in a ledger, one at a time: whoever looks sees a row only once the audit log has it too."""
+        with exclusive(self._swapping):
+            return super().swap(entry, run_id=run_id, node=node)
+
+    def tip(self) -> Tip:
+        """How far the log goes, under a checkpoint that is signed now."""
+        made = self._log.checkpoint()
+        return Tip(made.size, made.root.hex())
 
     def used(self, key: str, *, run_id: str, node: str) -> None:
         self._audit(self.write_use(key, run_id=run_id, node=node))

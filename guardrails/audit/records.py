@@ -20,6 +20,8 @@ from finllm.guardrails.rules import RULE_BOOK_VERSION
 from finllm.memory.answers import HUMAN
 from finllm.memory.ledger import dump
 from finllm.memory.reading import Use
+from finllm.memory.review_rows import REVIEW
+from finllm.memory.users import USER
 from finllm.scheduler.record import CALL, PLACEMENT, EntryKind
 
 FILES = EntryKind("files")
@@ -217,6 +219,14 @@ def _files(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) 
     return {"actor": {**SERVICE, "name": actor}, "folder": request["folder"], "files": response["files"]}
 
 
+def _person(actor: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody did with a review or a user: who and what; why is in the blobs."""
+    del request
+    kind = "service" if actor == SERVICE["name"] else "person"
+    chosen = response.get("what", "put" if "run" in response else "looked")
+    return {"actor": {"kind": kind, "name": actor}, "decision": {"chosen": chosen, "refused": []}}
+
+
 def _digest(value: Any) -> str:
     return sha256(dump(value).encode()).hexdigest()
 
@@ -232,5 +242,7 @@ _SAYS: dict[EntryKind, Callable[[str, Mapping[str, Any], Mapping[str, Any]], dic
     PLACEMENT: _placement,
     HUMAN: _human,
     FILES: _files,
+    REVIEW: _person,
+    USER: _person,
 }
 """Kinds of which a record says more than that they were written; every other one is `_noted`."""

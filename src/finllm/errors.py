@@ -8,6 +8,8 @@ FinllmError                 exit 1   something failed; the message says what men
 ├── GroundingError          exit 1   stop: a sentence carries a number that no evidence row carries
 ├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
 │   └── RecordAltered       exit 1   stop: what is on record is not what the audit log says was recorded
+├── AccessRefused           exit 1   sign in again, or ask somebody who may: who this is, or what they may do
+├── ReviewRefused           exit 1   a rule of reviews says no; `rule` names it, and nothing was changed
 ├── RunHeld                 exit 1   wait: another process has the run, or took it over from this one
 ├── ReplayRefused           exit 1   stop: what a run stood on, or its record, is not what it was; the cause is named
 ├── HumanNeeded             exit 1   wait: a person has to answer before the run goes on
@@ -69,6 +71,24 @@ class RecordError(FinllmError):
 
 class RecordAltered(RecordError):
     kind = "record_altered"
+
+
+class AccessRefused(FinllmError):
+    kind = "access_refused"
+
+
+class ReviewRefused(FinllmError):
+    """`rule`: one word for the rule that refused, such as `four-eyes`."""
+
+    kind = "review_refused"
+
+    def __init__(self, message: str, *, fix: str, rule: str) -> None:
+        super().__init__(message, fix=fix)
+        self.rule = rule
+
+    def to_json(self) -> dict[str, dict[str, str]]:
+        found = super().to_json()
+        return {"error": {**found["error"], "rule": self.rule}}
 
 
 class RunHeld(FinllmError):

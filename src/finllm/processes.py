@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,14 @@ _STATE, _TICKS = 0, 19
 """Places in /proc/PID/stat, counted after the name in brackets."""
 _GONE = ("Z", "X")
 """States of a process that has ended and that its parent has not looked at yet."""
+
+
+def login() -> str:
+    """Who runs this process, by the name that the operating system has: no variable of the environment says it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def lives(pid: int, ticks: int | None) -> bool:

@@ -118,6 +118,17 @@ class Settings(BaseModel):
         description="time without a sign of life after which another process may take over a run, s",
     )
 
+    review_signatures: int = Field(default=1, ge=1, le=9, description="signatures that approve a version")
+    review_signatures_grave: int = Field(
+        default=2, ge=1, le=9, description="the same where a limit is breached, a rule blocks or a person judged"
+    )
+    review_claim: float = Field(
+        default=1800.0, gt=0, le=604_800, description="how long a claimed review stays with its reviewer, s"
+    )
+    review_audit_every: int = Field(
+        default=20, ge=0, le=10_000, description="one of so many approved versions is audited blind; 0: none"
+    )
+
     audit_key: SecretStr | None = Field(
         default=None, description="key that signs the audit log: 32 bytes in base64; others behind it"
     )
@@ -155,6 +166,11 @@ class Settings(BaseModel):
     @property
     def ledger_path(self) -> Path:
         return self.home / "ledger.sqlite"
+
+    @property
+    def users_path(self) -> Path:
+        """Pass phrases as hashes, who is signed in, and what an exercise hides: nothing that goes on record."""
+        return self.home / "users.sqlite"
 
     @property
     def checkpoints_path(self) -> Path:

@@ -12,7 +12,8 @@ import pytest
 from finllm.desk.desk import Desk
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
-from finllm.memory.reviews import report_digest, reviews
+from finllm.memory.review_facts import report_digest
+from finllm.memory.review_record import reviews
 from finllm.memory.sessions import VersionRow, session_rows, sessions
 from finllm.running import Runner
 from finllm.sessions.grammar import parse

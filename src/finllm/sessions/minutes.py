@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from finllm.memory.reviews import reviews
+from finllm.memory.review_record import reviews
 from finllm.review.story import Chapter, Story, as_html, as_markdown, shown
 
 if TYPE_CHECKING:

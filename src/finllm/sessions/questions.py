@@ -260,8 +260,9 @@ def _review(session: Session, line: Line) -> Said:
     if not line.text:
         raise misused(line.verb)
     row = put(session, line.text)
+    needs = "one signature" if row.needs == 1 else f"{row.needs} signatures: {'; '.join(row.grave)}"
     return [f"put to review: {row.id}, {session.version.id}, report sha256 {row.report_sha256[:12]}; you cannot review "
-            "it yourself"], row.model_dump(mode="json", exclude={"minutes"}), None  # fmt: skip
+            "it yourself", f"it needs {needs}"], row.model_dump(mode="json", exclude={"minutes"}), None  # fmt: skip
 
 
 def _minutes(session: Session, line: Line) -> Said:

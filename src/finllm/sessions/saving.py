@@ -9,11 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from finllm.errors import InputError
 from finllm.files import write_file
-from finllm.sessions.tree import moment
 
 if TYPE_CHECKING:
     from finllm.desk.request import RunRequest
-    from finllm.memory.reviews import ReviewRow
+    from finllm.memory.review_rows import ReviewRow
     from finllm.sessions.session import Session
     from finllm.tools.data.scenario import Scenario
 
@@ -70,16 +69,12 @@ def run_command(path: Path, request: RunRequest) -> str:
 
 def put(session: Session, why: str) -> ReviewRow:
     """Put the version in hand to review: its report by digest, who asks and why, and the minutes of the moment."""
-    from finllm.memory.reviews import ReviewRow, next_number, put_to_review, report_digest
+    from finllm.memory.reviews import reviews_of
+    from finllm.processes import login
     from finllm.sessions.minutes import minutes
 
     session.may_write()
-    ledger, version = session.desk.ledger, session.version
-    row = ledger.run(version.run)
-    if row is None or row.result is None:
-        raise InputError(f"{version.id} has no result to review", fix=f"'goto {version.id}' goes on with it")
-    return put_to_review(ReviewRow(
-        number=next_number(ledger), session=session.id, version=version.number, run=version.run,
-        report_sha256=report_digest(row.result), who=session.who, why=why, at=moment(),
-        minutes=minutes(session, "md"),
-    ), ledger)  # fmt: skip
+    version, desk = session.version, session.desk
+    return reviews_of(desk.ledger, desk.settings).put(
+        session.id, version.number, version.run, who=session.who, login=login(), why=why, minutes=minutes(session, "md")
+    )

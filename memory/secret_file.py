@@ -1,0 +1,88 @@
+"""The private file beside the ledger: hashes of pass phrases, failed attempts, who is signed in, sealed exercises.
+
+Nothing in it decides who somebody is by itself: the record on the ledger names by digest the hash that counts, so that
+a hash put here by hand opens nothing. It can be lost without loss of a record: everybody then gets a new pass phrase.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finllm.errors import RecordError
+from finllm.files import check_secret, make_private
+
+_WAIT = 10.0
+"""s that a write waits for another process."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS phrase (digest TEXT PRIMARY KEY, name TEXT NOT NULL, encoded TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failed (name TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signed_in (
+    token TEXT PRIMARY KEY, name TEXT NOT NULL, changes INTEGER NOT NULL, began REAL NOT NULL, seen REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS signed_in_by_name ON signed_in (name);
+CREATE TABLE IF NOT EXISTS sealed (digest TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class SecretFile:
+    """The SQLite file at `path`, made for its owner alone. Thread-safe; several processes may use it.
+
+    Errors, of everything here: RecordError; InputError for a file that others may read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
+        """What a query finds; nothing where there is no file yet."""
+        with self._lock, self._told("read"):
+            return [] if not self._path.exists() else self._opened().execute(query, given).fetchall()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all of it or nothing; nobody else writes meanwhile."""
+        with self._lock, self._told("write"):
+            db = self._opened()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            make_private(self._path.parent)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            check_secret(self._path, "the file of pass phrases")
+            db = sqlite3.connect(self._path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(_TABLES)
+            self._db = db
+        return self._db
+
+    @contextlib.contextmanager
+    def _told(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise RecordError(
+                f"cannot {verb} {str(self._path)!r}: {error}; nothing was decided without it",
+                fix="free disk space or mend its permissions; where it is damaged, remove it and give each user a new "
+                "pass phrase: finllm users phrase NAME",
+            ) from error
