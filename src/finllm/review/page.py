@@ -16,11 +16,13 @@ _CITED = re.compile(r"\s?\[(E[1-9][0-9]*)\]")
 
 @dataclass(frozen=True)
 class Cell:
-    """A piece of text. `evidence` names the row that it stands on, `tone` is `loss`, `gain` or `warn`."""
+    """A piece of text. `evidence` names the row that it stands on, `tone` is `loss`, `gain` or `warn`; `links` are rows
+    that follow it."""
 
     text: str
     evidence: str = ""
     tone: str = ""
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

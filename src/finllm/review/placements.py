@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from finllm.desk.spending import AmountRow, SpentRow, spent_of
@@ -17,6 +19,7 @@ class PlacementRow(BaseModel):
     """A placement. `predicted_*`: as the broker expected, None where it did not; `actual` of the call that followed.
 
     `ended`: `answered`, `from the ledger`, or why there was no answer. `why`: what the task was asked again for, finer.
+    `call`: the key of the call that answered.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +35,7 @@ class PlacementRow(BaseModel):
     actual: SpentRow | None
     ended: str
     why: str | None = None
+    call: str | None = None
 
     @property
     def joules(self) -> AmountRow | None:
@@ -40,7 +44,11 @@ class PlacementRow(BaseModel):
 
 def placements_of(run_id: str, ledger: LedgerReader) -> list[PlacementRow]:
     """Every placement of a run, in order, with what became of the call that it placed."""
-    uses = ledger.uses(run_id)
+    return placements_in(ledger.uses(run_id))
+
+
+def placements_in(uses: Sequence[Use]) -> list[PlacementRow]:
+    """The same of what a run used, in order."""
     rows: dict[str, PlacementRow] = {}
     for at, use in enumerate(uses):
         if use.entry.kind == "placement":
@@ -48,10 +56,10 @@ def placements_of(run_id: str, ledger: LedgerReader) -> list[PlacementRow]:
     return list(rows.values())
 
 
-def _row(use: Use, later: list[Use]) -> PlacementRow:
+def _row(use: Use, later: Sequence[Use]) -> PlacementRow:
     placed = RecordedPlacement.of(use.entry)
     predicted = placed.predicted or {}
-    ended, actual = "no answer is on record", None
+    ended, actual, call = "no answer is on record", None, None
     for other in later:
         entry = other.entry
         if other.node != use.node or not _same(placed, other):
@@ -61,7 +69,7 @@ def _row(use: Use, later: list[Use]) -> PlacementRow:
         if entry.kind == "charge" and entry.actor == placed.chosen:
             ended, actual = Charge.of(entry).why, spent_of(other)
         if entry.kind == "call" and entry.actor == placed.chosen:
-            ended = "from the ledger" if other.reused else "answered"
+            ended, call = "from the ledger" if other.reused else "answered", other.key
             actual = None if other.reused else (actual or Spent(0.0, 0, 0)) + spent_of(other)
             break
     return PlacementRow(
@@ -76,6 +84,7 @@ def _row(use: Use, later: list[Use]) -> PlacementRow:
         actual=None if actual is None else SpentRow.of(actual),
         ended=ended,
         why=placed.why,
+        call=call,
     )
 
 

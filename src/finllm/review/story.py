@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from finllm.graphs.markdown import markdown_text
 from finllm.graphs.report import Report, where
+from finllm.plain_text import clean, clean_lines
 from finllm.review.page import Cell, Page, Part, Tile, linked_citations, render_page, tone_of
+from finllm.review.tables import (
+    EVIDENCE_HEADER,
+    TraceCell,
+    TraceTable,
+    linked,
+    row_of,
+    table_markdown,
+    table_of,
+    table_text,
+)
 from finllm.tools.evidence import Evidence, show
 
 FOOT = "Told from the record alone. Text that sources wrote is shown as they wrote it, and does nothing here."
@@ -24,7 +35,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Story:
-    """A run as it is told, the verdict first. `[E7]` in a line names the evidence row it stands on.
+    """A run as it is told, the verdict first, in tables and chapters. `[E7]` in a line names the row it stands on.
 
     `evidence`: rows as `shown` gives them.
     """
@@ -33,7 +44,7 @@ class Story:
     title: str
     asked: str
     verdict: tuple[str, ...]
-    chapters: tuple[Chapter, ...]
+    chapters: tuple[Chapter | TraceTable, ...]
     evidence: tuple[tuple[str, ...], ...]
     report: Report | None
 
@@ -44,14 +55,24 @@ def shown(rows: Iterable[Evidence]) -> tuple[tuple[str, ...], ...]:
 
 
 def as_text(story: Story) -> str:
-    lines = [f"Run {story.run_id} — {story.title}", story.asked, "", *story.verdict]
+    lines = [f"Run {story.run_id} — {clean(story.title)}", clean(story.asked), "", *map(clean, story.verdict)]
     for chapter in story.chapters:
-        lines += ["", chapter.title, *(f"  {line}" for line in chapter.lines or (chapter.otherwise,))]
+        lines += ["", *_text_of(chapter)]
     if story.evidence:
-        lines += ["", "Evidence"]
-        lines += [f"  {id}: {value} — {what}, {entity}, {period}; from {source}"
-                  for id, value, what, entity, period, source in story.evidence]  # fmt: skip
+        lines += ["", *table_text(_evidence(story))]
     return "\n".join(lines) + "\n"
+
+
+def _text_of(chapter: Chapter | TraceTable) -> list[str]:
+    if isinstance(chapter, TraceTable):
+        return table_text(chapter)
+    return [chapter.title, *(f"  {clean(line)}" for line in chapter.lines or (chapter.otherwise,))]
+
+
+def _evidence(story: Story) -> TraceTable:
+    """The rows of the story, in the form in which its doors show them."""
+    rows = [row_of(linked([id]), *others, key=id) for id, *others in story.evidence]
+    return table_of(name="evidence", title="Evidence", header=EVIDENCE_HEADER, rows=rows)
 
 
 def as_markdown(story: Story) -> str:
@@ -61,15 +82,14 @@ def as_markdown(story: Story) -> str:
         f"Run `{story.run_id}`. {story.asked}",
         *map(markdown_text, story.verdict),
         *(markdown_chapter(chapter) for chapter in story.chapters),
+        *(["\n".join(table_markdown(_evidence(story)))] if story.evidence else ()),
     ]
-    rows = [f"| {' | '.join(map(markdown_text, row))} |" for row in story.evidence]
-    if rows:
-        head = ["| id | value | what | entity | period | source or formula |", "| --- | --- | --- | --- | --- | --- |"]
-        parts.append("\n".join(["## Evidence", "", *head, *rows]))
-    return "\n\n".join(parts) + "\n"
+    return clean_lines("\n\n".join(parts)) + "\n"
 
 
-def markdown_chapter(chapter: Chapter) -> str:
+def markdown_chapter(chapter: Chapter | TraceTable) -> str:
+    if isinstance(chapter, TraceTable):
+        return "\n".join(table_markdown(chapter))
     lines = [f"- {markdown_text(line)}" for line in chapter.lines] or [f"{chapter.otherwise.capitalize()}."]
     return "\n".join([f"## {chapter.title}", "", *lines])
 
@@ -85,20 +105,33 @@ def as_html(story: Story) -> str:
         summary=[linked_citations(line, known) for line in story.verdict],
         charts=(),
         parts=[*html_chapters(story.chapters, known),
-               Part("Evidence", header=("id", "value", "what", "entity", "period", "source or formula"),
+               Part("Evidence", header=EVIDENCE_HEADER,
                     rows=[tuple(map(Cell, row)) for row in story.evidence], anchors=True)],
         foot=FOOT,
     ))  # fmt: skip
 
 
-def html_chapters(chapters: Sequence[Chapter], known: frozenset[str]) -> list[Part]:
+def html_chapters(chapters: Sequence[Chapter | TraceTable], known: frozenset[str]) -> list[Part]:
     """Chapters as parts of a page; a reference to a row among `known` is a link."""
-    return [
-        Part(
-            one.title, [linked_citations(line, known) for line in one.lines], otherwise=f"{one.otherwise.capitalize()}."
-        )
-        for one in chapters
-    ]
+    return [_part(one, known) for one in chapters]
+
+
+def _part(one: Chapter | TraceTable, known: frozenset[str]) -> Part:
+    if isinstance(one, Chapter):
+        lines = [linked_citations(line, known) for line in one.lines]
+        return Part(one.title, lines, otherwise=f"{one.otherwise.capitalize()}.")
+    return Part(
+        one.title, [linked_citations(note, known) for note in one.notes], header=one.header, right=one.right,
+        rows=[tuple(_cell(cell, known) for cell in row.cells) for row in one.rows],
+        otherwise=f"{one.otherwise.capitalize()}.",
+    )  # fmt: skip
+
+
+def _cell(cell: TraceCell, known: frozenset[str]) -> Cell:
+    """A cell that is nothing but ids of rows is their links."""
+    if cell.rows and cell.text == ", ".join(cell.rows) and known.issuperset(cell.rows):
+        return Cell("", links=cell.rows)
+    return Cell(cell.text)
 
 
 def _badges(report: Report | None) -> Sequence[Cell]:
