@@ -28,7 +28,7 @@ from finllm.scheduler.placement.task import canonical, key_of
 from finllm.scheduler.record import Entry, EntryKind
 from finllm.tools.channels.table import TABLE_PATH as CHANNELS_PATH
 from finllm.tools.data.factors import FACTOR_TABLE_PATH
-from finllm.tools.data.market import NAMES_PATH, packaged_series
+from finllm.tools.data.market import NAMES_PATH, packaged_digests
 from finllm.tools.data.sources import IMPORTED, imported_digests
 from finllm.tools.evidence import sha256_of
 from finllm.tools.pnl.outcome import ENGINE
@@ -133,7 +133,7 @@ def prompt_digests(folder: Path) -> dict[str, str]:
 
 def data_digests(desk: Desk) -> dict[str, str]:
     """What the tools read besides the user's files, by name."""
-    found = {series.uri: series.sha256 for series in packaged_series().values()}
+    found = packaged_digests()
     found |= imported_digests(desk.settings.data_dir)
     found |= {name: sha256_of_file(path) for name, path in _TABLES.items()}
     found |= {PRECEDENTS_PATH.name: sha256_of_file(PRECEDENTS_PATH), "embedding weights": desk.embedder.digest}

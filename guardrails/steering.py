@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict
+
+from finllm.guardrails import languages
 from finllm.guardrails.languages import ENGLISH, language_of, name_of
+from finllm.made_by import made_by
+from finllm.models import injection
 from finllm.models.injection import pieces
 
 
@@ -16,12 +22,13 @@ class Judge(Protocol):
     def instructions(self, parts: Sequence[str]) -> list[str]: ...
 
 
-@dataclass(frozen=True)
-class Steering:
+class Steering(BaseModel):
     """`cut`: parts of the text as they stand there. `unread`: by language, sentences that the rules alone read."""
 
+    model_config = ConfigDict(frozen=True)
+
     cut: tuple[str, ...] = ()
-    unread: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = {}
 
     @property
     def flag(self) -> str | None:
@@ -45,4 +52,10 @@ def steering(text: str, judge: Judge) -> Steering:
         else:
             unread[code] = unread.get(code, 0) + 1
     found = judge.instructions(english) if english else []
-    return Steering(tuple(dict.fromkeys(found)), unread)
+    return Steering(cut=tuple(dict.fromkeys(found)), unread=unread)
+
+
+@cache
+def steering_digest() -> str:
+    """What a reading follows from beside the text and the judge's weights."""
+    return made_by([Path(str(one)) for one in (__file__, languages.__file__, injection.__file__)], ["py3langid"])

@@ -1,4 +1,4 @@
-"""What encoders made of texts, remembered by content: by the digest of the text and of the weights that read it.
+"""What encoders made of texts, and slow tools of series, remembered by the digest of content and of what made it.
 
 A cache and no record: whatever is missing or spoilt in it is computed again, to the same bytes, as every text is read
 by itself. A replay does without it.
@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
 
 from finllm.files import make_private
 
@@ -25,10 +27,11 @@ _TABLE = (
 )
 
 Rows = npt.NDArray[np.floating]
+M = TypeVar("M", bound=BaseModel)
 
 
 class Vectors:
-    """Arrays by key in one SQLite file. Thread-safe; several processes may use it. What fails is not remembered."""
+    """Arrays and models by key in one SQLite file. Thread-safe; processes share it. What fails is not remembered."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,6 +51,24 @@ class Vectors:
                     known[key] = new[key] = np.ascontiguousarray(make(text), dtype=dtype).tobytes()
             self._keep(new)
         return [np.frombuffer(known[key], dtype=dtype).copy() for key in keys]
+
+    def model(self, kind: type[M], made_by: str, about: str, make: Callable[[], M]) -> M:
+        """What `made_by` (its digest) makes of what `about` is the digest of: remembered, else made. Errors: `make`'s.
+
+        Both ways it is what its JSON reads back as, so that it is the same to the last digit.
+        """
+        key = hashlib.sha256(f"{kind.__qualname__} {made_by}\0{about}".encode()).digest()
+        with self._lock:
+            known = self._known([key]).get(key)
+        if known is not None:
+            try:
+                return kind.model_validate_json(known)
+            except ValidationError:
+                pass  # of another shape: made again
+        data = make().model_dump_json().encode()
+        with self._lock:
+            self._keep({key: data})
+        return kind.model_validate_json(data)
 
     def _known(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found = {key: self._seen[key] for key in keys if key in self._seen}
@@ -88,3 +109,7 @@ class Forgetful(Vectors):
     ) -> list[Rows]:  # fmt: skip
         del made_by
         return [np.ascontiguousarray(make(text), dtype=dtype) for text in texts]
+
+    def model(self, kind: type[M], made_by: str, about: str, make: Callable[[], M]) -> M:
+        del made_by, about
+        return kind.model_validate_json(make().model_dump_json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,17 @@ def open_adapter(path: Path, settings: Settings) -> Adapter:
     """The adapter in a file, which is read whole once. Errors: InputError where it is no LoRA adapter."""
     path = path.expanduser().absolute()
     check_gguf(path)
-    read_changes(path)
-    return Adapter(path, cached_digest(path, settings), layers_of(open_gguf(path)))
+    stat = path.stat()
+    return Adapter(path, cached_digest(path, settings), _read_whole(path, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _read_whole(path: Path, size: int, mtime_ns: int) -> tuple[int, ...] | None:
+    """The layers of an adapter that was read whole, once a process until it changes. Errors: as `read_changes`."""
+    del size, mtime_ns
+    reader = open_gguf(path)
+    _changes(path, reader)
+    return layers_of(reader)
 
 
 def layers_of(reader: Any) -> tuple[int, ...] | None:
@@ -69,7 +79,10 @@ def read_changes(path: Path) -> dict[str, WeightChange]:
 
     Errors: InputError for a file that is corrupt, no LoRA adapter, or has half of a pair.
     """
-    reader = open_gguf(path)
+    return _changes(path, open_gguf(path))
+
+
+def _changes(path: Path, reader: Any) -> dict[str, WeightChange]:
     kind = (text_of(reader, "general.type"), text_of(reader, "adapter.type"))
     if kind != ("adapter", "lora"):
         raise InputError(

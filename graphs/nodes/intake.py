@@ -21,15 +21,16 @@ from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.rumours import rumours, unchecked
 from finllm.guardrails.sanitise import sanitise, sanitise_name
-from finllm.guardrails.steering import Steering, steering
+from finllm.guardrails.steering import Steering, steering, steering_digest
 from finllm.memory.knowledge import Retrieved
 from finllm.tools.data.books.book import first_exclusions
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import FACTOR_IDS, FACTORS, FactorId
 from finllm.tools.data.scenario import SourceText
 from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of, show
-from finllm.tools.forecasts.forecast import forecast
-from finllm.tools.forecasts.signals import MarketSignals, market_signals
+from finllm.tools.forecasts.forecast import Forecast, forecast
+from finllm.tools.forecasts.seen import content_of, tools_digest
+from finllm.tools.forecasts.signals import MarketSignals, market_signals, series_of
 from finllm.tools.words.lexical import balance, read_factors, stands_still
 
 EXCERPT = 160
@@ -200,8 +201,10 @@ def _steering(text: str, run: RunContext) -> Steering:
     """
     if run.desk.injections is None or not text:
         return Steering()
+    judge = run.desk.injections
     try:
-        return steering(text, run.desk.injections)
+        return run.desk.remembers.model(Steering, f"{steering_digest()} {judge.digest}", text,
+                                        lambda: steering(text, judge))  # fmt: skip
     except BackendError as error:
         told = f"instructions are looked for by the rules alone: {error.message}"
         run.desk.bus.emit(Noted(level="warning", message=told))
@@ -232,7 +235,7 @@ def _precedent(found: Retrieved, as_of: dt.date, table: EvidenceTable) -> PastEv
 
 def _market(run: RunContext, table: EvidenceTable) -> list[Measured]:
     """Measurements that market-signal reads: regime inputs, each visible factor's state, forecasts with intervals."""
-    signals = market_signals(run.market, run.request.as_of)
+    signals = _signals(run)
     for note in signals.notes:
         run.desk.bus.emit(Noted(level="info", message=note))
     rows = [_regime(signals, run, table)]
@@ -255,6 +258,13 @@ def _market(run: RunContext, table: EvidenceTable) -> list[Measured]:
     return [row for row in rows if row.cites]
 
 
+def _signals(run: RunContext) -> MarketSignals:
+    """The signals of the day, remembered by what was visible then: the regime's fit takes longer than all else here."""
+    market, as_of = run.market, run.request.as_of
+    about = content_of(market, series_of(market), as_of)
+    return run.desk.remembers.model(MarketSignals, tools_digest(), about, lambda: market_signals(market, as_of))
+
+
 def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Measured:
     if signals.regime is None or signals.volatility is None or signals.percentile is None or signals.drawdown is None:
         return Measured(factor="EQUITY_US", cites=())
@@ -273,11 +283,18 @@ def _regime(signals: MarketSignals, run: RunContext, table: EvidenceTable) -> Me
     return Measured(factor="EQUITY_US", cites=cites)
 
 
+def _seen_ahead(series: str, run: RunContext) -> Forecast:
+    """A forecast over the scenario's horizon, remembered by the series. Errors: InputError where there is none."""
+    as_of, horizon = run.request.as_of, run.request.scenario.horizon
+    about = f"{horizon} {content_of(run.market, [series], as_of)}"
+    return run.desk.remembers.model(Forecast, tools_digest(), about, lambda: forecast(
+        run.market.read(series, as_of), horizon, calibrations=run.desk.calibrations))  # fmt: skip
+
+
 def _forecast(factor: FactorId, run: RunContext, table: EvidenceTable) -> list[str]:
-    known, request = FACTORS[factor], run.request
+    known = FACTORS[factor]
     try:
-        observed = run.market.read(known.series or "", request.as_of)
-        seen = forecast(observed, request.scenario.horizon, calibrations=run.desk.calibrations)
+        seen = _seen_ahead(known.series or "", run)
     except InputError as error:
         run.desk.bus.emit(Noted(level="info", message=f"no forecast of {factor}: {error.message}"))
         return []

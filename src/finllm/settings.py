@@ -182,6 +182,11 @@ class Settings(BaseModel):
         return self.home / "vectors.sqlite"
 
     @property
+    def drawn_dir(self) -> Path:
+        """Charts that were drawn before."""
+        return self.home / "drawn"
+
+    @property
     def knowledge_dir(self) -> Path:
         return self.home / "knowledge"
 

@@ -26,7 +26,7 @@ from finllm.tools.forecasts.stress_index import StressIndex, stress_index
 RECENT = {"daily": 20, "weekly": 4, "monthly": 1, "quarterly": 1}
 """Observations over which a factor's recent change is taken."""
 __all__ = ["FactorSignal", "MarketSignals", "drawdown", "market_signals", "realised_volatility", "regime",
-           "volatility_percentile"]  # fmt: skip
+           "series_of", "volatility_percentile"]  # fmt: skip
 
 
 class FactorSignal(BaseModel):
@@ -76,6 +76,11 @@ def realised_volatility(prices: pd.Series, days: int = 20) -> float:
         raise InputError(f"realised volatility over {days} days needs {days + 1} prices, and there are {len(prices)}",
                          fix="use a later 'as_of' or a longer series")  # fmt: skip
     return float(np.diff(np.log(prices.to_numpy()[-days - 1 :])).std(ddof=1) * math.sqrt(YEAR))
+
+
+def series_of(market: MarketStore) -> list[str]:
+    """The series that `market_signals` reads: those of the factors, the index, and the stocks of the stress index."""
+    return [*(one.series for one in FACTORS.values() if one.series is not None), INDEX, *market.stock_names()]
 
 
 def market_signals(market: MarketStore, as_of: dt.date) -> MarketSignals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -25,7 +25,7 @@ from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.ledger import Ledger
 from finllm.memory.remembered import RememberedEmbedder, RememberedSecond
 from finllm.memory.values import ValueFile
-from finllm.memory.vectors import Vectors
+from finllm.memory.vectors import Forgetful, Vectors
 from finllm.models.cards import AdapterCard, adapter_for
 from finllm.models.channel_reader import ChannelReader
 from finllm.models.embedding import Embedder
@@ -87,6 +87,8 @@ class Desk:
     """Roles whose doubtful answers are asked for again on a finer backend."""
     values: ValueFile | None = None
     """What each agent's answers turned out to be worth; None: nothing is learned here."""
+    remembers: Vectors = field(default_factory=Forgetful)
+    """What slow tools made of content before; without it they make it again."""
 
     @property
     def stronger(self) -> bool:
@@ -103,9 +105,9 @@ class Desk:
 
 
 def forgetful(desk: Desk) -> Desk:
-    """The desk as a replay has it: its encoders read every text again, and its knowledge base searches again."""
+    """The desk as a replay has it: encoders read every text again, the knowledge base searches again, tools compute."""
     embedder = desk.embedder.afresh()
-    return replace(desk, embedder=embedder, knowledge=desk.knowledge.afresh(embedder),
+    return replace(desk, remembers=Forgetful(), embedder=embedder, knowledge=desk.knowledge.afresh(embedder),
                    second=None if desk.second is None else desk.second.afresh(embedder),
                    injections=None if desk.injections is None
                    else InjectionJudge(desk.injections.reader.afresh(embedder)))  # fmt: skip
@@ -225,6 +227,7 @@ def assemble(
         tenant=tenant_account(settings, ledger),
         escalating=escalating(settings, backends),
         values=ValueFile(settings.values_path),
+        remembers=vectors,
     )  # fmt: skip
 
 

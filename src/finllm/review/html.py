@@ -29,12 +29,18 @@ def run_charts(
     report: Report, *, horizons: Sequence[FanPoint] = (), stress_index: Chart | None = None
 ) -> tuple[Chart, ...]:
     """The charts of a run. Without `horizons` the fan has the only point that the report knows, that of its horizon."""
-    points = tuple(horizons) or fan_points(report.by_day)
+    by_factor, by_position, points, level, currency = charted(report)
+    return _charts(by_factor, by_position, tuple(horizons) or points, level, stress_index, currency)
+
+
+def charted(report: Report) -> tuple[dict[str, float], dict[str, float], tuple[FanPoint, ...], float, str]:
+    """All that the charts of a run show: P&L by factor and position, its band by day, the band's level, the money."""
+    points = fan_points(report.by_day)
     if not points and report.interval is not None:
         low, high = report.interval
         points = (FanPoint(report.horizon, report.total.value, low.value, high.value),)
     level = report.interval_level.value if report.interval_level else 0.0
-    return _charts(_values(report.by_factor), _values(report.by_position), points, level, stress_index, report.currency)
+    return _values(report.by_factor), _values(report.by_position), points, level, report.currency
 
 
 def engine_charts(result: EngineResult, *, stress_index: Chart | None = None) -> tuple[Chart, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finllm.graphs.report import Report
     from finllm.memory.ledger import Ledger
     from finllm.review.drawing import Picture
+    from finllm.review.drawn import DrawnBefore
     from finllm.review.explanation import Explanation
 
 
@@ -24,17 +25,19 @@ def write_outputs(
     ledger: Ledger,
     trace: Iterable[Mapping[str, Any]],
     explanation: Explanation | None = None,
+    drawn: DrawnBefore | None = None,
 ) -> str | None:
     """Write a run's files: trace, Markdown, HTML with its charts as PNG, and, last, report.json.
 
     Their digests are on record before they are written, so that a file which was changed since can be told.
 
     With an explanation its chapters are in the Markdown and the HTML, and all of it in explanation.json. Where
-    report.json is, all are. Comes back with which charts were not drawn and why. Errors: as `write_files`.
+    report.json is, all are. Charts that are in `drawn` are not drawn again. Comes back with which charts were not drawn
+    and why. Errors: as `write_files`.
     """
     from finllm.review.drawing import undrawn
 
-    made = run_files(report, trace, explanation)
+    made = run_files(report, trace, explanation, drawn)
     record_files(ledger, report.run_id, folder, made.contents)
     fix = f"the run is recorded: free some space or choose another folder: 'finllm resume {report.run_id} --out DIR'"
     write_files(folder, made.contents, fix=fix)
@@ -53,15 +56,23 @@ class RunFiles:
     charts: tuple[Picture, ...]
 
 
-def run_files(report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None) -> RunFiles:
+def run_files(
+    report: Report, trace: Iterable[Mapping[str, Any]], explanation: Explanation | None = None,
+    drawn: DrawnBefore | None = None,
+) -> RunFiles:  # fmt: skip
     """The files of a run, made from its report and trace alone: the same again from the record, byte for byte."""
     from finllm.graphs.report import to_markdown
     from finllm.review.drawing import draw
     from finllm.review.explanation import markdown_of
-    from finllm.review.html import page_files, report_html, run_charts
+    from finllm.review.html import charted, page_files, report_html, run_charts
 
     report = in_order(report)
-    charts = draw(run_charts(report))
+    if drawn is None:
+        charts = draw(run_charts(report))
+    else:
+        *figures, points, level, currency = charted(report)
+        shown = [*figures, [asdict(one) for one in points], level, currency]
+        charts = drawn.pictures(shown, lambda: run_charts(report))
     added: list[str] = []
     extra: dict[str, bytes] = {}
     if explanation is not None:

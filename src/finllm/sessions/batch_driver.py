@@ -111,13 +111,15 @@ def _keeper(settings: Settings, wanted: BatchWanted, desk: Desk) -> Callable[[Me
     """Writes a run's files, if they are not there."""
 
     def keep(member: Member, outcome: Outcome) -> None:
+        from finllm.review.drawn import DrawnBefore
         from finllm.review.outputs import write_outputs
         from finllm.review.trace import trace_rows
 
         assert outcome.report is not None
         folder = _folder(settings, wanted, member)
         if not (folder / "report.json").exists():  # it is written last
-            lost = write_outputs(folder, outcome.report, desk.ledger, trace_rows(member.run_id, desk.ledger))
+            lost = write_outputs(folder, outcome.report, desk.ledger, trace_rows(member.run_id, desk.ledger),
+                                 drawn=DrawnBefore(settings.drawn_dir))  # fmt: skip
             if lost is not None:
                 desk.bus.emit(Noted(level="warning", message=f"{member.run_id}: {lost}"))
 

@@ -64,12 +64,14 @@ def drive_run(start: Begin, desk: Desk, runner: Runner, ask: AskPerson) -> Repor
 
 def write_run(report: Report, desk: Desk, folder: Path, explanation: Explanation | None = None) -> None:
     """Write a run's files, with its explanation: the one given, else that on record, if there is one."""
+    from finllm.review.drawn import DrawnBefore
     from finllm.review.explanation import explanation_on_record
     from finllm.review.outputs import write_outputs
     from finllm.review.trace import trace_rows
 
     known = explanation or explanation_on_record(report.run_id, desk.ledger)
-    lost = write_outputs(folder, report, desk.ledger, trace_rows(report.run_id, desk.ledger), known)
+    lost = write_outputs(folder, report, desk.ledger, trace_rows(report.run_id, desk.ledger), known,
+                         DrawnBefore(desk.settings.drawn_dir))  # fmt: skip
     if lost is not None:
         desk.bus.emit(Noted(level="warning", message=lost))
 

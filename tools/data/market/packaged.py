@@ -16,7 +16,7 @@ from typing import cast, get_args
 import pandas as pd
 
 from finllm.errors import FinllmError, InputError
-from finllm.tools.data.market.ecb import EcbSeries
+from finllm.tools.data.market.ecb import EcbSeries, ecb_file
 from finllm.tools.data.market.series import STALE_AFTER, Frequency, Series, SeriesUnit
 from finllm.tools.evidence import sha256_of
 
@@ -66,6 +66,12 @@ def packaged_series() -> Mapping[str, Series]:
     found["BAA_AAA"] = spread_of(found["AAA"], found["BAA"])
     found |= {series.name: series for series in read_series_folder(SERIES_DIR)}
     return ChainMap(found, cast("MutableMapping[str, Series]", EcbSeries()))  # it writes to the first map alone
+
+
+def packaged_digests() -> dict[str, str]:
+    """sha256 by uri of every file that a packaged series is of; no exchange rate is worked out for it."""
+    found = cast("ChainMap[str, Series]", packaged_series()).maps[0]
+    return {one.uri: one.sha256 for one in found.values()} | dict([ecb_file()])
 
 
 def spread_of(aaa: Series, baa: Series) -> Series:
