@@ -4,8 +4,9 @@
 - A lean of market-signal against the judged direction of the index, which the index's last 20 days bear out and its
   move since the news does not contradict: the band is that of a mixture of the P&L with the judged move and without it,
   weighed by the two probabilities (`text_weight`).
-- The shocks' plausibility: a band of the stated level is drawn as wide as one of `DRAWN_AS` would be; not where the
-  shocks together lie within `USUAL` of past moves, nor that of a replay, whose shocks happened.
+- The shocks' plausibility: a band of `LEVEL` is drawn as wide as one of `DRAWN_AS` would be, one of any other level by
+  the same factor, so that a higher level is never narrower; not where the shocks together lie within `USUAL` of past
+  moves, nor that of a replay, whose shocks happened.
 - A shock from the reading is refused where the stress-tester names it and a tool agrees (`refused`).
 """
 
@@ -30,7 +31,7 @@ from finllm.tools.pnl.widening import as_wide_as, mixed, widened
 STRESSED = ("stressed", "crisis")
 """Regimes in which factors move together as in stress."""
 DRAWN_AS = {"plausible": None, "stretched": 0.95, "implausible": 0.99}
-"""The level whose width a band has where the shocks are judged so; None for its own."""
+"""The level whose width a band of `LEVEL` has where the shocks are judged so; None for its own."""
 USUAL = 0.95
 """Share of past moves of the same factors: shocks that go no farther than so many of them are usual."""
 LEVEL = 0.9
@@ -123,7 +124,7 @@ def stress(
     happened = all(one.origin == "historical" for one in plan.shocks.values())
     usual = result.joint is not None and result.joint.nearer <= USUAL
     to = DRAWN_AS[choice.plausibility] if choice and not happened and not usual else None
-    wider = as_wide_as(to, result.interval.level) if to and result.interval else 1.0
+    wider = as_wide_as(to, LEVEL) if to and result.interval else 1.0
     result = widened(result, wider, f"the stress-tester finds the shocks {choice.plausibility}" if choice else "")
     moved = _signal_rows(state, signal, weight if judged else 1.0, table, engine, stressed=stressed)
     if choice is not None and plan.shocks:
@@ -134,7 +135,7 @@ def stress(
             "plausibility_probability": _chance(table, engine, f"shocks {choice.plausibility}", "shocks", opinion,
                                                 "plausibility"),
             "width": _row(table, engine, wider, "ratio", "width over its own", "band",
-                          f"a band of {result.interval.level:.0%} as wide as one of {to:.0%}")
+                          f"a band of {LEVEL:.0%} as wide as one of {to:.0%}")
             if to and result.interval else None,
         })  # fmt: skip
     return result, moved

@@ -50,7 +50,7 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     if reading is None:
         return Update(checks=(), second_checks=(), verdict="unresolved", passes=passes)
     past = Voices(run, state.through)
-    checks = checked(reading.judgement, state.sources, past, explained_by(state))
+    checks = checks_of(state, past)
     seconds = _second(state, reading, table)
     spoken = [check for check in checks if check.support != "silent"]
     voices = past.of(reading.judgement)
@@ -112,6 +112,13 @@ def checked(
     that are moved by a channel, so that silence all around does not speak against them."""
     read: dict[FactorId, Direction] = {factor: call.direction for factor, call in reading.factors.items()}
     return check_factors(read, _words(sources), past.heard(reading), explained)
+
+
+def checks_of(state: AfterIntake, past: Voices) -> list[FactorCheck]:
+    """What a run's reading is held to: `checked` with all that the state knows. None where nothing was read."""
+    if state.reading is None:
+        return []
+    return checked(state.reading.judgement, state.sources, past, explained_by(state))
 
 
 def explained_by(state: AfterIntake) -> frozenset[str]:

@@ -70,23 +70,42 @@ class Engine:
         thresholds: Thresholds | None = None,
         future: bool = False,
         age: bool = False,
+        like: Engine | None = None,
     ) -> None:
-        """`thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for;
+        """`like`: an engine of the same market and day, perhaps of another book: what holds here too is not worked out
+        again. `thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for;
         `age`: whether time passes while the shocks come (see `aged`), which it does not by default."""
         self.book = book
         self._thresholds, self._future, self.age = thresholds, future, age
         known = (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
+        if like is not None and (like.view.market is not market or like.view.as_of != as_of):
+            like = None
+        self._like = like
         self.view = FactorView(known, market, as_of)
-        self.sens = book_sensitivities(book, self.view.factors, market, as_of)
-        self._histories: dict[tuple[str, ...], History] = {}
+        self.sens = book_sensitivities(book, self.view.factors, market, as_of, like.sens if like else None)
+        self._histories: dict[tuple[tuple[str, ...], tuple[str, ...]], History] = {}
         self._joints: dict[tuple[tuple[str, ...], int], Joint] = {}
+        if like is not None and like.view.factors.within(known):
+            self.view = like.view.of(known)
+            self._histories, self._joints = like._histories, like._joints
         self._realised: dict[Window, tuple[dict[str, float], list[str]]] = {}
         self._aged: dict[int, Aged] = {}
+
+    def serves(
+        self, book: Book, market: MarketStore, as_of: dt.date, factors: FactorSet | None, *, age: bool
+    ) -> bool:  # fmt: skip
+        """Whether an engine made of these would be this one."""
+        view = self.view
+        if view.market is not market or view.as_of != as_of or self.age != age or self.book != book:
+            return False
+        return view.factors == (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
 
     @cached_property
     def days(self) -> BookDays | None:
         """The days of the historical simulation, as the book meets them."""
-        return book_days(self.book, self.arrays, self.view.factors, self.view.market, self.view.as_of)
+        like, self._like = self._like, None  # engines made one of another are no chain
+        known = like.days if like else None
+        return book_days(self.book, self.arrays, self.view.factors, self.view.market, self.view.as_of, known=known)
 
     @cached_property
     def own(self) -> OwnRisk:
@@ -216,22 +235,23 @@ class Engine:
 
     def joint(self, plan: Plan) -> Joint:
         """How the factors that are shocked or that the book loads on move together over the plan's days."""
-        key = tuple(plan.shocks), plan.days
+        moving = self._moving(plan)
+        key = tuple(moving), plan.days
         if key not in self._joints:
-            self._joints[key] = Joint(self.view, self._moving(plan), plan.days)
+            self._joints[key] = Joint(self.view, moving, plan.days)
         return self._joints[key]
 
     def history(self, plan: Plan) -> History:
         """Moves side by side of those factors; what stocks load on beyond the index cuts no window short."""
-        names = tuple(plan.shocks)
-        if names not in self._histories:
-            moving = self._moving(plan)
-            spare = [name for name in moving if name not in plan.shocks and name in FURTHER]
-            loaded = set(self.arrays.loaded())
-            spare += [name for name in names if name not in loaded] if loaded & set(names) else []
+        names, moving = tuple(plan.shocks), self._moving(plan)
+        spare = [name for name in moving if name not in plan.shocks and name in FURTHER]
+        loaded = set(self.arrays.loaded())
+        spare += [name for name in names if name not in loaded] if loaded & set(names) else []
+        key = tuple(moving), tuple(spare)
+        if key not in self._histories:
             wanted = [self.view.factors[name] for name in moving]
-            self._histories[names] = history(wanted, self.view.market, self.view.as_of, optional=spare)
-        return self._histories[names]
+            self._histories[key] = history(wanted, self.view.market, self.view.as_of, optional=spare)
+        return self._histories[key]
 
     def _moving(self, plan: Plan) -> list[str]:
         loaded = set(self.arrays.loaded())

@@ -50,6 +50,10 @@ class Driver:
     stand_in: bool = False
     """Whether the series is another's, that moves as it does and tells neither its level nor its sizes."""
 
+    def same(self, other: Driver) -> bool:
+        """Whether it is the other; of two that were built apart nobody knows."""
+        return self is other or (self == other and self.levels is None and other.levels is None)
+
     @property
     def has_history(self) -> bool:
         """Whether it has a history of its own."""
@@ -102,6 +106,10 @@ class FactorSet:
     """The factors of one run, by id."""
 
     drivers: Mapping[str, Driver]
+
+    def within(self, other: FactorSet) -> bool:
+        """Whether all of these are in the other set, as they are here."""
+        return all(id in other.drivers and driver.same(other.drivers[id]) for id, driver in self.drivers.items())
 
     @classmethod
     def default(cls, market: MarketStore) -> FactorSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal, TypeVar
 
@@ -22,7 +22,7 @@ from finllm.tools.pnl.kernel import Sensitivities, own_terms, position_gains
 from finllm.tools.pnl.limits import BOOK, Held, Known, hold
 from finllm.tools.pnl.outcome import Cents, EngineResult, ExpectedShortfall, Frozen, ValueAtRisk, usd
 from finllm.tools.pnl.programme import Costs, Floor, Solved, TailFloor, cheapest
-from finllm.tools.pnl.risk import BookDays, book_days, daily_gains
+from finllm.tools.pnl.risk import BookDays, daily_gains
 from finllm.tools.pnl.trades import Asked, Trade, traded
 
 Tail = TypeVar("Tail", ValueAtRisk, ExpectedShortfall)
@@ -158,7 +158,9 @@ class Hedger:
         if clash := [one.position.id for one in instruments if one.position.id in held]:
             fix = "give the instrument an id of its own, and the position as its underlying"
             raise InputError(f"{clash[0]!r} is a position of the book and an instrument to hedge with", fix=fix)
-        self._portfolio, self._asked = portfolio, asked
+        self._portfolio = portfolio
+        self._engine = asked.engine(asked.book(portfolio))
+        self._asked = replace(asked, at_hand=self._engine)
         self.left_out: dict[str, str] = {}
         self.before = self.after = self._stressed(())
         self.lots = self._of_one(instruments)
@@ -166,8 +168,8 @@ class Hedger:
 
     def _stressed(self, trades: Sequence[Trade], more: Sequence[Position] = ()) -> EngineResult:
         asked = self._asked
-        book = traded(self._portfolio, trades, asked, more) if trades else asked.book(self._portfolio)
-        return stressed(asked.engine(book), asked)
+        engine = asked.engine(traded(self._portfolio, trades, asked, more)) if trades else self._engine
+        return stressed(engine, asked)
 
     def _of_one(self, instruments: Sequence[Instrument]) -> Lots:
         asked = self._asked
@@ -185,13 +187,13 @@ class Hedger:
         at = np.array([engine.arrays.positions.index(one.position.id) for one in usable])
         arrays = engine.arrays.rows(at)
         moves, after = np.zeros(len(arrays.factors)), still(engine.arrays)
-        if asked.shocks or asked.replay is not None:
+        if asked.shocked:
             plan = asked.plan(engine)
             after = engine.after(plan.passed)
             found = engine.moves(plan, propagate=asked.propagate)
             moves = np.array([found.get(name, 0.0) for name in arrays.factors])
         self._factors, self._drivers = arrays.factors, engine.view.factors.drivers
-        days = book_days(book, engine.arrays, engine.view.factors, asked.market, asked.as_of)
+        days = engine.days
         daily = np.zeros((0, len(at))) if days is None else _lot_days(book, arrays, days, at)
         held = [book.holdings[row] for row in at]
         notional = np.array([(one.units or 0.0) * (one.spot or 0.0) or one.market_value for one in held])
@@ -311,10 +313,10 @@ class Hedger:
 
     def _days_before(self) -> np.ndarray | None:
         """One-day P&L of the book without trades, (d,)."""
-        asked = self._asked
-        engine = asked.engine(asked.book(self._portfolio))
+        asked, engine = self._asked, self._engine
         still = np.zeros(len(engine.arrays.factors))
-        found = daily_gains(engine.book, engine.arrays, still, engine.view.factors, asked.market, asked.as_of)
+        found = daily_gains(engine.book, engine.arrays, still, engine.view.factors, asked.market, asked.as_of,
+                            found=engine.days)  # fmt: skip
         return None if found is None else found.before
 
     def _notes(self, targets: Sequence[Target]) -> list[str]:

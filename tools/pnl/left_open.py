@@ -46,7 +46,8 @@ def left_open(
 
     Shocks that are given (by a person, or by history) stay; where nothing was read, that is the only reading there is,
     which the words say. Factors without a history that the book loads on move by their reviewed σ alone, unless they
-    are held or `still`.
+    are held or `still`. Unless `on`, a factor without a shock stands still but for the draws in which it is read to
+    move.
     """
     column = {name: at for at, name in enumerate(arrays.factors)}
     used = set(arrays.loaded()) | set(plan.shocks)
@@ -54,13 +55,13 @@ def left_open(
     factors: dict[BandPart, np.ndarray] = {}
     given = {name: one.move for name, one in plan.shocks.items() if one.origin in GIVEN}
     if reads:
-        near = completion.near_covariance
+        near, held = completion.near_covariance, frozenset[str]()
         if not on:
-            kept = [name for name in near.names if name in plan.shocks or name in {one.factor for one in reads}]
-            near = type(near)(tuple(kept), near.sub(kept), near.repaired)
+            held = frozenset(view.factors.drivers) - plan.shocks.keys()
         shocked = given | {name: one.move for name, one in plan.shocks.items()
                            if name not in {read.factor for read in reads}}  # fmt: skip
-        drawn = draw_readings(view, joint, near, shocked, reads, draws=draws, seed=seed)
+        drawn = draw_readings(view, joint, near, shocked, reads, draws=draws, seed=seed,
+                              still=held)  # fmt: skip
         point = np.array([completion.moves.get(name, 0.0) for name in arrays.factors])
         factors["other readings"] = drawn.called - point
         factors["sizes"] = drawn.sized - drawn.called

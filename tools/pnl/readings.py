@@ -67,14 +67,15 @@ class Drawn:
 
 def draw_readings(
     view: FactorView, joint: Joint, near: Covariance, given: Mapping[str, float], reads: Sequence[ReadFactor], *,
-    draws: int, seed: int,
+    draws: int, seed: int, still: frozenset[str] = frozenset(),
 ) -> Drawn:  # fmt: skip
     """Draw what was read of each factor, how far it then goes, and the factors that nobody read, given these.
 
     Calls of different factors are drawn together, from the lowest to the highest, by the correlation of the factors:
     where one is misread, so are those that move with it. A factor that is read to move does so with `KEPT_SPREAD` of
     its σ about the size; one read not to is left to the others, as one of which nothing was read. `given` moves are a
-    person's, and stay. No move leaves the bounds of its unit.
+    person's, and stay; those of `still` move in the draws alone in which they are read to. No move leaves the bounds of
+    its unit.
     """
     rng = np.random.default_rng(seed + 2)
     ids = tuple(view.factors.drivers)
@@ -96,9 +97,9 @@ def draw_readings(
         sized[:, ids.index(one.factor)] += np.where(moved[:, len(given) + at], KEPT_SPREAD * spread[:, at], 0.0)
     sized = _bounded(sized, view, ids)
     whole = sized.copy()
-    _others(called, sized, whole, moved, names, ids, near, rng)
-    _alone(whole, moved, names, ids, view, joint, rng)
-    others = [name for name in near.names if name not in names]
+    _others(called, sized, whole, moved, names, ids, near, rng, still)
+    _alone(whole, moved, names, ids, view, joint, rng, still)
+    others = [name for name in near.names if name not in names and name not in still]
     return Drawn(called, sized, _bounded(whole, view, ids), (*(one.factor for one in reads), *others))
 
 
@@ -159,14 +160,17 @@ def sigma_of(view: FactorView, name: str, horizon: int) -> float:
 
 def _others(
     called: np.ndarray, sized: np.ndarray, whole: np.ndarray, moved: np.ndarray, names: Sequence[str],
-    ids: Sequence[str], near: Covariance, rng: np.random.Generator,
+    ids: Sequence[str], near: Covariance, rng: np.random.Generator, still: frozenset[str],
 ) -> None:  # fmt: skip
-    """Fill in the factors that are not read to move: their means given those that are, and about these what is left."""
+    """Fill in the factors that are not read to move: their means given those that are, and about these what is left.
+
+    Those of `still` are left where they are.
+    """
     inside = [at for at, name in enumerate(names) if name in near.names]
     for pattern in np.unique(moved[:, inside], axis=0) if len(moved) else []:
         rows = np.flatnonzero((moved[:, inside] == pattern).all(axis=1))
         known = [names[at] for at, on in zip(inside, pattern, strict=True) if on]
-        free = [name for name in near.names if name not in known]
+        free = [name for name in near.names if name not in known and name not in still]
         if not free:
             continue
         slopes, left = _given(near, known, free)
@@ -192,10 +196,10 @@ def _given(near: Covariance, known: Sequence[str], free: Sequence[str]) -> tuple
 
 def _alone(
     whole: np.ndarray, moved: np.ndarray, names: Sequence[str], ids: Sequence[str], view: FactorView, joint: Joint,
-    rng: np.random.Generator,
+    rng: np.random.Generator, held: frozenset[str],
 ) -> None:  # fmt: skip
     """Factors without a history move by themselves, by their reviewed σ, where nobody reads that they move."""
-    for name in joint.missing:
+    for name in (one for one in joint.missing if one not in held):
         still = ~moved[:, names.index(name)] if name in names else np.ones(len(whole), dtype=bool)
         whole[:, ids.index(name)] += np.where(
             still, sigma_of(view, name, joint.horizon) * rng.standard_normal(len(whole)), 0.0

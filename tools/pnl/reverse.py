@@ -55,13 +55,17 @@ def reverse(
     currency: str = DOLLAR,
     watch: Watch | None = None,
     age: bool = False,
+    at_hand: Engine | None = None,
 ) -> ReverseResult:
     """Value a portfolio in `currency` and find what loses `loss` of it; `age`: while time passes, up to the horizon.
 
-    Errors: those of `value_portfolio` and `reverse_stress`.
+    `at_hand`: an engine on the same market and day, of which what holds here too is taken. Errors: those of
+    `value_portfolio` and `reverse_stress`.
     """
     book = value_portfolio(portfolio, market, as_of, currency)
-    engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future, age=age)
+    engine = at_hand
+    if engine is None or not engine.serves(book, market, as_of, factors, age=age):
+        engine = Engine(book, market, as_of, factors, thresholds=thresholds, future=future, age=age, like=at_hand)
     return reverse_stress(
         engine, horizon, loss, bounds=bounds or {}, fixed=fixed, answers=answers, seed=seed, watch=watch
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -164,6 +164,8 @@ class BookDays:
     own: dict[int, np.ndarray]
     missing: np.ndarray
     spread: tuple[str, ...] = ()
+    histories: dict[str, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict, repr=False, compare=False)
+    """By series, what `_own` finds of it on these days."""
 
     @property
     def words(self) -> str:
@@ -173,20 +175,23 @@ class BookDays:
 
 
 def book_days(
-    book: Book, arrays: Sensitivities, factors: FactorSet, market: MarketStore, as_of: dt.date, window: int = WINDOW
-) -> BookDays | None:
-    """The last `window` days of the index, as a book meets them. None without an index or a day."""
+    book: Book, arrays: Sensitivities, factors: FactorSet, market: MarketStore, as_of: dt.date, window: int = WINDOW,
+    *, known: BookDays | None = None,
+) -> BookDays | None:  # fmt: skip
+    """The last `window` days of the index, as a book meets them. None without an index or a day. `known`: the same of
+    another book, on the same market and days."""
     if INDEX not in market:
         return None
     days = pd.DatetimeIndex(_index_days(market, as_of, window).index)
     if days.empty:
         return None
     table = _factor_days(arrays, factors, market, as_of, days)
-    known = np.array([name in table for name in arrays.factors])
+    there = np.array([name in table for name in arrays.factors])
     daily = np.column_stack([table.get(name, np.zeros(len(days))) for name in arrays.factors])
-    unknown, adrift = _unknown(arrays, known)
+    unknown, adrift = _unknown(arrays, there)
     names = {one.series for one in book.holdings if one.series}
-    histories = {name: _own(name, market, as_of, window, days) for name in names}
+    before = known.histories if known is not None else {}
+    histories = {name: before[name] if name in before else _own(name, market, as_of, window, days) for name in names}
     own: dict[int, np.ndarray] = {}
     spread: set[str] = set()
     missing = np.zeros(len(book.holdings), dtype=bool)
@@ -199,7 +204,7 @@ def book_days(
                 returns = _spread(returns, steps, gains)
             own[row] = returns
             spread |= {holding.series} if steps is not None else set()
-    return BookDays(days, daily, own, missing, tuple(sorted(spread)))
+    return BookDays(days, daily, own, missing, tuple(sorted(spread)), histories)
 
 
 def _spread(returns: np.ndarray, steps: np.ndarray, gains: np.ndarray) -> np.ndarray:

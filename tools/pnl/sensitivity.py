@@ -15,12 +15,16 @@ from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.betas import Regression, default_regressors, regress
 from finllm.tools.pnl.contract_rows import NO_TIME, Loads, contracts_of, is_contract
 from finllm.tools.pnl.damping import columns, felt_by, load_name
-from finllm.tools.pnl.factorset import FactorSet
+from finllm.tools.pnl.factorset import Driver, FactorSet
 from finllm.tools.pnl.kernel import Sensitivities
 from finllm.tools.pnl.translation import Translation
 
 STOCKS_AND_FUNDS = ("equity", "index", "fund")
 """Classes that load on the index by betas."""
+
+
+Regressed = tuple[tuple[str, ...], tuple[Driver, ...], dict[str, str]]
+"""What regressions follow from beside the market and the day: the series, the regressors, and the series' sectors."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,13 @@ class BookSensitivities:
     arrays: Sensitivities
     how: dict[str, str]
     regressions: dict[str, Regression]
+    regressed: Regressed
     notes: tuple[str, ...]
 
 
-def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_of: dt.date) -> BookSensitivities:
+def book_sensitivities(
+    book: Book, factors: FactorSet, market: MarketStore, as_of: dt.date, known: BookSensitivities | None = None
+) -> BookSensitivities:  # fmt: skip
     """What every holding gains when the factors move.
 
     Equities, indices and funds: betas to EQUITY_US and further factors (see `default_regressors` and `regress`), that
@@ -42,17 +49,23 @@ def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_o
     else on USD_BROAD, by delta and gamma, but a holding whose id is a named factor loads on that. Volatility: VIX. A
     vega adds VIX to any of them. What has gamma or vega, and a market value, loses no more than that. Bonds, and
     options, futures and forwards with terms, are revalued in full (see `contracts_of`). Exchange rates translate all
-    but pairs. Errors: see `regress`.
+    but pairs. `known`: those of another book on the same market and day, whose regressions serve where they are the
+    same. Errors: see `regress`.
     """
     names = [_regressed(holding, factors) for holding in book.holdings]
     within = (one for holding in book.holdings for one in holding.look_through or () if one not in factors)
     wanted = [one for one in dict.fromkeys([*names, *within]) if one]
     regressors = default_regressors(factors, market, as_of) if wanted else ()
-    found = regress(wanted, regressors, market, as_of, sectors=_sectors(book))
+    sectors = {name: one for name, one in _sectors(book).items() if name in wanted}
+    regressed: Regressed = tuple(wanted), regressors, sectors
+    if known is not None and known.regressed == regressed and all(map(Driver.same, regressors, known.regressed[1])):
+        found = known.regressions
+    else:
+        found = regress(wanted, regressors, market, as_of, sectors=sectors)
     ids = tuple(factors.drivers)
     felt = felt_by(ids, {id for one in found.values() for id in one.betas})
     column = columns(ids, felt)
-    sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
+    all_sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
     shape = (len(book.holdings), len(column))
     linear, direction = np.zeros(shape), np.zeros(shape)
     curvature, floored = np.zeros(shape[0]), np.zeros(shape[0], dtype=bool)
@@ -84,12 +97,12 @@ def book_sensitivities(book: Book, factors: FactorSet, market: MarketStore, as_o
     if any(holding.asset_class == "option" and is_contract(holding) for holding in book.holdings):
         notes.append(NO_TIME)
     arrays = Sensitivities(
-        positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
-        sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
+        positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=all_sectors,
+        sector=np.array([all_sectors.index(holding.sector) for holding in book.holdings]),
         value=np.array([holding.market_value for holding in book.holdings]), linear=linear, direction=direction,
         curvature=curvature, floored=floored, contracts=contracts, fx=_translation(book, column), felt=felt,
     )  # fmt: skip
-    return BookSensitivities(arrays, how, found, tuple(notes))
+    return BookSensitivities(arrays, how, found, regressed, tuple(notes))
 
 
 def currencies_of(book: Book) -> list[str]:

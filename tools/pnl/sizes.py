@@ -55,6 +55,10 @@ class FactorView:
     as_of: dt.date
     _sizes: dict[tuple[str, int], Size] = field(default_factory=dict, repr=False, compare=False)
 
+    def of(self, factors: FactorSet) -> FactorView:
+        """The same market and day with more factors; sizes are shared."""
+        return FactorView(factors, self.market, self.as_of, self._sizes)
+
     def size(self, factor: str, horizon: int) -> Size:
         """σ and moves of a factor over `horizon` trading days. Errors: InputError for an unknown factor, or a level
         that moves by returns and is not positive."""

@@ -68,14 +68,28 @@ class Asked:
     age: bool = False
     passing: int | None = None
     stressed: bool = False
+    given: Plan | None = None
+    """The plan of a run, whole: it goes before shocks, replay, horizon and passing."""
+    at_hand: Engine | None = None
+    """An engine on the same market and day, which others are made like; see `Engine`."""
+
+    @property
+    def shocked(self) -> bool:
+        """Whether anything moves."""
+        return bool(self.given.shocks if self.given is not None else self.shocks or self.replay is not None)
 
     def book(self, portfolio: Portfolio) -> Book:
         return value_portfolio(portfolio, self.market, self.as_of, self.currency)
 
     def engine(self, book: Book) -> Engine:
-        return Engine(book, self.market, self.as_of, self.factors, thresholds=self.thresholds, age=self.age)
+        hand = self.at_hand
+        if hand is not None and hand.serves(book, self.market, self.as_of, self.factors, age=self.age):
+            return hand
+        return Engine(book, self.market, self.as_of, self.factors, thresholds=self.thresholds, age=self.age, like=hand)
 
     def plan(self, engine: Engine) -> Plan:
+        if self.given is not None:
+            return self.given
         return engine.plan(self.horizon, user=self.shocks, replay=self.replay, passing=self.passing)
 
 

@@ -98,7 +98,7 @@ class WhatIf:
         choice = state.said(STRESS_TESTER)
         self._named = {shock.factor for shock in state.shocks if choice and shock.move in choice.refuse}
         self._choice, signal = choice, state.said(MARKET_SIGNAL)
-        self._stressed = signal is not None and signal.regime in STRESSED
+        self.stressed = signal is not None and signal.regime in STRESSED
         self._past = Voices(run, state.through)
         self.reading: JudgedOpinion[Reading] | None = state.reading
         self.applied = self._applied(plan_of(state, run, self._engine))
@@ -108,7 +108,7 @@ class WhatIf:
     def cuts(self) -> Attribution:
         """The P&L of the run with its parts."""
         request = self._run.request
-        return self._engine.revalue(self.applied, propagate=request.scenario.propagate, stressed=self._stressed)
+        return self._engine.revalue(self.applied, propagate=request.scenario.propagate, stressed=self.stressed)
 
     @property
     def bears(self) -> frozenset[FactorId]:
@@ -237,7 +237,7 @@ class WhatIf:
 
     def _verdict(self, state: Finished, plan: Plan) -> Verdict:
         request = self._run.request
-        cuts = self._engine.revalue(plan, propagate=request.scenario.propagate, stressed=self._stressed)
+        cuts = self._engine.revalue(plan, propagate=request.scenario.propagate, stressed=self.stressed)
         held = hold(cuts, self._known, request.limits)
         shocks = tuple(WantedShock(factor=one.factor, move="", sigma=None, origin=one.origin, window=one.window,
                                    extrapolated=False) for one in plan.shocks.values())  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from finllm.tools.pnl.hedge import Hedger, HedgeResult, Target
     from finllm.tools.pnl.limits import Breach, Held
     from finllm.tools.pnl.outcome import EngineResult
+    from finllm.tools.pnl.shocks import Plan
     from finllm.tools.pnl.trades import Asked
 
 HALF = 0.5
@@ -52,6 +53,8 @@ class HedgeQuestion:
     instruments: Path | None = None
     age: bool | None = None
     stressed: bool = False
+    plan: Plan | None = None
+    """A run's own plan, whole, in the place of shocks, replay and horizon: the P&L without trades is then the run's."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,13 @@ def answer_hedge(inputs: Inputs, question: HedgeQuestion, allowed: FoundLimits) 
     horizon = question.horizon or (story.horizon if story else 20)
     age = bool(story and story.age) if question.age is None else question.age
     asked = Asked(inputs.market, inputs.as_of, horizon, moved, replay, propagate, inputs.factors, inputs.currency,
-                  age=age, stressed=question.stressed)  # fmt: skip
+                  age=age, stressed=question.stressed, given=question.plan, at_hand=inputs.at_hand)  # fmt: skip
     listed = load_instruments(question.instruments or DEFAULT, inputs.market, inputs.as_of)
     if story is not None and story.path is not None:
         asked = _at_worst(asked, story.path, inputs)
     hedger = Hedger(inputs.portfolio, replace(asked, thresholds=inputs.thresholds), listed)
     held, _ = against_limits(hedger.before, hedger.before, inputs, allowed.limits)
-    targets, chosen = _targets(question, hedger, held, allowed, shocked=bool(asked.shocks) or replay is not None)
+    targets, chosen = _targets(question, hedger, held, allowed, shocked=asked.shocked)
     first = (*hedger.before.first, *(() if story is None else (_of_the_story(story),)))
     result = hedger.solve(targets)
     result = result.model_copy(update={"notes": (*first, *result.notes)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from finllm.desk.desk import Desk, RunContext, open_run
 from finllm.desk.request import RunRequest
 from finllm.graphs import flow
-from finllm.graphs.nodes.validation import Voices, checked
+from finllm.graphs.nodes.validation import Voices, checks_of
 from finllm.graphs.shocks import engine_of
 from finllm.graphs.state import Finished
 from finllm.review.replay import replay
@@ -52,9 +52,7 @@ class InHand:
         if request.portfolio != self.run.request.portfolio or request.currency != self.run.request.currency:
             book = value_portfolio(request.portfolio, run.market, request.as_of, request.currency)
             state = state.model_copy(update={"book": book})
-        if state.reading is not None and request.scenario.shocks != self.run.request.scenario.shocks:
-            again = tuple(checked(state.reading.judgement, state.sources, Voices(run)))
-            state = state.model_copy(update={"checks": again})
+        state = state.model_copy(update={"checks": tuple(checks_of(state, Voices(run, state.through)))})
         what_if = WhatIf(state, run, _engine(self, state, request))
         cuts, verdict = what_if.cuts, what_if.base
         return Figures(

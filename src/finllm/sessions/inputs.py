@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finllm.tools.data.limits import Limits
     from finllm.tools.data.market import MarketStore
     from finllm.tools.pnl.coverage import Thresholds
+    from finllm.tools.pnl.engine import Engine
     from finllm.tools.pnl.factorset import FactorSet
 
 
@@ -26,7 +27,7 @@ class Inputs:
     """A portfolio, the prices, the factors that shocks may name, and the day of which nothing later is read.
 
     `thresholds`: what makes an answer complete, None for the defaults; `future`: whether that day has not come yet.
-    `currency`: that of the results.
+    `currency`: that of the results. `at_hand`: an engine on this market and day, to be used again.
     """
 
     portfolio: Portfolio
@@ -36,6 +37,7 @@ class Inputs:
     thresholds: Thresholds | None = None
     future: bool = False
     currency: str = "USD"
+    at_hand: Engine | None = None
 
     def shocked_by(self, texts: Sequence[str]) -> Inputs:
         """The inputs with every series and sector that a FACTOR=MOVE of `texts` names as a factor."""

@@ -149,12 +149,9 @@ def _hedge(session: Session, line: Line) -> Said:
     words = [word for word in line.words if word not in ("limit", "loss", "book")]
     amount = words[-1] if words and words[-1][0].isdigit() else None
     named = tuple(words) if words and amount is None else ()
-    replay = f"{scenario.replay.start}:{scenario.replay.end}" if scenario.replay else None
-    given = shock_texts(report)
-    question = HedgeQuestion(
-        shocks=given, replay=replay, horizon=report.horizon, propagate=scenario.propagate, limits=named, loss=amount,
-        stressed=_stressed(session), age=scenario.age,
-    )  # fmt: skip
+    what_if = session.hand().what_if()
+    question = HedgeQuestion(plan=what_if.applied, horizon=report.horizon, propagate=scenario.propagate, limits=named,
+                             loss=amount, stressed=what_if.stressed, age=scenario.age)  # fmt: skip
     found = answer_hedge(inputs_of(session, request), question, FoundLimits(request.limits, None, ()))
     return _hedge_lines(found), found.to_json(), _again(session, line)
 
@@ -179,7 +176,8 @@ def _reverse(session: Session, line: Line) -> Said:
     if len(line.words) != 1:
         raise misused(line.verb)
     request = session.version.request
-    question = ReverseQuestion(loss=line.words[0], horizon=request.scenario.horizon, seed=request.seed)
+    question = ReverseQuestion(loss=line.words[0], horizon=request.scenario.horizon, seed=request.seed,
+                               age=bool(request.scenario.age))  # fmt: skip
     found = answer_reverse(inputs_of(session, request), question, FoundLimits(request.limits, None, ()))
     lines: list[str] = []
     for at, one in enumerate(found.result.answers):
@@ -289,27 +287,11 @@ def inputs_of(session: Session, request: RunRequest) -> Inputs:
     from finllm.sessions.inputs import Inputs
     from finllm.tools.pnl.asked import scenario_factors
 
-    market = session.hand().run.market
+    engine = session.hand().engine
+    market = engine.view.market
     factors = scenario_factors(request.scenario, market, request.portfolio)
     return Inputs(request.portfolio, market, factors, request.as_of, request.thresholds, request.future,
-                  request.currency)  # fmt: skip
-
-
-def shock_texts(report: Report) -> list[str]:
-    """The shocks that a version applied, as FACTOR=MOVE; those of a replay and of completion come by themselves."""
-    units = {"return": ("%", 100.0), "bp": ("bp", 1.0), "points": ("points", 1.0)}
-    found: list[str] = []
-    for row in report.shocks:
-        if row.refused is None and row.origin not in ("historical", "completed"):
-            unit, times = units[row.move.unit]
-            amount = row.move.value * times
-            found.append(f"{row.factor}={amount:+.12f}{unit}")
-    return found
-
-
-def _stressed(session: Session) -> bool:
-    moved = session.hand().state.stress.moved
-    return moved is not None and moved.stressed
+                  request.currency, engine)  # fmt: skip
 
 
 def _report(session: Session, version: Version) -> Report:

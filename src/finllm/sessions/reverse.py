@@ -82,7 +82,7 @@ def answer_reverse(
     result = solve(inputs.portfolio, inputs.market, inputs.as_of, question.horizon, target, bounds=bounds, fixed=fixed,
                    answers=question.answers, seed=question.seed, factors=inputs.factors,
                    thresholds=inputs.thresholds, future=inputs.future, currency=inputs.currency,
-                   watch=watch, age=question.age)  # fmt: skip
+                   watch=watch, age=question.age, at_hand=inputs.at_hand)  # fmt: skip
     stories = _stories(result, inputs)
     if allowed is None:
         return ReverseAnswers(inputs.portfolio.name, result, Held(), (), stories)
