@@ -149,3 +149,42 @@ def test_nothing_on_record_is_said(
 ) -> None:
     refused = _command(tmp_path / "empty", monkeypatch, capsys)("--ask", "total", code=2)
     assert "no run is on record" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("what does the book lose without the bond", "without the bond"), ("who loses most in 2008", "in 2008"),
+     ("what do we lose over 5 days", "over 5 days"), ("what does the book lose in euros", "in euros"),
+     ("what is the VaR if rates rise", "if rates rise"), ("what does the book lose excluding AAPL", "excluding AAPL")],
+)  # fmt: skip
+def test_what_an_answer_does_not_take_into_account_is_said(chat: Chat, text: str, said: str) -> None:
+    reply = chat.ask(text)
+    if reply.abstained or (reply.understood is not None and reply.understood.kind.startswith("what_if")):
+        return
+    assert reply.not_applied, reply.lines
+    assert said.split(maxsplit=1)[0] in reply.not_applied[0]
+    assert reply.lines[0].startswith("Not applied: «")
+
+
+def test_who_loses_least_is_not_answered_with_who_loses_most(chat: Chat) -> None:
+    reply = chat.tell("worst_position", {}, text="who loses least?")
+    losses = sorted(one.value for one in chat.table.report.by_position.values() if one.value < 0)
+    assert "lose least" in reply.lines[0]
+    assert reply.rows[0].value == losses[-1]
+
+
+@pytest.mark.parametrize(
+    "text", ["what does the book lose", "who loses most and why", "what if we drop the navy source", "what is VIX",
+             "runs of last week", "which past event is nearest"],
+)  # fmt: skip
+def test_a_plain_question_has_nothing_that_is_not_applied(chat: Chat, text: str) -> None:
+    assert not chat.ask(text).not_applied
+
+
+def test_my_p_and_l_is_the_books_and_no_word_of_the_glossary(chat: Chat) -> None:
+    reply = chat.ask("what is my P&L?")
+    assert reply.understood is not None
+    assert reply.understood.kind == "total"
+    defined = chat.ask("what is P&L?")
+    assert defined.understood is not None
+    assert defined.understood.kind == "term"

@@ -61,7 +61,7 @@ def left_open(
         shocked = given | {name: one.move for name, one in plan.shocks.items()
                            if name not in {read.factor for read in reads}}  # fmt: skip
         drawn = draw_readings(view, joint, near, shocked, reads, draws=draws, seed=seed,
-                              still=held)  # fmt: skip
+                              held=held)  # fmt: skip
         point = np.array([completion.moves.get(name, 0.0) for name in arrays.factors])
         factors["other readings"] = drawn.called - point
         factors["sizes"] = drawn.sized - drawn.called

@@ -67,14 +67,14 @@ class Drawn:
 
 def draw_readings(
     view: FactorView, joint: Joint, near: Covariance, given: Mapping[str, float], reads: Sequence[ReadFactor], *,
-    draws: int, seed: int, still: frozenset[str] = frozenset(),
+    draws: int, seed: int, held: frozenset[str] = frozenset(),
 ) -> Drawn:  # fmt: skip
     """Draw what was read of each factor, how far it then goes, and the factors that nobody read, given these.
 
     Calls of different factors are drawn together, from the lowest to the highest, by the correlation of the factors:
     where one is misread, so are those that move with it. A factor that is read to move does so with `KEPT_SPREAD` of
     its σ about the size; one read not to is left to the others, as one of which nothing was read. `given` moves are a
-    person's, and stay; those of `still` move in the draws alone in which they are read to. No move leaves the bounds of
+    person's, and stay; those of `held` move in the draws alone in which they are read to. No move leaves the bounds of
     its unit.
     """
     rng = np.random.default_rng(seed + 2)
@@ -97,9 +97,9 @@ def draw_readings(
         sized[:, ids.index(one.factor)] += np.where(moved[:, len(given) + at], KEPT_SPREAD * spread[:, at], 0.0)
     sized = _bounded(sized, view, ids)
     whole = sized.copy()
-    _others(called, sized, whole, moved, names, ids, near, rng, still)
-    _alone(whole, moved, names, ids, view, joint, rng, still)
-    others = [name for name in near.names if name not in names and name not in still]
+    _others(called, sized, whole, moved, names, ids, near, rng, held)
+    _alone(whole, moved, names, ids, view, joint, rng, held)
+    others = [name for name in near.names if name not in names and name not in held]
     return Drawn(called, sized, _bounded(whole, view, ids), (*(one.factor for one in reads), *others))
 
 
@@ -160,17 +160,17 @@ def sigma_of(view: FactorView, name: str, horizon: int) -> float:
 
 def _others(
     called: np.ndarray, sized: np.ndarray, whole: np.ndarray, moved: np.ndarray, names: Sequence[str],
-    ids: Sequence[str], near: Covariance, rng: np.random.Generator, still: frozenset[str],
+    ids: Sequence[str], near: Covariance, rng: np.random.Generator, held: frozenset[str],
 ) -> None:  # fmt: skip
     """Fill in the factors that are not read to move: their means given those that are, and about these what is left.
 
-    Those of `still` are left where they are.
+    Those of `held` are left where they are.
     """
     inside = [at for at, name in enumerate(names) if name in near.names]
     for pattern in np.unique(moved[:, inside], axis=0) if len(moved) else []:
         rows = np.flatnonzero((moved[:, inside] == pattern).all(axis=1))
         known = [names[at] for at, on in zip(inside, pattern, strict=True) if on]
-        free = [name for name in near.names if name not in known and name not in still]
+        free = [name for name in near.names if name not in known and name not in held]
         if not free:
             continue
         slopes, left = _given(near, known, free)

@@ -13,6 +13,7 @@ from typing import Any
 
 from finllm.chat.catalogue import NONE, Kind, catalogue
 from finllm.chat.intent import Intent
+from finllm.chat.qualifiers import unapplied
 from finllm.chat.readers import READERS
 from finllm.chat.slots import Slots, find_slots
 from finllm.chat.table import Answer, Table, Teller, said
@@ -35,13 +36,15 @@ _SMALL = frozenset(re.findall(r"\w+", (
 """Words that a follow-up has besides its names."""
 _DEFINES = re.compile(
     r"(?:what is|what's|whats|what are|define|explain|what does|meaning of|what is meant by|what's meant by) "
-    r"(?:an? |the word |the term )?(?:\[factor\]|[\w&-]+(?: [\w&-]+)?)(?: mean| stand for)? ?[?.]?",
+    r"(?:an? |the word |the term )?(?!my |our |your |its |this |that |the )"
+    r"(?:\[factor\]|[\w&-]+(?: [\w&-]+)?)(?: mean| stand for)? ?[?.]?",
     re.IGNORECASE,
 )
 """A question for a word: one that names the run's own (`the horizon`) asks for that."""
 _OF_SLOT = {"row": "row", "position": "position", "sector": "by_sector", "factor": "by_factor",
             "source": "source_said"}  # fmt: skip
 """What a name alone asks for, where what was on the table cannot take it."""
+_NOT_APPLIED = "Not applied: [[said]]. This is the answer as if that had not been said."
 _WHICH = "Which [[slot]]? There are: [[names]]."
 
 
@@ -63,7 +66,8 @@ class Understood:
 @dataclass(frozen=True)
 class Reply:
     """A question's answer. `near`: kinds that it might have meant instead, the likeliest first; `abstained`: none of
-    them was sure enough to be answered; `asks`: it would compute something, and waits for a yes."""
+    them was sure enough to be answered; `asks`: it would compute something, and waits for a yes. `not_applied`: what
+    the question said besides, which the answer does not take into account, as its first line says."""
 
     text: str
     run: str
@@ -74,6 +78,7 @@ class Reply:
     near: tuple[tuple[str, float], ...] = ()
     abstained: bool = False
     asks: bool = False
+    not_applied: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         got = self.understood
@@ -87,6 +92,7 @@ class Reply:
             "near": [{"kind": kind, "says": catalogue()[kind].says, "probability": round(odds, 4)}
                      for kind, odds in self.near],
             "abstained": self.abstained, "asks": self.asks,
+            "not_applied": list(self.not_applied),
         }  # fmt: skip
 
 
@@ -168,7 +174,10 @@ class Chat:
         answer = READERS[kind.id](teller) if lacking is None else self._asked_back(teller, lacking)
         self._last, self._waiting = (text, got), (text, got) if answer.asks else None
         self._offered = tuple(one for one, _ in near)
-        return Reply(text, self.table.run.id, got, answer.lines, answer.rows, answer.command, near, asks=answer.asks)
+        extra = unapplied(kind, got.slots, self.table.report.currency)
+        told = [said(_NOT_APPLIED, self.table.rows, {"said": one}) for one in extra]
+        return Reply(text, self.table.run.id, got, (*told, *answer.lines), answer.rows, answer.command, near,
+                     asks=answer.asks, not_applied=extra)  # fmt: skip
 
     def _asked_back(self, teller: Teller, slot: str) -> Answer:
         """Which of the names is meant, where none was given."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 20_000
 FIELDS = ("event", "region", "stance", "severity", "horizon")
+BY = 2
+"""Channels that are named beside a factor."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -84,9 +86,25 @@ def _channels_json(read: EventRead) -> list[dict[str, Any]] | None:
 
 
 def _shown(read: EventRead) -> list[Opened]:
+    """The channels worth a line, and those that are named beside a factor, however unlikely."""
     from finllm.graphs.channel_lines import worth_a_line
 
-    return [one for one in read.heard.opened if worth_a_line(one)] if read.heard is not None else []
+    if read.heard is None:
+        return []
+    named = {name for names in _pulled(read).values() for name in names}
+    return [one for one in read.heard.opened if worth_a_line(one) or one.channel in named]
+
+
+def _pulled(read: EventRead) -> dict[str, list[str]]:
+    """By factor the two strongest channels that pull it the way it is read."""
+    from finllm.tools.channels import pulls
+
+    judged = read.opinion.judgement
+    if judged is None or read.heard is None:
+        return {}
+    ways = {factor: {"up": 1, "down": -1, "none": 0}[call.direction] for factor, call in judged.factors.items()}
+    return {factor: [one.opened.channel for one in pulls(read.heard.opened, factor) if one.size * way > 0][:BY]
+            for factor, way in ways.items()}  # fmt: skip
 
 
 def _words(read: EventRead, one: Opened) -> str:
@@ -156,18 +174,13 @@ def _show(read: EventRead) -> None:
 
 def _factors(read: EventRead) -> list[tuple[str, ...]]:
     """Each factor with the channels that pull it the way it is read, and the two checks beside it."""
-    from finllm.tools.channels import pulls
     from finllm.tools.evidence import show
 
-    judged = read.opinion.judgement
+    judged, pulled = read.opinion.judgement, _pulled(read)
     rows: list[tuple[str, ...]] = []
     for factor, call in (judged.factors if judged else {}).items():
-        way = {"up": 1, "down": -1, "none": 0}[call.direction]
-        by = (
-            [one.opened.channel for one in pulls(read.heard.opened, factor) if one.size * way > 0] if read.heard else []
-        )
         chance = show(read.opinion.probability(f"factors.{factor}.direction"), "probability")
-        rows.append((factor, call.direction, call.size, chance, ", ".join(by[:2]) or "-",
+        rows.append((factor, call.direction, call.size, chance, ", ".join(pulled.get(factor, ())) or "-",
                      read.words.get(factor, "none"), read.precedents.get(factor, "none")))  # fmt: skip
     return rows
 

@@ -87,6 +87,7 @@ def talk_at_terminal(opened: Session, talk: Talk) -> None:
     """Read lines and answer them until the person leaves."""
     print("\n".join(heading(opened)))
     _answered(opened, opened.begin, talk)
+    opened.warm()
     ask = asker(opened, talk)
     while True:
         try:

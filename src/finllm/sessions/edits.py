@@ -239,9 +239,10 @@ def _limits(request: RunRequest, line: Line, hand: Hand) -> RunRequest:
 
 
 def _trade(request: RunRequest, line: Line, hand: Hand) -> RunRequest:
+    from finllm.sessions.trading import CONFIRMED, check_proportion
     from finllm.tools.pnl.trades import after_trades, parse_trades
 
-    if len(line.words) != 2:
+    if len(line.words) not in (2, 3) or line.words[2:] not in ((), (CONFIRMED,)):
         raise misused(line.verb)
     known = [one.id for one in request.portfolio.positions]
     id = next((one for one in known if one.casefold() == line.words[0].casefold()), line.words[0])
@@ -252,6 +253,8 @@ def _trade(request: RunRequest, line: Line, hand: Hand) -> RunRequest:
         close = nearest(id, [*known, *hand.market.names()])
         error.fix = f"did you mean {', '.join(close)}? {error.fix}" if close else error.fix
         raise
+    if not line.words[2:]:
+        check_proportion(request, portfolio, id, trade.quantity, hand.market)
     before = {one.id: one for one in request.scenario.trades}
     quantity = trade.quantity + (before[id].quantity if id in before else 0.0)
     entry = {"id": id, "quantity": quantity, "because": line.because, "by": hand.who}

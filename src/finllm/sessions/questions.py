@@ -266,10 +266,12 @@ def _review(session: Session, line: Line) -> Said:
 def _minutes(session: Session, line: Line) -> Said:
     from finllm.files import write_file
     from finllm.sessions.minutes import minutes
+    from finllm.sessions.saving import check_place
 
     path = Path(line.text).expanduser()
     if path.suffix.lower() not in (".md", ".html"):
         raise InputError("minutes are Markdown or HTML", fix="name a file that ends with .md or .html")
+    check_place(path)
     content = minutes(session, "html" if path.suffix.lower() == ".html" else "md")
     write_file(path, content.encode(), fix="choose another file, or free some space")
     return [f"the minutes of {session.id} are in {str(path)!r}"], {"file": str(path)}, None

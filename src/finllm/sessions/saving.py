@@ -28,11 +28,20 @@ def saved(session: Session, path: Path) -> str:
         raise InputError(f"{str(path)!r} is no name of a scenario", fix="let it end with .yaml")
     if path.exists():
         raise InputError(f"{str(path)!r} is there already", fix="choose another name, or remove it first")
+    check_place(path)
     version = session.version
     lineage = Lineage(session=session.id, version=version.number, run=version.run, by=session.who)
     scenario = version.request.scenario.model_copy(update={"lineage": lineage, "approved_by": None})
     write_file(path, as_yaml(scenario).encode(), fix="choose another file, or free some space")
     return run_command(path, version.request)
+
+
+def check_place(path: Path) -> None:
+    """That the folder of a file is there: none is made unasked. Errors: InputError."""
+    if not path.parent.is_dir():
+        raise InputError(
+            f"there is no folder {str(path.parent)!r}", fix=f"make it first: mkdir -p {shlex.quote(str(path.parent))}"
+        )
 
 
 def as_yaml(scenario: Scenario) -> str:

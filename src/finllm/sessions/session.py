@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from finllm.errors import Cancelled, FinllmError, RunHeld, as_finllm_error
 from finllm.events import EventBus
 from finllm.sessions.answers import Answer, Figures, beside
 from finllm.sessions.grammar import Line, parse
+from finllm.sessions.trading import traded
 from finllm.sessions.tree import Tree, Version, moment
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ def person() -> str:
         return getpass.getuser() or "a person"
     except (KeyError, OSError):
         return "a person"
+
+
+def _load() -> None:
+    from importlib import import_module
+
+    for name in ("scipy.optimize", "QuantLib", "finllm.sessions.hedge", "finllm.tools.pnl.hedge"):
+        with contextlib.suppress(ImportError):  # who needs it says so
+            import_module(name)
 
 
 class Session:
@@ -170,6 +180,8 @@ class Session:
         found = Figures.of(self._recorded(parent))
         asked, reused = self.calls(self.version)
         said = beside(found, base, parent.id)
+        if line.verb.name == "trade":
+            said = [traded(line.words[0], parent.request, request), *said]
         if shown is not None and (other := differs(shown, found)):
             said = [*said, *(f"the run on record: {one}" for one in other)]
         return Answer(line.verb.name, line.typed, self.version.id, run, time.monotonic() - started, found, base,
@@ -207,6 +219,15 @@ class Session:
         return Answer(line.verb.name, line.typed, to.id, to.run, time.monotonic() - started, figures, base, before.id,
                       said=(f"{to.id} is in hand; {before.id} is kept", *beside(figures, base, before.id)),
                       command=self.command())  # fmt: skip
+
+    def warm(self) -> threading.Thread:
+        """Load behind the talk what hedges and options are worked out with, so that the first of them is no slower.
+
+        The thread that does it.
+        """
+        found = threading.Thread(target=_load, name="warming", daemon=True)
+        found.start()
+        return found
 
     def hand(self) -> InHand:
         """The version in hand with its engine; rebuilt where this process did not run it."""

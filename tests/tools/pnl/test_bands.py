@@ -253,3 +253,19 @@ def test_few_days_beside_weekly_prices_do_not_thin_them_out(tmp_path: Path) -> N
     ]
     alone = [Engine(book_of(one), market, day).own.variance[19] for one in rows]
     assert Engine(book_of(*rows), market, day).own.variance[19] == pytest.approx(sum(alone), rel=0.4)
+
+
+def test_a_factor_that_is_held_still_has_no_width_but_by_being_read_to_move() -> None:
+    """A bond under a shock of shares: held, its rate moves in one draw of a hundred, in which it is read to."""
+    bond = book_of({"id": "B", "asset_class": "bond", "duration": 7.0, "convexity": 60.0})
+    engine = Engine(bond, MARKET, AS_OF)
+    plan = engine.plan(20, user=[shock(-0.1)])
+    reads = [read_factor("RATE_US_10Y", {"none": 0.9, "up": 0.1}, None), read_factor("VIX", {"up": 1.0}, None)]
+    held, free = (engine.stress(plan, propagate=on, reads=reads).interval for on in (False, None))
+    assert held is not None
+    assert free is not None
+    assert held.upper - held.lower == 0
+    assert free.upper - free.lower > 0
+    shares = engine.stress(engine.plan(20, user=[UserShock(factor="RATE_US_10Y", amount=50, in_sigmas=False)]),
+                           propagate=False, reads=[reads[1]]).interval  # fmt: skip
+    assert shares is None or shares.upper == shares.lower, "what a person gives stays"

@@ -41,14 +41,16 @@ def summary(tell: Teller) -> Answer:
 
 def worst_position(tell: Teller) -> Answer:
     report = tell.table.report
-    found = [one for one in _ranked(report.by_position) if one[1].value < 0][:MOST]
+    losing = [one for one in _ranked(report.by_position) if one[1].value < 0]
+    least = re.search(r"\b(?:least|smallest|fewest)\b", tell.text, re.IGNORECASE) is not None
+    found = losing[::-1][:MOST] if least else losing[:MOST]
     if not found:
         tell.say("none")
         return tell.done()
-    tell.say("head")
+    tell.say("least" if least else "head")
     for name, figure in found:
         tell.say("one", position=name, amount=figure)
-    if worst := min(report.by_factor.values(), key=lambda one: one.value, default=None):
+    if not least and (worst := min(report.by_factor.values(), key=lambda one: one.value, default=None)):
         tell.say("through", factor=worst)
     return tell.done()
 
