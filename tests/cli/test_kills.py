@@ -97,14 +97,21 @@ class Forker:
         return json.loads(self._process.stdout.readline())
 
 
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+@contextlib.contextmanager
+def forking(folder: Path) -> Iterator[Forker]:
+    """A process that forks commands, for as long as it is wanted; what they print is in `folder`."""
     env = {**os.environ, "FINLLM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, "-m", "tests.cli.forking"], env=env, text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:  # fmt: skip
-        yield Forker(process, tmp_path_factory.mktemp("forked"))
+        yield Forker(process, folder)
         assert process.stdin is not None
         process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    with forking(tmp_path_factory.mktemp("forked")) as forker:
+        yield forker
 
 
 @dataclass(frozen=True)
