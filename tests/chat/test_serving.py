@@ -18,7 +18,11 @@ import finllm
 from finllm.chat.catalogue import answerable
 from finllm.chat.serving import open_server
 from finllm.chat.table import Table
+from finllm.desk import desk
 from finllm.settings import Settings
+from finllm.testing import ScriptedBackend
+from tests.graphs.test_flow import READS_WELL
+from tests.warm import Warm
 
 T = TypeVar("T")
 
@@ -39,7 +43,8 @@ def test_the_catalogue_is_the_list_of_tools_and_all_but_run_only_read(chat_home:
     assert by_name["source_said"].input_schema["required"] == ["source"]
     assert by_name["position"].input_schema["properties"]["position"]["type"] == "array"
     allowed = asked(chat_home, lambda client: client.list_tools(), allow_runs=True).tools
-    assert [one.name for one in allowed if not (one.annotations and one.annotations.read_only_hint)] == ["run"]
+    assert {one.name for one in allowed if not (one.annotations and one.annotations.read_only_hint)} == \
+        {"run", "session_open", "session_edit", "session_undo", "session_compare"}  # fmt: skip
 
 
 def test_the_command_lists_its_tools_as_json(
@@ -95,6 +100,47 @@ def test_an_unknown_run_is_an_error_with_its_mend(chat_home: Path) -> None:
     result = asked(chat_home, lambda client: client.call_tool("total", {"run": "run-none"}))
     assert result.is_error
     assert "finllm runs list" in str(result.content)
+
+
+def test_a_session_over_the_protocol_has_the_figures_of_the_command_line(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finllm.cli.main import main
+
+    home = warm.home(tmp_path / "home")
+    warm.open_here(monkeypatch)
+    monkeypatch.setattr(desk, "open_backends", lambda _opening: [ScriptedBackend([READS_WELL], name="edge")])
+    monkeypatch.setenv("FINLLM_HOME", str(home))
+    edit = 'shock OIL_WTI +60% because "two lanes are mined"'
+
+    async def talk(client: Client) -> list[Any]:
+        opened = (await client.call_tool("session_open", {"start": "non-event"})).structured_content
+        assert opened is not None
+        of = {"session": opened["session"]}
+        edited = (await client.call_tool("session_edit", {**of, "line": edit})).structured_content
+        compared = (await client.call_tool("session_compare", {**of, "version": "v1"})).structured_content
+        undone = (await client.call_tool("session_undo", of)).structured_content
+        shown = (await client.call_tool("session_show", of)).structured_content
+        refused = [await client.call_tool(name, given) for name, given in (
+            ("session_edit", {**of, "line": "shock OIL_WTI +5%"}), ("session_edit", {**of, "line": "undo"}),
+            ("session_edit", {**of, "line": "limits /etc/passwd"}), ("session_open", {"start": "/etc/passwd"}),
+            ("session_edit", {**of, "line": "source add /etc/passwd"}))]  # fmt: skip
+        return [opened, edited, compared, undone, shown, refused]
+
+    opened, edited, compared, undone, shown, refused = asked(home, talk, allow_runs=True)
+    script = tmp_path / "script.txt"
+    script.write_text(f"{edit}\nundo\n", encoding="utf-8")
+    assert main(["session", "non-event", "--script", str(script), "--json", "--quiet"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    figures = ("total", "by_factor", "interval", "compliance", "breaches")
+    for found, said in zip((opened, edited, undone), rows, strict=True):
+        assert {name: found[name] for name in figures} == {name: said[name] for name in figures}
+    assert edited["base"]["total"] == opened["total"] == shown["total"]
+    assert any(row["value"] == edited["total"] for row in edited["rows"])
+    assert "v1 against v2" in compared["said"][0]
+    assert all(one.is_error for one in refused)
+    assert "because" in str(refused[0].content)
+    assert all("for a program" in str(one.content) for one in refused[2:])
 
 
 @pytest.mark.slow

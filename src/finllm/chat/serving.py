@@ -1,15 +1,17 @@
 """The catalogue as tools of the Model Context Protocol: for other assistants and programs, with the evidence rows.
 
 Each kind of question is a tool with a typed schema; `ask` takes a sentence, `stress` shocks a book. Nothing is written
-and no model is asked, but by `run`, which is there only where runs are allowed. Runs and scenarios are resources.
+and no model is asked, but by `run` and the sessions, which are there only where runs are allowed. Runs and scenarios
+are resources.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 from mcp.server import MCPServer
@@ -21,6 +23,7 @@ from finllm.chat.catalogue import Kind, answerable
 from finllm.chat.chat import Chat, Reply
 from finllm.chat.intent import Intent
 from finllm.chat.opening import open_table
+from finllm.chat.session_tools import ServedSessions, add_session_tools
 from finllm.errors import FinllmError, InputError
 from finllm.guardrails.audit.reading import open_reading
 from finllm.models.embedding import Embedder
@@ -95,11 +98,19 @@ class Served:
 
 
 def open_server(settings: Settings, *, allow_runs: bool = False) -> MCPServer[Any]:
-    """The server with its tools and resources. `allow_runs`: with the tool that starts a run, which writes."""
+    """The server with its tools and resources. `allow_runs`: with the tools that run and edit, which write."""
     from finllm import __version__
 
-    served = Served(settings)
-    server: MCPServer[Any] = MCPServer("finllm", instructions=INSTRUCTIONS, version=__version__)
+    served, sessions = Served(settings), ServedSessions(settings)
+
+    @contextlib.asynccontextmanager
+    async def living(_server: MCPServer[Any]) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(sessions.close)
+
+    server: MCPServer[Any] = MCPServer("finllm", instructions=INSTRUCTIONS, version=__version__, lifespan=living)
     for kind in answerable():
         server.add_tool(_tool_of(kind, served), name=kind.id, description=f"{kind.says[0].upper()}{kind.says[1:]}.",
                         annotations=_READS)  # fmt: skip
@@ -107,6 +118,7 @@ def open_server(settings: Settings, *, allow_runs: bool = False) -> MCPServer[An
     server.add_tool(_stress_tool(), name="stress", annotations=_READS)
     if allow_runs:
         server.add_tool(_run_tool(served), name="run", annotations=_WRITES)
+        add_session_tools(server, sessions, _told)
     _add_resources(server, served)
     return server
 

@@ -31,7 +31,7 @@ def mcp(
     ] = Transport.stdio,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of http, on 127.0.0.1.")] = 8765,
     allow_runs: Annotated[
-        bool, typer.Option("--allow-runs", help="Offer the tool that starts a run. Without it everything only reads.")
+        bool, typer.Option("--allow-runs", help="Offer the tools that run and edit. Without it all only read.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout: the tools with their schemas. Serves nothing.")
