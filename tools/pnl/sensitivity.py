@@ -55,17 +55,11 @@ def book_sensitivities(
     names = [_regressed(holding, factors) for holding in book.holdings]
     within = (one for holding in book.holdings for one in holding.look_through or () if one not in factors)
     wanted = [one for one in dict.fromkeys([*names, *within]) if one]
-    regressors = default_regressors(factors, market, as_of) if wanted else ()
-    sectors = {name: one for name, one in _sectors(book).items() if name in wanted}
-    regressed: Regressed = tuple(wanted), regressors, sectors
-    if known is not None and known.regressed == regressed and all(map(Driver.same, regressors, known.regressed[1])):
-        found = known.regressions
-    else:
-        found = regress(wanted, regressors, market, as_of, sectors=sectors)
+    found, regressed = _regressions(wanted, book, factors, market, as_of, known)
     ids = tuple(factors.drivers)
     felt = felt_by(ids, {id for one in found.values() for id in one.betas})
     column = columns(ids, felt)
-    all_sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
+    sectors = tuple(dict.fromkeys(holding.sector for holding in book.holdings))
     shape = (len(book.holdings), len(column))
     linear, direction = np.zeros(shape), np.zeros(shape)
     curvature, floored = np.zeros(shape[0]), np.zeros(shape[0], dtype=bool)
@@ -97,12 +91,25 @@ def book_sensitivities(
     if any(holding.asset_class == "option" and is_contract(holding) for holding in book.holdings):
         notes.append(NO_TIME)
     arrays = Sensitivities(
-        positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=all_sectors,
-        sector=np.array([all_sectors.index(holding.sector) for holding in book.holdings]),
+        positions=tuple(holding.id for holding in book.holdings), factors=ids, sectors=sectors,
+        sector=np.array([sectors.index(holding.sector) for holding in book.holdings]),
         value=np.array([holding.market_value for holding in book.holdings]), linear=linear, direction=direction,
         curvature=curvature, floored=floored, contracts=contracts, fx=_translation(book, column), felt=felt,
     )  # fmt: skip
     return BookSensitivities(arrays, how, found, regressed, tuple(notes))
+
+
+def _regressions(
+    wanted: list[str], book: Book, factors: FactorSet, market: MarketStore, as_of: dt.date,
+    known: BookSensitivities | None,
+) -> tuple[dict[str, Regression], Regressed]:  # fmt: skip
+    """The series' regressions and what they follow from; those that are known, where that is the same."""
+    regressors = default_regressors(factors, market, as_of) if wanted else ()
+    sectors = {name: one for name, one in _sectors(book).items() if name in wanted}
+    regressed: Regressed = tuple(wanted), regressors, sectors
+    if known is not None and known.regressed == regressed and all(map(Driver.same, regressors, known.regressed[1])):
+        return known.regressions, regressed
+    return regress(wanted, regressors, market, as_of, sectors=sectors), regressed
 
 
 def currencies_of(book: Book) -> list[str]:
