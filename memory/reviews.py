@@ -15,7 +15,7 @@ from finllm.memory.audits import drawn_now
 from finllm.memory.ledger import Ledger
 from finllm.memory.review_facts import grave_of, makers_of, report_digest
 from finllm.memory.review_record import ReviewRecord
-from finllm.memory.review_rows import AuditRow, Fault, Look, ReviewEvent, ReviewRow, State
+from finllm.memory.review_rows import FAULTS, AuditRow, Fault, Look, ReviewEvent, ReviewRow, State
 from finllm.memory.review_rules import REVIEWERS, SYSTEM, Item, makes, moment_of, refusal
 from finllm.memory.secret_file import SecretFile
 from finllm.memory.users import User, Users
@@ -84,6 +84,7 @@ class Reviews:
             raise InputError(f"run {run!r} has no report to review", fix=f"finllm resume {run}")
         request, result, tip = row.request, row.result, self._ledger.tip()
         makers = {*makers_of(session, run, request, result, self._ledger), *((who, login) if login else (who,))}
+        self._check_known(makers - {login})
         grave = grave_of(run, result, self._ledger)
         made = ReviewRow(
             number=1, session=session, version=version, run=run, report_sha256=report_digest(result), who=who, why=why,
@@ -107,6 +108,14 @@ class Reviews:
             if item.ended is None and item.escalated is None:
                 self._void(item.row.number, f"version {version} took its place as {made.id}")
         return made
+
+    def _check_known(self, makers: set[str]) -> None:
+        """Where there are users, whoever made something is one: else nobody could tell who reviews their own."""
+        users = self.users.list()
+        known = frozenset[str]().union(*(one.names for one in users))
+        if users and (unknown := sorted(name for name in makers if name.casefold() not in known)):
+            raise ReviewRefused(f"{', '.join(unknown)} had a hand in this version and is no user", rule="unknown",
+                                fix="add them: finllm users add NAME --login LOGIN")  # fmt: skip
 
     def item(self, id: str | int, viewer: User) -> Shown:
         """An item as `viewer` may see it; void on record if its bytes are not what was put. Puts no look on record."""
@@ -160,7 +169,7 @@ class Reviews:
 
     def sign(self, id: str | int, viewer: User, phrase: str, reason: str, *, report_sha256: str | None = None) -> Shown:
         """Sign the bytes of an item, by the pass phrase; `report_sha256`: those that were read, if the door knows."""
-        self._refused_early(id, viewer, "signed", reason, report_sha256)
+        self.may(id, viewer, "signed", reason, report_sha256)
         self.users.verify(viewer.name, phrase)
         return self._do(id, viewer, "signed", reason, read=report_sha256)
 
@@ -190,8 +199,8 @@ class Reviews:
             self._draw()
         return self._shown(self.record.get(id), user, sealed="show")
 
-    def _refused_early(self, id: str | int, viewer: User, what: str, reason: str, read: str | None) -> None:
-        """Refuse before a pass phrase is looked at what is refused with the right one too."""
+    def may(self, id: str | int, viewer: User, what: str, reason: str, read: str | None = None) -> None:
+        """Whether somebody may do that now: what the rules refuse is refused before a pass phrase is asked for."""
         user, item = self._current(viewer), self._fresh(id)
         if (no := self._no(item, user, self._event(item, user, what, reason, None, read))) is not None:
             raise no
@@ -200,7 +209,7 @@ class Reviews:
                read: str | None) -> ReviewEvent:  # fmt: skip
         row, now = item.row, self._now()
         said = {"what": what, "by": user.name, "at": now, "role": user.role, "login": user.login,
-                "reason": " ".join(reason.split())[:2000], "about": about}  # fmt: skip
+                "reason": " ".join(reason.split())[:2000], "about": about if about in FAULTS else None}  # fmt: skip
         if what in ("claimed", "kept"):
             said["until"] = moment_of(self._clock() + self._policy.claim)
         if what == "signed":

@@ -270,6 +270,17 @@ def users_of(rows: list[Entry]) -> dict[str, User]:
     return found
 
 
+def users_broken(ledger: LedgerReader) -> list[str]:
+    """What is on record of users and was said by nobody who may. Errors: RecordError."""
+    rows, found = Chain(ledger, USER, "users").rows(), list[str]()
+    for at, entry in enumerate(rows):
+        admins = {one.name for one in users_of(rows[:at]).values() if one.role == "admin" and not one.disabled}
+        row = UserRow.model_validate(entry.response)
+        if admins and row.by not in admins and not (row.what == "phrase" and row.by == row.name):
+            found.append(f"user {row.name!r}: {row.what} by {row.by!r}, who may not")
+    return found
+
+
 def check_phrase(name: str, phrase: str) -> None:
     """Errors: InputError for a pass phrase that nobody should have."""
     if not SHORTEST <= len(_plain(phrase)) <= LONGEST:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,17 @@ from typing import Any
 from finllm.guardrails.audit.held import ENDED, Said, digest
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.records import FILES
+from finllm.memory.audits import drawn
 from finllm.memory.held import UseRow
+from finllm.memory.reading import LedgerReader
+from finllm.memory.review_record import ReviewRecord, broken
 from finllm.memory.rows import LedgerRows, RunText
+from finllm.memory.users import users_broken
 
-NOT_HELD = ("checkpoints.sqlite", "knowledge", "calibrations", "models", "values.json")
-"""What else a home has: a checkpoint is held against the recorded states when its run goes on; the rest answers
-nothing by itself, and what a run read of it is on record with the run."""
+NOT_HELD = ("users.sqlite", "checkpoints.sqlite", "knowledge", "calibrations", "models", "values.json")
+"""What else a home has: of pass phrases the ledger names the hash that counts; a checkpoint is held against the
+recorded states when its run goes on; the rest answers nothing by itself, and what a run read of it is on record with
+the run."""
 STARTED_WITHIN = 600
 """Seconds between the record of a run's start and its row: a machine may stand still in between."""
 
@@ -85,6 +91,8 @@ def verify_home(log: Path, ledger: Path | None, elsewhere: Iterable[Path] = ()) 
     rows = [check_ledger(ledger, reader)] if ledger is not None and ledger.exists() else []
     if ledger is not None and not rows and any(True for _ in reader.records()):
         rows = [Held(ledger.name, 0, ("it is gone",))]
+    if rows and ledger is not None and not rows[0].problems:
+        rows += [one for one in [check_reviews(ledger, reader)] if one.compared]
     return [*rows, *check_files(reader, elsewhere, home=ledger is not None)]
 
 
@@ -104,6 +112,22 @@ def check_ledger(path: Path, reader: LogReader) -> Held:
         if wrong or through > reader.size:
             found.problems.append(f"its index over the log is not what it was{_some(wrong)}")
     return Held(path.name, compared, tuple(found.problems), tuple(found.notes))
+
+
+def check_reviews(path: Path, reader: LogReader) -> Held:
+    """Hold the reviews of a ledger against their own rules, and each draw of an audit against the log's root then."""
+    with contextlib.closing(LedgerReader(path)) as ledger:
+        record = ReviewRecord(ledger)
+        items = list(record.items().values())
+        problems = [*broken(ledger), *users_broken(ledger)]
+    for item in items:
+        audit = item.row.audit
+        if audit is None or audit.kind != "drawn":
+            continue
+        root = reader.tree.root(audit.size).hex() if audit.size <= reader.size else None
+        if root != audit.root or audit.of != drawn(audit.root, audit.among):
+            problems.append(f"audit {item.id} was not drawn by the log's root")
+    return Held("reviews", len(items), tuple(problems))
 
 
 def check_files(reader: LogReader, elsewhere: Iterable[Path] = (), *, home: bool = True) -> list[Held]:

@@ -85,9 +85,24 @@ def test_nobody_reviews_what_they_made_edited_or_overrode_admins_included(home: 
 def test_a_maker_is_known_by_the_login_too(home: Home) -> None:
     home.users.add("carol", "reviewer", PHRASE, by="boss", login="c.jones")
     home.run("run-1")
-    id = home.reviews.put("s-1", 1, "run-1", who="somebody else", login="C.Jones", why="x").id
+    id = home.reviews.put("s-1", 1, "run-1", who="risk1", login="C.Jones", why="x").id
     with refused("four-eyes"):
         sign(home, id, "carol")
+
+
+def test_where_there_are_users_nobody_unknown_has_a_hand_in_what_is_reviewed(home: Home) -> None:
+    home.run("run-1")
+    with refused("unknown"):
+        home.reviews.put("s-1", 1, "run-1", who="ghost", why="x")
+    home.run("run-2", hand=[{**HAND[0], "by": "ghost"}])
+    with refused("unknown"):
+        home.reviews.put("s-1", 1, "run-2", who="risk1", why="x")
+
+
+def test_a_fault_that_is_none_is_refused_with_the_list(home: Home) -> None:
+    id = home.put("run-1")
+    with refused("reason"):
+        home.reviews.send_back(id, home.user("rev1"), "mood", "no")  # type: ignore[arg-type]
 
 
 def test_only_reviewers_review_and_the_role_is_the_one_on_record_now(home: Home) -> None:

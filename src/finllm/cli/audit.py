@@ -129,7 +129,7 @@ def prove(
     """Prove that a record is in the log: its hash's way up to the signed checkpoint (c2sp.org/tlog-proof)."""
     from finllm.guardrails.audit.bundle import proof_text
 
-    reader = _open(log)
+    reader = open_log(log)
     if index >= reader.checkpoint.size:
         raise InputError(f"no record {index}: the signed log has {reader.checkpoint.size}", fix="give a smaller INDEX")
     text = proof_text(reader, index)
@@ -160,7 +160,7 @@ def export(
     check_folder(out, "--out")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out {str(out)!r} holds files", fix="name a new folder")
-    files = bundle_of(_open(log), run_id, witness)
+    files = bundle_of(open_log(log), run_id, witness)
     write_out(out, files)
     records, blobs = files["records.jsonl"].count(b"\n"), sum(name.startswith("blobs/") for name in files)
     if as_json:
@@ -185,7 +185,7 @@ def witness(
     """Let a witness see the log: it cosigns the checkpoint and keeps it, unless that contradicts its last."""
     from finllm.guardrails.audit import witness_log
 
-    reader = _open(log)
+    reader = open_log(log)
     saw = witness_log(reader, folder)
     if as_json:
         print_json({"witness": str(folder), "origin": saw.checkpoint.origin, "size": saw.checkpoint.size,
@@ -239,7 +239,7 @@ def _show_keys(changed: Changed, as_json: bool) -> None:
         print("set FINLLM_AUDIT_KEY_FILE to it, and unset FINLLM_AUDIT_KEY: nothing else signs the log now")
 
 
-def _open(log: Path | None) -> LogReader:
+def open_log(log: Path | None) -> LogReader:
     """The log to read; records of the home's own that no checkpoint covers, as after a kill, are signed first."""
     from finllm.guardrails.audit import AuditLog, LogReader
     from finllm.guardrails.audit.keys import keyring

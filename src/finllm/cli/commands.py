@@ -54,6 +54,9 @@ HELP = {
     "data": "Market data beyond what comes with finllm.",
     "runs": "The runs on record.",
     "audit": "The tamper-evident record of all runs. What it proves and what not: docs/audit.md.",
+    "review": "Versions put to review: read them, sign them or send them back. A session's verb `review` puts them "
+              "there.",
+    "users": "Who may review, in which role. Nobody is there until somebody is added.",
     "scenarios": "The scenarios that come with finllm.",
     "models": "The models that runs may use; FINLLM_MODEL names one.",
     "config": "The settings: defaults, then $FINLLM_HOME/config.toml, then FINLLM_* variables.",

@@ -11,6 +11,7 @@ import typer
 
 from finllm.cli.book_options import CurrencyOption, LimitsOption, PricesOption
 from finllm.cli.display.terminal import print_json
+from finllm.cli.identity import may_be_called
 from finllm.cli.options import AsOfOption, FailOn, FailOnOption, JsonFlag, QuietFlag, examples, parse_as_of
 from finllm.errors import FinllmError, InputError
 from finllm.events import EventBus
@@ -67,7 +68,7 @@ def session(
     if start == "list":
         _list(as_json=as_json)
         return
-    settings = load_settings().settings
+    settings, who = load_settings().settings, may_be_called(who)
     lines = None if script is None else list(script_lines(_read(script), script))
     if lines is None and not sys.stdin.isatty():
         lines = list(script_lines(sys.stdin.read(), "stdin"))
