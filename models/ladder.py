@@ -240,3 +240,26 @@ def _tensor_mix(path: Path) -> dict[str, int]:
 
     counts = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
     return dict(sorted(counts.items()))
+
+
+def take_rung(rung: Rung, settings: Settings, fetch: Callable[[Path], None]) -> Rung:
+    """Put a rung that another machine derived in place: `fetch` writes its file, whose digest is checked here too.
+
+    Errors: those of `fetch`; BackendError for a file of another digest.
+    """
+    folder = settings.models_dir / rung.source_sha256[:16]
+    if rung.adapter_sha256 is not None:
+        folder /= f"adapter-{rung.adapter_sha256[:16]}"
+    path = folder / f"{rung.precision}.gguf"
+    with exclusive(folder / f".{rung.precision}.lock"):
+        (folder / f"{rung.precision}.json").unlink(missing_ok=True)
+        fetch(path)
+        if sha256_of_file(path) != rung.sha256:
+            path.unlink()
+            raise BackendError(f"the {rung.precision} rung that came has another digest", fix="fetch it again")
+        sync(path)
+        stat = path.stat()
+        here = rung.model_copy(update={"path": path, "bytes": stat.st_size})
+        manifest = _Manifest(rung=here, mtime_ns=stat.st_mtime_ns)
+        write_atomically(folder / f"{rung.precision}.json", manifest.model_dump_json(indent=1))
+    return here

@@ -15,7 +15,7 @@ from typing import Any
 
 from finllm.guardrails.audit.held import ENDED, Said, digest
 from finllm.guardrails.audit.reader import LogReader
-from finllm.guardrails.audit.records import FILES
+from finllm.guardrails.audit.records import CLUSTER, FILES
 from finllm.memory.audits import drawn
 from finllm.memory.held import UseRow
 from finllm.memory.reading import LedgerReader
@@ -89,7 +89,7 @@ def verify_home(log: Path, ledger: Path | None, elsewhere: Iterable[Path] = ()) 
     """
     reader = LogReader(log)
     rows = [check_ledger(ledger, reader)] if ledger is not None and ledger.exists() else []
-    if ledger is not None and not rows and any(True for _ in reader.records()):
+    if ledger is not None and not rows and any(not body["action"].startswith(CLUSTER) for body in _records(reader)):
         rows = [Held(ledger.name, 0, ("it is gone",))]
     if rows and ledger is not None and not rows[0].problems:
         rows += [one for one in [check_reviews(ledger, reader)] if one.compared]

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,14 @@ from finllm.guardrails.audit.held import HeldToLog
 from finllm.guardrails.audit.keys import keyring
 from finllm.guardrails.audit.log import AuditLog
 from finllm.guardrails.audit.reader import LogReader
-from finllm.guardrails.audit.records import clock_stepped, run_ended, run_started, session_opened, use_recorded
+from finllm.guardrails.audit.records import (
+    clock_stepped,
+    run_ended,
+    run_started,
+    session_opened,
+    told_by_cluster,
+    use_recorded,
+)
 from finllm.guardrails.audit.storage import Layout
 from finllm.memory.database import Patience
 from finllm.memory.leases import LEASE_SECONDS, Lease
@@ -109,6 +116,10 @@ class AuditedRecorder(Ledger):
                 super().end_run(run_id, status, result)
             raise
         super().end_run(run_id, status, result)
+
+    def told(self, what: str, about: Mapping[str, Any]) -> None:
+        """Put on record what a cluster refused, or that a node of it went. From any thread."""
+        self._append(told_by_cluster(what, about, self._session))
 
     def _audit(self, use_id: int) -> None:
         row = self.use(use_id)

@@ -27,6 +27,8 @@ from finllm.scheduler.record import CALL, PLACEMENT, EntryKind
 FILES = EntryKind("files")
 """The files that a run's report was written to: the folder, and each one's sha256."""
 CLOCK = "CLOCK_REALTIME of this machine"
+CLUSTER = "cluster."
+"""What the actions of a cluster's records begin with: a home that is a node alone has these, and no ledger."""
 SERVICE = {"kind": "service", "name": "finllm"}
 _HUMAN_DEFAULT = "withhold"
 """What happens to disputed shocks where no person says otherwise: another answer overrides it."""
@@ -133,6 +135,12 @@ def run_ended(
         ],
     }  # fmt: skip
     return {**body, **said}, blobs
+
+
+def told_by_cluster(action: str, about: Mapping[str, Any], session: str) -> Item:
+    """What a cluster granted or refused, such as `cluster.refused`: which node, and why."""
+    body = {"action": action, "actor": SERVICE, "at": moment(), "session": session, "about": dict(about)}
+    return body, {}
 
 
 def inputs_of(request: Mapping[str, Any], judged: Mapping[str, str]) -> list[dict[str, Any]]:

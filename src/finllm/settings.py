@@ -44,6 +44,9 @@ class Settings(BaseModel):
     prefix_cache: int = Field(default=256, ge=0, le=65536, description="saved prompts of a backend, MiB")
     call_timeout: float = Field(default=120.0, gt=0, le=3600, description="longest wait for one model call, s")
     seed: int = Field(default=0, ge=0, description="seed recorded with every model call")
+    cluster: str | None = Field(
+        default=None, description="address of the cluster whose nodes answer, or 'here'; needs finllm[cluster]"
+    )
     vllm_urls: tuple[str, ...] = Field(
         default=(), description="vLLM servers of the deep tier, asked before the local rung; in a variable, by commas"
     )
@@ -223,6 +226,10 @@ class Settings(BaseModel):
     @property
     def status_dir(self) -> Path:
         return self.home / "status"
+
+    @property
+    def cluster_dir(self) -> Path:
+        return self.home / "cluster"
 
     @property
     def nodes_path(self) -> Path:

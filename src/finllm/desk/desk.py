@@ -14,6 +14,7 @@ from finllm.agents.agent import Caller, prompt_version
 from finllm.agents.roles import AGENTS
 from finllm.desk.channels import ReadsChannels
 from finllm.desk.escalating import escalating
+from finllm.desk.executor import executor_of
 from finllm.desk.queue import LaterHere, open_dispatch
 from finllm.desk.request import RunRequest
 from finllm.desk.spending import budget_of, carried, open_costing, tenant_account
@@ -39,7 +40,6 @@ from finllm.scheduler.backends.offer import uncarded
 from finllm.scheduler.backends.registry import open_backends
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.executors import Executor
-from finllm.scheduler.executors.in_process import InProcess
 from finllm.scheduler.health.breaker import Patience
 from finllm.scheduler.health.services import Services
 from finllm.scheduler.money.account import Account
@@ -163,7 +163,7 @@ def open_desk(settings: Settings, bus: EventBus, runs: int = 1) -> Generator[Des
     with closing_undisturbed() as closing:
         ledger = open_recorder(settings, lambda line: bus.emit(Noted(level="warning", message=line)))
         closing.callback(ledger.close)
-        executor = InProcess(open_backends)
+        executor = executor_of(settings, ledger.told, open_backends)
         backends = executor.open(Opening(settings, bus, closing, runs))
         offers, cards = [backend.offer for backend in backends], cards_of(settings)
         cards = Cards(usable_card(cards.full, offers, bus), usable_card(cards.pruned, offers, bus))

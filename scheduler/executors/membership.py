@@ -1,0 +1,137 @@
+"""How a home begins a cluster, joins one, and starts and ends its node's process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from finllm.errors import BackendError, InputError
+from finllm.files import write_atomically
+from finllm.processes import lives, ticks_of
+from finllm.scheduler.cluster import Told
+from finllm.scheduler.cluster.authority import Authority, Token
+from finllm.scheduler.cluster.certificates import NAME, new_key, request_for
+from finllm.scheduler.cluster.knock import asked_ca, knock_first, split
+from finllm.scheduler.cluster.place import Place
+from finllm.settings import Settings
+
+STARTING = 300.0
+"""Longest wait for a node to be ready, s: it fetches its weights and measures itself first."""
+ENDING = 180.0
+"""Longest wait for a node to end, s: it lets calls under way finish."""
+_SERVE = "from finllm.cli.main import main; raise SystemExit(main())"
+
+
+def begin(settings: Settings, told: Told, name: str, host: str, port: int, labels: Mapping[str, str]) -> Place:
+    """Make a cluster, with this home as its first node and authority. Errors: InputError where it is in one."""
+    place = _vacant(settings, name)
+    authority = Authority.make(place, name, told)
+    port = port or _free_port(host)
+    key, token = new_key(), authority.token(f"{host}:{port}")
+    place.keep(key, authority.join(token.secret, request_for(name, [host], key)), authority.ca_pem, authority.crl)
+    write_atomically(place.secret_path, secrets.token_urlsafe(32))
+    place.keep_state({"name": name, "host": host, "address": f"{host}:{port}", "gcs": f"{host}:{_free_port(host)}",
+                      "first": True, "labels": dict(labels), "ready": False})  # fmt: skip
+    return place
+
+
+def enter(settings: Settings, address: str, token: Token, name: str, host: str, labels: Mapping[str, str]) -> Place:
+    """Make this home a member, by a token. `host`: where it will listen; empty: found out.
+
+    Errors: Refused, BackendError, InputError.
+    """
+    place = _vacant(settings, name)
+    if address != token.address:
+        raise InputError(f"the token is of {token.address!r}, not of {address!r}", fix=f"join {token.address}")
+    host = host or own_address(address)
+    write_atomically(place.ca_path, asked_ca(address, token.ca))
+    key = new_key()
+    asked = {"secret": token.secret, "request": request_for(name, [host], key).decode()}
+    given = knock_first(place.ca_path, address, "/join", asked)
+    place.keep(key, given["certificate"].encode(), place.ca_path.read_bytes(), given["crl"].encode())
+    write_atomically(place.secret_path, given["secret"])
+    place.keep_state({"name": name, "host": host, "address": address, "gcs": given["gcs"], "peer": given["peer"],
+                      "rungs": given["rungs"], "first": False, "labels": dict(labels), "ready": False})  # fmt: skip
+    return place
+
+
+def spawn(place: Place) -> None:
+    """Start this home's node as a process of its own, and wait until it offers. Errors: BackendError."""
+    with place.log_path.open("ab") as log:
+        command = [sys.executable, "-c", _SERVE, "cluster", "serve"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    ends = time.monotonic() + STARTING
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            break
+        if place.state().get("ready"):
+            return
+        time.sleep(0.1)
+    if process.poll() is None:
+        process.terminate()
+    last = place.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    raise BackendError(f"the node does not start: {''.join(last) or 'it said nothing'}",
+                       fix=f"read {str(place.log_path)!r}, then 'finllm cluster leave' and begin again")  # fmt: skip
+
+
+def end(place: Place, *, leaving: bool = True) -> None:
+    """End this home's node, and with `leaving` its membership. Errors: InputError where it is in no cluster."""
+    state = place.state()
+    if running(state):
+        os.kill(state["pid"], signal.SIGTERM)
+        ends = time.monotonic() + ENDING
+        while running(state) and time.monotonic() < ends:
+            time.sleep(0.1)
+    if state.get("ray"):  # its node's process was killed, and Ray's went on
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(state["ray"], signal.SIGTERM)
+    if leaving:
+        names = ("node.key", "node.crt", "ca.crt", "ca.key", "revoked.crl", "ray.token", "node.json", "tokens.json",
+                 "nodes.json", "revoked.json")  # fmt: skip
+        for name in names:
+            (place.folder / name).unlink(missing_ok=True)
+
+
+def running(state: Mapping[str, Any]) -> bool:
+    """Whether the node's process lives."""
+    return bool(state.get("pid")) and lives(state["pid"], state.get("ticks"))
+
+
+def note_process(place: Place) -> None:
+    """Say that this process is the home's node."""
+    place.keep_state({**place.state(), "pid": os.getpid(), "ticks": ticks_of(os.getpid()), "ready": False})
+
+
+def own_address(address: str) -> str:
+    """The address by which this machine reaches another; one of its own for each node on a machine alone."""
+    host, port = split(address)
+    if host.startswith("127."):
+        return f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(2, 254)}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))
+        return str(probe.getsockname()[0])
+
+
+def _vacant(settings: Settings, name: str) -> Place:
+    place = Place(settings.cluster_dir)
+    if not NAME.match(name):
+        raise InputError(f"{name!r} is no name of a node", fix="use a-z, 0-9 and -")
+    if place.state_path.exists():
+        raise InputError(f"this home is in the cluster at {place.state()['address']} already",
+                         fix="run 'finllm cluster leave' first")  # fmt: skip
+    return place
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

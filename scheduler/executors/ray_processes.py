@@ -1,0 +1,97 @@
+"""Ray's processes on this machine, started under the cluster's certificates and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finllm.errors import BackendError
+from finllm.scheduler.cluster.door import reachable
+from finllm.scheduler.cluster.knock import split
+from finllm.scheduler.cluster.place import Place
+
+NAMESPACE = "finllm"
+STARTING = 60.0
+"""Longest wait for Ray's processes, s."""
+STORE = 80_000_000
+"""Bytes of Ray's object store: calls and answers are a few kB."""
+
+
+def ray_environment(place: Place) -> dict[str, str]:
+    """What makes Ray's own connections mutual TLS by the cluster's authority, and ask its services for their token."""
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(place.certificate_path),
+        "RAY_TLS_SERVER_KEY": str(place.key_path),
+        "RAY_TLS_CA_CERT": str(place.ca_path),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(place.secret_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+
+
+@dataclass(frozen=True)
+class RayProcesses:
+    """`ray start --block` and what it started, in a session of their own."""
+
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(
+        cls, place: Place, *, host: str, gcs: str, first: bool, labels: Mapping[str, str], temp: Path | None
+    ) -> RayProcesses:
+        """Start a node at `host`: the first of a cluster at `gcs` (HOST:PORT), or one more of it.
+
+        Errors: BackendError where Ray is not installed, or does not come up.
+        """
+        at, port = split(gcs)
+        told = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if value)
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={host}",
+            "--num-cpus=1", f"--object-store-memory={STORE}", "--disable-usage-stats",
+            "--include-log-monitor=false", f"--labels={told}",
+        ]  # fmt: skip
+        if first:
+            command += ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor"]
+            command += [f"--temp-dir={temp}"]
+        else:
+            command += [f"--address={gcs}"]
+        with place.log_path.with_name("ray.log").open("ab") as log:
+            process = subprocess.Popen(command, env={**os.environ, **ray_environment(place)}, stdin=subprocess.DEVNULL,
+                                       stdout=log, stderr=log, start_new_session=True)  # fmt: skip
+        started = cls(process)
+        started._wait(place, at, port)
+        return started
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End all of them. Stopping again does nothing."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _wait(self, place: Place, host: str, port: int) -> None:
+        log = place.log_path.with_name("ray.log")
+        ends = time.monotonic() + STARTING
+        while time.monotonic() < ends:
+            if self.process.poll() is not None:
+                break
+            if reachable(host, port, 1.0) and b"will now block" in log.read_bytes()[-4000:]:
+                return
+            time.sleep(0.2)
+        self.stop()
+        raise BackendError(
+            f"Ray does not start; its last words are in {str(log)!r}",
+            fix="read them; is 'finllm[cluster]' installed, and can HOST be reached?",
+        )
