@@ -1,8 +1,9 @@
-"""One run taken out of the log: its records, the proofs that they are in it, the checkpoint, the blobs, a verifier."""
+"""One run taken out of the log: its records, their proofs, the checkpoint, blobs, texts, report files, a verifier."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Sequence
 from hashlib import sha256
@@ -13,6 +14,7 @@ from finllm.guardrails.audit.canonical import parse_canonical
 from finllm.guardrails.audit.merkle import consistent
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.witness import WitnessRefused, read_witnessed
+from finllm.memory.texts import Texts
 
 _READ_ME = """\
 Audit records of run {run}.
@@ -30,12 +32,16 @@ keys.jsonl     where present: the records that changed the log's key, each signe
 verify.py      sha256 {script}
                it travels with what it checks: hold it against what 'finllm audit verifier' prints elsewhere
 blobs/         what the records name, each file under its sha256
+texts/         the event and the sources as the run read them, whole, each under its sha256
+report/        the report files as the run wrote them, where they were still there; their digests are in the records
 witnessed      where present: what a witness saw, and proofs.json shows that the log continues it
 """
 
 
-def bundle_of(reader: LogReader, run_id: str, witness: Path | None = None) -> dict[str, bytes]:
-    """The files of a bundle, by name. Every proof was checked.
+def bundle_of(
+    reader: LogReader, run_id: str, witness: Path | None = None, texts: Texts | None = None
+) -> dict[str, bytes]:  # fmt: skip
+    """The files of a bundle, by name. Every proof was checked. `texts`: where the texts that the run read are.
 
     Errors: InputError for a run that is not in the log, RecordError for damage, WitnessRefused for a log that does not
     continue what the witness in `witness` saw.
@@ -67,9 +73,34 @@ def bundle_of(reader: LogReader, run_id: str, witness: Path | None = None) -> di
     for index, data in records:
         for digest in parse_canonical(data)["body"].get("blobs", ()):
             files[f"blobs/{digest}"] = reader.blob(digest, index)
+        files |= _texts(data, texts) | _written(data)
     if witness is not None:
         files |= _witnessed(reader, witness, proofs)
     return {**files, "proofs.json": (json.dumps(proofs, indent=1) + "\n").encode()}
+
+
+def _texts(record: bytes, texts: Texts | None) -> dict[str, bytes]:
+    """The texts that a record names. Errors: RecordAltered for one that was changed, RecordError where one is gone."""
+    found: dict[str, bytes] = {}
+    for digest in parse_canonical(record)["body"].get("texts", ()):
+        data = texts.read(digest) if texts is not None else None
+        if data is None:
+            raise RecordError(f"the text {digest[:12]}, which the run read, is not in the home",
+                              fix="restore the home's folder 'texts' from a copy, or export without --log")  # fmt: skip
+        found[f"texts/{digest}"] = data
+    return found
+
+
+def _written(record: bytes) -> dict[str, bytes]:
+    """The report files that a record names, as far as they are where they were written and are what was written."""
+    body = parse_canonical(record)["body"]
+    found: dict[str, bytes] = {}
+    for name, digest in body.get("files", {}).items():
+        with contextlib.suppress(OSError):
+            data = Path(body["folder"], name).read_bytes()
+            if sha256(data).hexdigest() == digest:
+                found[f"report/{name}"] = data
+    return found
 
 
 def verifier() -> bytes:

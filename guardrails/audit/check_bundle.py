@@ -13,6 +13,7 @@ import argparse
 import base64
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -216,23 +217,73 @@ def check(bundle: Path, vkey: str | None, witness_vkey: str | None = None) -> di
     origin, size, root = check_note(note, read_key(log_key))
     keys.check(note, size, root)
     named = _check_records(bundle, proofs, size, root)
-    stray = {path.name for path in (bundle / "blobs").iterdir()} - named if (bundle / "blobs").is_dir() else set()
-    if stray:
-        raise Bad(f"{len(stray)} files in blobs/ are named by no record, such as {min(stray)!r}")
+    for folder, known in (("blobs", named.blobs), ("texts", named.texts), ("report", set(named.report))):
+        stray = {path.name for path in (bundle / folder).iterdir()} - known if (bundle / folder).is_dir() else set()
+        if stray:
+            raise Bad(f"{len(stray)} files in {folder}/ are named by no record, such as {min(stray)!r}")
+    report = _check_report(bundle, named)
+    cited = _check_cited(bundle, named)
     witnessed = _check_witnessed(bundle, keys, witness_vkey, origin, size, root, proofs, notes)
     return {"ok": True, "run": proofs["run"], "origin": origin, "records": len(proofs["inclusion"]),
-            "blobs": len(named), "size": size, "witnessed": witnessed,
+            "blobs": len(named.blobs), "texts": len(named.texts), "files": report, "cited": cited, "size": size,
+            "witnessed": witnessed,
             "witness_known": witnessed is not None and witness_vkey is not None, "notes": notes}  # fmt: skip
 
 
-def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> set[str]:
-    """Hold each record against its proof, and its blobs against their names; the blobs' names."""
+class Named:
+    """What the records name: blobs and texts by sha256, and the digests that each report file was written with."""
+
+    def __init__(self) -> None:
+        self.blobs: set[str] = set()
+        self.texts: set[str] = set()
+        self.report: dict[str, set[str]] = {}
+        self.result: str | None = None
+
+    def take(self, body: Any, index: int) -> None:
+        for digest in (*body.get("blobs", ()), *body.get("texts", ())):
+            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+                raise Bad(f"record {index} names {digest!r}, which is no sha256")
+        self.blobs.update(body.get("blobs", ()))
+        self.texts.update(body.get("texts", ()))
+        for name, digest in body.get("files", {}).items():
+            self.report.setdefault(name, set()).add(digest)
+        if body["action"] in ("run.finished", "run.blocked"):
+            self.result = body.get("content")
+
+
+def _check_report(bundle: Path, named: Named) -> int:
+    """Hold each report file that is here against the records; how many there are."""
+    here = sorted(path.name for path in (bundle / "report").iterdir()) if (bundle / "report").is_dir() else []
+    for name in here:
+        if hashlib.sha256(read(bundle / "report" / name)).hexdigest() not in named.report[name]:
+            raise Bad(f"report/{name} is not the file that the run wrote")
+    return len(here)
+
+
+def _check_cited(bundle: Path, named: Named) -> int:
+    """Hold the places in texts that the report's rows of evidence name against the texts; how many there are."""
+    result = decoded(read(bundle / "blobs" / named.result), "the report") if named.result in named.blobs else {}
+    places = 0
+    for row in result.get("evidence", ()):
+        source = row.get("source") or {}
+        if source.get("sha256") not in named.texts:
+            continue
+        text = read(bundle / "texts" / source["sha256"]).decode()
+        match = re.fullmatch(r"characters (\d+)\u2013(\d+)( of what is read)?", source.get("pointer", ""))
+        if match and not 0 <= int(match[1]) <= int(match[2]) <= len(text):
+            raise Bad(f"row {row['id']} names characters of a text that has no more than {len(text)}")
+        places += 1
+    return places
+
+
+def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> Named:
+    """Hold each record against its proof, and its blobs and texts against their names; what they name."""
     lines = read(bundle / "records.jsonl").split(b"\n")
     if lines[-1] or len(lines) - 1 != len(proofs["inclusion"]):
         raise Bad(f"{len(proofs['inclusion'])} records are promised, {len(lines) - 1} are there")
     if not proofs["inclusion"]:
         raise Bad("the bundle holds no record, so it shows nothing")
-    named: set[str] = set()
+    named = Named()
     before = -1
     for at, one in enumerate(proofs["inclusion"]):
         line = lines[at]
@@ -245,12 +296,11 @@ def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> set[str
         record = decoded(line, f"record {index}")
         if record["seq"] != index or record["body"].get("run") != proofs["run"]:
             raise Bad(f"record {index} says that it is record {record['seq']} of run {record['body'].get('run')}")
-        for digest in record["body"].get("blobs", ()):
-            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-                raise Bad(f"record {index} names a blob {digest!r}, which is no sha256")
-            named.add(digest)
-            if hashlib.sha256(read(bundle / "blobs" / digest)).hexdigest() != digest:
-                raise Bad(f"record {index}: blob {digest} has other content")
+        named.take(record["body"], index)
+        for folder, what in (("blobs", "blob"), ("texts", "text")):
+            for digest in record["body"].get(folder, ()):
+                if hashlib.sha256(read(bundle / folder / digest)).hexdigest() != digest:
+                    raise Bad(f"record {index}: {what} {digest} has other content")
     return named
 
 
@@ -304,6 +354,8 @@ def main() -> int:
     elif found["ok"]:
         print(f"ok: {found['records']} records and {found['blobs']} blobs of run {found['run']} are under the "
               f"checkpoint of {found['size']} records of {found['origin']}")  # fmt: skip
+        print(f"    {found['texts']} texts are whole, {found['cited']} rows of evidence name a place in one; "
+              f"{found['files']} report files are as the run wrote them")  # fmt: skip
         for note in found["notes"]:
             print(f"NOTE: {note}")
     else:

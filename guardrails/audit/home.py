@@ -1,4 +1,4 @@
-"""The home held against its audit log: every row of the ledger, every run's report, and the report files written.
+"""The home held against its audit log: every row of the ledger, every report, the texts, and the report files.
 
 `held.py` compares what is about to be used; here everything is, so that what was changed, added or taken away is named.
 """
@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from finllm.errors import RecordError
 from finllm.guardrails.audit.held import ENDED, Said, digest
 from finllm.guardrails.audit.reader import LogReader
 from finllm.guardrails.audit.records import CLUSTER, FILES
@@ -21,6 +22,7 @@ from finllm.memory.held import UseRow
 from finllm.memory.reading import LedgerReader
 from finllm.memory.review_record import ReviewRecord, broken
 from finllm.memory.rows import LedgerRows, RunText
+from finllm.memory.texts import Texts
 from finllm.memory.users import users_broken
 
 NOT_HELD = ("users.sqlite", "checkpoints.sqlite", "knowledge", "calibrations", "models", "values.json")
@@ -82,8 +84,11 @@ class _Log:
     twice: list[str] = field(default_factory=list[str])
 
 
-def verify_home(log: Path, ledger: Path | None, elsewhere: Iterable[Path] = ()) -> list[Held]:
-    """Hold a ledger and the report files against the log, which has to be whole; without one, files alone.
+def verify_home(
+    log: Path, ledger: Path | None, elsewhere: Iterable[Path] = (), texts: Texts | None = None
+) -> list[Held]:  # fmt: skip
+    """Hold a ledger, the texts and the report files against the log, which has to be whole; without a ledger, files
+    alone.
 
     Errors: InputError, RecordError.
     """
@@ -93,7 +98,8 @@ def verify_home(log: Path, ledger: Path | None, elsewhere: Iterable[Path] = ()) 
         rows = [Held(ledger.name, 0, ("it is gone",))]
     if rows and ledger is not None and not rows[0].problems:
         rows += [one for one in [check_reviews(ledger, reader)] if one.compared]
-    return [*rows, *check_files(reader, elsewhere, home=ledger is not None)]
+    kept = [check_texts(texts, reader)] if texts is not None else []
+    return [*rows, *kept, *check_files(reader, elsewhere, home=ledger is not None)]
 
 
 def check_ledger(path: Path, reader: LogReader) -> Held:
@@ -128,6 +134,24 @@ def check_reviews(path: Path, reader: LogReader) -> Held:
         if root != audit.root or audit.of != drawn(audit.root, audit.among):
             problems.append(f"audit {item.id} was not drawn by the log's root")
     return Held("reviews", len(items), tuple(problems))
+
+
+def check_texts(texts: Texts, reader: LogReader) -> Held:
+    """Hold the texts in the home against the runs that read them: each is there, with the bytes of its digest."""
+    named: dict[str, str] = {}
+    for body in _records(reader):
+        for name in body.get("texts", ()):
+            named.setdefault(name, body["run"])
+    found = _Findings()
+    for name, run in named.items():
+        try:
+            if texts.read(name) is None:
+                found.problems.append(f"the text {name[:12]} that run {run!r} read is gone")
+        except RecordError as error:
+            found.problems.append(f"the text {name[:12]} that run {run!r} read is not what it was: {error.message}")
+    if spare := len(set(texts.names()) - named.keys()):
+        found.notes.append(f"{spare} texts that no run on record reads: their process died before its record")
+    return Held(texts.folder.name, len(named), tuple(found.problems), tuple(found.notes))
 
 
 def check_files(reader: LogReader, elsewhere: Iterable[Path] = (), *, home: bool = True) -> list[Held]:

@@ -37,6 +37,7 @@ from finllm.guardrails.audit.storage import Layout
 from finllm.memory.database import Patience
 from finllm.memory.leases import LEASE_SECONDS, Lease
 from finllm.memory.ledger import Ledger, Tip
+from finllm.memory.texts import Texts, texts_of
 from finllm.scheduler.record import Entry
 from finllm.settings import Settings
 
@@ -56,8 +57,11 @@ class AuditedRecorder(Ledger):
         *,
         lease_seconds: float = LEASE_SECONDS,
         watch: ClockWatch | None = None,
+        texts: Texts | None = None,
     ) -> None:
+        """`texts`: where the texts of a run's sources are kept whole before its start is on record."""
         super().__init__(path, patience, lease_seconds=lease_seconds)
+        self._texts = texts
         self._log, self._watch = log, watch or ClockWatch()
         self._session = secrets.token_hex(6)
         self._swapping = path.with_name(f".{path.name}.swap")
@@ -103,7 +107,9 @@ class AuditedRecorder(Ledger):
         self._audit(self.write_use(key, run_id=run_id, node=node))
 
     def start_run(self, run_id: str, request: dict[str, Any]) -> Lease:
-        self._append(run_started(run_id, request, self._session))
+        if self._texts is not None:
+            self._texts.keep(texts_of(request))
+        self._append(run_started(run_id, request, self._session, kept=self._texts is not None))
         return super().start_run(run_id, request)
 
     def end_run(self, run_id: str, status: str, result: dict[str, Any] | None) -> None:
@@ -180,7 +186,8 @@ def open_recorder(settings: Settings, tell: Callable[[str], None] | None = None)
     log = AuditLog(settings.audit_dir, keys)
     with _closing_on_error(log):
         patience = Patience.of(settings, tell)
-        return AuditedRecorder(settings.ledger_path, log, settings.audit_dir, patience, lease_seconds=settings.lease)
+        return AuditedRecorder(settings.ledger_path, log, settings.audit_dir, patience, lease_seconds=settings.lease,
+                               texts=Texts(settings.texts_dir))  # fmt: skip
 
 
 def _newest(folder: Path) -> int:

@@ -21,6 +21,7 @@ from finllm.memory.answers import HUMAN
 from finllm.memory.ledger import dump
 from finllm.memory.reading import Use
 from finllm.memory.review_rows import REVIEW
+from finllm.memory.texts import texts_of
 from finllm.memory.users import USER
 from finllm.scheduler.record import CALL, PLACEMENT, EntryKind
 
@@ -103,9 +104,11 @@ def use_recorded(use: Use, run_id: str, use_id: int, at_ns: int, session: str, *
     return body, blobs
 
 
-def run_started(run_id: str, request: Mapping[str, Any], session: str) -> Item:
+def run_started(run_id: str, request: Mapping[str, Any], session: str, *, kept: bool = False) -> Item:
+    """A run begins. `kept`: the texts that it reads are in the home, each under its sha256, which `texts` names."""
     body, blobs = _run("run.started", run_id, request, session)
-    return {**body, "inputs": inputs_of(request, {}), "seed": request.get("seed")}, blobs
+    texts = {"texts": sorted({sha256(text.encode()).hexdigest() for text in texts_of(request)})} if kept else {}
+    return {**body, **texts, "inputs": inputs_of(request, {}), "seed": request.get("seed")}, blobs
 
 
 def run_ended(

@@ -67,7 +67,7 @@ def verify(
                                         "elsewhere: is it as a run on record wrote it? Repeatable.")] = None,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Check every record, blob and signature, then every row of the ledger and every report file against the log.
+    """Check every record, blob and signature, then every row of the ledger, text and report file against the log.
 
     Names what was changed. Exits with 1 for damage, with 4 where all that is there is intact and no witness says that
     none is missing or was written anew (whoever holds the signing key could have), and with 0 where a witness does.
@@ -76,6 +76,7 @@ def verify(
     from finllm.guardrails.audit import read_witnessed, verify_log
     from finllm.guardrails.audit.home import NOT_HELD, verify_home
     from finllm.guardrails.audit.note import VerifierKey
+    from finllm.memory.texts import Texts
 
     settings = load_settings().settings
     folder = log or settings.audit_dir
@@ -84,7 +85,9 @@ def verify(
     except ValueError as error:
         raise InputError(f"--key {key!r}: {error}", fix="give the line of a log.vkey file") from error
     verdict = verify_log(folder, None if witness is None else read_witnessed(witness), vkey)
-    home = verify_home(folder, None if log else settings.ledger_path, files or ()) if not verdict.damage else []
+    kept = None if log else (settings.ledger_path, Texts(settings.texts_dir))
+    ledger, texts = kept or (None, None)
+    home = [] if verdict.damage else verify_home(folder, ledger, files or (), texts)
     changed = any(one.problems for one in home)
     status = "damaged" if changed else verdict.status
     if as_json:
@@ -151,26 +154,28 @@ def export(
     witness: WitnessOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take one run out as a bundle: its records, their proofs, the checkpoint, the blobs and a script that verifies.
+    """Take one run out as a bundle: records, proofs, checkpoint, blobs, source texts, report files, and a verifier.
 
     The script needs Python and the package 'cryptography', and nothing else.
     """
     from finllm.guardrails.audit.bundle import bundle_of
+    from finllm.memory.texts import Texts
 
     check_folder(out, "--out")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out {str(out)!r} holds files", fix="name a new folder")
-    files = bundle_of(open_log(log), run_id, witness)
+    files = bundle_of(open_log(log), run_id, witness, Texts(load_settings().settings.texts_dir))
     write_out(out, files)
-    records, blobs = files["records.jsonl"].count(b"\n"), sum(name.startswith("blobs/") for name in files)
+    records = files["records.jsonl"].count(b"\n")
+    blobs, texts, report = (sum(name.startswith(f"{one}/") for name in files) for one in ("blobs", "texts", "report"))
     if as_json:
-        print_json({"run": run_id, "out": str(out), "records": records, "blobs": blobs,
+        print_json({"run": run_id, "out": str(out), "records": records, "blobs": blobs, "texts": texts, "files": report,
                     "witnessed": witness is not None})  # fmt: skip
     else:
         print(
             clean(
-                f"{records} records and {blobs} blobs are in {str(out)!r}; verify: python {out / 'verify.py'}; "
-                "the script's sha256 is what 'finllm audit verifier' prints"
+                f"{records} records, {blobs} blobs, {texts} texts and {report} report files are in {str(out)!r}; "
+                f"verify: python {out / 'verify.py'}; the script's sha256 is what 'finllm audit verifier' prints"
             )
         )
 

@@ -49,6 +49,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(runs, name="runs")
     app.command("trace", epilog=examples(
         "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a",
+        "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a --evidence E71",
         "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a --format html > trace.html",
     ))(trace)  # fmt: skip
 
@@ -111,18 +112,35 @@ def trace(
         Form | None,
         typer.Option("--format", help="Markdown, a self-contained HTML page, or as --json.  \\[default: text]"),
     ] = None,
-) -> None:
-    """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, costs."""
+    evidence: Annotated[
+        list[str] | None, typer.Option("--evidence", "-e", metavar="ID", help="Open this row instead, such as E71: its "
+                                       "formula done again, its terms, its series, file or source text. Repeatable.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option(help="Do all tools of the run again where nothing else finds a row's value: takes seconds.")
+    ] = True,
+) -> None:  # fmt: skip
+    """Print the story of a run: the verdict, each claim with its evidence, who judged what, what was blocked, costs.
+
+    With --evidence it exits with 1 where a row's value does not come out again, or what it stands on was changed.
+    """
     if as_json and form not in (None, Form.json):
         raise InputError(f"--json and --format {form} are two forms", fix="give one of them")
     settings = load_settings().settings
     find_run(run_id, settings)
+    if evidence:
+        from finllm.cli.display.opened import show_opened
+
+        show_opened(run_id, evidence, settings, rebuild=rebuild, form=Form.json if as_json else form)
+        return
     from finllm.review.trace import trace_html, trace_markdown, trace_rows, trace_story
+    from finllm.review.trace_tables import trace_tables
 
     with reading(settings) as ledger:
         assert ledger is not None
         if as_json or form is Form.json:
-            print_json({"run": run_id, "rows": trace_rows(run_id, ledger)})
+            tables = [one.model_dump(mode="json") for one in trace_tables(run_id, ledger)]
+            print_json({"run": run_id, "tables": tables, "rows": trace_rows(run_id, ledger)})
             return
         tell = {Form.md: trace_markdown, Form.html: trace_html}.get(form, trace_story) if form else trace_story
         print(clean_lines(tell(run_id, ledger)), end="")

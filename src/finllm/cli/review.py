@@ -131,6 +131,8 @@ def export(
     """Take an item out as two bundles that verify offline: the run that was reviewed, and what was said of it."""
     from finllm.cli.audit import open_log
     from finllm.guardrails.audit.bundle import bundle_of
+    from finllm.memory.texts import Texts
+    from finllm.settings import load_settings
 
     check_folder(out, "--out")
     if out.exists() and any(out.iterdir()):
@@ -143,7 +145,7 @@ def export(
         desk.looked(viewer, item)
     reader = open_log(None)
     for name, run in (("run", shown.item.row.run), ("review", shown.id)):
-        write_out(out / name, bundle_of(reader, run))
+        write_out(out / name, bundle_of(reader, run, texts=Texts(load_settings().settings.texts_dir)))
     if as_json:
         print_json({"item": shown.id, "run": shown.item.row.run, "out": str(out)})
     else:

@@ -133,7 +133,7 @@ def _window(row: Evidence) -> tuple[dt.date | None, dt.date | None]:
     """The first and last day that a row names; the first is None where it names only the last."""
     if row.source is not None and (place := _POINTER.fullmatch(row.source.pointer)) is not None:
         end = place["end"] or place["on"] or place["by"]
-        start = place["start"] or place["on"]
+        start = place["start"]
         return (dt.date.fromisoformat(start) if start else None), dt.date.fromisoformat(end)
     for told in (row.formula or "", row.period):
         if match := _WINDOW.search(told):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from finllm.sessions.inputs import Inputs
     from finllm.sessions.session import Session
     from finllm.sessions.tree import Version
-    from finllm.tools.evidence import Evidence
 
 Said = tuple[list[str], dict[str, Any] | None, str | None]
 """The lines of an answer, its data, and the command that repeats it."""
@@ -30,8 +28,6 @@ KEPT = frozenset(("compare", "drives", "flip", "hedge", "reverse", "save", "revi
 """Questions whose answers are in the minutes."""
 MOST = 200
 """Lines of an answer that are kept."""
-_IDS = re.compile(r"\bE[0-9]+\b")
-_SPAN = re.compile(r"characters ([0-9]+)[–-]([0-9]+)")
 
 
 def answer(session: Session, line: Line, started: float) -> Answer:
@@ -195,49 +191,17 @@ def _again(session: Session, line: Line) -> str:
 
 
 def _evidence(session: Session, line: Line) -> Said:
-    report = _report(session, session.version)
-    rows = {row.id: row for row in report.evidence}
-    id = line.words[0]
-    if id not in rows:
-        raise InputError(f"{session.version.id} has no row {id}", fix=f"its rows are E1 to E{len(rows)}; 'show' and "
-                         "'drives' name those that matter")  # fmt: skip
-    lines: list[str] = []
-    seen, queue = {id}, [(id, 0)]
-    data: list[dict[str, Any]] = []
-    while queue:
-        at, depth = queue.pop(0)
-        row = rows[at]
-        lines += [f"{'  ' * depth}{told}" for told in _opened(row, session.version.request)]
-        data.append({**row.model_dump(mode="json"), "span": span_of(row, session.version.request)})
-        behind = [one for one in _IDS.findall(row.formula or "") if one in rows and one not in seen]
-        if depth < 3 and len(data) < 40:
-            seen.update(behind)
-            queue = [*((one, depth + 1) for one in behind), *queue]
-    return lines, {"rows": data}, f"finllm trace {session.version.run}"
+    from finllm.review.opened import Opener
+    from finllm.review.opened_lines import opened_text
 
-
-def _opened(row: Evidence, request: RunRequest) -> list[str]:
-    value = show(row.value, row.unit)
-    lines = [clean(f"{row.id}  {value}, {row.what}, {row.entity}, {row.period}")]
-    if row.formula:
-        lines.append(clean(f"  by: {row.formula}"))
-    if row.source is not None:
-        lines.append(clean(f"  from: {row.source.uri}, {row.source.pointer}, sha256 {row.source.sha256[:12]}"))
-    if (span := span_of(row, request)) is not None:
-        lines.append(f"  «{clean(span)}»")
-    return lines
-
-
-def span_of(row: Evidence, request: RunRequest) -> str | None:
-    """The part of a source's text that a row stands on, where the row is of a source and its text is as it was."""
-    from finllm.tools.evidence import sha256_of
-
-    if row.source is None or (match := _SPAN.search(row.source.pointer)) is None:
-        return None
-    for source in request.scenario.sources:
-        if source.url == row.source.uri and sha256_of(source.text) == row.source.sha256:
-            return source.text[int(match[1]) : int(match[2])]
-    return None
+    report, id = _report(session, session.version), line.words[0]
+    if id not in {row.id for row in report.evidence}:
+        raise InputError(f"{session.version.id} has no row {id}", fix=f"its rows are E1 to E{len(report.evidence)}; "
+                         "'show' and 'drives' name those that matter")  # fmt: skip
+    run = session.desk.ledger.run(session.version.run)
+    assert run is not None
+    opened = Opener(run, session.desk.ledger, session.desk.settings).open(id)
+    return opened_text(opened), {"opened": opened.model_dump(mode="json")}, f"finllm trace {run.id} --evidence {id}"
 
 
 def _save(session: Session, line: Line) -> Said:

@@ -146,7 +146,25 @@ def row(tell: Teller) -> Answer:
             continue
         found = tell.table.rows[id]
         _told(tell, found)
-    return tell.done()
+        _again(tell, id)
+    first = next((id for id in ids if id in _own(tell)), None)
+    return tell.done(row=first) if first else tell.done(again=f"finllm trace {tell.table.run.id}")
+
+
+def _own(tell: Teller) -> set[str]:
+    """The rows that are the run's; what the chat added since opens nowhere else."""
+    return {row.id for row in tell.table.report.evidence}
+
+
+def _again(tell: Teller, id: str) -> None:
+    """Whether the row's value comes out again, where that can be told on the spot."""
+    from finllm.review.opened import Opener
+
+    if id not in _own(tell):
+        return
+    opened = Opener(tell.table.run, tell.table.ledger, tell.table.settings).open(id)
+    if opened.recomputed is not None:
+        tell.say("again" if opened.sound else "differs")
 
 
 def _told(tell: Teller, found: Evidence) -> None:
