@@ -6,11 +6,13 @@ for the user as they were.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
 from hashlib import sha256
 
+from finllm.errors import RecordError
 from finllm.memory.secret_file import SecretFile
 from finllm.memory.users import User, Users
 
@@ -39,8 +41,11 @@ class WebSessions:
                        (_hashed(token), user.name, user.changes, now, now))  # fmt: skip
         return token
 
-    def find(self, token: str) -> User | None:
-        """Who is signed in by a token; None where nobody is, or not any more."""
+    def find(self, token: str, *, touch: bool = True) -> User | None:
+        """Who is signed in by a token; None where nobody is, or not any more.
+
+        `touch`: it counts as a request of theirs. On a full disk it cannot be kept that it did: reading goes on.
+        """
         hashed, now = _hashed(token), self._clock()
         rows = self._secret.rows("SELECT name, changes, began, seen FROM signed_in WHERE token=?", hashed)
         if not rows:
@@ -51,8 +56,8 @@ class WebSessions:
                 or now - began > self._absolute):  # fmt: skip
             self.revoke(token)
             return None
-        if now - seen > _TOUCH:
-            with self._secret.transaction() as db:
+        if touch and now - seen > _TOUCH:
+            with contextlib.suppress(RecordError), self._secret.transaction() as db:
                 db.execute("UPDATE signed_in SET seen=? WHERE token=?", (now, hashed))
         return user
 

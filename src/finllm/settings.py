@@ -139,6 +139,10 @@ class Settings(BaseModel):
         default=None, description="file of such keys, one a line; unset: one in the home"
     )
 
+    audit_witness: Path | None = Field(
+        default=None, description="the witness's folder, or a checkpoint of it, that the record's page is held against"
+    )
+
     @field_validator("vllm_urls", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:

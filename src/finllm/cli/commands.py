@@ -21,6 +21,7 @@ HELP = {
     "chat": "Ask about a run in plain words: every figure names its row, and what nothing on record answers is "
             "refused.",
     "mcp": "Serve the chat's catalogue and the stress test as tools of the Model Context Protocol, runs as resources.",
+    "serve": "Serve the desk: queue, items, runs down to any number's source, sessions, the state of the record.",
     "stress": "Stress a portfolio: P&L by position, factor, sector and horizon, its interval, VaR and ES, and the "
               "breaches.",
     "reverse": "Find the most plausible shocks that lose the amount: several distinct answers, each revalued in full.",

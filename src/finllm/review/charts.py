@@ -55,6 +55,8 @@ class Shaded:
 
 def plain(text: str) -> str:
     """Text on one line, without control, formatting and surrogate characters."""
+    if text.isprintable():  # has none of them; most text is, and asking each character takes most of a page's time
+        return " ".join(text.split())
     shown = (char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else " " for char in text)
     return " ".join("".join(shown).split())
 

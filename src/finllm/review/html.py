@@ -61,11 +61,16 @@ def fan_points(rows: Iterable[HorizonRow]) -> tuple[FanPoint, ...]:
 
 def report_html(report: Report, charts: Sequence[Picture], explanation: Explanation | None = None) -> str:
     """The report of a run as one self-contained page, with what explains it. Its charts are those of `run_charts`."""
+    return render_page(run_page(report, charts, explanation))
+
+
+def run_page(report: Report, charts: Sequence[Picture], explanation: Explanation | None = None) -> Page:
+    """What the page of a run shows, wherever it is shown."""
     added = explanation.evidence if explanation else ()
     known = frozenset(row.id for row in (*report.evidence, *added))
     *parts, evidence = _run_parts(report, added)
     parts += html_chapters(explanation.chapters, known) if explanation else []
-    return render_page(Page(
+    return Page(
         title=report.title,
         subtitle=f"Run {report.run_id}, as of {report.as_of}, {report.over}",
         badges=(*_coverage_badges(report.coverage), _verdict(f"compliance: {report.ruled}", report.compliance),
@@ -76,7 +81,7 @@ def report_html(report: Report, charts: Sequence[Picture], explanation: Explanat
         charts=charts,
         parts=[*parts, evidence],
         foot=f"Money is in {report.currency}. {FOOT}",
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def engine_html(

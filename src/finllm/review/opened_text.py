@@ -161,7 +161,8 @@ def _suspected(text: str, removed: Sequence[str]) -> list[str]:
     """The parts that the judge cut, whole: of a part the record has no more than the beginning."""
     from finllm.models.injection import pieces
 
-    begun = [one.removeprefix(_SUSPECTED) for one in removed if one.startswith(_SUSPECTED)]
+    begun = [one.removeprefix(_SUSPECTED).strip() for one in removed if one.startswith(_SUSPECTED)]
+    begun = [one for one in begun if one]  # of a part that nothing could be shown of, the record holds nothing
     parts = pieces(text) or [text] if begun else []
     return [next((part for part in parts if part.startswith(begin)), begin) for begin in begun if begin in text]
 

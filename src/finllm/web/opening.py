@@ -1,0 +1,70 @@
+"""What a number opens beside the page: its formula done again, its terms, the window of a series, the text whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finllm.errors import InputError
+from finllm.web.refusals import not_found
+
+if TYPE_CHECKING:
+    from finllm.review.opened import Opener
+    from finllm.review.opened_rows import OpenedRow
+    from finllm.review.tables import TraceTable
+    from finllm.web.doors import Asked
+    from finllm.web.serving import Serving
+
+
+def opened_beside(asked: Asked, run_id: str, row: str = "") -> dict[str, Any]:
+    """The row that the address asks to open, if it asks for one that there is."""
+    wanted = row or asked.query.get("open", "")
+    if not wanted or asked.serving.reports.get(run_id).report is None:
+        return {"opened": None}
+    made = asked.serving.reports.made
+    return {"opened": made.get(("row", run_id, wanted), lambda: _opened(asked.serving, run_id, wanted))}
+
+
+def _opened(serving: Serving, run_id: str, wanted: str) -> OpenedRow | None:
+    try:
+        return opener_of(serving, run_id).open(wanted)
+    except InputError:
+        return None
+
+
+def opener_of(serving: Serving, run_id: str) -> Opener:
+    """What opens the rows of a run: it reads the market once. Errors: NotFound."""
+    from finllm.review.opened import Opener
+
+    def made() -> Opener:
+        row = serving.ledger.run(run_id)
+        if row is None:
+            raise not_found("run")
+        return Opener(row, serving.ledger, serving.settings)
+
+    return serving.reports.made.get(("opener", run_id), made)
+
+
+def source_whole(serving: Serving, run_id: str, source_id: str) -> dict[str, Any]:
+    """A source as it was published, with what was cut from it before anybody read it. Errors: NotFound."""
+    from finllm.review.opened_text import pieces_of, read_by_agents
+
+    run = serving.reports.get(run_id)
+    source = next((one for one in run.request.scenario.sources if one.id == source_id), None)
+    if source is None:
+        raise not_found("source")
+    told = next((one for one in run.report.sources if one.id == source_id), None) if run.report else None
+    _, cuts = read_by_agents(source.text, run.request.as_of, told.removed if told else ())
+    return {"source": source, "told": told, "pieces": pieces_of(source.text, None, cuts)}
+
+
+def tables_of(serving: Serving, run_id: str) -> list[TraceTable]:
+    """The tables of a run's trace, without those that its report has anyhow."""
+    from finllm.review.trace_tables import trace_tables
+
+    return [one for one in trace_tables(run_id, serving.ledger) if one.name not in ("evidence", "sources")]
+
+
+def found_in(serving: Serving, text: str) -> list[Any]:
+    """Where words stand in traces and sources."""
+    del serving, text
+    return []

@@ -1,0 +1,221 @@
+"""The queue and an item: the verdict first, then what people did, then everything else; claim, sign, send back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from finllm.errors import AccessRefused, InputError, RecordError, ReviewRefused
+from finllm.memory.review_rows import FAULTS
+from finllm.memory.review_rules import REVIEWERS
+from finllm.web.doors import SIGNED_IN, Asked, Door, only
+from finllm.web.live import digest_of
+from finllm.web.opening import opened_beside
+from finllm.web.pages.runs import body_of
+from finllm.web.rates import SIGNING_IN
+from finllm.web.refusals import Refused, not_found
+
+if TYPE_CHECKING:
+    from finllm.memory.reviews import Shown
+
+REVIEWING = only(*REVIEWERS)
+PUTTING = only("analyst", "risk")
+ENDED = 30
+"""Items that were ended and are listed."""
+
+
+def queue(asked: Asked) -> Response:
+    """What waits: one's own and what comes back first; then what was ended."""
+    shown = asked.serving.reviews.queue(asked.who)
+    ended = asked.serving.reviews.queue(asked.who, ended=True)[:ENDED]
+    waiting = sum(one.why_not is None for one in shown)
+    return asked.page("queue.html.j2", shown=shown, ended=ended, waiting=waiting, state=queue_state(asked),
+                      others=sum(one.claimed_by not in (None, asked.who.name) for one in shown))  # fmt: skip
+
+
+def queue_state(asked: Asked) -> str:
+    """A digest of what the queue shows to whoever asks."""
+    reviews = asked.serving.reviews
+    shown = [*reviews.queue(asked.who), *reviews.queue(asked.who, ended=True)[:ENDED]]
+    return digest_of(*((one.id, one.state, one.why_not, one.claimed_by, len(one.item.events)) for one in shown))
+
+
+def queue_json(asked: Asked) -> Response:
+    """The queue for a program."""
+    return JSONResponse({"items": [_plain(one) for one in asked.serving.reviews.queue(asked.who)]})
+
+
+def item(asked: Asked) -> Response:
+    """An item; with `?open=E7` that row beside it. That somebody looks is on record."""
+    return _item(asked)
+
+
+def item_json(asked: Asked) -> Response:
+    shown = _seen(asked)
+    return JSONResponse(_plain(shown))
+
+
+def item_state(asked: Asked) -> str:
+    """A digest of what the item's page shows to whoever asks."""
+    shown = _get(asked)
+    return digest_of(shown.state, shown.why_not, shown.claimed_by, shown.item.row.report_sha256,
+                     [event.model_dump() for event in shown.item.events])  # fmt: skip
+
+
+def _plain(shown: Shown) -> dict[str, Any]:
+    """An item as JSON, of what its viewer may see."""
+    row = shown.item.row
+    return {"id": shown.id, "state": shown.state, "title": row.title, "run": row.run, "put_by": row.who, "why": row.why,
+            "at": row.at, "report_sha256": row.report_sha256, "needs": row.needs, "blind": shown.blind,
+            "signatures": [one.model_dump(mode="json") for one in shown.item.signatures],
+            "events": [one.model_dump(mode="json") for one in shown.item.events],
+            "claimed_by": shown.claimed_by, "why_not": shown.why_not}  # fmt: skip
+
+
+def _get(asked: Asked) -> Shown:
+    try:
+        return asked.serving.reviews.item(asked.path["item"], asked.who)
+    except InputError:
+        raise not_found("item") from None
+
+
+def _seen(asked: Asked) -> Shown:
+    """The item, and that somebody looks put on record; on a disk that is full it is still read."""
+    shown = _get(asked)
+    with contextlib.suppress(RecordError):
+        asked.serving.reviews.looked(asked.who, shown.id)
+    return shown
+
+
+def _item(asked: Asked, failed: Any = None, status: int = 200) -> Response:
+    serving, shown = asked.serving, _seen(asked)
+    row = shown.item.row
+    run = serving.reports.get(row.run)
+    mine = shown.claimed_by == asked.who.name
+    if mine:
+        with contextlib.suppress(RecordError):
+            serving.reviews.heartbeat(shown.id, asked.who)  # who turns its pages still reads it
+    before = None if shown.blind else _approved_before(asked, shown)
+    verified = serving.verifier.look(serving.ledger.last_use())
+    return asked.page(
+        "item.html.j2", status, shown=shown, row=row, run=run, base=f"/item/{shown.id}", mine=mine, failed=failed,
+        may=shown.why_not is None and asked.who.role in REVIEWERS and shown.item.ended is None,
+        own=row.who == asked.who.name, faults=FAULTS, looks=serving.reviews.looks(shown.id, asked.who),
+        body=body_of(asked, row.run, f"/item/{shown.id}"), compared=before, verified=verified,
+        state=item_state(asked), flips=_flips(asked, row.run),
+        **opened_beside(asked, row.run),
+    )  # fmt: skip
+
+
+def _approved_before(asked: Asked, shown: Shown) -> dict[str, Any] | None:
+    """What differs from the version that was approved, or sent back, before this one."""
+    from finllm.review.diff import diff_runs
+
+    row, reviews = shown.item.row, asked.serving.reviews
+    items = [one for one in reviews.record.items().values() if one.row.audit is None]
+    approved = [one for one in items if one.ended == "approved" and one.row.title == row.title
+                and one.row.number < row.number]  # fmt: skip
+    other = approved[-1] if approved else None
+    what = "the last approved one"
+    if row.follows is not None:
+        before = next((one for one in items if one.row.number == row.follows), None)
+        if before is not None and (before.ended == "sent back" or other is None):
+            other, what = before, f"{before.id}, which it takes the place of"
+    if other is None or other.row.run == row.run:
+        return None
+    key = ("diff", other.row.run, row.run)
+    diff = asked.serving.reports.made.get(key, lambda: diff_runs(other.row.run, row.run, asked.serving.ledger))
+    return {"what": what, "id": other.id, "run": other.row.run, "diff": diff}
+
+
+def _flips(asked: Asked, run: str) -> list[Any]:
+    """What would flip it, as it is on record: of the session's own questions, and of an explanation of the run."""
+    from finllm.review.explanation import explanation_on_record
+
+    found = explanation_on_record(run, asked.serving.ledger)
+    return [] if found is None else [one for one in found.chapters if one.title.startswith("What would flip")]
+
+
+def _back(asked: Asked) -> Response:
+    return RedirectResponse(f"/item/{asked.path['item']}", 303)
+
+
+def claim(asked: Asked) -> Response:
+    asked.serving.reviews.claim(_id(asked), asked.who)
+    return _back(asked)
+
+
+def release(asked: Asked) -> Response:
+    asked.serving.reviews.release(_id(asked), asked.who)
+    return _back(asked)
+
+
+def heartbeat(asked: Asked) -> Response:
+    asked.serving.reviews.heartbeat(_id(asked), asked.who)
+    return Response(status_code=204)
+
+
+def sign(asked: Asked) -> Response:
+    """Sign the bytes that were on the page, by the pass phrase typed again."""
+    if not asked.serving.rates.allow("sign in", asked.who.name, SIGNING_IN, time.monotonic()):
+        raise Refused(429, "Too often", "more pass phrases were tried than one person mistypes", "wait a minute")
+    form = asked.form
+    try:
+        asked.serving.reviews.sign(_id(asked), asked.who, form.get("phrase", ""), form.get("reason", ""),
+                                   report_sha256=form.get("report", ""))  # fmt: skip
+    except AccessRefused as error:
+        return _item(asked, error, 403)
+    except ReviewRefused as error:
+        if error.rule == "reason":
+            return _item(asked, error, 400)
+        raise
+    return _back(asked)
+
+
+def send_back(asked: Asked) -> Response:
+    about: Any = asked.form.get("about", "")
+    try:
+        asked.serving.reviews.send_back(_id(asked), asked.who, about, asked.form.get("reason", ""))
+    except ReviewRefused as error:
+        if error.rule == "reason":
+            return _item(asked, error, 400)
+        raise
+    return _back(asked)
+
+
+def escalate(asked: Asked) -> Response:
+    try:
+        asked.serving.reviews.escalate(_id(asked), asked.who, asked.form.get("reason", ""))
+    except ReviewRefused as error:
+        if error.rule == "reason":
+            return _item(asked, error, 400)
+        raise
+    return _back(asked)
+
+
+def withdraw(asked: Asked) -> Response:
+    asked.serving.reviews.withdraw(_id(asked), asked.who, asked.form.get("reason", ""))
+    return RedirectResponse("/queue", 303)
+
+
+def _id(asked: Asked) -> str:
+    """The item, which there is. Errors: NotFound."""
+    return _get(asked).id
+
+
+DOORS = (
+    Door("GET", "/queue", SIGNED_IN, queue),
+    Door("GET", "/queue.json", SIGNED_IN, queue_json),
+    Door("GET", "/item/{item}.json", SIGNED_IN, item_json),
+    Door("GET", "/item/{item}", SIGNED_IN, item),
+    Door("POST", "/item/{item}/claim", REVIEWING, claim),
+    Door("POST", "/item/{item}/release", REVIEWING, release),
+    Door("POST", "/item/{item}/heartbeat", REVIEWING, heartbeat),
+    Door("POST", "/item/{item}/sign", REVIEWING, sign, slow=True),
+    Door("POST", "/item/{item}/send-back", REVIEWING, send_back),
+    Door("POST", "/item/{item}/escalate", REVIEWING, escalate),
+    Door("POST", "/item/{item}/withdraw", PUTTING, withdraw),
+)

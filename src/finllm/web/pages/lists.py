@@ -1,0 +1,96 @@
+"""Books, scenarios, cost, search and the state of the record: pages to read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from finllm.web.doors import SIGNED_IN, Asked, Door
+from finllm.web.pages.runs import when
+from finllm.web.refusals import not_found
+
+if TYPE_CHECKING:
+    from finllm.memory.reading import RunHead
+
+COUNTED = 200
+"""Runs whose cost is added up."""
+
+
+def scenarios(asked: Asked) -> Response:
+    """The shipped scenarios, each with its story and sources."""
+    from finllm.sessions.requests import shipped_scenarios
+    from finllm.tools.data.scenario import load_scenario
+
+    made = asked.serving.reports.made
+    told = made.get("scenarios", lambda: {name: load_scenario(path) for name, path in shipped_scenarios().items()})
+    return asked.page("scenarios.html.j2", told=told, may_open=asked.who.role in ("analyst", "risk"))
+
+
+def books(asked: Asked) -> Response:
+    """The books that sessions may be opened on, and the positions of one."""
+    from finllm.tools.data.books.load import load_portfolio
+    from finllm.web.books import books_of
+
+    known = books_of(asked.serving.settings)
+    name = asked.query.get("book", "default")
+    if name not in known:
+        raise not_found("book")
+    path = known[name]
+    held = asked.serving.reports.made.get(("book", name, path.stat().st_mtime_ns), lambda: load_portfolio(path))
+    return asked.page("books.html.j2", known=list(known), name=name, held=held)
+
+
+def cost(asked: Asked) -> Response:
+    """What the newest runs cost: time, tokens, energy, carbon and money, each with where the figure comes from."""
+    from finllm.graphs.report import COST_HEADER, cost_rows
+
+    rows: list[dict[str, Any]] = []
+    sums: dict[tuple[str, str, str], float] = {}
+    for head in asked.serving.ledger.runs(COUNTED):
+        spent = _spent(asked, head)
+        if spent is None:
+            continue
+        told = cost_rows(spent)
+        rows.append({"id": head.id, "title": head.title, "when": when(head.created_ns), "rows": told})
+        for what, value, unit, provenance, _ in told:
+            key = what, unit, provenance
+            sums[key] = sums.get(key, 0.0) + float(value)
+    totals = [(what, f"{value:,.4g}", unit, provenance) for (what, unit, provenance), value in sums.items()]
+    return asked.page("cost.html.j2", header=COST_HEADER, rows=rows[:50], totals=totals, counted=len(rows))
+
+
+def _spent(asked: Asked, head: RunHead) -> Any:
+    if head.status not in ("finished", "blocked"):
+        return None
+    report = asked.serving.reports.get(head.id).report
+    return None if report is None else report.spent
+
+
+def search(asked: Asked) -> Response:
+    """Words in the traces and sources of all runs."""
+    from finllm.web.opening import found_in
+
+    text = asked.query.get("text", "").strip()
+    found: list[Any] = found_in(asked.serving, text) if text else []
+    return asked.page("search.html.j2", text=text, found=found)
+
+
+def record(asked: Asked) -> Response:
+    """Whether the record is whole: every record, blob, signature and row; and how old the witness's word is."""
+    serving = asked.serving
+    kept, age = serving.settings.audit_witness, None
+    if kept is not None and (kept / "checkpoint").exists():
+        age = time.time() - (kept / "checkpoint").stat().st_mtime
+    return asked.page("record.html.j2", found=serving.verifier.look(serving.ledger.last_use()), age=age,
+                      kept=kept is not None, now=time.time())  # fmt: skip
+
+
+DOORS = (
+    Door("GET", "/scenarios", SIGNED_IN, scenarios),
+    Door("GET", "/books", SIGNED_IN, books),
+    Door("GET", "/cost", SIGNED_IN, cost),
+    Door("GET", "/search", SIGNED_IN, search),
+    Door("GET", "/record", SIGNED_IN, record),
+)

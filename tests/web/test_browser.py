@@ -1,0 +1,244 @@
+"""The desk in a real Chromium: hostile texts run nothing; a reviewer's day by script, without it, by keyboard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from finllm.memory.knowledge import KnowledgeBase
+from tests.desks import request_for
+from tests.memory.desks import PHRASE
+from tests.warm import Warm
+from tests.web.conftest import Made, Served, copied, go_on, make_home, serving_at
+from tests.web.hostile import HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or name one in CHROMIUM"),
+]
+LISTEN = """window.violated = [];
+document.addEventListener('securitypolicyviolation', (event) =>
+  window.violated.push(`${event.violatedDirective} ${event.blockedURI}`));"""
+MARKUP = "main script, main iframe, main object, main embed, main style, main link, main base, main meta, " \
+         "main svg:not(.line), main img:not([src^='/run/']), main video, main math, main template"  # fmt: skip
+"""What no page has in it of itself."""
+LONGEST = 30_000
+"""ms of one step."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield found
+        found.close()
+
+
+class Watched:
+    """A page of somebody signed in; what the browser complained of is kept."""
+
+    def __init__(self, browser: Browser, served: Served, *, script: bool = True, **options: Any) -> None:
+        self.context = browser.new_context(base_url=served.url, java_script_enabled=script, **options)
+        self.context.set_default_timeout(LONGEST)
+        self.page: Page = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: self._dialog(dialog.message, dialog.dismiss))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        if script:
+            self.page.add_init_script(LISTEN)
+
+    def _dialog(self, message: str, dismiss: Callable[[], None]) -> None:
+        self.said.append(f"dialog {message}")
+        dismiss()
+
+    def sign_in(self, name: str) -> Page:
+        self.page.goto("/sign-in")
+        self.page.fill("input[name=name]", name)
+        self.page.fill("input[name=phrase]", PHRASE)
+        self.page.click("button:has-text('Sign in')")
+        self.page.wait_for_url("**/queue" if name not in ("risk1", "ana1") else "**/sessions")
+        return self.page
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def hostile(warm: Warm, shared_knowledge: KnowledgeBase, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    first = request_for("hormuz-blockade").scenario.sources[0]
+    sources = tuple(first.model_copy(update={"id": f"bad-{number}", "text": text, "publisher": text[:60],
+                                             "url": f"https://example.com/{number}"})
+                    for number, text in enumerate(HOSTILE))  # fmt: skip
+    narrative = "The strait is closed. <script>violated.push('narrative')</script><img src=x onerror=alert(1)>"
+    title = "<svg onload=alert(1)> closed \u202e strait"
+    return make_home(tmp_path_factory.mktemp("hostile") / "home", warm, shared_knowledge, ('review "look at this"',),
+                     sources=sources, narrative=narrative, title=title)  # fmt: skip
+
+
+def test_hostile_texts_are_text_on_every_page_that_shows_them(browser: Browser, hostile: Made, tmp_path: Path) -> None:
+    with serving_at(copied(hostile, tmp_path / "home")) as served:
+        served.serving.rates.allow = lambda *_: True  # type: ignore[method-assign]
+        one = Watched(browser, served)
+        page = one.sign_in("rev1")
+        run = hostile.runs[-1]
+        pages = ["/queue", "/runs", f"/run/{run}", f"/item/{hostile.item}", f"/item/{hostile.item}?open=E1", "/cost",
+                 *(f"/run/{run}/source/bad-{number}" for number in range(len(HOSTILE))),
+                 f"/compare?first={run}&second={run}", "/search?text=script"]  # fmt: skip
+        report = served.serving.reports.get(run).report
+        assert report is not None
+        spans = [row.id for row in report.evidence if row.source and "characters" in row.source.pointer]
+        pages += [f"/run/{run}?open={id}" for id in spans[:12]]
+        for path in pages:
+            one.said.clear()
+            answer = page.goto(path)
+            assert answer is not None
+            assert answer.status == 200, path
+            page.wait_for_load_state("load")
+            assert page.evaluate("window.violated") == [], path
+            assert page.locator(MARKUP).count() == 0, path
+            assert not [line for line in one.said if "favicon" not in line], (path, one.said)
+            assert page.url.startswith(served.url), path
+        assert all(url.startswith((served.url, "data:")) for url in one.asked), one.asked
+        shown = page.goto(f"/run/{run}/source/bad-0")
+        assert shown is not None
+        assert "<script>" in page.inner_text(".source")
+        one.close()
+
+
+class ByMouse:
+    """What a reviewer does with a page, by clicking."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def open_item(self, id: str) -> None:
+        self.page.goto("/queue")
+        self.page.click(f"a:has-text('{id} ')")
+        self.page.wait_for_url(f"**/item/{id}*")
+
+    def claim(self) -> None:
+        self.page.click("button:has-text('Claim it')")
+
+    def open_number(self, href: str) -> None:
+        self.page.locator(f"main a[href='{href}']").first.click()
+
+    def send_back(self, about: str, reason: str) -> None:
+        form = self.page.locator("#send-back")
+        form.locator("select").select_option(about)
+        form.locator("input[name=reason]").fill(reason)
+        form.locator("button").click()
+
+    def sign(self, reason: str) -> None:
+        form = self.page.locator("#sign")
+        form.locator("input[name=reason]").fill(reason)
+        form.locator("input[name=phrase]").fill(PHRASE)
+        form.locator("button").click()
+
+
+class ByKeyboard(ByMouse):
+    """The same with keys alone."""
+
+    def open_item(self, id: str) -> None:
+        self.page.goto("/queue")
+        for _ in range(20):
+            self.page.keyboard.press("j")
+            if f"{id} " in self.page.evaluate("document.activeElement.textContent"):
+                break
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_url(f"**/item/{id}*")
+
+    def claim(self) -> None:
+        self.page.keyboard.press("c")
+        self.page.keyboard.press("Enter")
+
+    def open_number(self, href: str) -> None:
+        for _ in range(1500):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("document.activeElement.getAttribute('href')") == href:
+                break
+        self.page.keyboard.press("Enter")
+
+    def send_back(self, about: str, reason: str) -> None:
+        self.page.keyboard.press("b")
+        self.page.keyboard.type(about)
+        self.page.keyboard.press("Tab")
+        self.page.keyboard.type(reason)
+        self.page.keyboard.press("Enter")
+
+    def sign(self, reason: str) -> None:
+        self.page.keyboard.press("s")
+        self.page.keyboard.type(reason)
+        self.page.keyboard.press("Tab")
+        self.page.keyboard.type(PHRASE)
+        self.page.keyboard.press("Enter")
+
+
+def told(page: Page, text: str) -> None:
+    page.wait_for_selector(f"text={text}")
+
+
+@pytest.mark.parametrize("way", ["script", "no script", "keyboard"])
+def test_a_reviewers_day(browser: Browser, made: Made, warm: Warm, shared_knowledge: KnowledgeBase, tmp_path: Path,
+                         way: str) -> None:  # fmt: skip
+    """Claim, open six numbers down to a marked span, send back; the corrected version comes back with the difference
+    marked; sign; a second person signs; approved; the exported bundle verifies where nothing of finllm is."""
+    home = copied(made, tmp_path / "home")
+    with serving_at(home) as served:
+        first, second = (Watched(browser, served, script=way != "no script") for _ in range(2))
+        page = first.sign_in("rev1")
+        does = ByKeyboard(page) if way == "keyboard" else ByMouse(page)
+        item, run = made.item, made.runs[-1]
+        does.open_item(item)
+        does.claim()
+        told(page, "claimed by rev1")
+        report = served.serving.reports.get(run).report
+        assert report is not None
+        span = next(row.id for row in report.evidence if row.source and row.source.pointer.startswith("characters"))
+        numbers = [report.total.evidence, *(one.evidence for one in list(report.by_factor.values())[:4]), span]
+        for id in numbers:
+            does.open_number(f"/item/{item}?open={id}#opened")
+            page.wait_for_selector(f"#opened[aria-label='Row {id}']")
+        assert page.locator("#opened mark").count() >= 1
+        assert "its bytes have the recorded digest" in page.inner_text("#opened")
+        does.send_back("source", "the blog is one publisher and unconfirmed")
+        told(page, "sent back")
+        again = corrected(served, made, warm, shared_knowledge)
+        does.open_item(again)
+        assert "Against" in page.inner_text("main")
+        assert page.locator("tr.here").count() > 0
+        does.claim()
+        told(page, "claimed by rev1")
+        does.sign("read from end to end; the blog is out")
+        told(page, "1 of 2 signatures")
+        other = second.sign_in("rev2")
+        by_other = ByKeyboard(other) if way == "keyboard" else ByMouse(other)
+        by_other.open_item(again)
+        by_other.sign("I agree")
+        told(other, "approved")
+        assert served.serving.reviews.record.get(again).ended == "approved"
+        if way != "no script":
+            page.goto(f"/item/{again}")
+            assert page.evaluate("window.violated") == []
+        for one in (first, second):
+            one.close()
+
+
+def corrected(served: Served, made: Made, warm: Warm, knowledge: KnowledgeBase) -> str:
+    """The corrected version, put to review by who made the first: the new item."""
+    source = served.serving.reports.get(made.runs[-1]).request.scenario.sources[-1].id
+    lines = (f'source {source} off because "unconfirmed"', 'review "corrected, without the blog"')
+    return go_on(served.serving.settings.home, made.session, warm, knowledge, lines)
