@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finllm.cli import search
 from finllm.cli.display.terminal import print_json
 from finllm.cli.options import JsonFlag, examples, help_if_alone
 from finllm.errors import InputError
@@ -46,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
     )
     runs.callback(invoke_without_command=True)(help_if_alone)
     runs.command("list")(list_runs)
+    search.add_to(runs)
     app.add_typer(runs, name="runs")
     app.command("trace", epilog=examples(
         "finllm trace 20220630-081500-hormuz-closed-for-a-month-1f3a",
