@@ -19,7 +19,8 @@ RuleId = Literal[JudgedRule, "completeness"]
 (block). Either is `not checked` where there is no limit, or no restricted name, to hold the book against.
 `lookahead`: no source published after `as_of` may be used, and no sentence that tells of days after it (flag when one
 was refused or cut, block when a source was used).
-`approval`: the scenario must have been approved (flag). `support`: every claim needs evidence (flag when a claim was
+`approval`: a signed review of the scenario as it is must be on record (flag; see `guardrails.approval`).
+`support`: every claim needs evidence (flag when a claim was
 withheld, block when one was used without). `completeness`: the result must be about enough of the book (flag, or
 block where the settings say so).
 """

@@ -110,7 +110,7 @@ def rule_facts(
         sources_refused=sorted(late & left_out),
         sources_used_late=sorted(late - left_out),
         sources_cut=[s.id for s in state.sources if any(cut.startswith("lookahead:") for cut in s.removed)],
-        approved_by=run.request.scenario.approved_by,
+        approved_by=run.request.approved_by,
         claims_withheld=[f"{check.factor} {check.read}" for check in withheld(state)],
         claims_unsupported=_unsupported(state, run),
         limited=not run.request.limits.allow_all,

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.guardrails.approval import Approval, approver
 from finllm.tools.data.books.position import Portfolio
 from finllm.tools.data.fx import DOLLAR
 from finllm.tools.data.limits import Limits
@@ -49,6 +50,7 @@ class RunRequest(BaseModel):
     `files`: those that scenario, portfolio and limits were read from, which a replay compares with what is there.
     `floor`: coarsest precision that may answer any agent, where its own is coarser. `thresholds`: what makes the result
     complete, None for the defaults; `future`: whether `as_of` had not come when the run was asked for.
+    `approval`: the review that `scenario.approved_by` led to then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +65,12 @@ class RunRequest(BaseModel):
     floor: str | None = None
     thresholds: Thresholds | None = None
     future: bool = False
+    approval: Approval | None = None
+
+    @property
+    def approved_by(self) -> str | None:
+        """Who approved the scenario as it is, and where that is on record; None where nobody did."""
+        return approver(self.scenario.model_dump(mode="json"), self.approval)
 
     @property
     def inputs(self) -> tuple[PriceFile, ...]:

@@ -205,14 +205,15 @@ def _evidence(session: Session, line: Line) -> Said:
 
 
 def _save(session: Session, line: Line) -> Said:
-    from finllm.sessions.saving import saved
+    from finllm.sessions.saving import EMPTY, approved_as, saved
 
     if not line.text:
         raise misused(line.verb)
     path = Path(line.text).expanduser()
     command = saved(session, path)
+    review = approved_as(session)
     return [
-        f"{session.version.id} is written to {str(path)!r}; approved_by is empty: only a signed review fills it"
+        f"{session.version.id} is written to {str(path)!r}; {f'approved by {review}' if review else EMPTY}"
     ], {"file": str(path)}, command  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from finllm.desk.request import OnUnresolved, RunRequest
+    from finllm.guardrails.approval import Approval
     from finllm.settings import Settings
     from finllm.tools.data.books.position import Portfolio
     from finllm.tools.data.market import MarketStore
@@ -94,6 +95,7 @@ def _built(
 ) -> Checked:  # fmt: skip
     """`path`: the scenario's file, None of one that was typed."""
     from finllm.desk.request import PriceFile, RunRequest
+    from finllm.guardrails.approval import why_not
     from finllm.tools.data.books.load import load_portfolio
     from finllm.tools.data.books.mapping import beside
     from finllm.tools.data.books.valuation import value_portfolio
@@ -127,11 +129,25 @@ def _built(
     allowed = find_limits(limits, portfolio, limitable(known, market), wanted_currency(story.currency))
     maps = (beside(book),) if beside(book).is_file() else ()
     read = (*((path,) if path is not None else ()), book, *maps, *((allowed.file,) if allowed.file else ()))
+    approval = _approval(story)
     request = RunRequest(scenario=story, portfolio=held, limits=allowed.limits, prices=files, seed=seed,
                          on_unresolved=on_unresolved, files=tuple(PriceFile.of(file) for file in read),
                          thresholds=thresholds_of(load_settings().settings),
-                         future=is_future(story.as_of))  # fmt: skip
-    return Checked(request, allowed.notes)
+                         future=is_future(story.as_of), approval=approval)  # fmt: skip
+    unapproved = why_not(story.model_dump(mode="json"), approval)
+    return Checked(request, (*allowed.notes, *([unapproved] if unapproved else [])))
+
+
+def _approval(story: Scenario) -> Approval | None:
+    """What the scenario's approval leads to on record. Errors: RecordError."""
+    from finllm.guardrails.approval import is_review, on_record
+    from finllm.guardrails.audit.reading import open_reading
+
+    settings = load_settings().settings
+    if not is_review(story.approved_by) or not settings.ledger_path.exists():
+        return None
+    with open_reading(settings) as ledger:
+        return on_record(story.approved_by, ledger)
 
 
 def with_trades(held: Portfolio, story: Scenario, market: MarketStore) -> Portfolio:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from finllm.tools.data.scenario import Scenario
 
 
+EMPTY = "approved_by is empty: only a signed review fills it"
+"""What is said of a scenario that nobody approved."""
+
+
 def saved(session: Session, path: Path) -> str:
     """Write the version in hand as a scenario file; the command that runs it on the same book.
 
@@ -31,7 +35,7 @@ def saved(session: Session, path: Path) -> str:
     check_place(path)
     version = session.version
     lineage = Lineage(session=session.id, version=version.number, run=version.run, by=session.who)
-    scenario = version.request.scenario.model_copy(update={"lineage": lineage, "approved_by": None})
+    scenario = version.request.scenario.model_copy(update={"lineage": lineage, "approved_by": approved_as(session)})
     write_file(path, as_yaml(scenario).encode(), fix="choose another file, or free some space")
     return run_command(path, version.request)
 
@@ -44,6 +48,16 @@ def check_place(path: Path) -> None:
         )
 
 
+def approved_as(session: Session) -> str | None:
+    """The review that approved the version in hand."""
+    from finllm.guardrails.approval import on_record
+    from finllm.memory.review_record import reviews
+
+    ledger, run = session.desk.ledger, session.version.run
+    found = (one.id for one in reviews(ledger) if one.run == run)
+    return next((id for id in found if on_record(id, ledger) is not None), None)
+
+
 def as_yaml(scenario: Scenario) -> str:
     """A scenario as the YAML that reads back as the same."""
     import yaml
@@ -54,7 +68,7 @@ def as_yaml(scenario: Scenario) -> str:
     head = ""
     if isinstance(lineage, dict):
         head = (f"# version {lineage['version']} of session {lineage['session']}\n"
-                "# approved_by is empty: only a signed review fills it\n")  # fmt: skip
+                + ("" if scenario.approved_by else f"# {EMPTY}\n"))  # fmt: skip
     return head + yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
 
 

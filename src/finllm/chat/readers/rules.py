@@ -64,7 +64,7 @@ def compliance(tell: Teller) -> Answer:
 
 
 def approval(tell: Teller) -> Answer:
-    who = tell.table.request.scenario.approved_by
+    who = tell.table.request.approved_by
     tell.say("one" if who else "none", who=who)
     return tell.done()
 
