@@ -8,6 +8,7 @@ on a page stand for the latest run of that title. What two honest runs may diffe
 
     python -m docs.examples --check      # exit 1 and the differences, if a page shows what its commands do not print
     python -m docs.examples --write      # put what the commands print into the pages
+    python -m docs.examples --write audit.md record.md    # of these pages alone, behind README
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,9 +61,10 @@ class Difference:
         return f"{self.page}: {self.command}\n" + "\n".join(lines)
 
 
-def pages() -> list[Path]:
-    """README first, then the pages of docs/ by name; design notes have no examples."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+def pages(names: Sequence[str] = ()) -> list[Path]:
+    """README first, then the pages of docs/ by name, or those of `names` alone; design notes have no examples."""
+    found = sorted((ROOT / "docs").glob("*.md"))
+    return [ROOT / "README.md", *(page for page in found if not names or page.name in names)]
 
 
 def comparable(output: str) -> list[str]:
@@ -148,12 +150,13 @@ def write_picture(folder: Path) -> None:
     )
 
 
-def main(argument: str) -> None:
-    """`--write` writes the pages; anything else checks them. SystemExit with the differences."""
+def main(argument: str, names: Sequence[str] = ()) -> None:
+    """`--write` writes the pages; anything else checks them; `names`: of these alone, behind README, which they need.
+    SystemExit with the differences."""
     found: list[Difference] = []
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Path(folder).resolve())
-        for page in pages():
+        for page in pages(names):
             text = play(page, session, found.append)
             if argument == "--write":
                 page.write_text(text, encoding="utf-8")
@@ -166,4 +169,4 @@ def main(argument: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "--check")
+    main(sys.argv[1] if len(sys.argv) > 1 else "--check", sys.argv[2:])
