@@ -53,6 +53,16 @@ def test_a_source_is_shown_whole(served: Served) -> None:
     assert client.get(f"/run/{run}/source/none").status_code == 404
 
 
+def test_words_are_found_in_sources_and_lead_to_their_place(served: Served) -> None:
+    reviewer = served.signed_in("rev1")
+    page = reviewer.get("/search?text=minesweepers").text
+    assert "<mark>Minesweepers</mark>" in page
+    (address,) = set(re.findall(r'href="(/run/[^"]+/source/[^"]+)"', page))
+    assert "Minesweepers" in reviewer.get(address).text
+    assert "Nothing on record has these words." in reviewer.get("/search?text=nowhereatall").text
+    assert "there is no word in" in reviewer.get("/search?text=%22%22").text
+
+
 def test_two_versions_beside_each_other(served: Served) -> None:
     client, (first, second) = served.signed_in("rev1"), served.made.runs
     page = client.get(f"/compare?first={first}&second={second}").text

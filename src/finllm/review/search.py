@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -96,14 +96,18 @@ class _Place:
     row: str | None = None
 
 
-def search(text: str, ledger: LedgerReader, settings: Settings, limit: int = MOST) -> FoundAll:
+def search(
+    text: str, ledger: LedgerReader, settings: Settings, limit: int = MOST, *, at_once: int = AT_ONCE
+) -> FoundAll:  # fmt: skip
     """The places that have each of these words; words in quotes stand side by side, `word*` is a beginning.
+
+    `at_once`: how many runs that the index lacks are taken into it first.
 
     Errors: InputError for nothing to seek, or too much of it; RecordError.
     """
     query = query_of(text)
     with _opened(settings.search_path) as index:
-        left, notes = _take_in(index, ledger)
+        left, notes = _take_in(index, ledger, at_once)
         found = _hits(index, query)
     return FoundAll(found=tuple(found[:limit]), more=max(len(found) - limit, 0), unsearched=left, notes=tuple(notes))
 
@@ -124,7 +128,7 @@ def query_of(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path) -> Generator[sqlite3.Connection]:
     """The index, made anew where it is of another form or damaged; in memory where it may not be written."""
     db = _connected(path)
     try:
@@ -160,12 +164,12 @@ def _connected(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _take_in(index: sqlite3.Connection, ledger: LedgerReader) -> tuple[int, list[str]]:
+def _take_in(index: sqlite3.Connection, ledger: LedgerReader, at_once: int) -> tuple[int, list[str]]:
     """Put the runs that ended and are not in the index into it; how many are left, and which could not be read."""
     known = {row[0] for row in index.execute("SELECT run FROM taken")}
     heads = [head for head in ledger.runs() if head.id not in known and head.status in ("finished", "blocked")]
     notes: list[str] = []
-    for head in heads[:AT_ONCE]:
+    for head in heads[:at_once]:
         try:
             row = ledger.run(head.id)
             places = [] if row is None else list(_places(row, ledger))
@@ -173,7 +177,7 @@ def _take_in(index: sqlite3.Connection, ledger: LedgerReader) -> tuple[int, list
             notes.append(f"run {head.id!r} is not searched: {error.message}")
             continue
         _add(index, head, places)
-    return max(len(heads) - AT_ONCE, 0), notes
+    return max(len(heads) - at_once, 0), notes
 
 
 def _add(index: sqlite3.Connection, head: RunHead, places: list[_Place]) -> None:

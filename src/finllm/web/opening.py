@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from finllm.errors import InputError
 from finllm.web.refusals import not_found
 
+FOUND, AT_ONCE = 50, 40
+"""Hits on a page, and runs that one search takes into the index: a page waits for no more."""
+
 if TYPE_CHECKING:
     from finllm.review.opened import Opener
     from finllm.review.opened_rows import OpenedRow
+    from finllm.review.search import Found
     from finllm.review.tables import TraceTable
     from finllm.web.doors import Asked
     from finllm.web.serving import Serving
@@ -64,7 +69,19 @@ def tables_of(serving: Serving, run_id: str) -> list[TraceTable]:
     return [one for one in trace_tables(run_id, serving.ledger) if one.name not in ("evidence", "sources")]
 
 
-def found_in(serving: Serving, text: str) -> list[Any]:
-    """Where words stand in traces and sources."""
-    del serving, text
-    return []
+def found_in(serving: Serving, text: str) -> dict[str, Any]:
+    """Where words stand in traces and sources: each hit with the address of its place, and what was not looked at."""
+    from finllm.review.search import search
+
+    try:
+        told = search(text, serving.ledger, serving.settings, FOUND, at_once=AT_ONCE)
+    except InputError as error:
+        return {"found": [], "refused": f"{error.message}: {error.fix}"}
+    return {"found": [(one, _address(one)) for one in told.found], "more": told.more, "unsearched": told.unsearched}
+
+
+def _address(one: Found) -> str:
+    run = f"/run/{quote(one.run, safe='')}"
+    if one.kind == "source":
+        return f"{run}/source/{quote(one.place.removeprefix('source '), safe='')}"
+    return f"{run}?open={one.row}#opened" if one.row and one.row.startswith("E") else run

@@ -73,8 +73,8 @@ def search(asked: Asked) -> Response:
     from finllm.web.opening import found_in
 
     text = asked.query.get("text", "").strip()
-    found: list[Any] = found_in(asked.serving, text) if text else []
-    return asked.page("search.html.j2", text=text, found=found)
+    none: dict[str, Any] = {"found": [], "more": 0, "unsearched": 0, "refused": ""}
+    return asked.page("search.html.j2", text=text, **{**none, **(found_in(asked.serving, text) if text else {})})
 
 
 def record(asked: Asked) -> Response:
@@ -91,6 +91,6 @@ DOORS = (
     Door("GET", "/scenarios", SIGNED_IN, scenarios),
     Door("GET", "/books", SIGNED_IN, books),
     Door("GET", "/cost", SIGNED_IN, cost),
-    Door("GET", "/search", SIGNED_IN, search),
+    Door("GET", "/search", SIGNED_IN, search, slow=True),
     Door("GET", "/record", SIGNED_IN, record),
 )
