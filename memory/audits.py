@@ -21,6 +21,13 @@ def drawn(root: str, among: tuple[int, ...]) -> int:
     return among[int.from_bytes(seed, "big") % len(among)]
 
 
+def who_saw(record: ReviewRecord, number: int) -> set[str]:
+    """Who made an item, signed it or looked at it: none of them audits it blind."""
+    item = record.get(number)
+    return {*item.row.makers, item.row.who, *(one.by for one in item.events if one.by != SYSTEM),
+            *(look.by for look in record.looks(number))}  # fmt: skip
+
+
 def drawn_now(
     record: ReviewRecord, every: int, tip: Callable[[], Tip], now: Callable[[], str]
 ) -> ReviewRow | None:  # fmt: skip
@@ -34,10 +41,9 @@ def drawn_now(
         return None
     at = tip()
     of = drawn(at.root, among)
-    row, signed = items[of].row, items[of].signatures
-    saw = {*row.makers, row.who, *(one.by for one in signed), *(look.by for look in record.looks(of))}
-    return row.model_copy(update={
-        "number": 1 + max(items), "who": SYSTEM, "why": "blind audit", "at": now(), "makers": tuple(sorted(saw)),
+    makers = tuple(sorted(who_saw(record, of)))
+    return items[of].row.model_copy(update={
+        "number": 1 + max(items), "who": SYSTEM, "why": "blind audit", "at": now(), "makers": makers,
         "needs": 1, "follows": None, "back_to": None, "log_size": at.size, "log_root": at.root,
         "audit": AuditRow(kind="drawn", of=of, among=among, size=at.size, root=at.root),
     })  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from finllm.errors import ReviewRefused
 from finllm.memory.review_rows import FAULTS, ReviewEvent, ReviewRow, State
@@ -123,7 +124,9 @@ def _of_system(item: Item, event: ReviewEvent) -> ReviewRefused | None:
     if event.what == "void" and item.ended not in ("withdrawn", "void"):
         return None
     if event.what == "revealed" and item.row.audit is not None and item.ended is not None:
-        return None
+        if sha256(event.reason.encode()).hexdigest() == item.row.audit.sealed:
+            return None
+        return _no("sealed", f"what is said to be hidden in {item.id} is not what was sealed", "finllm audit verify")
     return _no("closed", f"{item.id} is {item.ended or 'open'}", f"finllm review show {item.id}")
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from finllm.errors import AccessRefused, InputError, RecordAltered, ReviewRefused
-from finllm.memory.audits import drawn_now
+from finllm.memory.audits import drawn_now, who_saw
 from finllm.memory.ledger import Ledger
 from finllm.memory.review_facts import grave_of, makers_of, report_digest
 from finllm.memory.review_record import ReviewRecord
@@ -66,7 +67,7 @@ class Reviews:
     def __init__(
         self, ledger: Ledger, users: Users, policy: Policy | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:  # fmt: skip
-        self._ledger, self.users = ledger, users
+        self.ledger, self.users = ledger, users
         self._policy, self._clock = policy or Policy(), clock
         self.record = ReviewRecord(ledger)
 
@@ -79,13 +80,13 @@ class Reviews:
         if not why.strip():
             raise ReviewRefused("to put a version to review takes a reason", fix='say what for: review "for …"',
                                 rule="reason")  # fmt: skip
-        row = self._ledger.run(run)
+        row = self.ledger.run(run)
         if row is None or row.result is None:
             raise InputError(f"run {run!r} has no report to review", fix=f"finllm resume {run}")
-        request, result, tip = row.request, row.result, self._ledger.tip()
-        makers = {*makers_of(session, run, request, result, self._ledger), *((who, login) if login else (who,))}
+        request, result, tip = row.request, row.result, self.ledger.tip()
+        makers = {*makers_of(session, run, request, result, self.ledger), *((who, login) if login else (who,))}
         self._check_known(makers - {login})
-        grave = grave_of(run, result, self._ledger)
+        grave = grave_of(run, result, self.ledger)
         made = ReviewRow(
             number=1, session=session, version=version, run=run, report_sha256=report_digest(result), who=who, why=why,
             at=self._now(), minutes=minutes, title=str(request["scenario"]["title"]),
@@ -195,8 +196,10 @@ class Reviews:
                 raise no
             if self.record.append(item, event):
                 break
-        if self.record.get(id).ended == "approved":
+        if (ended := self.record.get(id)).ended == "approved":
             self._draw()
+        if ended.ended is not None:
+            self._reveal(ended)
         return self._shown(self.record.get(id), user, sealed="show")
 
     def may(self, id: str | int, viewer: User, what: str, reason: str, read: str | None = None) -> None:
@@ -235,7 +238,7 @@ class Reviews:
         if item.ended in ("withdrawn", "void"):
             return item
         try:
-            row = self._ledger.run(item.row.run)
+            row = self.ledger.run(item.row.run)
             now = None if row is None or row.result is None else report_digest(row.result)
             why = None if now == item.row.report_sha256 else f"the report is now {now and now[:12]}"
         except RecordAltered as error:
@@ -282,9 +285,38 @@ class Reviews:
         of = audit.row.audit.of if audit.row.audit is not None else None
         return of is not None and any(one.by == viewer.name for one in self.record.looks(of))
 
+    def put_exercise(self, of: int, run: str, by: str, hidden: str) -> ReviewRow:
+        """Put a run with a known fault into the queue as a blind audit; what is `hidden` is sealed until it is over."""
+        source, row, tip = self.record.get(of), self.ledger.run(run), self.ledger.tip()
+        if row is None or row.result is None:
+            raise InputError(f"run {run!r} has no report to review", fix="plant the exercise again")
+        sealed = sha256(hidden.encode()).hexdigest()
+        with self.users.secret.transaction() as db:
+            db.execute("INSERT INTO sealed VALUES (?, ?)", (sealed, hidden))
+        made = source.row.model_copy(update={
+            "run": run, "report_sha256": report_digest(row.result), "who": SYSTEM, "why": "blind audit",
+            "at": self._now(), "makers": tuple(sorted({*who_saw(self.record, of), by})), "needs": 1, "follows": None,
+            "back_to": None, "log_size": tip.size, "log_root": tip.root,
+            "audit": AuditRow(kind="planted", of=of, sealed=sealed),
+        })  # fmt: skip
+        while True:
+            made = made.model_copy(update={"number": 1 + max(self.record.items())})
+            if self.record.put(made):
+                return made
+
+    def _reveal(self, item: Item) -> None:
+        """Say what an exercise hid, once its verdict is in."""
+        audit = item.row.audit
+        if audit is None or audit.kind != "planted":
+            return
+        found = self.users.secret.rows("SELECT content FROM sealed WHERE digest=?", audit.sealed)
+        while found and not any(one.what == "revealed" for one in item.events):
+            self.record.append(item, ReviewEvent(what="revealed", by=SYSTEM, at=self._now(), reason=str(found[0][0])))
+            item = self.record.get(item.row.number)
+
     def _draw(self) -> None:
         """Draw the blind audits that are due: once each, whoever else draws at the same time."""
-        while (row := drawn_now(self.record, self._policy.audit_every, self._ledger.tip, self._now)) is not None:
+        while (row := drawn_now(self.record, self._policy.audit_every, self.ledger.tip, self._now)) is not None:
             self.record.put(row)
 
     def _current(self, viewer: User) -> User:

@@ -82,7 +82,7 @@ class Users:
     ) -> None:  # fmt: skip
         """`ledger`: to change anything, one that writes. `clock`: s since 1970. `hasher`: argon2id, as it comes."""
         self._chain = Chain(ledger, USER, "users")
-        self._secret, self._clock, self._hasher = secret, clock, hasher
+        self.secret, self._clock, self._hasher = secret, clock, hasher
         self._seen = 0
         self._known: dict[str, User] = {}
 
@@ -148,7 +148,7 @@ class Users:
             self._check_admin(by)
         digest = self._keep(name, phrase)
         self._write(lambda: UserRow(what="phrase", name=name, by=by, at=self._now(), phrase=digest))
-        with self._secret.transaction() as db:
+        with self.secret.transaction() as db:
             db.execute("DELETE FROM phrase WHERE name=? AND digest<>?", (name, digest))
             db.execute("DELETE FROM failed WHERE name=?", (name,))
         return self._there(name)
@@ -162,13 +162,13 @@ class Users:
         right = self._matches(encoded, phrase)
         if user is None or user.disabled or not right:
             raise AccessRefused("no such user, or another pass phrase", fix="type both again")
-        with self._secret.transaction() as db:
+        with self.secret.transaction() as db:
             db.execute("DELETE FROM failed WHERE name=?", (name,))
         return user
 
     def _charge(self, name: str) -> None:
         """Count an attempt before it is looked at, so that many at once get no more of them."""
-        with self._secret.transaction() as db:
+        with self.secret.transaction() as db:
             row = db.execute("SELECT count, until FROM failed WHERE name=?", (name,)).fetchone()
             count, until = row or (0, 0.0)
             if (left := until - self._clock()) > 0:
@@ -183,13 +183,13 @@ class Users:
         check_phrase(name, phrase)
         encoded = self._argon2().hash(_plain(phrase))
         digest = sha256(encoded.encode()).hexdigest()
-        with self._secret.transaction() as db:
+        with self.secret.transaction() as db:
             db.execute("INSERT INTO phrase VALUES (?, ?, ?)", (digest, name, encoded))
         return digest
 
     def _encoded(self, user: User) -> str | None:
         """The hash that the ledger names; None where it is not there, or is another than it names."""
-        rows = self._secret.rows("SELECT encoded FROM phrase WHERE digest=?", user.phrase)
+        rows = self.secret.rows("SELECT encoded FROM phrase WHERE digest=?", user.phrase)
         found = str(rows[0][0]) if rows else None
         return found if found is not None and sha256(found.encode()).hexdigest() == user.phrase else None
 

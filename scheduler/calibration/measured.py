@@ -95,12 +95,16 @@ class _File(_Frozen):
 
 def wilson_lower(score: float, items: int) -> float:
     """Lower end of Wilson's interval (1927) for a share `score` of `items` trials; 0 without trials."""
+    return wilson(score, items, _Z95)[0]
+
+
+def wilson(score: float, items: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval (1927) for a share `score` of `items` trials, 95 % on both sides; all of it without trials."""
     if items == 0:
-        return 0.0
-    z2 = _Z95**2
-    centre = score + z2 / (2 * items)
-    spread = _Z95 * sqrt(score * (1 - score) / items + z2 / (4 * items**2))
-    return max(0.0, (centre - spread) / (1 + z2 / items))
+        return 0.0, 1.0
+    centre = score + z**2 / (2 * items)
+    spread = z * sqrt(score * (1 - score) / items + z**2 / (4 * items**2))
+    return max(0.0, (centre - spread) / (1 + z**2 / items)), min(1.0, (centre + spread) / (1 + z**2 / items))
 
 
 def read_calibrations(path: Path) -> tuple[RungCalibration, ...]:

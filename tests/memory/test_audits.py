@@ -61,3 +61,23 @@ def test_who_saw_the_first_verdict_does_not_audit_it(tmp_path: Path) -> None:
         assert home.reviews.item(first, rev2).state == "approved"
         sign(home, audit.id, "rev3")
         assert home.reviews.queue(rev2) == [], "an audit that is signed is not audited again"
+
+
+def test_what_an_exercise_hides_is_sealed_by_digest_and_revealed_after_the_verdict(tmp_path: Path) -> None:
+    with home_at(tmp_path, Policy(audit_every=0)) as home:
+        home.put("run-1")
+        home.run("run-x")
+        row = home.reviews.put_exercise(1, "run-x", "aud1", '{"fault": "sign"}')
+        assert row.audit is not None
+        for path in tmp_path.rglob("*"):
+            if path.is_file() and not path.name.startswith("users.sqlite"):
+                assert b'{"fault": "sign"}' not in path.read_bytes().replace(b"\\", b""), path
+        shown = repr(home.reviews.item(row.id, home.user("rev2")))
+        assert "fault" not in shown
+        assert "planted" not in shown
+        with refused("four-eyes"):
+            home.reviews.claim(row.id, home.user("aud1"))
+        home.reviews.send_back(row.id, home.user("rev2"), "sign", "E12 is the other way round")
+        events = home.reviews.item(row.id, home.user("rev2")).item.events
+        assert (events[-1].what, events[-1].reason) == ("revealed", '{"fault": "sign"}')
+        assert ReviewRecord(home.ledger).get(row.id).refused == ()

@@ -41,6 +41,8 @@ def add_to(app: typer.Typer) -> None:
     group.command(epilog=examples('finllm review escalate r-1 --because "beyond my limit"'))(escalate)
     group.command(epilog=examples('finllm review withdraw r-1 --because "the wrong book"'))(withdraw)
     group.command(epilog=examples("finllm review export r-1 --out bundle"))(export)
+    group.command(epilog=examples("finllm review plant r-1 --fault sign"))(plant)
+    group.command(epilog=examples("finllm review audits", "finllm review audits --json"))(audits)
     app.add_typer(group, name="review")
 
 
@@ -151,6 +153,39 @@ def export(
     else:
         print(clean(f"{shown.id} and its run are in {str(out)!r}; verify: python {out / 'run' / 'verify.py'}, "
                     f"python {out / 'review' / 'verify.py'}"))  # fmt: skip
+
+
+def plant(
+    item: ItemArgument,
+    fault: Annotated[
+        str, typer.Option("--fault", metavar="FAULT", help="sign, source, injection or number: what is wrong in it.")
+    ],
+    named: AsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Plant an exercise: a copy of an item's run with a known fault, as a blind audit for who did not see the item."""
+    from finllm.review.exercises import plant as planting
+
+    with at_the_desk() as desk:
+        by = who(desk.users, named, Phrases())
+        row = planting(item, fault, by, desk)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"item": row.id, "run": row.run})
+    else:
+        print(clean(f"{row.id} waits as a blind audit; what is wrong in it is sealed until its verdict"))
+
+
+def audits(named: AsOption = None, as_json: JsonFlag = False) -> None:
+    """Show what blind audits found: agreement with its interval, planted faults found, by person, fault and month."""
+    from finllm.review.audits import audits_of, told
+
+    with at_the_desk() as desk:
+        who(desk.users, named, Phrases())
+        found = audits_of(desk.record)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print("\n".join(map(clean, told(found))))
 
 
 def _json(shown: Shown) -> dict[str, Any]:
