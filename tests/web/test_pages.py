@@ -39,6 +39,8 @@ def test_any_number_of_a_run_opens_its_row_beside_it(served: Served) -> None:
         assert "<dt>what</dt>" in opened
     total = client.get(f"/run/{run}?open={report.total.evidence}").text
     assert ", equal</span>" in total
+    alone = client.get(f"/run/{run}/evidence/{report.total.evidence}").text
+    assert f'aria-label="Row {report.total.evidence}"' in alone
     assert client.get(f"/run/{run}/evidence/E99999").status_code == 404
 
 

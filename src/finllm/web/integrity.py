@@ -60,7 +60,10 @@ class Verifier:
             return self._last
 
     def _verify(self, newest: int) -> None:
-        found = verified_apart(self._settings)
+        try:
+            found = verified_apart(self._settings)
+        except (OSError, RuntimeError) as error:  # no process can be begun now
+            found = Integrity("not checked", notes=(f"it could not be verified: {error}",), at=time.time())
         with self._lock:
             self._last, self._newest, self._going = found, newest, False
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REVIEWING = only(*REVIEWERS)
 PUTTING = only("analyst", "risk")
+EXPLAINED = 50
+"""Rows of the ledger after which it is looked for an explanation of a run again."""
 ENDED = 30
 """Items that were ended and are listed."""
 
@@ -60,7 +62,10 @@ def item_json(asked: Asked) -> Response:
 
 def item_state(asked: Asked) -> str:
     """A digest of what the item's page shows to whoever asks."""
-    shown = _get(asked)
+    return _state_of(_get(asked))
+
+
+def _state_of(shown: Shown) -> str:
     return digest_of(shown.state, shown.why_not, shown.claimed_by, shown.item.row.report_sha256,
                      [event.model_dump() for event in shown.item.events])  # fmt: skip
 
@@ -105,7 +110,7 @@ def _item(asked: Asked, failed: Any = None, status: int = 200) -> Response:
         may=shown.why_not is None and asked.who.role in REVIEWERS and shown.item.ended is None,
         own=row.who == asked.who.name, faults=FAULTS, looks=serving.reviews.looks(shown.id, asked.who),
         body=body_of(asked, row.run, f"/item/{shown.id}"), compared=before, verified=verified,
-        state=item_state(asked), flips=_flips(asked, row.run),
+        state=_state_of(shown), flips=_flips(asked, row.run),
         **opened_beside(asked, row.run),
     )  # fmt: skip
 
@@ -135,7 +140,8 @@ def _flips(asked: Asked, run: str) -> list[Any]:
     """What would flip it, as it is on record: of the session's own questions, and of an explanation of the run."""
     from finllm.review.explanation import explanation_on_record
 
-    found = explanation_on_record(run, asked.serving.ledger)
+    ledger, made = asked.serving.ledger, asked.serving.reports.made
+    found = made.get(("explained", run, ledger.last_use() // EXPLAINED), lambda: explanation_on_record(run, ledger))
     return [] if found is None else [one for one in found.chapters if one.title.startswith("What would flip")]
 
 
