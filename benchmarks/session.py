@@ -1,7 +1,7 @@
 """How quick a session is: opening, edits with and without a model, a run answered from the ledger; the real model.
 
-Seconds on the clock are the bars; CPU seconds of this process (the engine's own process apart) stand beside them, as a
-busy machine does not change these. Exits with 1 where a bar is missed.
+Seconds on the clock are held to the bars; on a machine that has other work, which is said, it is the CPU seconds of
+this process (the engine's own apart), as the clock then tells of the others. Exits with 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from finllm.sessions.session import Session
 from finllm.settings import Settings
 
 SCENARIO = "hormuz-blockade"
+QUIET = 0.5
+"""Load for each core below which a machine has nothing else to do."""
 NOTE = """\
 One round on the real model in a home that has run the scenario before. *Shown*: the new total, factors and limits, from
 the state in memory, provisional; *recorded*: the version's run is on record. CPU is of the session's process alone.
 Python's byte code is kept, as where finllm is installed, and the session has loaded what hedges need, as at a terminal.
-`make bench-session` exits with 1 where a bar, on the clock, is missed: it is meant for two quiet cores."""
+`make bench-session` exits with 1 where a bar is missed: it is meant for two quiet cores."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,27 @@ class Row:
     bar: float
     asked: int | None = None
 
-    @property
-    def missed(self) -> bool:
-        return self.seconds > self.bar
+    def missed(self, quiet: bool) -> bool:
+        return (self.seconds if quiet else self.cpu) > self.bar
 
 
 def main() -> None:
+    before = os.getloadavg()[0]
+    quiet = before < QUIET * (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(os.environ.get("FINLLM_BENCH_HOME", folder))
         rows = list(measured(Settings(home=home)))
     head = "| what | s | CPU s | bar, s | model calls |\n|---|---|---|---|---|\n"
     table = head + "\n".join(
-        f"| {one.what} | {one.seconds:.2f} | {one.cpu:.2f} | {one.bar:g}{' (missed)' if one.missed else ''} "
+        f"| {one.what} | {one.seconds:.2f} | {one.cpu:.2f} | {one.bar:g}{' (missed)' if one.missed(quiet) else ''} "
         f"| {'-' if one.asked is None else one.asked} |" for one in rows
     )  # fmt: skip
-    load = os.getloadavg()[0]
+    held = "the bars are held against the clock" if quiet else \
+        "it had other work: the bars are held against CPU seconds, and the clock tells of the others"  # fmt: skip
     print(table)
     write_section("Sessions", "make bench-session",
-                  f"{NOTE} Load of the machine when it ended: {load:.1f}.\n\n{table}")  # fmt: skip
-    sys.exit(1 if any(one.missed for one in rows) else 0)
+                  f"{NOTE}\n\nLoad of the machine when it began: {before:.1f}; {held}.\n\n{table}")  # fmt: skip
+    sys.exit(1 if any(one.missed(quiet) for one in rows) else 0)
 
 
 def measured(settings: Settings) -> Iterator[Row]:
