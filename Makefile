@@ -16,7 +16,7 @@ VLLM := .vllm-cpu
 AUDIT := .audit
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session bench-serve sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session bench-serve sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples recordings
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -153,6 +153,10 @@ docs: install
 
 docs-examples: install
 	$(BIN)/python -m docs.examples --write
+
+# recordings: the session and the chat at a pseudo-terminal, on the real model, as pictures for the pages.
+recordings: install
+	$(BIN)/python -m docs.recordings
 
 install: $(INSTALLED)
 

@@ -26,50 +26,49 @@ _FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 @dataclass(frozen=True)
 class Recording:
-    """A door: its command, what it waits for, what is typed at it and what then ends each answer."""
+    """A door: its command, its prompt, and what is typed there with what each answer ends on."""
 
     name: str
     arguments: tuple[str, ...]
     prompt: str
-    typed: tuple[str, ...]
+    typed: tuple[tuple[str, str], ...]
 
 
 RECORDINGS = (
     Recording("session", ("session", "hormuz-blockade"), "> ", (
-        'shock OIL_WTI +60% because "two lanes are mined, see the navy note"', "hold", "trade AAPL -999999", "undo",
-        "hedge 5%", "E1",
+        ('shock OIL_WTI +60% because "two lanes are mined, see the navy note"', "repeat:"),
+        ("trade AAPL -999999", "fix: if that is meant"), ("undo", "repeat:"), ("hedge 5%", "repeat:"),
     )),
     Recording("chat", ("chat",), "> ", (
-        "what does the book lose?", "who loses most and why", "what did the navy say",
-        "what does the book lose without the bond", "will oil fall after that?",
+        ("what does the book lose?", "repeat:"), ("who loses most and why", "repeat:"),
+        ("what did the navy say", "repeat:"), ("what does the book lose without the bond", "repeat:"),
+        ("will it rain tomorrow?", "nothing on record"),
     )),
 )  # fmt: skip
 
 
 def played(one: Recording, home: Path) -> str:
-    """What the terminal showed, from the first prompt on. AssertionError where it does not come to its end."""
+    """All that the terminal showed. AssertionError where it does not come to its end."""
     env = {"FINLLM_HOME": str(home), "TERM": "dumb", "PYTHONPATH": str(ROOT / "src"), "COLUMNS": str(COLUMNS)}
     at = Terminal(list(one.arguments), env, columns=COLUMNS)
     try:
-        shown = at.wait_for(one.prompt, LONGEST)
-        for line in (*one.typed, "quit"):
+        at.wait_for(one.prompt, LONGEST)
+        for line, ends in one.typed:
             at.send(f"{line}\n")
-            if line != "quit":
-                shown += (
-                    at.wait_for("repeat:", LONGEST) if line != "trade AAPL -999999" else at.wait_for("yes", LONGEST)
-                )
-                shown += at.wait_for(one.prompt, LONGEST)
-        shown += at.wait_for("ack: finllm", LONGEST)
+            at.wait_for(ends, LONGEST)
+            at.wait_for(one.prompt, LONGEST)
+        at.send("quit\n")
         at.end()
     finally:
         at.kill()
-    return shown
+    return at.text
 
 
 def lines(shown: str, home: Path) -> Iterator[str]:
-    """The lines of a screen, without what is of this machine."""
+    """The lines of a screen, without progress and what is of this machine."""
     for line in shown.replace("\r\n", "\n").replace("\r", "\n").splitlines():
-        yield line.replace(str(home), "~/.finllm").rstrip()
+        if not line.startswith(("  … ", "opening the models")):
+            yield line.replace(str(home), "~/.finllm").rstrip()
 
 
 def picture(shown: Sequence[str], title: str) -> str:

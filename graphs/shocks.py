@@ -22,11 +22,18 @@ EXTRAPOLATED = 5.0
 
 
 def engine_of(state: AfterIntake, run: RunContext) -> Engine:
-    """The engine on the book that intake valued. Takes a moment: betas are estimated anew."""
+    """The engine on the book that intake valued: that of the run's last node, where it is the same."""
     factors = scenario_factors(run.request.scenario, run.market, run.request.portfolio)
     request = run.request
-    return Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future,
-                  age=request.scenario.age)  # fmt: skip
+    last = run.engines[-1] if run.engines else None
+    if last is not None and last.told == (request.thresholds, request.future) and last.serves(
+        state.book, run.market, request.as_of, factors, age=request.scenario.age
+    ):  # fmt: skip
+        return last
+    made = Engine(state.book, run.market, request.as_of, factors, thresholds=request.thresholds, future=request.future,
+                  age=request.scenario.age, like=last)  # fmt: skip
+    run.engines[:] = [made]
+    return made
 
 
 def plan_of(state: AfterValidator, run: RunContext, engine: Engine) -> Plan:

@@ -6,14 +6,17 @@ import datetime as dt
 import html
 import re
 import unicodedata
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from finllm.guardrails.edited_text import Traced
-from finllm.guardrails.injection import find_injections
+from finllm.guardrails.injection import RULES_PATH, find_injections
 from finllm.guardrails.later_dates import later_dates
+from finllm.made_by import made_by
 from finllm.tools.data.scenario import SourceText
 
 RemovalKind = Literal["control", "markup", "template", "injection", "lookahead"]
@@ -252,3 +255,10 @@ def _sentences(text: str) -> list[tuple[int, int]]:
             lead, trail = len(sentence) - len(sentence.lstrip()), len(sentence) - len(sentence.rstrip())
             spans.append((start + lead, end - trail))
     return spans
+
+
+@cache
+def sanitising_digest() -> str:
+    """What comes of a text follows from this beside the text: the rules and the code that applies them."""
+    here = Path(__file__).parent
+    return made_by([here, RULES_PATH])

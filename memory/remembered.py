@@ -18,9 +18,16 @@ class RememberedEmbedder(Embedder):
     def __init__(self, vectors: Vectors) -> None:
         super().__init__()
         self._vectors = vectors
+        self._digest: str | None = None
 
     def afresh(self) -> Embedder:
         return RememberedEmbedder(Forgetful())
+
+    @property
+    def digest(self) -> str:
+        if self._digest is None:
+            self._digest = self._vectors.digest(self.folder / "model.safetensors")
+        return self._digest
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         if not texts:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from finllm.files import make_private
+from finllm.files import make_private, sha256_of_file
 
 _TRY = 2.0
 """s that a read or write waits for another process; after that the text is simply read again."""
@@ -28,6 +28,12 @@ _TABLE = (
 
 Rows = npt.NDArray[np.floating]
 M = TypeVar("M", bound=BaseModel)
+
+
+class FileDigest(BaseModel):
+    """The digest of a file."""
+
+    sha256: str
 
 
 class Vectors:
@@ -51,6 +57,12 @@ class Vectors:
                     known[key] = new[key] = np.ascontiguousarray(make(text), dtype=dtype).tobytes()
             self._keep(new)
         return [np.frombuffer(known[key], dtype=dtype).copy() for key in keys]
+
+    def digest(self, path: Path) -> str:
+        """Hex sha256 of a large file, remembered until its path, size or modification time changes. Errors: OSError."""
+        stat = path.stat()
+        about = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        return self.model(FileDigest, "file", about, lambda: FileDigest(sha256=sha256_of_file(path))).sha256
 
     def model(self, kind: type[M], made_by: str, about: str, make: Callable[[], M]) -> M:
         """What `made_by` (its digest) makes of what `about` is the digest of: remembered, else made. Errors: `make`'s.

@@ -20,7 +20,7 @@ from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.rumours import rumours, unchecked
-from finllm.guardrails.sanitise import sanitise, sanitise_name
+from finllm.guardrails.sanitise import Sanitised, sanitise, sanitise_name, sanitising_digest
 from finllm.guardrails.steering import Steering, steering, steering_digest
 from finllm.memory.knowledge import Retrieved
 from finllm.tools.data.books.book import first_exclusions
@@ -150,7 +150,9 @@ def _switched_off(source: SourceText) -> HeardSource:
 def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardSource:
     if source.use == "off":
         return _switched_off(source)
-    clean = sanitise(source, run.request.as_of, run.desk.settings.text_longest)
+    as_of, longest = run.request.as_of, run.desk.settings.text_longest
+    clean = run.desk.remembers.model(Sanitised, sanitising_digest(), f"{as_of} {longest} {source.model_dump_json()}",
+                                     lambda: sanitise(source, as_of, longest))  # fmt: skip
     names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
     publisher = names["publisher"][0] or UNNAMED
     text, found = clean.text, _steering(clean.text, run)

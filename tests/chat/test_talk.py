@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -63,6 +64,10 @@ class Terminal:
         told, _, self._left = _ESCAPES.sub("", got).partition(wanted)
         return told + wanted
 
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.child.pid, signal.SIGWINCH)
+
     def close(self) -> None:
         if self.child.poll() is None:
             self.child.kill()
@@ -100,6 +105,27 @@ def test_a_talk_at_a_terminal_of_80_columns(chat_home: Path) -> None:
         assert shown.child.wait(LONGEST) == 0
         assert "\x1b[?1049h" not in shown.shown, "the whole screen was taken"
     assert "what did the navy say" in (chat_home / "chat.history").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_resize_a_long_paste_and_ctrl_c_in_an_answer_leave_the_talk_as_it_was(chat_home: Path) -> None:
+    with terminal(chat_home) as shown:
+        shown.until("questions")
+        shown.resize(40, 132)
+        shown.type("\x1b[200~" + "E61\n" * 200 + "\x1b[201~\r")
+        for _ in range(200):
+            shown.until("repeat: finllm trace run-hormuz")
+        shown.until("200 questions")
+        shown.resize(24, 80)
+        shown.type("why did the market move as it did and what would turn it round\r")
+        shown.type("\x03")
+        shown.until("questions")
+        shown.type("\x03\x03")
+        shown.type("E61\r")
+        shown.until("repeat: finllm trace run-hormuz")
+        shown.type("\x04")
+        shown.until("back: finllm chat")
+        assert shown.child.wait(LONGEST) == 0
 
 
 @pytest.mark.slow

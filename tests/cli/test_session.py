@@ -135,6 +135,36 @@ def test_at_a_terminal_nothing_that_is_typed_ends_the_session(terminal: Any) -> 
     assert at.end() == 0
 
 
+def test_ctrl_c_while_a_session_opens_leaves_a_session_to_go_on_with(
+    played: tuple[Path, list[dict[str, Any]], int, Path],
+) -> None:
+    home, _, _, _ = played
+    at = Terminal(["session", "A quiet day on which nothing at all has happened"], {**of_home(home), "TERM": "xterm"})
+    try:
+        at.wait_for("? for verbs", LONGEST_RUN)
+        at.send("\x03")
+        at.wait_for("v1>", LONGEST_RUN)
+        at.send("\x03\x03")
+        at.send("undo\r")
+        at.wait_for("first version", LONGEST_RUN)
+        at.send("\x04")
+        at.wait_for("Back: finllm session s-", LONGEST_RUN)
+        assert at.end() == 0
+        assert "\x1b[?1049h" not in at.shown, "the whole screen was taken"
+    finally:
+        at.kill()
+
+
+def test_without_a_terminal_the_lines_of_a_pipe_are_a_script(
+    played: tuple[Path, list[dict[str, Any]], int, Path],
+) -> None:
+    home, rows, _, _ = played
+    done = finllm_command(home, "session", rows[0]["run"], "--quiet", given="show\nversions\n")
+    assert done.returncode == 0
+    assert done.stdout.count("repeat: finllm trace") >= 2
+    assert "\x1b" not in done.stdout
+
+
 def test_a_dumb_terminal_is_shown_plain_lines(terminal: Any) -> None:
     at = terminal("dumb")
     at.send("show\n")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
 
 from docs import channels, commands, rooms
 from finllm.graphs.flow import NODES
@@ -35,3 +39,14 @@ def test_the_picture_of_the_rooms_is_in_the_order_that_imports_are_held_to() -> 
 def test_the_picture_of_a_run_shows_every_node_of_the_graph() -> None:
     drawn = (ROOT / "docs" / "img" / "run.svg").read_text(encoding="utf-8")
     assert not [name for name in NODES if f">{name.replace('_', '-')}</text>" not in drawn]
+
+
+@pytest.mark.parametrize("door", ["session", "chat"])
+def test_a_recording_stands_alone_and_shows_figures_with_their_rows(door: str) -> None:
+    drawn = (ROOT / "docs" / "img" / f"{door}.svg").read_text(encoding="utf-8")
+    shown = "".join(ElementTree.fromstring(drawn).itertext()).replace("\xa0", " ")
+    assert "url(http" not in drawn, "a font would be fetched"
+    assert "src=" not in drawn
+    assert re.search(r"[0-9,]+ USD \[E[0-9]+\]", shown)
+    assert f"img/{door}.svg" in (ROOT / "docs" / f"{door}.md").read_text(encoding="utf-8")
+    assert "/tmp" not in shown

@@ -76,7 +76,7 @@ class Engine:
         again. `thresholds`: what makes a result complete; `future`: whether `as_of` had not come when it was asked for;
         `age`: whether time passes while the shocks come (see `aged`), which it does not by default."""
         self.book = book
-        self._thresholds, self._future, self.age = thresholds, future, age
+        self.told, self.age = (thresholds, future), age
         known = (factors or FactorSet.default(market)).with_currencies(market, currencies_of(book))
         if like is not None and (like.view.market is not market or like.view.as_of != as_of):
             like = None
@@ -121,7 +121,7 @@ class Engine:
     def coverage(self) -> Coverage:
         """How much of the book every answer of this engine is about."""
         view = self.view
-        return coverage_of(self.book, view.market, view.factors, self._thresholds, future=self._future)
+        return coverage_of(self.book, view.market, view.factors, self.told[0], future=self.told[1])
 
     @cached_property
     def idle(self) -> dict[str, str]:

@@ -48,6 +48,7 @@ from finllm.scheduler.placement.task import PRECISIONS, meets_floor
 from finllm.settings import Settings
 from finllm.tools.data.market import MarketStore
 from finllm.tools.forecasts.calibrations import Calibrations
+from finllm.tools.pnl.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class RunContext:
     account: Account
     watch: StateWatch | None = None
     background: bool = False
+    engines: list[Engine] = field(default_factory=list, repr=False, compare=False)
+    """The P&L engine that was made last for this run: nodes after the first use it again."""
 
     def caller(self, node: str, kind: str | None = None) -> Caller:
         """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth."""
