@@ -78,7 +78,7 @@ def _spaced_once(text: str, *, keep_lines: bool) -> tuple[str, list[int]]:
 @cache
 def _rules() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """The table, compiled: each rule's name with one of its patterns, whose match is the group `hit`."""
-    table = yaml.safe_load(RULES_PATH.read_text(encoding="utf-8"))
+    table = yaml.load(RULES_PATH.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     words: dict[str, str] = {}
 
     def filled(pattern: str) -> str:

@@ -47,6 +47,15 @@ class Sanitised(BaseModel):
     refused: str | None = None
 
 
+class SanitisedSource(BaseModel):
+    """A source's text, and its names with what was taken out of each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: Sanitised
+    names: dict[str, tuple[str, tuple[Removal, ...]]]
+
+
 _EXCERPT = 200
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _TAGS = (
@@ -124,6 +133,12 @@ def sanitise_name(name: str) -> tuple[str, tuple[Removal, ...]]:
         removed = tuple(record)
     refused = any(item.kind in ("injection", "template") for item in removed)
     return ("" if refused else " ".join(text.split()), removed)
+
+
+def sanitise_source(source: SourceText, as_of: dt.date, longest: int) -> SanitisedSource:
+    """`sanitise` of its text, and `sanitise_name` of its publisher and id."""
+    names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
+    return SanitisedSource(text=sanitise(source, as_of, longest), names=names)
 
 
 def _readable(original: str, as_of: dt.date | None = None) -> tuple[str, tuple[Removal, ...]]:

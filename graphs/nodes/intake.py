@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 from collections.abc import Mapping
 
+from pydantic import BaseModel
+
 from finllm.agents.sanity_checker import COUNTED
 from finllm.desk.desk import RunContext
 from finllm.errors import BackendError, InputError
@@ -20,7 +22,7 @@ from finllm.guardrails.crossmodal import Heard
 from finllm.guardrails.hearsay import ENOUGH, hearsay
 from finllm.guardrails.provenance import HEARSAY, SourceChecks, check_provenance
 from finllm.guardrails.rumours import rumours, unchecked
-from finllm.guardrails.sanitise import Sanitised, sanitise, sanitise_name, sanitising_digest
+from finllm.guardrails.sanitise import SanitisedSource, sanitise_name, sanitise_source, sanitising_digest
 from finllm.guardrails.steering import Steering, steering, steering_digest
 from finllm.memory.knowledge import Retrieved
 from finllm.tools.data.books.book import first_exclusions
@@ -31,7 +33,7 @@ from finllm.tools.evidence import EvidenceTable, Source, Unit, sha256_of, show
 from finllm.tools.forecasts.forecast import Forecast, forecast
 from finllm.tools.forecasts.seen import content_of, tools_digest
 from finllm.tools.forecasts.signals import MarketSignals, market_signals, series_of
-from finllm.tools.words.lexical import balance, read_factors, stands_still
+from finllm.tools.words.lexical import balance, read_factors, stands_still, words_digest
 
 EXCERPT = 160
 """Characters of a source that its evidence row shows."""
@@ -151,9 +153,10 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
     if source.use == "off":
         return _switched_off(source)
     as_of, longest = run.request.as_of, run.desk.settings.text_longest
-    clean = run.desk.remembers.model(Sanitised, sanitising_digest(), f"{as_of} {longest} {source.model_dump_json()}",
-                                     lambda: sanitise(source, as_of, longest))  # fmt: skip
-    names = {"publisher": sanitise_name(source.publisher), "id": sanitise_name(source.id)}
+    read = run.desk.remembers.model(SanitisedSource, sanitising_digest(),
+                                    f"{as_of} {longest} {source.model_dump_json()}",
+                                    lambda: sanitise_source(source, as_of, longest))  # fmt: skip
+    clean, names = read.text, read.names
     publisher = names["publisher"][0] or UNNAMED
     text, found = clean.text, _steering(clean.text, run)
     for part in found.cut:
@@ -163,10 +166,7 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
     says: dict[FactorId, Heard] = {}
     evidence = None
     if left_out is None:
-        mentions = read_factors(text)
-        says = {
-            factor: "unmoved" if stands_still(found) else balance(found) for factor, found in mentions.items() if found
-        }
+        says = run.desk.remembers.model(Says, words_digest(), text, lambda: _says(text)).of
         evidence = table.add(
             text[:EXCERPT],
             "text",
@@ -194,6 +194,17 @@ def _source(source: SourceText, run: RunContext, table: EvidenceTable) -> HeardS
         provenance=(),
         evidence=evidence,
     )
+
+
+class Says(BaseModel):
+    """What a text's own words say by factor; one that it does not move has no entry."""
+
+    of: dict[FactorId, Heard]
+
+
+def _says(text: str) -> Says:
+    return Says(of={factor: "unmoved" if stands_still(found) else balance(found)
+                    for factor, found in read_factors(text).items() if found})  # fmt: skip
 
 
 def _steering(text: str, run: RunContext) -> Steering:

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from finllm.made_by import made_by
 from finllm.tools.data.factors import FACTOR_IDS, Direction, FactorId
 
 WORDS_PATH = Path(__file__).parent / "lexical.yaml"
@@ -234,7 +235,7 @@ def _longest(spans: list[_Span]) -> list[_Span]:
 
 @cache
 def _words() -> _Words:
-    table = yaml.safe_load(WORDS_PATH.read_text(encoding="utf-8"))
+    table = yaml.load(WORDS_PATH.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
     def word(pattern: str) -> re.Pattern[str]:
         return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
@@ -260,3 +261,9 @@ def _words() -> _Words:
             re.compile(entry["after"], re.IGNORECASE),
         )
     return _Words(tuple(nouns), barred, tuple(moves))
+
+
+@cache
+def words_digest() -> str:
+    """What is read of a text follows from this beside it: the words and the code that reads them."""
+    return made_by([Path(__file__), WORDS_PATH])
