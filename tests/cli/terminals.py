@@ -46,6 +46,16 @@ class Terminal:
         found, self._at = self.text[self._at : end], end
         return found
 
+    def wait_for_one(self, texts: Sequence[str], seconds: float = 60.0) -> str:
+        """The text of these that is shown first."""
+        until = time.monotonic() + seconds
+        while not (found := [one for one in texts if one in self.text[self._at :]]):
+            if time.monotonic() > until or not self._read(0.2):
+                raise AssertionError(f"none of {texts!r} was shown, but:\n{self.text[self._at :]}")
+        first = min(found, key=lambda one: self.text.index(one, self._at))
+        self.wait_for(first)
+        return first
+
     def end(self, seconds: float = 60.0) -> int:
         """Its exit code, once it has ended."""
         until = time.monotonic() + seconds
