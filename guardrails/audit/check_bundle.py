@@ -10,9 +10,12 @@ Exit codes: 0 all holds, 1 something does not, 2 the bundle cannot be read.
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import hashlib
 import json
+import math
+import operator
 import re
 import sys
 from pathlib import Path
@@ -23,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LARGEST = 64 << 20
 """Bytes of the largest file that is read: a bundle of one run has none near it."""
+NOT_MONEY = ["return", "bp", "points", "sigma", "ratio", "years", "probability", "days", "count", "text"]
+"""Units that are no currency: money holds whole cents, so that each term of a sum may be off by half of one."""
 DEEPEST = 64
 """Levels of the deepest JSON that is read: deeper is made to exhaust the reader."""
 
@@ -222,12 +227,12 @@ def check(bundle: Path, vkey: str | None, witness_vkey: str | None = None) -> di
         if stray:
             raise Bad(f"{len(stray)} files in {folder}/ are named by no record, such as {min(stray)!r}")
     report = _check_report(bundle, named)
-    cited = _check_cited(bundle, named)
+    cited, sums = _check_rows(bundle, named)
     witnessed = _check_witnessed(bundle, keys, witness_vkey, origin, size, root, proofs, notes)
     return {"ok": True, "run": proofs["run"], "origin": origin, "records": len(proofs["inclusion"]),
-            "blobs": len(named.blobs), "texts": len(named.texts), "files": report, "cited": cited, "size": size,
-            "witnessed": witnessed,
-            "witness_known": witnessed is not None and witness_vkey is not None, "notes": notes}  # fmt: skip
+            "blobs": len(named.blobs), "texts": len(named.texts), "files": report, "cited": cited, "sums": sums,
+            "size": size, "witnessed": witnessed, "notes": notes,
+            "witness_known": witnessed is not None and witness_vkey is not None}  # fmt: skip
 
 
 class Named:
@@ -260,11 +265,39 @@ def _check_report(bundle: Path, named: Named) -> int:
     return len(here)
 
 
-def _check_cited(bundle: Path, named: Named) -> int:
-    """Hold the places in texts that the report's rows of evidence name against the texts; how many there are."""
+def again(formula: str, rows: dict[str, Any]) -> float | None:
+    """What arithmetic over rows gives, such as `sum(E1, E2) / E3`; None for a formula that names a method."""
+    known = {"sum": lambda *of: math.fsum(of), "min": min, "max": max, "abs": abs}
+    signs = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+    def value(part: Any) -> float:
+        if isinstance(part, ast.Name):
+            return float(rows[part.id]["value"])
+        if isinstance(part, ast.BinOp):
+            return signs[type(part.op)](value(part.left), value(part.right))
+        if isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.USub):
+            return -value(part.operand)
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and not part.keywords:
+            return known[part.func.id](*(value(one) for one in part.args))
+        return float(part.value)
+
+    try:
+        return value(ast.parse(formula.replace("×", "*").replace("−", "-"), mode="eval").body)
+    except (SyntaxError, KeyError, AttributeError, TypeError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+
+
+def _check_rows(bundle: Path, named: Named) -> tuple[int, int]:
+    """Hold the report's rows of evidence against the texts that they name places in, and do their arithmetic again; how
+    many there are of either."""
     result = decoded(read(bundle / "blobs" / named.result), "the report") if named.result in named.blobs else {}
-    places = 0
-    for row in result.get("evidence", ()):
+    rows, places, sums = {row["id"]: row for row in result.get("evidence", ())}, 0, 0
+    for row in rows.values():
+        found, terms = again(row.get("formula") or "", rows), len(re.findall(r"\bE\d+\b", row.get("formula") or ""))
+        if found is not None and terms:
+            sums, near = sums + 1, 1e-12 if row["unit"] in NOT_MONEY else 0.005 * (terms + 1)
+            if not math.isclose(found, row["value"], rel_tol=1e-9, abs_tol=near):
+                raise Bad(f"row {row['id']} says {row['value']}, and its formula {row['formula']!r} gives {found}")
         source = row.get("source") or {}
         if source.get("sha256") not in named.texts:
             continue
@@ -273,7 +306,7 @@ def _check_cited(bundle: Path, named: Named) -> int:
         if match and not 0 <= int(match[1]) <= int(match[2]) <= len(text):
             raise Bad(f"row {row['id']} names characters of a text that has no more than {len(text)}")
         places += 1
-    return places
+    return places, sums
 
 
 def _check_records(bundle: Path, proofs: Any, size: int, root: bytes) -> Named:
@@ -354,8 +387,8 @@ def main() -> int:
     elif found["ok"]:
         print(f"ok: {found['records']} records and {found['blobs']} blobs of run {found['run']} are under the "
               f"checkpoint of {found['size']} records of {found['origin']}")  # fmt: skip
-        print(f"    {found['texts']} texts are whole, {found['cited']} rows of evidence name a place in one; "
-              f"{found['files']} report files are as the run wrote them")  # fmt: skip
+        print(f"    {found['texts']} texts are whole, {found['cited']} rows name a place in one, {found['sums']} sums "
+              f"come out again; {found['files']} report files are as the run wrote them")  # fmt: skip
         for note in found["notes"]:
             print(f"NOTE: {note}")
     else:

@@ -71,7 +71,7 @@ def _term(one: Term) -> str:
 
 
 def _text(text: WholeText) -> Iterator[str]:
-    at = f"characters {text.start}–{text.end}" if text.start is not None else "its place cannot be told"
+    at = f"characters {text.start}–{text.end}" if text.start is not None else "all of it, or no one place"
     where = {"kept": "kept whole", "on record": "in the run's request", "missing": "MISSING"}[text.kept]
     whose = ", ".join(one for one in (text.id, text.publisher, text.published_at) if one)
     digest = _state(text.unchanged, text.why)

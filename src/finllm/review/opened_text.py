@@ -19,6 +19,7 @@ from finllm.tools.evidence import Evidence, sha256_of
 
 NARRATIVE_URI = "scenario:narrative"
 _SPAN = re.compile(r"characters (?P<start>\d+)–(?P<end>\d+)(?P<read> of what is read)?")
+_OVER_EVENT = re.compile(r"\bover the (?:narrative|event)\b")
 _SUSPECTED = "suspected: "
 """How the record begins what the judge of instructions cut; of a long one it holds the beginning."""
 
@@ -73,11 +74,13 @@ class WholeText(BaseModel):
 
 
 def whole_text(row: Evidence, request: RunRequest, removed: Sequence[str] | None, texts: Texts) -> WholeText | None:
-    """The text that a row was read from; None for a row of something else.
+    """The text that a row was read from, or the event where it is over all of that; None for one of something else.
 
     `removed`: what the report says was cut from the source, None where it says nothing of it.
     """
     source = row.source
+    if source is None and _OVER_EVENT.search(row.formula or ""):
+        return _event_whole(request.scenario.narrative, texts)
     if source is None or (place := _SPAN.fullmatch(source.pointer)) is None:
         return None
     told = next((one for one in request.scenario.sources
@@ -99,6 +102,14 @@ def whole_text(row: Evidence, request: RunRequest, removed: Sequence[str] | None
         "pieces": pieces_of(text, span, cuts),
         "cuts_recorded": None if event or removed is None else _recorded(cuts, removed),
     })  # fmt: skip
+
+
+def _event_whole(told: str, texts: Texts) -> WholeText:
+    """The event as its teller tells it, for a row that is over all of it."""
+    digest = sha256_of(told)
+    text, kept, why = _found(digest, told, texts)
+    return WholeText(id="the event", publisher="", published_at="", uri=NARRATIVE_URI, sha256=digest, kept=kept,
+                     unchanged=text is not None, why=why, read=text or "", pieces=pieces_of(text or "", None, ()))  # fmt: skip
 
 
 def read_by_agents(text: str, as_of: dt.date, removed: Sequence[str]) -> tuple[Traced, tuple[Removal, ...]]:

@@ -14,6 +14,7 @@ import pytest
 from finllm.errors import RecordAltered, RecordError
 from finllm.guardrails.audit import LogReader, open_recorder
 from finllm.guardrails.audit.bundle import bundle_of
+from finllm.guardrails.audit.check_bundle import again
 from finllm.guardrails.audit.home import check_texts
 from finllm.memory.texts import Texts
 from finllm.settings import Settings
@@ -30,7 +31,12 @@ def request() -> dict[str, Any]:
 
 def report() -> dict[str, Any]:
     source = {"uri": "https://example.com", "sha256": sha256_of(READ), "pointer": f"characters 0–{len(READ)}"}
-    return {"evidence": [{"id": "E1", "source": source}], "sources": [], "shocks": [], "findings": []}
+    rows = [{"id": "E1", "unit": "text", "value": READ[:9], "source": source},
+            {"id": "E2", "unit": "usd", "value": 10.01, "formula": "given by the user"},
+            {"id": "E3", "unit": "usd", "value": 5.0, "formula": "given by the user"},
+            {"id": "E4", "unit": "usd", "value": 15.01, "formula": "sum(E2, E3)"},
+            {"id": "E5", "unit": "ratio", "value": 15.01 / 5.0 - 1, "formula": "E4 / E3 − 1"}]  # fmt: skip
+    return {"evidence": rows, "sources": [], "shocks": [], "findings": []}
 
 
 @pytest.fixture
@@ -100,7 +106,7 @@ def test_a_bundle_carries_the_texts_and_its_own_script_holds_them(home: Settings
     bundle = tmp_path / "bundle"
     written(bundle, bundle_of(LogReader(home.audit_dir), "run-1", texts=texts(home)))
     found = checked(bundle)
-    assert (found["ok"], found["texts"], found["cited"]) == (True, 2, 1)
+    assert (found["ok"], found["texts"], found["cited"], found["sums"]) == (True, 2, 1, 2)
     text = bundle / "texts" / sha256_of(READ)
     for spoil in (lambda: text.write_text("Crude fell."), text.unlink,
                   lambda: (bundle / "texts" / sha256_of("more")).write_text("more")):  # fmt: skip
@@ -110,6 +116,15 @@ def test_a_bundle_carries_the_texts_and_its_own_script_holds_them(home: Settings
         text.write_bytes(kept if kept == READ.encode() else READ.encode())
     (bundle / "texts" / sha256_of("more")).unlink()
     assert checked(bundle)["ok"]
+
+
+@pytest.mark.parametrize(("formula", "found"), [
+    ("sum(E1, E2)", 5.0), ("E1 × E2", 6.0), ("(E1 − E2) / E2 + 1", 2 / 3), ("max(E1, E2)", 3.0), ("-E1", -2.0),
+    ("E1 / σ of a forecast", None), ("rank", None), ("__import__('os')", None), ("E1.real", None), ("E9 + 1", None),
+    ("E1 / 0", None), ("[E1 for E1 in E2]", None), ("(" * 400 + "E1" + ")" * 400, None),
+])  # fmt: skip
+def test_the_script_of_a_bundle_does_sums_and_runs_nothing(formula: str, found: float | None) -> None:
+    assert again(formula, {"E1": {"value": 2.0}, "E2": {"value": 3.0}}) == pytest.approx(found)
 
 
 def written(folder: Path, files: dict[str, bytes]) -> None:
