@@ -108,8 +108,10 @@ def _event_whole(told: str, texts: Texts) -> WholeText:
     """The event as its teller tells it, for a row that is over all of it."""
     digest = sha256_of(told)
     text, kept, why = _found(digest, told, texts)
-    return WholeText(id="the event", publisher="", published_at="", uri=NARRATIVE_URI, sha256=digest, kept=kept, why=why,
-                     unchanged=text is not None, read=text or "", pieces=pieces_of(text or "", None, ()))  # fmt: skip
+    return WholeText(
+        id="the event", publisher="", published_at="", uri=NARRATIVE_URI, sha256=digest, kept=kept, why=why,
+        unchanged=text is not None, read=text or "", pieces=pieces_of(text or "", None, ()),
+    )  # fmt: skip
 
 
 def read_by_agents(text: str, as_of: dt.date, removed: Sequence[str]) -> tuple[Traced, tuple[Removal, ...]]:
