@@ -114,9 +114,8 @@ def append(session: str, at: int, row: Row, ledger: Ledger) -> None:
     """Put what was done on record as the row of that place. Errors: RecordError where another process was first."""
     said = row.model_dump(mode="json")
     key = key_of("session", {"session": session, "row": at})
-    ledger.record(Entry(key, SESSION, row.who, {"session": session, "row": at}, said), run_id=session, node=NODE)
-    kept = ledger.lookup(key)
-    if kept is not None and kept.response != said:
+    kept = ledger.swap(Entry(key, SESSION, row.who, {"session": session, "row": at}, said), run_id=session, node=NODE)
+    if kept.response != said:
         raise RecordError(f"another process has gone on with session {session!r}",
                           fix=f"open it again: finllm session {session}")  # fmt: skip
 
@@ -127,9 +126,8 @@ def enlist(row: OpenedRow, ledger: Ledger) -> None:
     number = count(ledger)
     while True:
         key = _place(number)
-        ledger.record(Entry(key, SESSION, row.who, {"number": number}, listed), run_id=row.session, node=NODE)
-        kept = ledger.lookup(key)
-        if kept is None or kept.response == listed:
+        kept = ledger.swap(Entry(key, SESSION, row.who, {"number": number}, listed), run_id=row.session, node=NODE)
+        if kept.response == listed:
             return
         number += 1
 

@@ -27,9 +27,8 @@ def newest_version(run_id: str, ledger: LedgerReader) -> tuple[int, str]:
 def swap_version(run_id: str, version: int, said: Mapping[str, Any], ledger: Ledger) -> str:
     """Compare-and-swap: `said["run"]` becomes this version where there is none; who holds it, in whatever process."""
     key, about = _key(run_id, version), {"run": run_id, "version": version}
-    ledger.record(Entry(key, VERSION, "finllm", about, dict(said)), run_id=run_id, node=NODE)
-    kept = ledger.lookup(key)
-    return str((said if kept is None else kept.response)["run"])
+    kept = ledger.swap(Entry(key, VERSION, "finllm", about, dict(said)), run_id=run_id, node=NODE)
+    return str(kept.response["run"])
 
 
 def note_draft(run_id: str, version: int, draft: str, said: Mapping[str, Any], ledger: Ledger) -> None:
