@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from finllm.desk.desk import Desk
 from finllm.errors import InputError
 from finllm.review.opened import Opener, opened
+from finllm.review.opened_lines import opened_markdown, opened_text
 from finllm.review.opened_rows import OpenedRow
 from finllm.review.rebuilt import rebuilt_values
 from finllm.scenarios import SCENARIOS_DIR
@@ -62,6 +64,18 @@ def test_a_text_opens_whole_with_its_span_marked_and_its_cuts_told(desk: Desk) -
     cut = {piece.cut for piece in text.pieces}
     assert {"control", "injection", "markup"} <= cut
     assert text.read == "Crude rose[2J sharply. Oil gained again."
+
+
+def test_a_hostile_text_is_told_as_text_and_forges_no_line(desk: Desk) -> None:
+    found = opener(desk)
+    row = next(row for row in found.rows if row.entity == "source hrz-wire-1" and row.unit == "text")
+    told = opened_text(found.open(row.id))
+    assert not {char for line in told for char in line if unicodedata.category(char) in ("Cc", "Cf")}
+    behind = [line.strip().partition(" | ")[0] for line in told if " | " in line]
+    assert {"span", "cut (control: invisible)"} <= set(behind)
+    assert all(name.startswith(("span", "cut (", "read")) for name in behind)
+    assert "<b>" in "".join(told)
+    assert "<b>" not in "".join(opened_markdown(found.open(row.id)))
 
 
 def test_a_price_opens_its_series_and_is_found_in_it(desk: Desk) -> None:
