@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,11 +190,31 @@ def test_a_reviewers_day(browser: Browser, made: Made, warm: Warm, shared_knowle
         by_other.sign("I agree")
         told(other, "approved")
         assert served.serving.reviews.record.get(again).ended == "approved"
+        with other.expect_download() as taken:
+            other.click("text=Take it out as bundles")
+        verifies(Path(taken.value.path()), tmp_path / "bundle", again)
         if way != "no script":
             page.goto(f"/item/{again}")
             assert page.evaluate("window.violated") == []
         for one in (first, second):
             one.close()
+
+
+def verifies(packed: Path, folder: Path, item: str) -> None:
+    """Both bundles, where nothing of finllm is at hand; one with a byte changed does not."""
+    with zipfile.ZipFile(packed) as files:
+        files.extractall(folder)
+
+    def code(name: str) -> int:
+        script = folder / item / name / "verify.py"
+        return subprocess.run([sys.executable, "-I", str(script)], cwd=script.parent, capture_output=True, check=False
+                              ).returncode  # fmt: skip
+
+    assert code("run") == 0
+    assert code("review") == 0
+    records = folder / item / "review" / "records.jsonl"
+    records.write_bytes(records.read_bytes().replace(b"rev1", b"rev9", 1))
+    assert code("review") != 0
 
 
 def corrected(served: Served, made: Made, warm: Warm, knowledge: KnowledgeBase) -> str:

@@ -17,7 +17,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 def filled(path: str, served: Served) -> str:
     """A path with things in it that there are."""
     made = served.made
-    return path.format(item=made.item, run=made.runs[-1], session=made.session, row="E1", name="finllm.css", key="n-0")
+    source = served.serving.reports.get(made.runs[-1]).request.scenario.sources[0].id
+    return path.format(item=made.item, run=made.runs[-1], session=made.session, source=source, row="E1",
+                       name="finllm.css", key="n-0")  # fmt: skip
 
 
 def test_every_route_is_a_declared_door(served: Served) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -207,6 +209,25 @@ def withdraw(asked: Asked) -> Response:
     return RedirectResponse("/queue", 303)
 
 
+def bundle(asked: Asked) -> Response:
+    """The item as two bundles that verify offline: the run that was reviewed, and what was said of it."""
+    from finllm.guardrails.audit import LogReader
+    from finllm.guardrails.audit.bundle import bundle_of
+    from finllm.memory.texts import Texts
+
+    shown, settings = _seen(asked), asked.serving.settings
+    if shown.blind:
+        raise not_found("bundle")
+    asked.serving.ledger.tip()  # under a checkpoint that is signed now
+    reader, packed = LogReader(settings.audit_dir), io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as files:
+        for folder, run in (("run", shown.item.row.run), ("review", shown.id)):
+            for name, content in bundle_of(reader, run, texts=Texts(settings.texts_dir)).items():
+                files.writestr(f"{shown.id}/{folder}/{name}", content)
+    return Response(packed.getvalue(), media_type="application/zip", headers={
+        "content-disposition": f'attachment; filename="{shown.id}.zip"'})  # fmt: skip
+
+
 def _id(asked: Asked) -> str:
     """The item, which there is. Errors: NotFound."""
     return _get(asked).id
@@ -217,6 +238,7 @@ DOORS = (
     Door("GET", "/queue.json", SIGNED_IN, queue_json),
     Door("GET", "/item/{item}.json", SIGNED_IN, item_json),
     Door("GET", "/item/{item}", SIGNED_IN, item),
+    Door("GET", "/item/{item}/bundle.zip", SIGNED_IN, bundle, slow=True),
     Door("POST", "/item/{item}/claim", REVIEWING, claim),
     Door("POST", "/item/{item}/release", REVIEWING, release),
     Door("POST", "/item/{item}/heartbeat", REVIEWING, heartbeat),

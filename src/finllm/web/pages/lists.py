@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from finllm.web.doors import SIGNED_IN, Asked, Door
+from finllm.memory.review_rules import SENIOR
+from finllm.web.doors import SIGNED_IN, Asked, Door, only
 from finllm.web.pages.runs import when
 from finllm.web.refusals import not_found
 
@@ -77,6 +78,20 @@ def search(asked: Asked) -> Response:
     return asked.page("search.html.j2", text=text, **{**none, **(found_in(asked.serving, text) if text else {})})
 
 
+def audits(asked: Asked) -> Response:
+    """What blind audits and exercises found: of the machine's reviewers, and of its auditors."""
+    from finllm.review.audits import audits_of
+
+    found = audits_of(asked.serving.reviews.record)
+    tables = (
+        ("Signatures that audits upheld, by who signed", found.upheld),
+        ("Planted faults found, by auditor", found.seen),
+        ("Planted faults found, by kind", found.by_fault),
+        ("Agreement by month", found.by_month),
+    )
+    return asked.page("audits.html.j2", audits=found, tables=tables)
+
+
 def record(asked: Asked) -> Response:
     """Whether the record is whole: every record, blob, signature and row; and how old the witness's word is."""
     serving = asked.serving
@@ -92,5 +107,6 @@ DOORS = (
     Door("GET", "/books", SIGNED_IN, books),
     Door("GET", "/cost", SIGNED_IN, cost),
     Door("GET", "/search", SIGNED_IN, search, slow=True),
+    Door("GET", "/audits", only(*SENIOR), audits),
     Door("GET", "/record", SIGNED_IN, record),
 )
