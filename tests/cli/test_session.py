@@ -149,6 +149,7 @@ def test_ctrl_c_while_a_session_opens_leaves_a_session_to_go_on_with(
         at.send("\x03\x03")
         at.send("undo\r")
         at.wait_for("first version", LONGEST_RUN)
+        at.wait_for("v1>", LONGEST_RUN)
         at.send("\x04")
         at.wait_for("Back: finllm session s-", LONGEST_RUN)
         assert at.end() == 0
