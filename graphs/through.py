@@ -85,6 +85,8 @@ def through_channels(
     try:
         read = [read_text(text, reader, run.desk, run_id=run.run_id, node="intake") for text in texts]
         digest = reader.digest
+        if reader.note:
+            run.desk.bus.emit(Noted(level="warning", message=reader.note))
     except BackendError as error:
         told = f"without transmission channels, by the language model alone: {error.message}; {error.fix}"
         run.desk.bus.emit(Noted(level="warning", message=told))

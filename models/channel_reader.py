@@ -90,7 +90,8 @@ class ChannelReading:
 class ChannelReader:
     """Reads texts once each. Loaded on first use; safe to share between threads: calls take turns.
 
-    Without an encoder it takes the larger one where it is installed, joined under the home on first use.
+    Without an encoder it takes the larger one where it is installed, joined under the home on first use; where it
+    cannot be joined the smaller one, and `note` then says why.
     """
 
     def __init__(self, home: Path, embedder: Embedder, folder: Path = HEADS, encoder: str | None = None) -> None:
@@ -99,17 +100,19 @@ class ChannelReader:
         self._folder = folder
         self._encoder = encoder
         self._lock = threading.Lock()
+        self.note: str | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder that is read with. Errors: BackendError where it cannot be put together or is not installed."""
-        name = self._encoder
-        if name is None:
-            larger = (self._folder / f"{NAMES[ENCODER_NAME]}.json").is_file() and installed()
-            name = ENCODER_NAME if larger else EMBEDDING_NAME
-        if name == ENCODER_NAME:
+        if self._encoder == ENCODER_NAME:
             return ensure_encoder(self._home)
-        return Encoder(name, self._embedder.folder, self._embedder.digest, "Apache-2.0")
+        if self._encoder is None and (self._folder / f"{NAMES[ENCODER_NAME]}.json").is_file() and installed():
+            try:
+                return ensure_encoder(self._home)
+            except BackendError as error:
+                self.note = f"texts are read with the smaller encoder: {error.message}; {error.fix}"
+        return Encoder(EMBEDDING_NAME, self._embedder.folder, self._embedder.digest, "Apache-2.0")
 
     @cached_property
     def card(self) -> ChannelCard:

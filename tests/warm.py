@@ -106,6 +106,7 @@ class Warm:
         for own, shared in (
             (settings.models_dir, self.shared.models_dir),
             (settings.calibrations_dir, self.shared.calibrations_dir),
+            (folder / "cache", self.shared.home / "cache"),
         ):
             shared.mkdir(parents=True, exist_ok=True)
             own.parent.mkdir(parents=True, exist_ok=True)

@@ -69,9 +69,9 @@ def split(left_out: Sequence[str] = LEFT_OUT, real_weight: float = 0.7) -> Split
     )
 
 
-def second_author() -> list[Example]:
-    """The second author's texts, which nothing was fitted or chosen on."""
-    return [_example(item.text, "second", item.manner, item, 1.0, None) for item in own_items(held_out=True)]
+def kept_apart(author: str) -> list[Example]:
+    """The texts of a held-out author, which nothing was fitted or chosen on."""
+    return [_example(item.text, author, item.manner, item, 1.0, None) for item in own_items(held_out=author)]
 
 
 def corpus_digest() -> str:

@@ -1,7 +1,7 @@
 """Train the channel reader: `make channels` fits it on the corpus and on the real texts beside the checkout.
 
 An author and a real source are left out of training whole. Half of their texts, by digest, choose the temperatures and
-the shift; the other half is scored. The second author's texts are scored last, with everything frozen.
+the shift; the other half is scored. The held-out authors' texts are scored last, with everything frozen.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from training.channel_examples import (
     Example,
     Split,
     corpus_digest,
-    second_author,
+    kept_apart,
     split,
 )
 from training.channel_network import Network, Plan, centres, lower_states, train
-from training.corpus.channel_items import REAL
+from training.corpus.channel_items import HELD_OUT, REAL
 from training.second_opinion import temperature
 
 FLOOR, OPEN = 0.05, 0.5
@@ -217,15 +217,17 @@ def _group(example: Example) -> str:
     return example.group
 
 
-def score_second(folder: Path, encoder: str) -> ChannelCard:
-    """Score the second author's texts with the weights, temperatures and table as they are, and put it in the card."""
+def score_kept_apart(folder: Path, encoder: str) -> ChannelCard:
+    """Score the held-out authors' texts with the weights, temperatures and table as they are; put it in the card."""
     reader = ChannelReader(load_settings().settings.home, Embedder(), folder, encoder)
     card = reader.card
     if frozen(card) != card.frozen or card.table_sha256 != sha256_of_file(TABLE_PATH):
         raise SystemExit("weights, table or thresholds are not those that were frozen: train again before scoring")
-    examples = second_author()
-    found = scores_of(reader.read([one.text for one in examples]), examples, lambda one: one.manner)
-    scores = {f"second.{name}": value for name, value in found.items()}
+    scores: dict[str, float] = {}
+    for author in HELD_OUT:
+        examples = kept_apart(author)
+        found = scores_of(reader.read([one.text for one in examples]), examples, lambda one: one.manner)
+        scores |= {f"{author}.{name}": value for name, value in found.items()}
     card = card.model_copy(update={"scores": card.scores | scores | _fomc(reader)})
     write_card(folder, card)
     return card
@@ -261,10 +263,10 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.channels", description=__doc__)
     parser.add_argument("--encoder", choices=list(NAMES), default=EMBEDDING_NAME)
     parser.add_argument("--out", type=Path, default=HEADS, help="folder to write to  [default: models/heads]")
-    parser.add_argument("--second", action="store_true", help="score the second author's texts with what is there")
+    parser.add_argument("--kept-apart", action="store_true", help="score the held-out authors with what is there")
     given: Any = parser.parse_args(None if argv is None else list(argv))
-    if given.second:
-        card = score_second(given.out, given.encoder)
+    if given.kept_apart:
+        card = score_kept_apart(given.out, given.encoder)
     else:
         card = fit(encoder_named(given.encoder), PLANS[given.encoder], given.out)
     for name, value in card.scores.items():

@@ -1,9 +1,9 @@
 """Fit the judge of instructions to a machine: the second opinion's low-rank changes, trained on, and a head of its own.
 
-`python -m training.injection` reads single sentences: attacks of several hands (`corpus/attacks/train.jsonl`, the
-corpus, `../shared/text/attacks`) and clean ones (look-alikes of the same hands; notices, news and Fed sentences of
-`../shared/text`). One row in five of `attacks/train.jsonl` and one real text in five are kept apart as validation: by
-them the alarm is set. `attacks/second.jsonl` is read by nothing here.
+`python -m training.injection` reads single sentences: attacks of several hands (`corpus/attacks`, the corpus,
+`../shared/text/attacks`) and clean ones (look-alikes of the same hands; notices, news and Fed sentences of
+`../shared/text`). One row in five of `attacks/train.jsonl` and `u.jsonl` and one real text in five are kept apart as
+validation: by them the alarm is set. `attacks/fourth.jsonl` is read by nothing here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from finllm.models.embedding import Embedder
 from finllm.models.injection import INJECTIONS, pieces
 from finllm.models.second_opinion import HEADS, INJECTION, NAME, HeadCard
 from training.corpus.build import build_corpus
+from training.corpus.channel_items import own_items
 from training.real_texts import SHARED, lines_of, needed
 from training.second_examples import Example, Plan, apart, examples_of
 from training.second_opinion import Network, lower_states, padded, save
 
 ATTACKS = Path(__file__).resolve().parent / "corpus" / "attacks"
+HANDS = tuple(ATTACKS / f"{name}.jsonl" for name in ("train", "u", "second", "third"))
+APART_OF = HANDS[:2]
+"""The hands of which one row in `APART_EVERY` is validation; the others are trained on whole."""
 FIELD = {INJECTION: ("injected", "clean")}
 EACH = {"notices": 2600, "news": 1600, "fed": 700, "headlines": 500, "channels": 900, "generated": 600}
 """Sentences drawn of each kind of clean text, and of generated attacks."""
@@ -77,7 +81,7 @@ def _real(rng: random.Random) -> dict[str, list[str]]:
         "news": news,
         "fed": [r["text"] for name in ("speech", "minutes", "press_conference")
                 for r in lines_of(SHARED / f"fed/{name}.jsonl.gz")[::60]],
-        "channels": [r["text"] for name in "abcdefg" for r in lines_of(ATTACKS.parent / f"channels/{name}.jsonl")],
+        "channels": [item.text for item in own_items()],
     }  # fmt: skip
     for texts in found.values():
         rng.shuffle(texts)
@@ -87,10 +91,13 @@ def _real(rng: random.Random) -> dict[str, list[str]]:
 def gathered(seed: int) -> tuple[list[Example], list[Text]]:
     """Training sentences and validation texts."""
     rng = random.Random(seed)
-    rows = lines_of(ATTACKS / "train.jsonl")
-    held = [row for at, row in enumerate(rows) if at % APART_EVERY == 0]
-    examples = _of_hands([row for at, row in enumerate(rows) if at % APART_EVERY])
-    examples += _of_hands(lines_of(ATTACKS / "third.jsonl"))
+    held: list[dict[str, Any]] = []
+    examples: list[Example] = []
+    for path in HANDS:
+        rows = lines_of(path)
+        apart_here = rows[::APART_EVERY] if path in APART_OF else []
+        held += apart_here
+        examples += _of_hands([row for row in rows if row not in apart_here])
     corpus = build_corpus()
     plan = Plan()
     own = apart(corpus.items["train"], plan)
@@ -217,10 +224,9 @@ def main(argv: list[str] | None = None) -> None:
             if mask.any():
                 scores[f"validation.{kind}.{name}"] = float((odds[mask] >= alarm).mean())
     np.save(arguments.out / f".{INJECTIONS}.odds.npy", odds)
-    files = [ATTACKS / "train.jsonl", ATTACKS / "third.jsonl"]
     save(network, arguments.out, HeadCard(
         name=INJECTIONS, sha256="", embedding_sha256=embedder.digest,
-        corpus_sha256=hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest(), seed=plan.seed,
+        corpus_sha256=hashlib.sha256(b"".join(path.read_bytes() for path in HANDS)).hexdigest(), seed=plan.seed,
         fields=FIELD, temperatures={}, alarm=alarm, alarm_alone=alarm,
         scores={name: round(value, 4) for name, value in scores.items()}, data=DATA, limits=LIMITS,
     ))  # fmt: skip
@@ -228,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.write(f"{name} {value:.4f}\n")
 
 
-DATA = ("English sentences: attacks of four hands, of the corpus and of bastioncorpus (MIT, Stefano Rizzello); clean "
+DATA = ("English sentences: attacks of six hands, of the corpus and of bastioncorpus (MIT, Stefano Rizzello); clean "
         "ones of the same hands, Federal Register notices and agency headlines, the Federal Reserve (US government "
         "works), Wikinews 2019-2020 (CC BY 2.5)")  # fmt: skip
 LIMITS = (

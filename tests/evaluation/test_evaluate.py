@@ -153,6 +153,7 @@ class Reader:
     """A channel reader that opens what a text names, and knows one kind of event."""
 
     digest = "c" * 64
+    note = None
 
     def read(self, texts: Sequence[str]) -> list[Said]:
         return [_said(text) for text in texts]

@@ -11,6 +11,7 @@ import pytest
 from finllm.errors import BackendError
 from finllm.models.channel_reader import NAMES, ChannelReader, ChannelReading
 from finllm.models.embedding import EMBEDDING_NAME, Embedder
+from finllm.models.encoder import installed
 from finllm.models.second_opinion import HEADS
 from finllm.tools.channels import Opened
 
@@ -132,3 +133,13 @@ def test_a_spoilt_card_or_another_encoder_is_refused(tmp_path: Path) -> None:
 def test_the_digest_follows_from_weights_and_card(reader: ChannelReader) -> None:
     assert len(reader.digest) == 64
     assert reader.weights.stat().st_size < 5_000_000
+
+
+@pytest.mark.skipif(not installed(), reason="the packages of the larger encoder are not installed")
+def test_where_the_larger_encoder_cannot_be_joined_the_smaller_one_reads_and_says_why(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.write_text("no folder", encoding="utf-8")
+    reader = ChannelReader(home, Embedder())
+    assert reader.encoder.name == EMBEDDING_NAME
+    assert reader.note is not None
+    assert "smaller encoder" in reader.note

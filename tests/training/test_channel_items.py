@@ -7,20 +7,21 @@ from collections import Counter
 import pytest
 
 from finllm.tools.channels import NOTHING, channel_table
-from training.corpus.channel_items import own_items, real_labels, real_texts
+from training.corpus.channel_items import HELD_OUT, own_items, real_labels, real_texts
 
 
 def test_labels_name_channels_of_the_table_and_no_id_twice() -> None:
     named = {name for name in channel_table() if not name.startswith(NOTHING)}
-    items = [*own_items(), *own_items(held_out=True)]
+    items = [*own_items(), *(item for author in HELD_OUT for item in own_items(held_out=author))]
     assert {name for item in [*items, *real_labels()] for name in item.channels or {}} <= named
     assert max(Counter(item.id for item in items).values()) == 1
     assert max(Counter((label.id, label.who) for label in real_labels()).values()) == 1
 
 
-def test_nothing_of_the_held_out_author_is_in_the_training_items() -> None:
-    held = {item.text for item in own_items(held_out=True)}
-    assert len(held) == 240
+@pytest.mark.parametrize(("author", "count"), [("second", 240), ("third", 300)])
+def test_nothing_of_a_held_out_author_is_in_the_training_items(author: str, count: int) -> None:
+    held = {item.text for item in own_items(held_out=author)}
+    assert len(held) == count
     assert not held & {item.text for item in own_items()}
 
 

@@ -14,9 +14,10 @@ from finllm.models.embedding import EMBEDDING_NAME
 from finllm.models.second_opinion import HEADS
 from finllm.tools.channels import STATES, channel_table
 from finllm.tools.data.factors import FACTOR_IDS
-from training.channel_examples import CHANNELS, FIELDS, LEFT_OUT, OFF_TOPIC, SAYS, Example, second_author, split
+from training.channel_examples import CHANNELS, FIELDS, LEFT_OUT, OFF_TOPIC, SAYS, Example, kept_apart, split
 from training.channel_network import Network, Plan, centres, loss_of, lower_states, train
 from training.channels import OFF_TOPIC_MOST, calibrate, card_of, encoder_named, frozen, halves, opens, scores_of
+from training.corpus.channel_items import HELD_OUT
 
 WIDTH = 8
 
@@ -45,9 +46,10 @@ def test_nothing_that_is_left_out_is_trained_on() -> None:
     parts = split()
     groups = {one.group for one in parts.train}
     assert not groups & set(LEFT_OUT)
-    assert "own/second" not in groups
+    assert not groups & {f"own/{author}" for author in HELD_OUT}
     assert {one.group for one in parts.left_out} <= set(LEFT_OUT)
-    told = [{one.text for one in of} for of in (parts.train, parts.left_out, parts.off_topic, second_author())]
+    apart = [one for author in HELD_OUT for one in kept_apart(author)]
+    told = [{one.text for one in of} for of in (parts.train, parts.left_out, parts.off_topic, apart)]
     assert not told[1] & told[3]
     assert not told[0] & (told[2] | told[3])
     assert {one.group for one in parts.off_topic} <= {OFF_TOPIC}

@@ -19,8 +19,8 @@ OWN = Path(__file__).with_name("channels")
 LABELS = Path(__file__).with_name("labels")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "text"
 """Where the real texts lie, beside the checkout; they are read there and copied nowhere."""
-HELD_OUT = "second"
-"""The author whose items are never trained on: the test set of another hand."""
+HELD_OUT = ("second", "third")
+"""The authors whose items are never trained on: test sets of other hands."""
 
 Sign = Literal["+", "-", "0"]
 Kind = Literal[
@@ -57,9 +57,10 @@ class RealLabels(_Labels):
     when: str
 
 
-def own_items(*, held_out: bool = False) -> list[OwnItem]:
-    """Our own texts in their authors' order: those to train on, or those that are never trained on."""
-    names = sorted(path for path in OWN.glob("*.jsonl") if (path.stem == HELD_OUT) is held_out)
+def own_items(*, held_out: str | None = None) -> list[OwnItem]:
+    """Our own texts in their authors' order: those to train on, or those of an author who is never trained on."""
+    names = [OWN / f"{held_out}.jsonl"] if held_out else \
+        sorted(path for path in OWN.glob("*.jsonl") if path.stem not in HELD_OUT)  # fmt: skip
     return [OwnItem.model_validate_json(line) for path in names for line in path.read_text("utf-8").splitlines()]
 
 

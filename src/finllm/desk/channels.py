@@ -21,10 +21,15 @@ class SaidOfText(Protocol):
 
 
 class ReadsChannels(Protocol):
-    """Reads texts; `digest` names all that its answers follow from. Errors: BackendError where it cannot."""
+    """Reads texts; `digest` names all that its answers follow from, and `note`, once that was asked for, what a run has
+    to say of the reader. Errors: BackendError where it cannot.
+    """
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def note(self) -> str | None: ...
 
     def read(self, texts: Sequence[str]) -> Sequence[SaidOfText]: ...
 
@@ -34,6 +39,7 @@ class OnRecord:
     """A reader that is only a digest: what it once said is in the record, and it says nothing new."""
 
     digest: str
+    note: None = None
 
     def read(self, texts: Sequence[str]) -> Sequence[SaidOfText]:
         del texts
