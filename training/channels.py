@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finllm.agents.pooling import STRAIGHT
 from finllm.files import sha256_of_file
 from finllm.models.channel_reader import NAMES, WINDOW, ChannelCard, ChannelReader, ChannelReading, Heard, reading
 from finllm.models.embedding import EMBEDDING_NAME, Embedder
@@ -49,7 +50,7 @@ OFF_TOPIC_MOST, NOTHING_LEAST = 0.02, 0.85
 SHIFTS = (-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0)
 FOMC = REAL.parent / "eval" / "fomc" / "sentences_1996_2019.csv"
 """For evaluation only."""
-PLANS: Mapping[str, Plan] = {EMBEDDING_NAME: Plan(), ENCODER_NAME: Plan(frozen=9)}
+PLANS: Mapping[str, Plan] = {EMBEDDING_NAME: Plan(), ENCODER_NAME: Plan(frozen=8, epochs=5)}
 LIMITS = (
     f"English, {WINDOW} tokens at a time; of a long text the first six and the last two such pieces.",
     "Trained on texts and labels by language models of one family; on other manners it is less right, and surer than "
@@ -61,8 +62,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def pooled(told: Mapping[str, Mapping[Any, float]], asked: Mapping[str, Mapping[str, float]], factor: str) -> str:
-    """The direction of a factor by the table and straight from the text, each as much as the other, as runs pool."""
-    both = {way: told[factor][way] + asked[factor][way] for way in told[factor]}
+    """The direction of a factor by the table and straight from the text, as runs pool them."""
+    both = {way: (1 - STRAIGHT) * told[factor][way] + STRAIGHT * asked[factor][way] for way in told[factor]}
     return max(both, key=lambda way: both[way])
 
 
@@ -259,7 +260,7 @@ def _say(line: str) -> None:
 
 
 def main(argv: Iterable[str] | None = None) -> None:
-    """`python -m training.channels`: a quarter of an hour on an idle core for the smaller encoder."""
+    """`python -m training.channels`: on an idle core a quarter of an hour for the smaller encoder, 40 minutes else."""
     parser = argparse.ArgumentParser(prog="python -m training.channels", description=__doc__)
     parser.add_argument("--encoder", choices=list(NAMES), default=EMBEDDING_NAME)
     parser.add_argument("--out", type=Path, default=HEADS, help="folder to write to  [default: models/heads]")

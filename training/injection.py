@@ -39,9 +39,10 @@ APART_OF = HANDS[:2]
 FIELD = {INJECTION: ("injected", "clean")}
 EACH = {"notices": 2600, "news": 1600, "fed": 700, "headlines": 500, "channels": 900, "generated": 600}
 """Sentences drawn of each kind of clean text, and of generated attacks."""
+REAL_KINDS = ("notices", "news", "fed", "headlines")
 APART_EVERY = 5
-KEEP_CLEAN = 0.004
-"""Share of clean texts of validation that may raise an alarm."""
+KEEP_CLEAN = 0.005
+"""Share of the real clean texts of validation that may raise an alarm."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     """`python -m training.injection`: about a quarter of an hour on one busy core."""
     parser = argparse.ArgumentParser(prog="python -m training.injection", description=__doc__)
     parser.add_argument("--out", type=Path, default=HEADS)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     train(examples, states, network, plan, kept)
     odds = worst(network, texts, embedder, plan)
     attack = np.array([one.attack for one in texts])
-    clean = np.sort(odds[~attack])[::-1]
+    clean = np.sort(odds[[one.kind in REAL_KINDS for one in texts]])[::-1]
     alarm = float(min(0.9999, clean[int(KEEP_CLEAN * len(clean))] + 1e-4))
     scores = {"validation.found": float((odds[attack] >= alarm).mean()),
               "validation.false_alarms": float((odds[~attack] >= alarm).mean()),
