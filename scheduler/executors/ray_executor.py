@@ -90,6 +90,8 @@ class RayExecutor:
         self._fresh: list[Backend] = []
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self._unreachable = False
+        self._threads: list[threading.Thread] = []
 
     def open(self, opening: Opening) -> list[Backend]:
         try:
@@ -104,7 +106,10 @@ class RayExecutor:
         while not any(one.link.seconds for one in self._members.values()) and time.monotonic() < ends:
             time.sleep(0.05)
             self._look()
-        threading.Thread(target=self._watch, daemon=True, name="finllm-cluster").start()
+        self._threads = [threading.Thread(target=self._watch, args=(look,), daemon=True, name="finllm-cluster")
+                         for look in (self._read_records, self._hear)]  # fmt: skip
+        for thread in self._threads:
+            thread.start()
         found = list(self.joined())
         if not found:
             told = f"no node of the cluster at {self._state['address']} serves; this machine's own backends do"
@@ -123,23 +128,30 @@ class RayExecutor:
         import ray
 
         self._ending.set()
-        with self._lock:
-            ray.shutdown()
+        for thread in self._threads:
+            thread.join(2 * LOOK)  # one that waits for a first node that has died waits on
+        ray.shutdown()
 
-    def _watch(self) -> None:
+    def _watch(self, look: Callable[[], None]) -> None:
+        """Look again and again. Records are read apart from signs of life, which need not wait for the first node."""
         while not self._ending.wait(LOOK):
             try:
-                with self._lock:
-                    if self._ending.is_set():
-                        return
-                self._look()
+                look()
             except Exception as error:  # noqa: BLE001  whatever Ray raises while its first node is away
-                for member in self._members.values():
-                    member.link.look()
-                self._told("cluster.unreachable", {"why": str(error)[:300]})
+                if self._ending.is_set():
+                    return
+                if not self._unreachable:
+                    self._told("cluster.unreachable", {"why": str(error)[:300]})
+                self._unreachable = True
+            else:
+                self._unreachable = False
 
     def _look(self) -> None:
-        """Read the nodes' records, take in what is new, and hear who lives."""
+        self._read_records()
+        self._hear()
+
+    def _read_records(self) -> None:
+        """Read the nodes' records, and take in what is new."""
         crl = read("crl")
         if crl is not None:
             self._place.learn_revoked(crl)
@@ -150,7 +162,6 @@ class RayExecutor:
                 continue
             if known is None or known.envelope != envelope:
                 self._take_in(name, envelope, known)
-        self._hear()
 
     def _take_in(self, key: str, envelope: bytes, known: _Member | None) -> None:
         try:
@@ -172,11 +183,12 @@ class RayExecutor:
         import ray
         import ray.exceptions
 
-        for member in self._members.values():
+        members = list(self._members.values())
+        for member in members:
             if member.beat is None:
                 member.beat = member.link.room.actor.beat.remote(member.link.calls())  # pyright: ignore
                 member.asked = time.monotonic()
-        waiting = {member.beat: member for member in self._members.values()}
+        waiting = {member.beat: member for member in members if member.beat is not None}
         if not waiting:
             return
         ray.wait(list(waiting), num_returns=len(waiting), timeout=LOOK / 2)

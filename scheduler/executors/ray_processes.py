@@ -20,6 +20,8 @@ from finllm.scheduler.cluster.place import Place
 NAMESPACE = "finllm"
 STARTING = 60.0
 """Longest wait for Ray's processes, s."""
+WITHOUT_FIRST = 86_400
+"""s for which Ray's processes go on without the first node, which keeps their directory: calls need it not."""
 STORE = 80_000_000
 """Bytes of Ray's object store: calls and answers are a few kB."""
 
@@ -34,7 +36,7 @@ def ray_environment(place: Place) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(place.secret_path),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(WITHOUT_FIRST),
     }
 
 
