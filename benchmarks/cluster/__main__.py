@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.scheduler.executors.nodes import Nodes
 from tests.scheduler.executors.play import BURST, Play
 
-from benchmarks.cluster.faults import FOUND_WITHIN, campaign, table
+from benchmarks.cluster.faults import FOUND_WITHIN, Struck, campaign, table
 from benchmarks.page import write_section
 from finllm.settings import load_settings
 
 ROUNDS, SIDE_BY_SIDE = 6, 6
 """Times that as many calls as a run makes at once are asked on either side, in turns."""
 CALLS = 100
+FAULTS = 20
 OVERHEAD, DISPATCH_MS, JOIN_SECONDS = 1.05, 3.0, 60.0
 """Bars."""
 
@@ -125,15 +129,33 @@ def comes_and_goes(folder: Path) -> Came:
                     said["twice"], said["by"].get("second", 0))  # fmt: skip
 
 
+def in_a_process(part: str) -> Any:
+    """What a part measured, from a process of its own: Ray reads its certificates once in each."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.cluster", part], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(part: str) -> None:
+    """Measure one part, and print it as one JSON object."""
+    with tempfile.TemporaryDirectory(prefix="finllm-cluster-") as folder:
+        if part == "run":
+            found = asdict(beside(Path(folder), embedded=True, rounds=ROUNDS, at_once=SIDE_BY_SIDE))
+        elif part == "call":
+            found = asdict(beside(Path(folder), embedded=False, rounds=CALLS, at_once=1))
+        elif part == "comes":
+            found = asdict(comes_and_goes(Path(folder)))
+        else:
+            found = [asdict(one) for one in campaign(int(part))]
+    print(json.dumps(found))
+
+
 def main() -> None:
     """Measure, write the section, and exit with 1 where a bar is missed."""
-    faults = int((sys.argv[1:] or ["20"])[0])
-    with tempfile.TemporaryDirectory(prefix="finllm-cluster-") as text:
-        folder = Path(text)
-        run = beside(folder / "run", embedded=True, rounds=ROUNDS, at_once=SIDE_BY_SIDE)
-        call = beside(folder / "call", embedded=False, rounds=CALLS, at_once=1)
-        came = comes_and_goes(folder / "came")
-    struck = campaign(faults)
+    if len(sys.argv) > 1:
+        measured(sys.argv[1])
+        return
+    run, call = Beside(**in_a_process("run")), Beside(**in_a_process("call"))
+    came, struck = Came(**in_a_process("comes")), [Struck(**one) for one in in_a_process(str(FAULTS))]
     ratio, dispatch = run.there_total / run.here_total, (call.there - call.here) * 1e3
     found = max((one.found for one in struck if one.found is not None), default=0.0)
     lost, twice = sum(one.lost for one in struck), sum(one.twice for one in struck)

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from finllm.errors import FinllmError
-from finllm.scheduler.cluster import Told
+from finllm.errors import BackendError, FinllmError
+from finllm.scheduler.cluster import Refused, Told
 from finllm.scheduler.cluster.certificates import Holder
 from finllm.scheduler.cluster.place import Place
 
@@ -149,6 +149,23 @@ def _why(error: Exception) -> str:
     """Such as `certificate revoked`, as the library says it."""
     told = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
     return str(told).replace("_", " ").lower()
+
+
+def handshake(place: Place, host: str, port: int, seconds: float = 5.0) -> None:
+    """Shake hands as this node, by TLS 1.3, with whoever listens there, Ray's processes too, and hang up.
+
+    Errors: Refused where either side does not believe the other, BackendError where nobody answers.
+    """
+    try:
+        with socket.create_connection((host, port), seconds) as plain:
+            context = tls(place, server=False)
+            context.set_alpn_protocols(["h2"])
+            with context.wrap_socket(plain, server_hostname=host):
+                pass
+    except ssl.SSLError as error:
+        raise Refused(f"the handshake was refused: {_why(error)}", fix="join the cluster again") from error
+    except OSError as error:
+        raise BackendError(f"it does not answer: {error}", fix="run 'finllm cluster doctor'") from error
 
 
 def reachable(host: str, port: int, seconds: float = 3.0) -> bool:

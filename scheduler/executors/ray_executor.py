@@ -16,6 +16,8 @@ from finllm.events import Noted
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.backends.kind import Opening
 from finllm.scheduler.cluster import Refused, Told
+from finllm.scheduler.cluster.door import handshake
+from finllm.scheduler.cluster.knock import split
 from finllm.scheduler.cluster.place import Place
 from finllm.scheduler.executors.ray_processes import NAMESPACE, ray_environment
 from finllm.scheduler.executors.records import NodeRecord, read_record
@@ -227,6 +229,7 @@ def connect(place: Place, state: dict[str, Any]) -> None:
     logging.getLogger("ray").addHandler(logging.NullHandler())  # what it says is told by errors
     try:
         place.holder(place.certificate_path.read_bytes())
+        handshake(place, *split(state["gcs"]))  # Ray itself would try for a day
         ray.init(address=state["gcs"], _node_ip_address=state["host"], namespace=NAMESPACE, log_to_driver=False,
                  configure_logging=False, logging_level=logging.ERROR)  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

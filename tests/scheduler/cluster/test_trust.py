@@ -16,7 +16,7 @@ from finllm.errors import BackendError, InputError
 from finllm.scheduler.cluster import Refused
 from finllm.scheduler.cluster.authority import Authority, Token
 from finllm.scheduler.cluster.certificates import new_key, request_for
-from finllm.scheduler.cluster.door import Door
+from finllm.scheduler.cluster.door import Door, handshake
 from finllm.scheduler.cluster.knock import asked_ca, fetch, knock
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer, opened
@@ -109,6 +109,17 @@ def test_a_revoked_certificate_is_refused_in_the_handshake(town: Town, door: Doo
 def test_a_door_of_another_authority_is_not_told_anything(town: Town, door: Door, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="handshake"):
         knock(Town(tmp_path / "other").node("one"), f"{HERE}:{door.port}", "/who", {})
+
+
+def test_a_handshake_tells_at_once_whether_the_other_side_is_there_and_believed(
+    town: Town, door: Door, tmp_path: Path
+) -> None:
+    handshake(town.node("one"), HERE, door.port)
+    with pytest.raises(Refused, match="handshake"):
+        handshake(Town(tmp_path / "other").node("one"), HERE, door.port)
+    door.close()
+    with pytest.raises(BackendError, match="does not answer"):
+        handshake(town.node("two"), HERE, door.port)
 
 
 def test_an_authority_is_known_by_the_tokens_digest(town: Town) -> None:

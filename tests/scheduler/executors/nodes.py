@@ -33,9 +33,11 @@ class Nodes:
         here = {"FINLLM_HOME": str(self.folder / name), "FINLLM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         return kept | here | self._model
 
-    def finllm(self, name: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([sys.executable, "-c", COMMAND, *args], env=self.environment(name), capture_output=True,
-                              text=True, timeout=400, check=False)  # fmt: skip
+    def finllm(self, name: str, *args: str, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a node's home; `settings` are further FINLLM_ variables."""
+        env = self.environment(name) | {f"FINLLM_{key.upper()}": value for key, value in settings.items()}
+        done = subprocess.run([sys.executable, "-c", COMMAND, *args], env=env, capture_output=True, text=True,
+                              timeout=400, check=False)  # fmt: skip
         assert not check or done.returncode == 0, f"{args}: {done.stdout[-800:]}{done.stderr[-800:]}"
         return done
 

@@ -52,6 +52,22 @@ def test_a_node_joins_and_drains_in_the_middle_of_a_hundred_tasks_and_none_is_lo
     assert status["second"]["alive"]
 
 
+def test_a_run_uses_the_cluster_unchanged_and_its_record_names_the_node(nodes: Nodes) -> None:
+    said = json.loads(nodes.finllm("first", "run", "non-event", "--json", cluster=nodes.address).stdout)
+    assert said["status"] == "finished"
+    calls = [body for body in _records(nodes.folder / "first") if body["action"] == "call.recorded"]
+    assert calls
+    assert {body["actor"]["name"].rpartition("@")[2] for body in calls} <= {"first", "second"}
+    verified = nodes.finllm("first", "audit", "verify", check=False)
+    assert verified.returncode == 4, f"intact, and no witness: {verified.stdout[-400:]}"
+
+
+def test_a_home_outside_a_cluster_says_what_to_do(nodes: Nodes) -> None:
+    alone = nodes.finllm("alone", "run", "non-event", "--json", check=False, cluster="127.0.0.2:1")
+    assert alone.returncode == 2
+    assert "this home is in no cluster" in json.loads(alone.stdout)["error"]["message"]
+
+
 def test_a_token_is_used_once_and_the_refusal_is_on_record(nodes: Nodes) -> None:
     token = nodes.token("first")
     nodes.finllm("third", "cluster", "join", nodes.address, "--token-file", str(token), "--name", "third")
