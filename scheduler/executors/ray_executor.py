@@ -222,11 +222,13 @@ def connect(place: Place, state: dict[str, Any]) -> None:
     os.environ.update(ray_environment(place))
     try:
         import ray
+        import ray._private.worker as driver
     except ImportError as error:
         raise BackendError("Ray is not installed", fix="pip install 'finllm[cluster]'") from error
     if ray.is_initialized():
         return
     logging.getLogger("ray").addHandler(logging.NullHandler())  # what it says is told by errors
+    driver.print_to_stdstream = lambda *_, **__: None  # it tells of nodes that died on stdout, which is for data
     try:
         place.holder(place.certificate_path.read_bytes())
         handshake(place, *split(state["gcs"]))  # Ray itself would try for a day
