@@ -72,7 +72,8 @@ def test_a_bundle_is_verified_offline_by_its_own_script(cli: Cli, logged: Path, 
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout) | {"notes": []}
     assert found == {"ok": True, "run": "run-1", "records": 8, "size": 17, "notes": [],
-        "blobs": shown.json["blobs"], "witnessed": 17, "witness_known": True,
+        "blobs": shown.json["blobs"], "texts": shown.json["texts"], "files": shown.json["files"], "cited": 0,
+        "sums": 0, "witnessed": 17, "witness_known": True,
         "origin": vkey.split("+")[0]}  # fmt: skip
     assert json.loads(done.stdout)["notes"] == []
     assert verify_bundle(out, "--vkey", vkey[:-4] + "AAAA").returncode == 1

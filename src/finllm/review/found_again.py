@@ -88,6 +88,9 @@ def given_by(row: Evidence, request: RunRequest) -> str | None:
             return found[1] if found else f"{row.formula}, as the run's request has it"
         case "stated" | "stated choice":
             return "stated: a choice, and no measurement"
+        case "trading days of the replayed window":
+            window = request.scenario.replay
+            return f"the scenario's replay, {window.start} to {window.end}" if window else row.formula
         case "held()" | "check()" | "count()":
             return "no row: there was nothing to hold it against"
         case str() as told if told.startswith("human judgement"):
