@@ -24,6 +24,7 @@ from finllm.scheduler.placement.task import key_of
 from finllm.scheduler.record import Entry
 from finllm.settings import Settings
 from tests.memory.desks import LIGHT, PHRASE, Home, home_at
+from tests.soak import Soak
 
 HAND = [{"kind": "shock", "about": "OIL_WTI", "decided": "+60%", "by": "rev3", "because": "mined"}]
 
@@ -317,9 +318,11 @@ def test_two_signatures_in_the_same_instant_are_two(tmp_path: Path) -> None:
     race(tmp_path, 25, breaches=["x"])
 
 
-@pytest.mark.slow
-def test_a_thousand_races_lose_and_double_nothing(tmp_path: Path) -> None:
-    race(tmp_path, 1000)
+@pytest.mark.soak
+def test_a_thousand_races_lose_and_double_nothing(soak: Soak, tmp_path: Path) -> None:
+    for seed in soak.rounds(20):
+        (tmp_path / str(seed)).mkdir()
+        race(tmp_path / str(seed), 50)
 
 
 NAMES = ["risk1", "rev1", "rev2", "aud1", "boss"]
