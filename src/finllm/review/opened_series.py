@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
 from finllm.tools.data.factors import FACTORS
-from finllm.tools.data.market import MarketStore, days_of
+from finllm.tools.data.market import Day, MarketStore, days_of
 from finllm.tools.evidence import Evidence
 from finllm.tools.forecasts.signals import RECENT
 
@@ -86,7 +86,7 @@ def series_window(name: str, row: Evidence, market: MarketStore) -> SeriesWindow
     digest = row.source.sha256 if row.source is not None else None
     try:
         whole = market.whole(name)
-        days = days_of(market, name, min(end or row.as_of, row.as_of))
+        days = _days(market, name, row.as_of, end or row.as_of)
     except InputError as error:
         return SeriesWindow(name=name, missing=error.message, unchanged=None if digest is None else False)
     if start is not None:
@@ -110,8 +110,8 @@ def found_again(row: Evidence, market: MarketStore) -> FoundAgain | None:
     if row.formula is not None or name not in market:
         return None
     if on := place["on"] or place["by"]:
-        return FoundAgain(days_of(market, name, dt.date.fromisoformat(on))[-1].value, f"{name} on {on}")
-    days = days_of(market, name, min(dt.date.fromisoformat(place["end"]), as_of))
+        return FoundAgain(_days(market, name, as_of, dt.date.fromisoformat(on))[-1].value, f"{name} on {on}")
+    days = _days(market, name, as_of, dt.date.fromisoformat(place["end"]))
     if place["start"]:
         start = dt.date.fromisoformat(place["start"])
         before = days[bisect_right(days, start, key=lambda one: one.day) - 1].value
@@ -122,6 +122,12 @@ def found_again(row: Evidence, market: MarketStore) -> FoundAgain | None:
         return FoundAgain(last / before - 1, f"{last:g} / {before:g} − 1")
     times = 100.0 if row.unit == "bp" and market.unit_of(name) == "percent" else 1.0
     return FoundAgain((last - before) * times, f"{last:g} − {before:g}" + (" in bp" if times != 1 else ""))
+
+
+def _days(market: MarketStore, name: str, as_of: dt.date, last: dt.date) -> list[Day]:
+    """What was known of a series on `as_of`, to the day `last`: a month is stamped before it is known."""
+    days = days_of(market, name, as_of)
+    return days[: bisect_right(days, last, key=lambda one: one.day)]
 
 
 def same(found: float, value: float) -> bool:
