@@ -121,6 +121,8 @@ def read_by_agents(text: str, as_of: dt.date, removed: Sequence[str]) -> tuple[T
     suspected: list[Removal] = []
     for part in _suspected(traced.text, removed):
         at = traced.text.find(part)
+        if at < 0:  # cut already, with a part before it
+            continue
         start, end = traced.origin(at, at + len(part))
         suspected.append(Removal(start=start, end=end, kind="injection", rule="judge of instructions", excerpt=part))
         traced = traced.replace([(at, at + len(part), " ")])
