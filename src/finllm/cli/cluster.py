@@ -87,6 +87,7 @@ def init(
 def token(
     hours: Annotated[float, typer.Option("--hours", min=0.01, max=168, help="How long it may be used.")] = 1.0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File for it.  \\[default: stdout]")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Make a token that lets one node join, once. It is a secret: pass it on by a safe way."""
     from finllm.files import write_atomically
@@ -97,10 +98,12 @@ def token(
     place = _place(settings)
     with telling(settings) as told:
         made = Authority(place, told).token(place.state()["address"], dt.timedelta(hours=hours))
-    if out is None:
-        print(made.text())
-    else:
+    if out is not None:
         write_atomically(out, made.text() + "\n")
+    if as_json:
+        print_json({"token": made.text()} if out is None else {"file": str(out)})
+    elif out is None:
+        print(made.text())
 
 
 def join(
@@ -230,8 +233,8 @@ def doctor(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def serve() -> None:
-    """This home's node itself, in the foreground; 'init' and 'join' start it."""
+def serve(as_json: JsonFlag = False) -> None:
+    """This home's node itself, in the foreground; 'init' and 'join' start it. `--json`: a JSON object a line."""
     from finllm.guardrails.audit.telling import telling
     from finllm.scheduler.calibration.joining import calibrated_to_join
     from finllm.scheduler.executors.membership import note_process
@@ -242,7 +245,8 @@ def serve() -> None:
         signal.signal(number, lambda *_: ending.set())
     note_process(_place(settings))
     with telling(settings) as told:
-        node = Node(settings, told, calibrated_to_join, lambda line: print(line, flush=True))
+        node = Node(settings, told, calibrated_to_join,
+                    lambda line: print(json.dumps({"said": line}) if as_json else line, flush=True))  # fmt: skip
         try:
             node.start()
             node.run(ending)
