@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finllm.cli.session import BLOCK, cost
 from finllm.errors import FinllmError, as_finllm_error
 from finllm.events import CallFinished, CallStarted, Event, NodeStarted, Noted, Progress
+from finllm.interrupts import undisturbed
 from finllm.plain_text import clean, clean_lines, cut
 from finllm.sessions.grammar import ALIASES, VERBS
 
@@ -85,10 +86,15 @@ def short(backend: str) -> str:
 
 def talk_at_terminal(opened: Session, talk: Talk) -> None:
     """Read lines and answer them until the person leaves."""
-    print("\n".join(heading(opened)))
-    _answered(opened, opened.begin, talk)
-    opened.warm()
-    ask = asker(opened, talk)
+
+    def begun() -> Answer:
+        print("\n".join(heading(opened)), flush=True)  # here, as Ctrl-C may come as soon as it is seen
+        return opened.begin()
+
+    _answered(opened, begun, talk)
+    with undisturbed(dropped=True):
+        opened.warm()
+        ask = asker(opened, talk)
     while True:
         try:
             text = ask(f"{opened.id} {opened.version.id}> ")
