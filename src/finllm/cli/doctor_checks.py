@@ -62,6 +62,7 @@ def all_checks() -> list[Check]:
         *_model(settings),
         _embedding(),
         _second_opinion(),
+        _channel_reader(),
         _ledger(settings),
         _knowledge(settings),
         *_backends(settings),
@@ -213,6 +214,16 @@ def _second_opinion() -> Check:
         return Check("second opinion", "ok", f"sha256 {card.sha256[:12]}, fitted on corpus {card.corpus_sha256[:12]}")
     except FinllmError as error:
         return Check("second opinion", "missing", error.message, error.fix)
+
+
+def _channel_reader() -> Check:
+    """Which encoder reads channels; it is joined when it first reads, not here."""
+    from finllm.models.embedding import EMBEDDING_NAME
+    from finllm.models.encoder import ENCODER_NAME, ENCODER_SHA256, INSTALL, installed
+
+    if installed():
+        return Check("channel reader", "ok", f"{ENCODER_NAME}, sha256 {ENCODER_SHA256[:12]}, packed by a third party")
+    return Check("channel reader", "warning", f"{EMBEDDING_NAME}, which reads worse than {ENCODER_NAME}", INSTALL)
 
 
 def _ledger(settings: Settings) -> Check:
