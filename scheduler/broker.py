@@ -106,7 +106,9 @@ class Broker:
     def _take_in(self) -> None:
         """Backends that came since the last look take calls from now on; one whose name is taken is left out."""
         joining = self._joining
-        for backend in joining.joined() if joining is not None else ():
+        if joining is None:
+            return
+        for backend in joining.joined():
             if backend.offer.name not in self._backends:
                 self.services.add(backend)
                 self.dispatch.add(joining.spec(backend))

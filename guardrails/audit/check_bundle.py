@@ -279,7 +279,7 @@ def again(formula: str, rows: dict[str, Any]) -> float | None:
             return -value(part.operand)
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and not part.keywords:
             return known[part.func.id](*(value(one) for one in part.args))
-        return float(part.value)
+        return float(vars(part)["value"])
 
     try:
         return value(ast.parse(formula.replace("×", "*").replace("−", "-"), mode="eval").body)

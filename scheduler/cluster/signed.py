@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -45,7 +45,7 @@ def opened(envelope: bytes, about: str, place: Place) -> tuple[Holder, dict[str,
     holder = place.holder(certificate)
     if kind != about or not isinstance(said, dict) or not signed_by(holder.public, value, text.encode()):
         raise Refused(f"a statement of {about!r} is not signed by {holder.name!r}, whom it names", fix=_SEE)
-    return holder, said
+    return holder, cast(dict[str, Any], said)
 
 
 def request_digest(request: Request) -> str:
@@ -64,7 +64,8 @@ def generation_of(said: Mapping[str, Any]) -> Generation:
     """The generation that `answer_of` made data of. Errors: Refused for what is none."""
     try:
         joules = said["joules"]
-        return Generation(**{**said, "joules": None if joules is None else Amount(**joules)})
+        parts: dict[str, Any] = {**said, "joules": None if joules is None else Amount(**joules)}
+        return Generation(**parts)
     except (KeyError, TypeError) as error:
         raise Refused(f"an answer cannot be read: {error}", fix=_SEE) from error
 

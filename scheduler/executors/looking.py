@@ -15,6 +15,7 @@ from finllm.scheduler.cluster.knock import split
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer
 from finllm.scheduler.executors.ray_executor import RayRoom, connect, keys, read, write
+from finllm.scheduler.executors.ray_processes import the_ray
 from finllm.scheduler.executors.records import NodeRecord, asked_to, read_record
 from finllm.scheduler.executors.remote import SILENCE, LostRoom
 
@@ -31,9 +32,7 @@ class Looking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import ray
-
-        ray.shutdown()
+        the_ray().shutdown()
 
     def look(self) -> dict[str, Any]:
         """The nodes now, as JSON-able data; `refused`: records that are not believed, with why."""

@@ -28,7 +28,7 @@ from finllm.scheduler.cluster.knock import fetch, knock
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer
 from finllm.scheduler.executors.ray_executor import connect, keys, read, remove, write
-from finllm.scheduler.executors.ray_processes import NAMESPACE, RayProcesses
+from finllm.scheduler.executors.ray_processes import NAMESPACE, RayProcesses, the_ray
 from finllm.scheduler.executors.records import NodeRecord, State, wish_of
 from finllm.scheduler.executors.room import Room
 from finllm.settings import Settings
@@ -120,7 +120,7 @@ class Node:
         finally:
             for door in self._doors:
                 door.close()
-            ray.shutdown()
+            the_ray().shutdown()
             if self._ray is not None:
                 self._ray.stop()
             if self._temp is not None:

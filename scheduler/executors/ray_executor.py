@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from finllm.errors import BackendError, InputError
 from finllm.events import Noted
@@ -19,7 +20,7 @@ from finllm.scheduler.cluster import Refused, Told
 from finllm.scheduler.cluster.door import handshake
 from finllm.scheduler.cluster.knock import split
 from finllm.scheduler.cluster.place import Place
-from finllm.scheduler.executors.ray_processes import NAMESPACE, ray_environment
+from finllm.scheduler.executors.ray_processes import NAMESPACE, ray_environment, the_ray
 from finllm.scheduler.executors.records import NodeRecord, read_record
 from finllm.scheduler.executors.remote import Link, LostRoom, RemoteBackend
 
@@ -34,8 +35,7 @@ class RayRoom:
     """A node's room by the name of its actor."""
 
     def __init__(self, name: str) -> None:
-        import ray
-
+        ray = the_ray()
         self._ray, self.name = ray, name
         try:
             self.actor: Any = ray.get_actor(name, namespace=NAMESPACE)
@@ -127,12 +127,10 @@ class RayExecutor:
         return fresh
 
     def _close(self) -> None:
-        import ray
-
         self._ending.set()
         for thread in self._threads:
             thread.join(2 * LOOK)  # one that waits for a first node that has died waits on
-        ray.shutdown()
+        the_ray().shutdown()
 
     def _watch(self, look: Callable[[], None]) -> None:
         """Look again and again. Records are read apart from signs of life, which need not wait for the first node."""
@@ -182,9 +180,7 @@ class RayExecutor:
         self._members[key] = _Member(envelope, Link(record, room, self._place, self._told))
 
     def _hear(self) -> None:
-        import ray
-        import ray.exceptions
-
+        ray = the_ray()
         members = list(self._members.values())
         for member in members:
             if member.beat is None:
@@ -217,18 +213,20 @@ class RayExecutor:
                 self._fresh.extend(member.backends)
 
 
+def _silent(*_: Any, **__: Any) -> None: ...
+
+
 def connect(place: Place, state: dict[str, Any]) -> None:
     """Make this process one of Ray's drivers, under this home's certificate. Errors: BackendError."""
     os.environ.update(ray_environment(place))
     try:
-        import ray
-        import ray._private.worker as driver
+        ray, driver = the_ray(), cast(Any, importlib.import_module("ray._private.worker"))
     except ImportError as error:
         raise BackendError("Ray is not installed", fix="pip install 'finllm[cluster]'") from error
     if ray.is_initialized():
         return
     logging.getLogger("ray").addHandler(logging.NullHandler())  # what it says is told by errors
-    driver.print_to_stdstream = lambda *_, **__: None  # it tells of nodes that died on stdout, which is for data
+    driver.print_to_stdstream = _silent  # it tells of nodes that died on stdout, which is for data
     try:
         place.holder(place.certificate_path.read_bytes())
         handshake(place, *split(state["gcs"]))  # Ray itself would try for a day
@@ -239,25 +237,22 @@ def connect(place: Place, state: dict[str, Any]) -> None:
         raise BackendError(f"it does not answer: {why}", fix="run 'finllm cluster status' there") from error
 
 
-def read(key: str) -> bytes | None:
-    from ray.experimental.internal_kv import _internal_kv_get
+def _table() -> Any:
+    """What Ray keeps for a cluster by key; its functions have no public name."""
+    return importlib.import_module("ray.experimental.internal_kv")
 
-    return _internal_kv_get(key.encode(), namespace=_KEYS)
+
+def read(key: str) -> bytes | None:
+    return _table()._internal_kv_get(key.encode(), namespace=_KEYS)
 
 
 def write(key: str, value: bytes) -> None:
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(key.encode(), value, overwrite=True, namespace=_KEYS)
+    _table()._internal_kv_put(key.encode(), value, overwrite=True, namespace=_KEYS)
 
 
 def remove(key: str) -> None:
-    from ray.experimental.internal_kv import _internal_kv_del
-
-    _internal_kv_del(key.encode(), namespace=_KEYS)
+    _table()._internal_kv_del(key.encode(), namespace=_KEYS)
 
 
 def keys(prefix: str) -> list[str]:
-    from ray.experimental.internal_kv import _internal_kv_list
-
-    return sorted(key.decode() for key in _internal_kv_list(prefix.encode(), namespace=_KEYS))
+    return sorted(key.decode() for key in _table()._internal_kv_list(prefix.encode(), namespace=_KEYS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finllm.errors import BackendError
 from finllm.scheduler.cluster.door import reachable
@@ -97,3 +99,8 @@ class RayProcesses:
             f"Ray does not start; its last words are in {str(log)!r}",
             fix="read them; is 'finllm[cluster]' installed, and can HOST be reached?",
         )
+
+
+def the_ray() -> Any:
+    """Ray, imported where it is needed; its own annotations are partial. Errors: ImportError."""
+    return importlib.import_module("ray")

@@ -153,7 +153,9 @@ class ServedSessions:
         return SessionAnswer.of(session, session.do(line))
 
 
-def add_session_tools(server: MCPServer[Any], sessions: ServedSessions, told: Callable[[Callable[[], T]], T]) -> None:
+def add_session_tools(
+    server: MCPServer[Any], sessions: ServedSessions, told: Callable[[Callable[[], SessionAnswer]], SessionAnswer]
+) -> None:
     """Offer the verbs. `told`: says an error of ours as the protocol does."""
 
     def session_open(

@@ -132,7 +132,7 @@ class RunContext:
     account: Account
     watch: StateWatch | None = None
     background: bool = False
-    engines: list[Engine] = field(default_factory=list, repr=False, compare=False)
+    engines: list[Engine] = field(default_factory=list[Engine], repr=False, compare=False)
     """The P&L engine that was made last for this run: nodes after the first use it again."""
 
     def caller(self, node: str, kind: str | None = None) -> Caller:

@@ -175,14 +175,16 @@ def test_readings_come_with_the_signs_of_life_and_a_cancelled_call_is_stopped_th
     bounded(play())
 
 
-def test_a_room_that_dies_under_a_call_is_lost_and_a_drained_one_is_not_asked(stand: Stand) -> None:
+def test_a_room_that_dies_under_a_call_is_lost_and_a_drained_one_is_not_asked(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(_: dict[str, Any]) -> bytes:
         raise LostRoom("its process ended")
 
     stand.room.forge = die
     failed: Future[bytes] = Future()
     failed.set_exception(LostRoom("its process ended"))
-    stand.room.ask = lambda *_: failed
+    monkeypatch.setattr(stand.room, "ask", lambda *_: failed)
     with pytest.raises(BackendLost, match="died under a call"):
         bounded(stand.backend.generate(REQUEST))
     stand.link.heard({}, 0.001)

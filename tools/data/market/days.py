@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from finllm.tools.data.market.store import MarketStore
 
@@ -20,4 +18,5 @@ class Day(NamedTuple):
 def days_of(market: MarketStore, name: str, upto: dt.date) -> list[Day]:
     """A series as it was known after the close of `upto`, oldest first. Errors: as `MarketStore.read`."""
     values = market.read(name, upto).values
-    return list(map(Day, pd.DatetimeIndex(values.index).date.tolist(), values.to_list()))
+    days: list[Any] = values.index.tolist()
+    return [Day(at.date(), value) for at, value in zip(days, values.tolist(), strict=True)]
