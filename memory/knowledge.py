@@ -23,7 +23,11 @@ from finllm.memory.vectors import Vectors
 MIN_SIMILARITY = 0.2
 """Below this cosine, two texts share a language and little else (all-MiniLM-L6-v2, short news texts)."""
 
+DIGITS = 3
+"""Decimals of a similarity that are kept: the rest differs from one machine, or one batch of texts, to another."""
 _NEIGHBOURS = 32
+WAY = f"alone-{DIGITS}"
+"""How a store's texts were read and what is kept of a similarity: what another way made is not used."""
 
 
 class Embeds(Protocol):
@@ -51,9 +55,10 @@ class _SpoiltStoreError(Exception):
 class KnowledgeBase:
     """The precedents of one YAML file, searchable. Safe to share between threads; opened on first use.
 
-    The store is filled on first use and filled again when the file or the embedding model changes: the collection's
-    name carries the digest of both. A store that cannot be read is left where it is and a fresh one is built beside
-    it; `note` is told, and `notes` keeps what it was told. `vectors`: where what was found for a text is remembered.
+    The store is filled on first use, each text read by itself, and filled again when the file or the embedding model
+    changes: the collection's name carries the digest of both, and `WAY`. A store that cannot be read is left where it
+    is and a fresh one is built beside it; `note` is told, and `notes` keeps what it was told. `vectors`: where what was
+    found for a text is remembered.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class KnowledgeBase:
             found = self._found(text, as_of, n)
             return np.array([(places[one.precedent.id], one.similarity) for one in found], dtype=np.float64)
 
-        (pairs,) = vectors.through(f"retrieved {self.digest} {as_of} {n}", [text], search, np.float64)
+        (pairs,) = vectors.through(f"retrieved {WAY} {self.digest} {as_of} {n}", [text], search, np.float64)
         return [Retrieved(precedent=rows[int(at)], similarity=float(near)) for at, near in pairs.reshape(-1, 2)]
 
     def afresh(self, embedder: Embeds) -> KnowledgeBase:
@@ -164,7 +169,7 @@ class KnowledgeBase:
             precedent = self.precedents.get(key)
             if precedent is None or precedent.end > as_of:  # the store's own dates are not trusted
                 raise _SpoiltStoreError(f"precedent {key!r} is not in the file, or not over by {as_of}")
-            found.append(Retrieved(precedent=precedent, similarity=round(1 - float(distance), 6)))
+            found.append(Retrieved(precedent=precedent, similarity=round(1 - float(distance), DIGITS)))
         return found
 
     def _stores(self) -> list[Path]:
@@ -189,7 +194,7 @@ class KnowledgeBase:
 
     def _filled(self, client: Any) -> Any:
         """The collection of this digest, whole; those of other digests are removed once it is."""
-        name = f"precedents-{self.digest[:16]}"
+        name = f"precedents-{WAY}-{self.digest[:16]}"
         names = [collection.name for collection in client.list_collections()]
         if name in names:
             collection = client.get_collection(name, embedding_function=None)
@@ -203,7 +208,7 @@ class KnowledgeBase:
         texts = [row.as_text() for row in rows]
         collection.add(
             ids=[row.id for row in rows],
-            embeddings=self._embedder.embed(texts),
+            embeddings=np.concatenate([self._embedder.embed([text]) for text in texts]),
             documents=texts,
             metadatas=[{"start": _day(row.start), "end": _day(row.end), "kind": row.kind} for row in rows],
         )

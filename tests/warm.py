@@ -25,31 +25,31 @@ from finllm.tools.forecasts.calibrations import Calibrations
 
 
 class RememberingEmbedder(Embedder):
-    """The real embedder, which reads the same texts once."""
+    """The real embedder, which reads each text once, by itself as a desk's does: a batch changes the last digits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._read: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
+        self._read: dict[str, npt.NDArray[np.float32]] = {}
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        known = tuple(texts)
-        if known not in self._read:
-            self._read[known] = super().embed(texts)
-        return self._read[known].copy()
+        for text in texts:
+            if text not in self._read:
+                self._read[text] = super().embed([text])[0]
+        return np.stack([self._read[text] for text in texts]) if texts else super().embed(texts)
 
 
 class RememberingSecond(SecondOpinion):
-    """The real second opinion, which reads the same texts once."""
+    """The real second opinion, which reads each text once, by itself as a desk's does."""
 
     def __init__(self, embedder: Embedder, name: str = NAME) -> None:
         super().__init__(embedder, name=name)
-        self._read: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
+        self._read: dict[str, npt.NDArray[np.float64]] = {}
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        known = tuple(texts)
-        if known not in self._read:
-            self._read[known] = super().logits(texts)
-        return self._read[known].copy()
+        for text in texts:
+            if text not in self._read:
+                self._read[text] = super().logits([text])[0]
+        return np.stack([self._read[text] for text in texts]) if texts else super().logits(texts)
 
 
 class RememberingReader(ChannelReader):

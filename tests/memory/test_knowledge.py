@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from finllm.errors import BackendError, InputError
+from finllm.memory import knowledge
 from finllm.memory.knowledge import KnowledgeBase
 from finllm.memory.precedents import Precedent, load_precedents
 from finllm.models.embedding import Embedder
@@ -178,6 +179,54 @@ def test_a_second_opening_fills_nothing_again(tmp_path: Path, file: Path, embedd
     assert second.retrieve("a bank collapses", LATER) == before
     assert second.notes == ()
     second.close()
+
+
+class AnotherMachines:
+    """Reads as another machine does, and another batch: the last digits differ."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.digest = embedder.digest
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        found = self._embedder.embed(texts)
+        off = np.random.default_rng(len(texts)).normal(0.0, 2e-7, found.shape)
+        return (found + off).astype(np.float32)
+
+
+def test_a_similarity_is_the_same_from_a_store_whose_last_digits_differ(
+    tmp_path: Path, file: Path, embedder: Embedder
+) -> None:
+    """A run's state holds it: a replay on another store, or machine, would else be refused."""
+    here = KnowledgeBase(tmp_path / "here", embedder, file)
+    there = KnowledgeBase(tmp_path / "there", AnotherMachines(embedder), file)
+    for event in EVENTS:
+        assert there.retrieve(event["title"], LATER, k=5) == here.retrieve(event["title"], LATER, k=5)
+    here.close()
+    there.close()
+
+
+def test_a_store_is_filled_text_by_text_and_one_filled_otherwise_is_not_used(
+    tmp_path: Path, file: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Watched:
+        digest = embedder.digest
+
+        def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            sizes.append(len(texts))
+            return embedder.embed(texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(knowledge, "WAY", "batch-6")
+        older = KnowledgeBase(tmp_path / "kb", embedder, file)
+        older.open()
+        older.close()
+    base = KnowledgeBase(tmp_path / "kb", Watched(), file)
+    assert ids(base, "a bank collapses")[0] == "lehman-2008"
+    assert sizes == [1] * (len(EVENTS) + 1)
+    base.close()
 
 
 def test_a_changed_file_is_filled_in_anew(tmp_path: Path, file: Path, embedder: Embedder) -> None:
