@@ -32,9 +32,12 @@ class Chain:
     def rows(self) -> list[Entry]:
         """All rows that are on record now; those of before stay in their places."""
         with self._lock:
+            newest = self._ledger.last_use()
             again = [self._ledger.use(id) for id in sorted(self._waiting)]
-            for row in (*again, *self._ledger.written_after(self._read, self._kind)):
+            fresh = self._ledger.written_after(self._read, self._kind) if newest > self._read else []
+            for row in (*again, *fresh):
                 self._take(row)
+            self._read = max(self._read, newest)  # what else was written until then is not looked through again
             return list(self._rows)
 
     def append(self, place: Mapping[str, Any], actor: str, said: Mapping[str, Any], run: str | None = None) -> bool:
@@ -49,7 +52,6 @@ class Chain:
         return (kept.actor, kept.response) == (actor, entry.response)
 
     def _take(self, row: UsedRow) -> None:
-        self._read = max(self._read, row.id)
         if row.use.key in self._keys:
             self._waiting.discard(row.id)
         elif self._ledger.believes(row):
@@ -58,3 +60,4 @@ class Chain:
             self._rows.append(row.use.entry)
         else:
             self._waiting.add(row.id)
+        self._read = max(self._read, row.id)

@@ -39,7 +39,8 @@ from tests.warm import Warm
 PEOPLE: Any = {"boss": "admin", "risk1": "risk", "ana1": "analyst", "rev1": "reviewer", "rev2": "reviewer",
                "rev3": "reviewer", "aud1": "auditor"}  # fmt: skip
 ROLE_OF = {"admin": "boss", "risk": "risk1", "analyst": "ana1", "reviewer": "rev1", "auditor": "aud1"}
-WAIT = 20.0
+WAIT = 240.0
+"""s after which something has gone wrong, also on a machine that has much else to do."""
 
 
 @dataclass(frozen=True)

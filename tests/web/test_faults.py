@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -16,9 +17,10 @@ from packaging.version import Version
 from finllm.cli.main import main
 from finllm.memory.web_sessions import WebSessions
 from finllm.web.pages import all_doors
+from finllm.web.rates import VISITING, Rate
 from finllm.web.shell import HEADERS, POLICY
 from tests.memory.desks import PHRASE
-from tests.web.conftest import Made, Served, token_in
+from tests.web.conftest import WAIT, Made, Served, token_in
 
 SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -259,9 +261,11 @@ def test_an_account_locks_itself(served: Served) -> None:
     assert client.post("/sign-in", data=right).status_code == 403
 
 
-def test_more_requests_than_a_person_makes_are_refused(served: Served) -> None:
-    client = served.visitor()
-    assert 429 in {client.get("/sign-in").status_code for _ in range(100)}
+def test_more_requests_than_a_person_makes_are_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a rate that fills up nothing while the test runs: on a machine that is busy, requests take their time."""
+    monkeypatch.setattr("finllm.web.guard.VISITING", Rate(1e-6, VISITING.burst))
+    client, most = served.visitor(), int(VISITING.burst)
+    assert [client.get("/sign-in").status_code for _ in range(most + 5)] == [200] * most + [429] * 5
 
 
 def test_idle_and_absolute_end_of_a_session(served: Served) -> None:
@@ -286,31 +290,36 @@ def test_idle_and_absolute_end_of_a_session(served: Served) -> None:
 
 def test_slow_clients_are_dropped(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowloris: a head that trickles in, on a new connection and on one that is kept."""
-    monkeypatch.setattr("finllm.web.server.SLOWEST_HEADERS", 0.6)
+    monkeypatch.setattr("finllm.web.server.SLOWEST_HEADERS", 2.0)
     port = int(served.url.rpartition(":")[2])
     for first in (b"", b"GET /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as slow:
             if first:
                 slow.sendall(first)
-                time.sleep(0.3)
-                slow.recv(65536)
-            began = time.monotonic()
-            with pytest.raises((BrokenPipeError, ConnectionResetError, TimeoutError)):  # noqa: PT012
-                for byte in b"GET /queue HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 200:
-                    slow.sendall(bytes([byte]))
-                    time.sleep(0.05)
-                raise TimeoutError
-            assert time.monotonic() - began < 5
+                assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+            slow.sendall(b"GET /queue HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+            assert _dropped(slow)
+
+
+def _dropped(slow: socket.socket) -> bool:
+    """Whether the server hangs up on a head that never ends, within the time that a busy machine may take."""
+    until = time.monotonic() + WAIT
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while time.monotonic() < until:
+            slow.sendall(b"a")
+            time.sleep(0.05)
+        return False
+    return True
 
 
 def test_a_form_that_trickles_in_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finllm.web.guard.SLOWEST_FORM", 0.5)
     client = served.signed_in("rev1")
+    monkeypatch.setattr("finllm.web.guard.SLOWEST_FORM", 0.5)
     port = int(served.url.rpartition(":")[2])
     head = (f"POST /item/{served.made.item}/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {served.url}\r\n"
             f"Cookie: finllm-session={client.cookies['finllm-session']}\r\nContent-Length: 100\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken=")  # fmt: skip
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as slow:
         slow.sendall(head.encode())
         assert slow.recv(4096).startswith(b"HTTP/1.1 408")
 

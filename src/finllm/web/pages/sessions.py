@@ -15,7 +15,7 @@ from finllm.sessions.tree import Tree, Version
 from finllm.web.books import books_of, start_of
 from finllm.web.doors import Asked, Door, only
 from finllm.web.live import digest_of
-from finllm.web.refusals import not_found
+from finllm.web.refusals import NotFound, not_found
 
 if TYPE_CHECKING:
     pass
@@ -97,8 +97,11 @@ def session_state(asked: Asked) -> str:
 
 
 def _ended(asked: Asked, version: Version) -> bool:
-    row = asked.serving.ledger.run(version.run)
-    return row is not None and row.result is not None
+    """Whether its run has its report, which is kept at hand once it was read."""
+    try:
+        return asked.serving.reports.get(version.run).report is not None
+    except NotFound:
+        return False
 
 
 def _row(asked: Asked, tree: Tree, version: Version) -> Row:
