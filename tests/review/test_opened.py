@@ -12,10 +12,12 @@ from finllm.errors import InputError
 from finllm.review.opened import Opener, opened
 from finllm.review.opened_lines import opened_markdown, opened_text
 from finllm.review.opened_rows import OpenedRow
+from finllm.review.opened_series import named_series, series_window
 from finllm.review.rebuilt import rebuilt_values
 from finllm.scenarios import SCENARIOS_DIR
 from finllm.settings import Settings
-from finllm.tools.evidence import sha256_of
+from finllm.tools.evidence import Evidence, sha256_of
+from finllm.tools.pnl.asked import scenario_factors
 from tests.desks import request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
 
@@ -89,6 +91,20 @@ def test_a_price_opens_its_series_and_is_found_in_it(desk: Desk) -> None:
     assert series.unchanged
     assert series.points[-1].value == price.value
     assert series.points[-1].day <= price.as_of
+
+
+def test_a_factor_whose_history_another_series_stands_in_for_opens_that() -> None:
+    request = request_for("lehman-2008")
+    market = request.market(None)
+    factors = scenario_factors(request.scenario, market, request.portfolio)
+    row = Evidence(id="E1", value=48.0, unit="bp", entity="US 10-year rate", what="shock (historical)",
+                   period="2008-08-01 to 2008-11-01, 4 observations", as_of=request.as_of,
+                   formula="realised move over the window")  # fmt: skip
+    (name,) = named_series(row, market, factors.drivers.values())
+    assert name == "AAA"
+    points = series_window(name, row, market).points
+    assert len(points) == 4
+    assert 100 * (points[-1].value - points[0].value) == pytest.approx(row.value)
 
 
 def test_no_series_is_opened_past_the_day_of_the_run(desk: Desk) -> None:

@@ -25,6 +25,8 @@ from finllm.review.opened_text import whole_text
 from finllm.settings import Settings
 from finllm.tools.data.market import MarketStore
 from finllm.tools.evidence import Evidence, EvidenceTable, show
+from finllm.tools.pnl.asked import scenario_factors
+from finllm.tools.pnl.factorset import FactorSet
 
 
 class Opener:
@@ -76,6 +78,11 @@ class Opener:
         """The market data as they are now. Errors: InputError for a price file that has changed."""
         return self.request.market(self._settings.data_dir)
 
+    @cached_property
+    def _factors(self) -> FactorSet:
+        """The factors as the run had them. Errors: InputError where the market data no longer tell one."""
+        return scenario_factors(self.request.scenario, self.market, self.request.portfolio)
+
     def _behind(self, row: Evidence) -> list[str]:
         """Ids of the rows that a formula names; of a method over the book or its band, those that it starts from."""
         if named := list(dict.fromkeys(cited_by(row))):
@@ -114,7 +121,8 @@ class Opener:
         if _is_past(row) or (row.source is None and isinstance(row.value, str)):
             return ()
         try:
-            return tuple(series_window(name, row, self.market) for name in named_series(row, self.market))
+            names = named_series(row, self.market, self._factors.drivers.values())
+            return tuple(series_window(name, row, self.market) for name in names)
         except InputError as error:
             notes.append(f"its series is not opened: {error.message}")
             return ()

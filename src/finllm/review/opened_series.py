@@ -6,15 +6,16 @@ import datetime as dt
 import math
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
-from finllm.tools.data.factors import FACTORS
 from finllm.tools.data.market import Day, MarketStore, days_of
 from finllm.tools.evidence import Evidence
 from finllm.tools.forecasts.signals import RECENT
+from finllm.tools.pnl.factorset import Driver
 
 MOST = 260
 """Rows of a window that are shown: the newest, about a year of days."""
@@ -68,14 +69,14 @@ class FoundAgain:
     how: str
 
 
-def named_series(row: Evidence, market: MarketStore) -> list[str]:
+def named_series(row: Evidence, market: MarketStore, factors: Iterable[Driver]) -> list[str]:
     """The series that a row stands on: the one its source points into, else that of its entity and of the factor that
-    it names; empty where it stands on none of its own."""
+    it names, of the run's `factors`: it may be another's, that stands in; empty where it stands on none of its own."""
     if row.source is not None and (place := _POINTER.fullmatch(row.source.pointer)) is not None:
         return [place["name"]]
     if row.source is not None:
         return []
-    names = [driver.series for driver in FACTORS.values() if row.entity == driver.label or row.what.endswith(driver.id)]
+    names = [one.series for one in factors if row.entity == one.label or f" {row.what}".endswith(f" {one.id}")]
     return [name for name in dict.fromkeys((row.entity, *names)) if name is not None and name in market]
 
 
