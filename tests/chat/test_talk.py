@@ -123,6 +123,7 @@ def test_a_resize_a_long_paste_and_ctrl_c_in_an_answer_leave_the_talk_as_it_was(
         shown.type("\x03\x03")
         shown.type("E61\r")
         shown.until("repeat: finllm trace run-hormuz")
+        shown.until("questions")
         shown.type("\x04")
         shown.until("back: finllm chat")
         assert shown.child.wait(LONGEST) == 0

@@ -117,6 +117,7 @@ def test_at_a_terminal_nothing_that_is_typed_ends_the_session(terminal: Any) -> 
     at.send("sho\t\t")
     at.wait_for("shock")
     at.send("\x03")
+    at.wait_for("v1>")
     at.send("vers\t\r")
     at.wait_for("* v1")
     at.resize(40, 120)

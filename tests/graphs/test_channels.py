@@ -47,6 +47,7 @@ class Scripted:
     rules: Sequence[tuple[str, str, float, State]]
     fields: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: FIELDS)
     digest: str = "c" * 64
+    note: str | None = None
     asked: list[str] = field(default_factory=list[str])
 
     def read(self, texts: Sequence[str]) -> list[Said]:
@@ -55,6 +56,8 @@ class Scripted:
 
 
 class Broken:
+    note = None
+
     @property
     def digest(self) -> str:
         raise BackendError("the encoder is not here", fix="install it")
