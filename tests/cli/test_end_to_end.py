@@ -70,7 +70,7 @@ def test_the_run_is_listed_traced_and_given_again(finllm: Installed, done: Any) 
     assert [(row["id"], row["title"], row["status"]) for row in listed] == [(run_id, report["title"], report["status"])]
 
     story = finllm("trace", run_id).stdout
-    assert {row["id"] for row in report["evidence"]} <= set(re.findall(r"\bE\d+\b", story))
+    assert re.findall(r"^  (E\d+) ", story, re.MULTILINE) == [row["id"] for row in report["evidence"]]
     rows = json.loads(finllm("trace", run_id, "--json").stdout)["rows"]
     assert rows == [json.loads(line) for line in (done[1] / "trace.jsonl").read_text("utf-8").splitlines()]
 
