@@ -285,7 +285,8 @@ def _past(near: list[Near], run: RunContext, table: EvidenceTable) -> list[_Past
     file = sha256_of(PRECEDENTS_PATH.read_bytes()) if near else ""
     return [
         _Past(one, table.add(
-            one.distance, "sigma", entity=one.past.title, what="distance of a past event from this one",
+            round(one.distance, 6),  # the last digits differ from one process to another
+            "sigma", entity=one.past.title, what="distance of a past event from this one",
             period=f"{one.past.start} to {one.past.end}", as_of=run.request.as_of,
             source=Source(uri=f"finllm:memory/{PRECEDENTS_PATH.name}", sha256=file, pointer=one.past.id),
             formula="root mean square of the gaps of the factors' moves, and for channels or kind, region, severity",
