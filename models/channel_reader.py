@@ -90,12 +90,12 @@ class ChannelReading:
 class ChannelReader:
     """Reads texts once each. Loaded on first use; safe to share between threads: calls take turns.
 
-    Without an encoder it takes the larger one where it is installed, joined under the home on first use; where it
+    Without an encoder it takes the larger one where it is installed, joined under `cache` on first use; where it
     cannot be joined the smaller one, and `note` then says why.
     """
 
-    def __init__(self, home: Path, embedder: Embedder, folder: Path = HEADS, encoder: str | None = None) -> None:
-        self._home = home
+    def __init__(self, cache: Path, embedder: Embedder, folder: Path = HEADS, encoder: str | None = None) -> None:
+        self._cache = cache
         self._embedder = embedder
         self._folder = folder
         self._encoder = encoder
@@ -106,10 +106,10 @@ class ChannelReader:
     def encoder(self) -> Encoder:
         """The encoder that is read with. Errors: BackendError where it cannot be put together or is not installed."""
         if self._encoder == ENCODER_NAME:
-            return ensure_encoder(self._home)
+            return ensure_encoder(self._cache)
         if self._encoder is None and (self._folder / f"{NAMES[ENCODER_NAME]}.json").is_file() and installed():
             try:
-                return ensure_encoder(self._home)
+                return ensure_encoder(self._cache)
             except BackendError as error:
                 self.note = f"texts are read with the smaller encoder: {error.message}; {error.fix}"
         return Encoder(EMBEDDING_NAME, self._embedder.folder, self._embedder.digest, "Apache-2.0")

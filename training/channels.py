@@ -195,7 +195,7 @@ def finish(learned: Mapping[str, torch.Tensor], parts: Split, encoder: Encoder, 
 (works of the US government), Wikinews (CC BY 2.5); left out: {', '.join(LEFT_OUT)}"
     card = card_of(encoder, plan, save(learned, folder, NAMES[encoder.name]), counted)
     write_card(folder, card)
-    reader = ChannelReader(load_settings().settings.home, Embedder(), folder, encoder.name)
+    reader = ChannelReader(load_settings().settings.encoder_dir, Embedder(), folder, encoder.name)
     heard = reader.hear([one.text for one in parts.left_out])
     off_topic = reader.hear([one.text for one in parts.off_topic])
     choose, score = halves(parts.left_out)
@@ -220,7 +220,7 @@ def _group(example: Example) -> str:
 
 def score_kept_apart(folder: Path, encoder: str) -> ChannelCard:
     """Score the held-out authors' texts with the weights, temperatures and table as they are; put it in the card."""
-    reader = ChannelReader(load_settings().settings.home, Embedder(), folder, encoder)
+    reader = ChannelReader(load_settings().settings.encoder_dir, Embedder(), folder, encoder)
     card = reader.card
     if frozen(card) != card.frozen or card.table_sha256 != sha256_of_file(TABLE_PATH):
         raise SystemExit("weights, table or thresholds are not those that were frozen: train again before scoring")
@@ -251,7 +251,7 @@ def _fomc(reader: ChannelReader) -> dict[str, float]:
 def encoder_named(name: str) -> Encoder:
     embedder = Embedder()
     if name == ENCODER_NAME:
-        return ensure_encoder(load_settings().settings.home)
+        return ensure_encoder(load_settings().settings.encoder_dir)
     return Encoder(name, embedder.folder, embedder.digest, "Apache-2.0")
 
 

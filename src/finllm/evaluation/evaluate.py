@@ -328,7 +328,7 @@ def packaged_second_opinion() -> SecondOpinion:
 
 def packaged_reader(settings: Settings) -> ChannelReader:
     """The channel reader that comes with finllm. Errors: BackendError where it cannot be used."""
-    reader = ChannelReader(settings.home, Embedder())
+    reader = ChannelReader(settings.encoder_dir, Embedder())
     _ = reader.card
     return reader
 
