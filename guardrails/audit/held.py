@@ -181,7 +181,10 @@ class HeldToLog:
         elif self._reader is not None and not self._reader.grown():
             return
         with contextlib.suppress(InputError):  # no run has begun a log here yet
-            self._reader = LogReader(self._folder)
+            if self._reader is None:
+                self._reader = LogReader(self._folder)
+            else:
+                self._reader.catch_up()
             self._take_in()
 
     def _take_in(self) -> None:

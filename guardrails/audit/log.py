@@ -29,6 +29,7 @@ from finllm.guardrails.audit.storage import (
     SEGMENT_RECORDS,
     Layout,
     Meta,
+    bytes_between,
     frame,
     leaf_of,
     read_meta,
@@ -248,7 +249,7 @@ class AuditLog:
         if end < self._records_end:
             raise self._damaged("it has become shorter")
         if end > self._records_end:
-            added = os.pread(self._records, end - self._records_end, self._records_end)
+            added = bytes_between(self._records, self._records_end, end)
             lines, torn = whole_lines(added)
             leaves = [leaf_of(line) for line in lines]
             good = next((at for at, leaf in enumerate(leaves) if leaf is None), len(leaves))
@@ -264,11 +265,14 @@ class AuditLog:
                 if not set(changes) <= set(self._chain.places):
                     raise self._damaged("a record changes its key, and log.json does not name it")
         pack_end = os.fstat(self._blobs).st_size
-        if pack_end != self._blobs_end:
-            pack = read_pack(self._layout.blobs(len(self._sealed)).read_bytes(), check=False)
-            if pack.end < pack_end:
-                os.ftruncate(self._blobs, pack.end)
-            self._blobs_end, self._held = pack.end, set(pack.places)
+        if pack_end < self._blobs_end:  # another process cut off what a dying one left
+            self._blobs_end, self._held = 0, set()
+        if pack_end > self._blobs_end:
+            added = read_pack(bytes_between(self._blobs, self._blobs_end, pack_end), check=False)
+            self._blobs_end += added.end
+            self._held |= added.places.keys()
+            if self._blobs_end < pack_end:
+                os.ftruncate(self._blobs, self._blobs_end)
 
     def _cut(self, good: int, added: bytes) -> None:
         """Put aside what a dying writer left unfinished: no append had returned for it."""

@@ -24,7 +24,7 @@ from finllm.guardrails.audit.storage import (
     shared_lock,
     whole_lines,
 )
-from finllm.guardrails.audit.tree import LogTree, unpacked
+from finllm.guardrails.audit.tree import Frontier, LogTree, unpacked
 
 
 @dataclass(frozen=True)
@@ -75,29 +75,68 @@ class LogReader:
 
     def __init__(self, folder: Path) -> None:
         self.layout = Layout(folder)
+        self._proven: set[int] = set()
         try:
-            with shared_lock(self.layout):
-                self.meta: Meta = read_meta(self.layout)
-                self.keys = read_keychain(self.layout, self.meta)
-                self._extent = extent_of(self.layout)
-                self.note = Note.parse(self.layout.checkpoint.read_text(encoding="utf-8"))
-                sealed = self.layout.sealed.read_bytes() if self.layout.sealed.exists() else b""
-            self.checkpoint = Checkpoint.of(self.note)
-            if self.checkpoint.origin != self.meta.origin:
-                raise ValueError("the checkpoint is of another log")
-            try:
-                self.keys.at(self.checkpoint.size).check(self.note)
-            except ValueError as error:
-                raise ValueError(f"the checkpoint does not hold: {error}") from error
-            width, last = self.meta.segment_records, self._extent.segments - 1
-            self._lines = lru_cache(maxsize=2)(self._read)
-            self.leaves = lru_cache(maxsize=4)(self._load)
-            self._sealed_roots = unpacked(sealed)[: max(last, 0)]
-            self._proven: set[int] = set()
-            self.size = last * width + len(self.leaves(last)) if last >= 0 else 0
-            self.tree = LogTree(width, self._sealed_roots, self.leaves)
+            self._look()
+            self._whole = lru_cache(maxsize=2)(lambda segment: _lines_in(self._extent, self.layout, segment))
+            self._leaves = lru_cache(maxsize=4)(lambda segment: leaves_of(self._lines(segment), segment))
+            self._newest = _Newest(self._extent.segments - 1)
+            self._take_in()
+            self.tree = LogTree(self.meta.segment_records, self._sealed_roots, self.leaves)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
+
+    def catch_up(self) -> None:
+        """See how far the log goes now: what was read stays as it was, what was added is read and held against the
+        checkpoint signed since. Errors: RecordError, for a log that has become shorter or is another one too."""
+        before, log = self._extent, self.meta.log
+        try:
+            self._look()
+            if self.meta.log != log or self._extent.segments < before.segments:
+                raise ValueError("it is not the log that it was")
+            if self._extent.segments != before.segments:  # the last one was filled: what of it was read is read again
+                self._whole.cache_clear()
+                self._leaves.cache_clear()
+                self._proven.discard(before.segments - 1)
+                self._newest = _Newest(self._extent.segments - 1)
+            self._take_in()
+            self.tree = LogTree(self.meta.segment_records, self._sealed_roots, self.leaves)
+            if self._proven:
+                self._prove_checkpoint()
+        except (OSError, ValueError) as error:
+            self._extent = before  # so that it is looked at, and refused, each time
+            raise self._unreadable(error) from error
+
+    def _look(self) -> None:
+        """How far the log goes, by what was signed of it. Errors: OSError, ValueError; those of `read_meta`."""
+        with shared_lock(self.layout):
+            self.meta: Meta = read_meta(self.layout)
+            self.keys = read_keychain(self.layout, self.meta)
+            self._extent = extent_of(self.layout)
+            self.note = Note.parse(self.layout.checkpoint.read_text(encoding="utf-8"))
+            sealed = self.layout.sealed.read_bytes() if self.layout.sealed.exists() else b""
+        self.checkpoint = Checkpoint.of(self.note)
+        if self.checkpoint.origin != self.meta.origin:
+            raise ValueError("the checkpoint is of another log")
+        try:
+            self.keys.at(self.checkpoint.size).check(self.note)
+        except ValueError as error:
+            raise ValueError(f"the checkpoint does not hold: {error}") from error
+        self._sealed_roots = unpacked(sealed)[: max(self._extent.segments - 1, 0)]
+
+    def _take_in(self) -> None:
+        """Read what the last segment has beyond what was read of it."""
+        newest = self._newest
+        if newest.segment >= 0:
+            newest.take_in(self.layout.records(newest.segment), self._extent.records_end)
+        self.size = max(newest.segment, 0) * self.meta.segment_records + len(newest.leaves)
+
+    def leaves(self, segment: int) -> Sequence[bytes]:
+        """The leaf hashes of a segment. Errors: OSError; ValueError where a line is not what was written."""
+        return self._newest.leaves if segment == self._newest.segment else self._leaves(segment)
+
+    def _lines(self, segment: int) -> Sequence[bytes]:
+        return self._newest.lines if segment == self._newest.segment else self._whole(segment)
 
     @property
     def vkey(self) -> VerifierKey:
@@ -150,8 +189,8 @@ class LogReader:
         Each segment is hashed once. Errors: RecordError where it is not what was signed.
         """
         try:
-            if not self._proven and self.tree.root(self.checkpoint.size) != self.checkpoint.root:
-                raise ValueError("it does not hold what its own checkpoint was signed over")
+            if not self._proven:
+                self._prove_checkpoint()
             if segment not in self._proven:
                 kept = self._sealed_roots[segment : segment + 1]
                 if kept and root_of(self.leaves(segment)) != kept[0]:
@@ -159,6 +198,16 @@ class LogReader:
                 self._proven.add(segment)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
+
+    def _prove_checkpoint(self) -> None:
+        """Errors: ValueError where what was read is not what was signed."""
+        first = self._newest.segment * self.meta.segment_records
+        if len(self._sealed_roots) == max(self._newest.segment, 0) and first < self.checkpoint.size <= self.size:
+            root = self._newest.root(self.checkpoint.size - first, self._sealed_roots)
+        else:
+            root = self.tree.root(self.checkpoint.size)
+        if root != self.checkpoint.root:
+            raise ValueError("it does not hold what its own checkpoint was signed over")
 
     def records(self) -> Iterator[tuple[int, bytes]]:
         """Every record with its index."""
@@ -206,18 +255,49 @@ class LogReader:
             raise self._unreadable(ValueError(f"record {index} is not under the log's own checkpoint"))
         return proof
 
-    def _read(self, segment: int) -> Sequence[bytes]:
-        lines, _torn = whole_lines(self._extent.records(self.layout, segment))
-        return lines
-
-    def _load(self, segment: int) -> Sequence[bytes]:
-        return leaves_of(self._lines(segment), segment)
-
     def _unreadable(self, error: Exception) -> RecordError:
         return RecordError(
             f"cannot read the audit log {str(self.layout.folder)!r}: {error}",
             fix="run 'finllm audit verify' to see the first bad record",
         )
+
+
+class _Newest:
+    """The segment that is being written, as far as it was read: each line is read and hashed once."""
+
+    def __init__(self, segment: int) -> None:
+        self.segment = segment
+        self.lines: list[bytes] = []
+        self.leaves: list[bytes] = []
+        self._end = 0
+        self._signed, self._pushed = Frontier(), 0
+
+    def take_in(self, path: Path, end: int) -> None:
+        """Read up to byte `end`. Errors: OSError; ValueError for a line that is not what was written."""
+        if end < self._end:
+            raise ValueError("it has become shorter")
+        with path.open("rb") as file:
+            file.seek(self._end)
+            lines, _torn = whole_lines(file.read(end - self._end))
+        self.leaves += leaves_of(lines, self.segment)
+        self.lines += lines
+        self._end += sum(map(len, lines)) + len(lines)
+
+    def root(self, size: int, sealed: Sequence[bytes]) -> bytes:
+        """The root over the full segments before it and its own first `size` records; of a size that only grows."""
+        if size < self._pushed:
+            self._signed, self._pushed = Frontier(), 0
+        for leaf in self.leaves[self._pushed : size]:
+            self._signed.push(leaf)
+        self._pushed = size
+        full = Frontier()
+        for root in sealed:
+            full.push(root)
+        return Frontier([*full.stack, *self._signed.stack]).root()
+
+
+def _lines_in(extent: Extent, layout: Layout, segment: int) -> Sequence[bytes]:
+    return whole_lines(extent.records(layout, segment))[0]
 
 
 def _run_of(data: bytes) -> Any:

@@ -210,3 +210,11 @@ def read_pack(data: bytes, *, check: bool) -> Pack:
             spoilt.add(digest)
         at = end + 1
     return Pack(places, frozenset(spoilt), at)
+
+
+def bytes_between(descriptor: int, start: int, end: int) -> bytes:
+    """The bytes of a file from `start` to `end`, however many one call reads. Errors: OSError."""
+    parts = bytearray()
+    while start + len(parts) < end and (part := os.pread(descriptor, end - start - len(parts), start + len(parts))):
+        parts += part
+    return bytes(parts)
