@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from finllm.agents.agent import Escalation
 from finllm.desk.spending import SpentRow
-from finllm.graphs.against import MARKET_HEADER, Against
+from finllm.graphs.against import Against
 from finllm.graphs.by_hand import HandRow
 from finllm.graphs.channel_lines import CHANNELS_HEADER, ChannelLine, channel_cells, told
 from finllm.graphs.figures import Figure
@@ -285,7 +285,7 @@ def _found(report: Report) -> list[tuple[str, list[str]]]:
             if report.channels is not None
             else []
         ),
-        *([("Text against the market", _against_lines(report.against))] if report.against else []),
+        *([("Text against the market", report.against.markdown)] if report.against else []),
         ("Second opinion", markdown_table(SECOND_HEADER, seconds)),
         ("Shocks", markdown_table(SHOCKS_HEADER, shocks)),
         *([("P&L along the path", markdown_table(PATH_HEADER, path))] if path else []),
@@ -352,13 +352,6 @@ def _event_lines(report: Report) -> list[str]:
     read = ", ".join(f"{name} {value} ({report.event_probability[name]:.0%})" for name, value in report.event.items())
     rows = [(c.factor, c.read, c.words, c.precedents, c.support) for c in report.factors]
     return [read, "", *markdown_table(("factor", "read", "sources' words", "precedents", "support"), rows)]
-
-
-def _against_lines(against: Against) -> list[str]:
-    rows = [(row.day, ", ".join(row.sources), row.factor, row.read, _cite(row.move), _cite(row.surprise), row.verdict)
-            for row in against.tested]  # fmt: skip
-    said = [f"- {markdown_text(line)}" for line in (*against.lines, *against.untestable)]
-    return [*said, *(["", *markdown_table(MARKET_HEADER, rows)] if rows else [])]
 
 
 def _judged_lines(report: Report) -> list[str]:

@@ -102,7 +102,7 @@ class HeldToMarket(StateRow):
     """The reading held against the market, with the evidence ids of its figures.
 
     `moves` and `surprises` by `key` of day and factor, `shares` (of a move that came late) by day, `verdicts` by
-    factor.
+    factor. `liquidity`: by factor and measure, the row of its value and, where it has one, of how rare it is.
     """
 
     result: AgainstMarket
@@ -110,10 +110,15 @@ class HeldToMarket(StateRow):
     surprises: dict[str, str]
     shares: dict[str, str]
     verdicts: dict[str, str]
+    liquidity: dict[str, tuple[str, str | None]] = {}
 
     @staticmethod
     def key(day: dt.date, factor: str) -> str:
         return f"{day} {factor}"
+
+    @staticmethod
+    def measure(factor: str, measure: str) -> str:
+        return f"{factor} {measure}"
 
 
 class ChannelRow(StateRow):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 
 from finllm.agents.agent import Offered
 from finllm.agents.narrative import Reading
@@ -12,7 +13,9 @@ from finllm.graphs.rows import HeldToMarket
 from finllm.graphs.state import AfterIntake
 from finllm.guardrails.provenance import REJECTED
 from finllm.tools.data.factors import Direction, MoveUnit
+from finllm.tools.data.market import Bars
 from finllm.tools.evidence import EvidenceTable, Source
+from finllm.tools.forecasts.liquidity import MEASURES, RECENT, USUAL, Thinness, drained
 from finllm.tools.forecasts.text_market import AgainstMarket, FactorTest, Told, against_market
 from finllm.tools.pnl.asked import scenario_factors
 from finllm.tools.pnl.factorset import Driver, FactorSet, Levels
@@ -36,8 +39,9 @@ def hold_to_market(
     ]
     levels = {factor: _levels(factors[factor], run) for factor, way in read.items() if way != "none"}
     units: dict[str, MoveUnit] = {factor: factors[factor].unit for factor in read}
-    result = against_market(read, levels, units, told, run.request.as_of)
-    held = before if before is not None and before.result == result else _as_evidence(result, factors, run, table)
+    bars = {factor: found for factor in levels if (found := _bars(factors[factor], run)) is not None}
+    result = against_market(read, levels, units, told, run.request.as_of, bars)
+    held = before if before is not None and before.result == result else _as_evidence(result, factors, bars, run, table)
     return held, _lines(held)
 
 
@@ -50,7 +54,16 @@ def _levels(driver: Driver, run: RunContext) -> Levels | str:
         return error.message
 
 
-def _as_evidence(result: AgainstMarket, factors: FactorSet, run: RunContext, table: EvidenceTable) -> HeldToMarket:
+def _bars(driver: Driver, run: RunContext) -> Bars | None:
+    """Highs, lows and volumes of the series that a factor is read from."""
+    if driver.series is None or driver.stand_in or not run.market.visible(driver.series, run.request.as_of):
+        return None
+    return run.market.bars(driver.series, run.request.as_of)
+
+
+def _as_evidence(
+    result: AgainstMarket, factors: FactorSet, bars: Mapping[str, Bars], run: RunContext, table: EvidenceTable
+) -> HeldToMarket:
     moves: dict[str, str] = {}
     surprises: dict[str, str] = {}
     shares: dict[str, str] = {}
@@ -67,6 +80,10 @@ def _as_evidence(result: AgainstMarket, factors: FactorSet, run: RunContext, tab
                 what="share of the move that came after its first days", period=f"{day.day} to {as_of}", as_of=as_of,
                 formula=f"mean over the factors that moved, of {', '.join(rows)}",
             )  # fmt: skip
+    liquidity = {
+        HeldToMarket.measure(one.factor, one.measure): _thin_rows(one, factors[one.factor], bars, run, table)
+        for one in result.liquidity
+    }
     verdicts = {
         factor: table.add(
             _said(factor, result), "text", entity=factor, what="text against the market", period="this event",
@@ -74,7 +91,31 @@ def _as_evidence(result: AgainstMarket, factors: FactorSet, run: RunContext, tab
         )
         for factor in result.factors
     }  # fmt: skip
-    return HeldToMarket(result=result, moves=moves, surprises=surprises, shares=shares, verdicts=verdicts)
+    return HeldToMarket(result=result, moves=moves, surprises=surprises, shares=shares, verdicts=verdicts,
+                        liquidity=liquidity)  # fmt: skip
+
+
+def _thin_rows(
+    one: Thinness, driver: Driver, bars: Mapping[str, Bars], run: RunContext, table: EvidenceTable
+) -> tuple[str, str | None]:
+    """The evidence ids of a measure of liquidity and, where it has one, of how rare it is; by the file of its data."""
+    period, as_of = f"{one.start} to {one.end}", run.request.as_of
+    source: Source | None = run.market.source(driver.series, period) if driver.series else None
+    if one.rarity is None:
+        how = f"of each of the last {RECENT} moves and the one before"
+        return table.add(one.value, "ratio", entity=driver.label, what=MEASURES[one.measure], period=period,
+                         as_of=as_of, source=source, formula=how), None  # fmt: skip
+    data = bars[one.factor]
+    source = Source(uri=data.uri, sha256=data.sha256, pointer=f"{driver.series} {period}")
+    value = table.add(
+        one.value, "ratio", entity=driver.label, what=MEASURES[one.measure], period=period, as_of=as_of, source=source,
+        formula=f"mean of the last {RECENT} days over that of the {USUAL} before",
+    )  # fmt: skip
+    rarity = table.add(
+        one.rarity, "probability", entity=driver.label, what=f"days of the year before so thin: {one.measure}",
+        period=period, as_of=as_of, source=source, formula=f"{value} among the same mean of each of those days",
+    )  # fmt: skip
+    return value, rarity
 
 
 def _figures(one: FactorTest, driver: Driver, run: RunContext, table: EvidenceTable) -> tuple[str, str]:
@@ -108,4 +149,10 @@ def _lines(held: HeldToMarket) -> list[Offered]:
         Offered(id, f"{factor} {_said(factor, held.result)}")
         for factor, id in held.verdicts.items()
         if held.result.factors[factor] != "not testable"
+    ] + [
+        Offered(
+            held.liquidity[HeldToMarket.measure(one.factor, one.measure)][0], f"{one.factor} {one.measure}: few trade"
+        )
+        for one in held.result.liquidity
+        if one.thin and drained([other for other in held.result.liquidity if other.factor == one.factor])
     ]

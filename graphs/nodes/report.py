@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from finllm.agents.narrative import Reading
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
-from finllm.graphs.against import Against, MarketRow, StaleSource
+from finllm.graphs.against import Against, LiquidityRow, MarketRow, StaleSource
 from finllm.graphs.by_hand import hand_rows
 from finllm.graphs.channel_lines import channel_lines
 from finllm.graphs.dissent import dissent_of
@@ -33,6 +33,7 @@ from finllm.guardrails.provenance import HEARSAY
 from finllm.guardrails.rules import worst
 from finllm.tools.data.books.book import Book, first_exclusions
 from finllm.tools.evidence import EvidenceTable
+from finllm.tools.forecasts.liquidity import MEASURES
 from finllm.tools.forecasts.text_market import CAUSE_WORDS
 from finllm.tools.pnl.coverage import Coverage, named
 
@@ -205,9 +206,14 @@ def _against(state: AfterCompliance, figures: _Figures) -> Against | None:
         )
         for day in result.days for one in day.tests
     )  # fmt: skip
+    liquidity = tuple(
+        LiquidityRow(factor=one.factor, measure=MEASURES[one.measure], value=figures.of(value),
+                     rarity=figures.optional(rarity), verdict="few trade" if one.thin else "as usual")
+        for one in result.liquidity for value, rarity in [held.liquidity[held.measure(one.factor, one.measure)]]
+    )  # fmt: skip
     return Against(
         verdict=result.verdict, rows=rows, factors=dict(result.factors), cause=CAUSE_WORDS[result.cause],
-        reason=result.reason, untested=result.untested, skipped=result.skipped,
+        reason=result.reason, liquidity=liquidity, untested=result.untested, skipped=result.skipped,
         agent_cause=None if validation is None or validation.cause == "none" else CAUSE_WORDS[validation.cause],
         stale=tuple(StaleSource(day=str(day.day), sources=day.sources, share=figures.of(held.shares[str(day.day)]))
                     for day in result.days if day.stale),

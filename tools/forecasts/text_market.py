@@ -16,7 +16,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from finllm.tools.data.factors import Direction, MoveUnit
-from finllm.tools.data.market import HALTED_DAYS, STALE_AFTER, Frequency, crosses, day_of
+from finllm.tools.data.market import HALTED_DAYS, STALE_AFTER, Bars, Frequency, crosses, day_of
+from finllm.tools.forecasts.liquidity import Thinness, drained, thinness
 from finllm.tools.pnl.factorset import Levels
 from finllm.tools.pnl.history import one_step
 
@@ -35,8 +36,6 @@ STALE_SHARE = 0.5
 stale context: most of the move came after anybody could have read it in the text."""
 ONE_DAY = 0.8
 """Share of a move that one day made, from which it is a one-off."""
-THIN_DAYS, THIN_SIGMAS = 20, 2.0
-"""Last moves whose autocorrelation is taken, and 1/√n from which it tells of few who trade (Lo and MacKinlay 1988)."""
 DAYS_TESTED = 8
 """Days of publication that are held against the market at most: the earlier and the later half of them."""
 
@@ -47,7 +46,7 @@ CAUSE_WORDS: dict[Cause, str] = {
     "none": "no reason that a rule finds",
     "lagging": "lagging news: no price since it, or most of the move came after it was written",
     "priced": "already priced: the factors moved that way before the news",
-    "drain": "a hidden liquidity drain: prices follow themselves, as where few trade",
+    "drain": "a hidden liquidity drain: prices are made by few who trade",
     "single": "a one-off: one day made the move",
     "data": "bad data",
 }
@@ -102,7 +101,8 @@ class DayTest(_Frozen):
 class AgainstMarket(_Frozen):
     """What the market says of a reading: `verdict` over all `factors`, the `cause` by rule where they differ, and why.
 
-    `untested` names what could not be looked at for a cause; `skipped` counts days of publication beyond the most.
+    `liquidity`: whether few trade in the factors that did not move as told, by each measure that there are data for;
+    `untested`: by which there are none. `skipped` counts days of publication beyond the most.
     """
 
     verdict: Literal["aligned", "diverged", "not yet", "not testable"]
@@ -110,6 +110,7 @@ class AgainstMarket(_Frozen):
     days: tuple[DayTest, ...]
     cause: Cause
     reason: str
+    liquidity: tuple[Thinness, ...] = ()
     untested: tuple[str, ...] = ()
     skipped: int = 0
 
@@ -132,11 +133,12 @@ class Told(_Frozen):
 
 def against_market(
     read: Mapping[str, Direction], levels: Mapping[str, Levels | str], units: Mapping[str, MoveUnit],
-    told: Sequence[Told], as_of: dt.date,
+    told: Sequence[Told], as_of: dt.date, bars: Mapping[str, Bars] | None = None,
 ) -> AgainstMarket:  # fmt: skip
     """Hold a reading against the market: each factor that it says moves, since each day on which a source came out.
 
     `levels` are known at `as_of`, or a word why there are none; the forecast of a day is made of those before that day.
+    `bars` are highs, lows and volumes known then, of the factors whose files have them.
     A factor's verdict is that since the first day that can be tested, when the news broke. The whole is `aligned`
     where more factors move as told than the opposite way, `not yet` where all that can be tested stand still,
     `diverged` where some can be tested and neither holds, else `not testable`: it is never aligned without a factor
@@ -157,9 +159,36 @@ def against_market(
     testable = sum(counted.values()) - counted["not testable"]
     still = "not yet" if counted["not yet"] == testable else "diverged"
     verdict = "not testable" if not testable else "aligned" if as_told > opposite else still
-    cause, reason, untested = _cause(verdict, named, tested, factors, levels, as_of)
-    return AgainstMarket(verdict=verdict, factors=factors, days=tested, cause=cause, reason=reason, untested=untested,
-                         skipped=len(days) - len(kept))  # fmt: skip
+    thin, untested = _liquidity(verdict, factors, levels, bars or {})
+    cause, reason = _cause(verdict, named, tested, factors, levels, thin)
+    return AgainstMarket(verdict=verdict, factors=factors, days=tested, cause=cause, reason=reason, liquidity=thin,
+                         untested=untested, skipped=len(days) - len(kept))  # fmt: skip
+
+
+def _liquidity(
+    verdict: str, factors: Mapping[str, MarketVerdict], levels: Mapping[str, Levels | str], bars: Mapping[str, Bars]
+) -> tuple[tuple[Thinness, ...], tuple[str, ...]]:
+    """Whether few trade in each factor that did not move as told, and what there are no data for, where text and market
+    differ: only then is a reason asked for."""
+    if verdict not in ("diverged", "not yet"):
+        return (), ()
+    found: list[Thinness] = []
+    lacking: dict[str, list[str]] = {}
+    for factor in _apart(factors):
+        seen = levels[factor]
+        if isinstance(seen, str) or seen.frequency != "daily":
+            lacking.setdefault("no daily data", []).append(factor)
+            continue
+        measured, missing = thinness(factor, seen.values, bars.get(factor))
+        found += measured
+        if missing:
+            lacking.setdefault(", ".join(missing.values()), []).append(factor)
+    return tuple(found), tuple(f"not testable: {why} ({', '.join(names)})" for why, names in lacking.items())
+
+
+def _apart(factors: Mapping[str, MarketVerdict]) -> list[str]:
+    """The factors that can be tested and did not move as told."""
+    return [factor for factor, one in factors.items() if one not in ("moving as told", "not testable")]
 
 
 def _test(
@@ -247,40 +276,48 @@ def _since_first(factor: str, days: Sequence[DayTest]) -> MarketVerdict:
 
 def _cause(
     verdict: str, named: Mapping[str, Direction], days: Sequence[DayTest], factors: Mapping[str, MarketVerdict],
-    levels: Mapping[str, Levels | str], as_of: dt.date,
-) -> tuple[Cause, str, tuple[str, ...]]:  # fmt: skip
-    """Why text and market differ, by the first rule that holds, in the validator's word and in full; and what could not
-    be looked at. In order: bad data, priced, one day, the news' age, few who trade."""
+    levels: Mapping[str, Levels | str], liquidity: Sequence[Thinness],
+) -> tuple[Cause, str]:  # fmt: skip
+    """Why text and market differ, by the first rule that holds, in the validator's word and in full. In order: bad
+    data, priced, one day, the news' age, few who trade."""
     if not named:
-        return "none", "the reading names no factor that moves", ()
+        return "none", "the reading names no factor that moves"
     if not days:
-        return "none", "no source that may be believed was published by then", ()
+        return "none", "no source that may be believed was published by then"
     if verdict == "aligned":
-        return "none", "", ()
+        return "none", ""
     known = {factor: seen for factor in named if not isinstance(seen := levels.get(factor, ""), str)}
     if frozen := [factor for factor, seen in known.items() if _frozen(seen)]:
-        return "data", f"{', '.join(frozen)}: unchanged over the last {HALTED_DAYS} closes or more", ()
+        return "data", f"{', '.join(frozen)}: unchanged over the last {HALTED_DAYS} closes or more"
     if verdict == "not testable":
         whys = Counter(one.why for day in days for one in day.tests if one.why)
         late = [why for why in whys if why.startswith("no observation after")]
-        return ("lagging" if late else "none"), "; ".join(late or whys), ()
-    apart = [factor for factor, one in factors.items() if one not in ("moving as told", "not testable")]
+        return ("lagging" if late else "none"), "; ".join(late or whys)
+    apart = _apart(factors)
     of = {factor: next(one for day in days for one in day.tests if one.factor == factor and one.start is not None)
           for factor in apart}  # fmt: skip
     if 2 * sum(factors[factor] == "already before the news" for factor in apart) >= len(apart):
         moved = [factor for factor in apart if factors[factor] == "already before the news"]
-        return "priced", f"{', '.join(moved)} had moved as told before publication", ()
+        return "priced", f"{', '.join(moved)} had moved as told before publication"
     against = [factor for factor in apart if factors[factor] == "the opposite"]
     once = {factor: one for factor in against if (one := _one_day(of[factor], known[factor])) is not None}
     if against and len(once) == len(against):
-        return "single", "; ".join(f"{factor}: {day} alone made the move" for factor, day in once.items()), ()
+        return "single", "; ".join(f"{factor}: {day} alone made the move" for factor, day in once.items())
     if all(day.stale for day in days):
-        return "lagging", "every source is stale context: most of the move since came after its first days", ()
-    thin = [factor for factor in apart if _thin(known[factor])]
-    untested = ("volume and daily ranges: the data keep closes alone",)
+        return "lagging", "every source is stale context: most of the move since came after its first days"
+    by = {factor: [one for one in liquidity if one.factor == factor] for factor in apart}
+    thin = [factor for factor, measured in by.items() if drained(measured)]
     if 2 * len(thin) > len(apart):
-        return "drain", f"{', '.join(thin)}: the last {THIN_DAYS} moves follow each other", untested
-    return "none", "", untested
+        return "drain", "; ".join(_by(factor, by[factor]) for factor in thin)
+    return "none", ""
+
+
+def _by(factor: str, measured: Sequence[Thinness]) -> str:
+    """Which of its measures tell of few who trade in a factor."""
+    telling = [one.measure for one in measured if one.thin]
+    if len(measured) == 1:
+        return f"{factor}: by its {telling[0]}, which is all that can be measured"
+    return f"{factor}: by {len(telling)} of {len(measured)} measures, {', '.join(telling)}"
 
 
 def _frozen(levels: Levels) -> bool:
@@ -298,13 +335,3 @@ def _one_day(test: FactorTest, levels: Levels) -> dt.date | None:
     if len(steps) < FIRST_DAYS + 1 or steps.sum() * steps[largest] <= 0:
         return None
     return day_of(stamps[first + largest + 1]) if abs(steps[largest]) >= ONE_DAY * abs(steps.sum()) else None
-
-
-def _thin(levels: Levels) -> bool:
-    values = levels.values.to_numpy(dtype="float64")[-THIN_DAYS - 2 :]
-    if levels.frequency != "daily" or len(values) < THIN_DAYS + 2:
-        return False
-    moves = np.diff(values)
-    one, other = moves[1:] - moves[1:].mean(), moves[:-1] - moves[:-1].mean()
-    spread = float(np.sqrt((one @ one) * (other @ other)))
-    return spread > 0 and float(one @ other) / spread >= THIN_SIGMAS / np.sqrt(THIN_DAYS)

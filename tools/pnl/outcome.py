@@ -15,14 +15,15 @@ from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
 from finllm.tools.pnl.coverage import Coverage, part_of_the_book
 
-ENGINE = 7
+ENGINE = 8
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
 in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost,
 measured no coverage, and had a VaR of the stressed part alone. 3 took the P&L's share of the net value, which turns its
 sign where more is short than long, and American options by a coarser scheme. 4 let shares load on the index alone,
 held factors without a shock still, and took all of them on one window. 5 took loads beyond the index as linear in a
 factor's move, however large, and completed factors without data in a replay. 6 drew the band of factors that are held
-still as if they were free, and a wide level narrower than a low one where the shocks are doubted."""
+still as if they were free, and a wide level narrower than a low one where the shocks are doubted. 7 measured no
+liquidity where text and market differ."""
 INTERACTION = "interaction"
 """Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from finllm.graphs.against import MARKET_HEADER
+from finllm.graphs.against import LIQUIDITY_HEADER, MARKET_HEADER
 from finllm.graphs.channel_lines import CHANNELS_HEADER, channel_cells, told
 from finllm.graphs.judged import JUDGED_HEADER
 from finllm.graphs.report import PATH_HEADER, SECOND_HEADER, SHOCKS_HEADER, Figure, Report
@@ -221,9 +221,14 @@ def _against(report: Report) -> list[Part]:
          _figure(row.surprise, toned=False), Cell(row.verdict, tone="" if row.verdict == "moving as told" else "warn"))
         for row in against.tested
     ]  # fmt: skip
+    thin = [
+        (Cell(row.factor), Cell(row.measure), _figure(row.value, toned=False), _figure(row.rarity, toned=False),
+         Cell(row.verdict)) for row in against.liquidity
+    ]  # fmt: skip
     return [
         Part("Text against the market", bullets=(*against.lines, *against.untestable)),
         *([Part("Factors since publication", header=MARKET_HEADER, right=(4, 5), rows=rows)] if rows else []),
+        *([Part("Whether few trade", header=LIQUIDITY_HEADER, right=(2, 3), rows=thin)] if thin else []),
     ]
 
 

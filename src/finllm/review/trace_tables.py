@@ -8,6 +8,7 @@ from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.desk.request import RunRequest
 from finllm.errors import InputError
+from finllm.graphs.against import LIQUIDITY_HEADER
 from finllm.graphs.figures import Figure
 from finllm.graphs.report import Report, of_its_value, where
 from finllm.guardrails.formula import cited_by
@@ -162,6 +163,14 @@ def _read(report: Report | None) -> Iterator[TraceTable]:
                               linked([one.move.evidence, one.surprise.evidence]), one.verdict)
                        for one in report.against.tested if one.move and one.surprise),
         )  # fmt: skip
+        if report.against.liquidity:
+            yield table_of(
+                name="liquidity", title="Whether few trade in what did not move as told", right=(2, 3),
+                header=(*LIQUIDITY_HEADER[:-1], "rows", LIQUIDITY_HEADER[-1]),
+                rows=tuple(row_of(one.factor, one.measure, str(one.value), str(one.rarity) if one.rarity else "-",
+                                  linked([it.evidence for it in (one.value, one.rarity) if it]), one.verdict)
+                           for one in report.against.liquidity),
+            )  # fmt: skip
     if report.second:
         yield table_of(
             name="second", title="The second opinion", right=(3,),

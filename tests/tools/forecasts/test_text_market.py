@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from finllm.tools.data.factors import Direction, MoveUnit
-from finllm.tools.data.market import NO_DAYS, Frequency
+from finllm.tools.data.market import NO_DAYS, Bars, Frequency
 from finllm.tools.forecasts.text_market import AgainstMarket, Told, against_market
 from finllm.tools.pnl.factorset import Levels
 
@@ -34,10 +34,12 @@ def market(
 
 def held(
     levels: Levels | str, way: Direction = "down", *, days: tuple[dt.date, ...] = (NEWS,), as_of: dt.date = AS_OF,
-    unit: MoveUnit = "return",
+    unit: MoveUnit = "return", volumes: pd.DataFrame | None = None,
 ) -> AgainstMarket:  # fmt: skip
+    bars = {} if volumes is None else {"EQUITY_US": Bars(volumes, "file:///made.csv", "0" * 64)}
     told = [Told(id=f"source-{at}", day=day) for at, day in enumerate(days)]
-    return against_market({"EQUITY_US": way, "GOLD": "none"}, {"EQUITY_US": levels}, {"EQUITY_US": unit}, told, as_of)
+    return against_market({"EQUITY_US": way, "GOLD": "none"}, {"EQUITY_US": levels}, {"EQUITY_US": unit}, told, as_of,
+                          bars)  # fmt: skip
 
 
 def test_a_market_that_falls_as_told_bears_the_text_out() -> None:
@@ -126,7 +128,24 @@ def test_moves_that_follow_each_other_tell_of_few_who_trade() -> None:
     values.iloc[-23:] = values.iloc[-24] * np.exp(0.002 * np.sin(np.arange(23) / 4))
     found = held(Levels(values, "daily", NO_DAYS))
     assert (found.factors["EQUITY_US"], found.cause) == ("not yet", "drain")
-    assert found.untested == ("volume and daily ranges: the data keep closes alone",)
+    assert found.reason == "EQUITY_US: by its autocorrelation, which is all that can be measured"
+    assert found.untested == ("not testable: no volume, no daily range (EQUITY_US)",)
+    as_usual = pd.DataFrame({"volume": np.resize([900.0, 1100.0], len(values))}, index=values.index)
+    other = held(Levels(values, "daily", NO_DAYS), volumes=as_usual)
+    assert (other.cause, other.untested) == ("none", ("not testable: no daily range (EQUITY_US)",))
+    assert [(one.measure, one.thin) for one in other.liquidity] == [("volume", False), ("autocorrelation", True)]
+    few = as_usual.copy()
+    few.iloc[-20:] *= 0.5
+    drained = held(Levels(values, "daily", NO_DAYS), volumes=few)
+    assert (drained.cause, drained.reason) == ("drain", "EQUITY_US: by 2 of 2 measures, volume, autocorrelation")
+
+
+def test_liquidity_is_measured_where_text_and_market_differ_and_nowhere_else() -> None:
+    assert not held(market(since=-0.02)).liquidity
+    late = held(market(), days=(dt.date(2021, 7, 5),), as_of=dt.date(2021, 7, 5))
+    assert (late.liquidity, late.untested) == ((), ())
+    priced = held(market(before=-0.03))
+    assert (priced.cause, [one.measure for one in priced.liquidity]) == ("priced", ["autocorrelation"])
 
 
 def test_a_month_counts_once_it_is_over_and_begins_after_the_news() -> None:

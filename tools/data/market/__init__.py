@@ -1,5 +1,6 @@
 """Market data: one loader and one store over packaged and user series, none of them read past `as_of`."""
 
+from finllm.tools.data.market.bars import Bars
 from finllm.tools.data.market.checks import HALTED_DAYS, Checked, check, halts
 from finllm.tools.data.market.days import Day, days_of
 from finllm.tools.data.market.extension import extend
@@ -39,6 +40,7 @@ __all__ = [
     "SERIES_DIR",
     "STALE_AFTER",
     "STOCKS",
+    "Bars",
     "Checked",
     "Day",
     "FileRead",

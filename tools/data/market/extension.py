@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.market.bars import Bars
 from finllm.tools.data.market.series import Series, SeriesUnit, Step, day_of, stamp_of
 from finllm.tools.evidence import sha256_of
 
@@ -65,15 +66,23 @@ def extend(old: Series, new: Series, *, stands_in: bool = False) -> Series:
         steps.append(Step(stamp_of(old.values.index[0]), used=False))
     since = next((stamp_of(one.index[0]) for one in (before, after) if len(one)), None)
     if since is None:
-        return replace(old, notes=(*old.notes, f"{where} has no day that {old.name!r} lacks at its ends"))
+        said = f"{where} has no day that {old.name!r} lacks at its ends"
+        return replace(old, notes=(*old.notes, said), bars=_bars(old, new))
     values = pd.concat([before, old.values, after]).rename(old.name)
     news = tuple(step for step in new.steps if step.day in after.index or step.day in before.index)
     return replace(
         old, values=values, uri=f"{old.uri} + {new.uri}", sha256=sha256_of(f"{old.sha256} {new.sha256}"),
         steps=tuple(sorted({*steps, *news}, key=lambda one: one.day)),
         since=min((one for one in (since, old.since) if one is not None), default=None),
-        notes=(*old.notes, *new.notes, *notes),
+        notes=(*old.notes, *new.notes, *notes), bars=_bars(old, new),
     )  # fmt: skip
+
+
+def _bars(old: Series, new: Series) -> Bars | None:
+    """High, low and volume of both: the new series' where it has a day's."""
+    if old.bars is None or new.bars is None:
+        return new.bars or old.bars
+    return new.bars.joined(old.bars)
 
 
 def _set_end_to_end(name: str, where: str, last: object, first: object) -> str:

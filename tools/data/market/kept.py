@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finllm.errors import InputError
 from finllm.files import write_file
+from finllm.tools.data.market.bars import BARS, Bars
 from finllm.tools.data.market.names import known_as
 from finllm.tools.data.market.series import Frequency, Series, SeriesUnit, Step, day_of, stamp_of
 from finllm.tools.evidence import sha256_of
@@ -112,6 +113,7 @@ def load(path: Path) -> Kept:
         about = Provenance.model_validate_json((table.schema.metadata or {})[KEY])
         index = pd.DatetimeIndex(table.column("day").to_pandas())
         values = pd.Series(table.column("value").to_numpy(), index=index, dtype="float64", name=about.name)
+        beside = {name: table.column(name).to_numpy() for name in BARS if name in table.column_names}
     except (OSError, KeyError, ValueError, pa.ArrowException, ValidationError) as error:
         raise InputError(f"{path}: not a series that finllm keeps: {type(error).__name__}",
                          fix="remove the file, then 'finllm data add' it again") from error  # fmt: skip
@@ -120,8 +122,10 @@ def load(path: Path) -> Kept:
                          fix="remove the file, then 'finllm data add' it again")  # fmt: skip
     sha256 = sha256_of(data)
     steps = tuple(Step(stamp_of(day), ratio, used) for day, ratio, used in about.steps)
-    series = Series(about.name, values, about.unit, about.frequency, path.resolve().as_uri(), sha256, steps,
-                    stamp_of(index[0]), about.notes, about.also)  # fmt: skip
+    uri = path.resolve().as_uri()
+    bars = Bars(pd.DataFrame(beside, index=index, dtype="float64"), uri, sha256) if beside else None
+    series = Series(about.name, values, about.unit, about.frequency, uri, sha256, steps,
+                    stamp_of(index[0]), about.notes, about.also, bars=bars)  # fmt: skip
     return Kept(series, about, path, sha256)
 
 
@@ -130,7 +134,10 @@ def _parquet(series: Series, about: Provenance) -> bytes:
     import pyarrow.parquet as pq
 
     days = pa.array(pd.DatetimeIndex(series.values.index).as_unit("ns"))
-    table = pa.table({"day": days, "value": pa.array(series.values.to_numpy())})
+    columns = {"day": days, "value": pa.array(series.values.to_numpy())}
+    if series.bars is not None:
+        columns |= {str(name): pa.array(cells.to_numpy()) for name, cells in series.bars.frame.items()}
+    table = pa.table(columns)
     table = table.replace_schema_metadata({KEY: about.model_dump_json().encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)

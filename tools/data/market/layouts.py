@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from finllm.errors import InputError
+from finllm.tools.data.market.bars import BARS, Bar
 from finllm.tools.data.tables.cells import as_text, blank, is_value
 from finllm.tools.data.tables.table import Cell, Table
 
@@ -44,6 +45,9 @@ class Headings(BaseModel):
     close: frozenset[str]
     other: frozenset[str]
     bars: frozenset[str]
+    high: frozenset[str]
+    low: frozenset[str]
+    volume: frozenset[str]
     dates: frozenset[str]
     names: frozenset[str]
     noise: frozenset[str]
@@ -52,6 +56,11 @@ class Headings(BaseModel):
         """Which of one instrument's figures a column holds; None where its heading is none of them."""
         key = _key(heading)
         return next((kind for kind in get_args(Field) if key in getattr(self, kind)), None)
+
+    def bar(self, heading: str) -> Bar | None:
+        """Which of a day's high, low and volume a column holds; None where its heading is none of them."""
+        key = _key(heading)
+        return next((kind for kind in BARS if key in getattr(self, kind)), None)
 
 
 @cache
@@ -66,12 +75,13 @@ def headings() -> Headings:
 @dataclass(frozen=True)
 class Cells:
     """One series as the file has it: its name there (None where the file gives it none), and for each value its day's
-    cell, its own and its row in the file."""
+    cell, its own and its row in the file. `beside`: the cells of its high, low and volume, of those that it has."""
 
     given: str | None
     days: list[Cell]
     values: list[Cell]
     rows: list[int]
+    beside: Mapping[Bar, list[Cell]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,8 @@ def _laid_out(
         alone = len(others) == 1 and fields[others[0]] == "close"
         if valued and (keys & headings().bars or alone):
             at, notes = _chosen(names, fields, others, "one instrument")
-            return Layout("one instrument", [_cells(table, None, table.column(date), at)], notes)
+            series = _cells(table, None, table.column(date), at, _beside({names[at]: at for at in others}))
+            return Layout("one instrument", [series], notes)
         if others and all(fields[at] == "other" for at in others) and len(keys & headings().bars) > 1:
             raise InputError(f"{table.path}: columns {', '.join(names[at] for at in others)} hold no close",
                              fix="export the close, or the adjusted close")  # fmt: skip
@@ -237,7 +248,8 @@ def _bars(table: Table, date: int, grouped: dict[str, dict[str, int]]) -> Layout
         except InputError as error:
             raise InputError(f"{table.path}: {ticker!r} {error.message}", fix=error.fix) from error
         short = _BLOOMBERG.fullmatch(ticker)
-        series.append(_cells(table, short[1] if short else ticker, days, columns[lines[at]]))
+        name = short[1] if short else ticker
+        series.append(_cells(table, name, days, columns[lines[at]], _beside(columns)))
         notes += [one for one in said if one not in notes]
     return Layout(f"{len(series)} instruments with several columns each", series, notes)
 
@@ -261,6 +273,7 @@ def _long(
     """One row for a day and an instrument."""
     among = [at for at in range(len(names)) if at not in (date, name_at) and fields[at] is not None]
     at, notes = _chosen(names, fields, among or valued, "")
+    beside = _beside({names[at]: at for at in among})
     found: dict[str, Cells] = {}
     stooq, rics = any("<" in name for name in table.header), _key(names[name_at]) in ("ric", "instrument")
     for row, number in zip(table.rows, table.numbers, strict=True):
@@ -272,10 +285,12 @@ def _long(
             name = name.removesuffix(".US")
         elif rics and (ric := _RIC.fullmatch(name)):
             name = ric[1]
-        one = found.setdefault(name, Cells(name, [], [], []))
+        one = found.setdefault(name, Cells(name, [], [], [], {bar: [] for bar in beside}))
         one.days.append(row[date])
         one.values.append(row[at])
         one.rows.append(number)
+        for bar, column in beside.items():
+            one.beside[bar].append(row[column])
     return Layout(f"long: one row for a day and {names[name_at]!r}", list(found.values()), notes)
 
 
@@ -313,8 +328,18 @@ def _wide(table: Table, names: Sequence[str], date: int, others: Sequence[int]) 
     return Layout("wide: one column per series", [_cells(table, names[at], days, at) for at in others])
 
 
-def _cells(table: Table, name: str | None, days: list[Cell], at: int) -> Cells:
-    return Cells(name, days, table.column(at), table.numbers)
+def _beside(columns: Mapping[str, int]) -> dict[Bar, int]:
+    """Which columns, by heading, are a day's high, low and volume: the first of each."""
+    found: dict[Bar, int] = {}
+    for name, at in columns.items():
+        if (bar := headings().bar(name)) is not None:
+            found.setdefault(bar, at)
+    return found
+
+
+def _cells(table: Table, name: str | None, days: list[Cell], at: int, beside: Mapping[Bar, int] | None = None) -> Cells:
+    bars: dict[Bar, list[Cell]] = {bar: table.column(column) for bar, column in (beside or {}).items()}
+    return Cells(name, days, table.column(at), table.numbers, bars)
 
 
 def name_of_file(stem: str) -> str:

@@ -9,6 +9,8 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
+from finllm.tools.data.market.bars import Bars
+
 SeriesUnit = Literal["price", "percent", "bp", "points"]
 Frequency = Literal["daily", "weekly", "monthly", "quarterly"]
 
@@ -39,7 +41,8 @@ class Series:
     bytes, whose name is `uri`. `steps`: known changes of level. `since`: the first day that is of a user's file, None
     where nothing is; those days are checked before they are used. `notes`: how it was put together. `also`: other
     names that it is found by, such as that of its column. `averaged`: each value is the mean of its period's days, not
-    that of the last one.
+    that of the last one. `bars`: high, low and volume of those of its days whose file has them; read them by the
+    store, which cuts them at `as_of`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Series:
     notes: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     averaged: bool = False
+    bars: Bars | None = None
 
     @property
     def first(self) -> dt.date:

@@ -12,6 +12,7 @@ from typing import cast
 import pandas as pd
 
 from finllm.errors import InputError, LookAheadError
+from finllm.tools.data.market.bars import Bars
 from finllm.tools.data.market.checks import Checked, breaks_of, check, halts
 from finllm.tools.data.market.extension import extend
 from finllm.tools.data.market.names import known_as, looks_like
@@ -117,7 +118,7 @@ class MarketStore:
             )
         last = day_of(values.index[-1])
         age = (as_of - last).days
-        cut = replace(series, values=values)
+        cut = replace(series, values=values, bars=None)
         found = self._check(cut, as_of)
         for step in found.steps:
             if step.ratio != 1.0:
@@ -141,7 +142,20 @@ class MarketStore:
     def cut(self, name: str, as_of: dt.date) -> Series | None:
         """A series with the days known at `as_of`; None where there are none."""
         values = self._known(name).visible(as_of)
-        return replace(self._known(name), values=values) if len(values) else None
+        return replace(self._known(name), values=values, bars=None) if len(values) else None
+
+    def bars(self, name: str, as_of: dt.date) -> Bars | None:
+        """High, low and volume of the days known at `as_of`, for today's number of shares; None where no file that the
+        series is of has them."""
+        series = self._known(name)
+        if series.bars is None or not series.known(as_of):
+            return None
+        seen = self.read(name, as_of)
+        found = series.bars.upto(seen.last)
+        for step in {*series.steps, *self._check(seen.series, as_of).steps}:
+            if step.ratio != 1.0 and step.day <= stamp_of(seen.last):
+                found = found.split(step.day, step.ratio)
+        return None if found.frame.empty else found
 
     def index_for(self, name: str, as_of: dt.date) -> pd.Series | None:
         """The S&P 500's levels known at `as_of`, by which another series is checked; None for itself."""

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from finllm.errors import InputError
+from finllm.tools.data.market.bars import Bars, read_bars
 from finllm.tools.data.market.layouts import Cells, Layout, below_preamble, layout_of, name_of_file, stated_percent
 from finllm.tools.data.market.names import KnownName, known_as, scale_of, typical_ratio
 from finllm.tools.data.market.series import Frequency, Series, SeriesUnit, Step, stamp_of
@@ -110,7 +111,8 @@ def _all(
         if one.empty:
             empty.append(name)
         else:
-            found.append(_series(one, cells, name, about, table, options, values))
+            made = _series(one, cells, name, about, table, options, values)
+            found.append(_with_bars(made, cells, days[id(cells.days)], mark))
     return found, problems, empty
 
 
@@ -147,6 +149,16 @@ def _series(
     also = (cells.given,) if cells.given and cells.given != name else ()
     return Series(name, values, unit, frequency, table.path.resolve().as_uri(), table.sha256, steps,
                   stamp_of(values.index[0]), tuple(notes), also)  # fmt: skip
+
+
+def _with_bars(series: Series, cells: Cells, days: pd.DatetimeIndex, mark: Mark) -> Series:
+    """A daily series with the highs, lows and volumes that its file has, and what is kept of them in its notes."""
+    if not cells.beside or series.frequency != "daily":
+        return series
+    frame, said = read_bars(cells.beside, days, mark)
+    frame = pd.DataFrame(frame[~frame.index.duplicated()]).reindex(series.values.index).dropna(how="all")
+    bars = None if frame.empty else Bars(frame, series.uri, series.sha256)
+    return replace(series, bars=bars, notes=(*series.notes, f"{series.name!r}: {said}"))
 
 
 def _name(cells: Cells, path: Path, options: ReadOptions, count: int) -> tuple[str, str]:

@@ -238,15 +238,19 @@ def _dissent(report: Report) -> list[str]:
 
 
 def _against(against: Against) -> RenderableType:
+    from finllm.graphs.against import LIQUIDITY_HEADER
+
     rows = [(row.day, row.factor, row.read, _figure(row.move), _figure(row.surprise), row.verdict)
             for row in against.first]  # fmt: skip
-    said = [text(f"- {line}") for line in (*against.lines, *against.untestable)]
+    said: list[RenderableType] = [text(f"- {line}") for line in (*against.lines, *against.untestable)]
     if more := len(against.tested) - len(rows):
         said.append(text(f"- {more} rows of later days of publication stand in the report's files."))
-    if not rows:
-        return Group(*said)
-    return Group(*said, table(("since the close before", "factor", "read", "moved by", "surprise", "verdict"), rows,
-                              right=(3, 4)))  # fmt: skip
+    if rows:
+        said.append(table(("since the close before", "factor", "read", "moved by", "surprise", "verdict"), rows,
+                          right=(3, 4)))  # fmt: skip
+    if against.liquidity:
+        said.append(table(LIQUIDITY_HEADER, [row.shown for row in against.liquidity], right=(2, 3)))
+    return Group(*said)
 
 
 def _judged(report: Report) -> list[RenderableType]:

@@ -295,11 +295,11 @@ def test_a_damaged_file_is_refused_with_a_mend_or_read_without_a_loss(
         assert np.isfinite(found.values).all()
         assert found.values.index.is_monotonic_increasing
         assert found.values.index.is_unique
-    first = read.series[0].values
+    first, told = read.series[0].values, " ".join(read.notes)
     whole = set(text.decode("utf-8", "replace").split("\n"))
     for row in rows:
         day, figure, _ = row.split(",")
-        if row in whole:
+        if row in whole and row.replace(",", " ") not in told:  # a row above the header is left out, and said to be
             assert first[pd.Timestamp(day)] == float(figure)
 
 
