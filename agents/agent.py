@@ -77,7 +77,7 @@ class Caller:
     judgement is asked again where it diverges; then `why` says why this is, and `budget` what a call may spend of the
     run's.
     `values`: what answers turned out to be worth, by role; an agent's own where none is given. `floor` raises every
-    agent's own; `background`: its calls give way to all that are not.
+    agent's own; `background`: its calls give way to all that are not. `critical`: roles whose calls run in two domains.
     """
 
     broker: Broker
@@ -96,6 +96,7 @@ class Caller:
     floor: str | None = None
     background: bool = False
     pruned: AdapterCard | None = None
+    critical: frozenset[str] = frozenset()
 
     @property
     def foreign(self) -> frozenset[str]:
@@ -272,14 +273,12 @@ async def _ask(
     problem: str | None,
 ) -> Answer:
     task = Task(
-        agent=agent.role,
-        node=caller.node,
+        agent=agent.role, node=caller.node,
         prompt=render_prompt(agent, inputs, by_label, problem),
         prompt_version=version,
         template=template,
         floor=max((one for one in (agent.floor, floor, caller.floor) if one), key=PRECISIONS.index),
-        deadline=caller.timeout,
-        seed=caller.seed,
+        deadline=caller.timeout, seed=caller.seed,
         value=(caller.values or {}).get(agent.role, agent.value),
         tenant=caller.tenant,
         priors=priors,
@@ -287,7 +286,8 @@ async def _ask(
         why=caller.why,
         budget=caller.budget,
         priors_at=own,
-    )
+        critical=agent.role in caller.critical,
+    )  # fmt: skip
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
 
 

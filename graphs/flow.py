@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from finllm.desk.desk import Desk, RunContext, open_run
 from finllm.desk.request import RunRequest
-from finllm.desk.spending import SpentRow
+from finllm.desk.spending import SpentRow, copies_of
 from finllm.errors import InputError, RecordError, RunHeld
 from finllm.events import NodeFinished, NodeStarted, Noted, RunFinished, RunStarted
 from finllm.graphs.basis import on_record, recorded
@@ -194,7 +194,7 @@ async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str 
                 desk.ledger.end_run(run_id, "waiting", None)
             return Outcome(run_id, "waiting", None, question_of(AfterValidator.model_validate(held.values)))
         done = Report.model_validate(held.values["report"])
-    spent = SpentRow.of(run.account.spent(), run.account.budget)
+    spent = SpentRow.of(run.account.spent(), run.account.budget, copies_of(desk.ledger, run_id))
     if spent.over:
         desk.bus.emit(Noted(level="warning", message=f"run {run_id!r} took {spent.seconds:.1f} s, {spent.over}"))
     done = done.model_copy(update={"spent": spent})

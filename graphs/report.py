@@ -335,6 +335,7 @@ def cost_rows(spent: SpentRow | None) -> list[tuple[str, ...]]:
         ),
         ("tokens", str(spent.tokens), "tokens", "measured", f"prompt and output, {spent.deep_tokens} of the deep tier"),
         *((name, f"{one.value:.4g}", unit, one.provenance, one.basis) for name, unit, one in known if one is not None),
+        *(spent.copies.rows if spent.copies else ()),
     ]
 
 

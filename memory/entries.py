@@ -52,7 +52,10 @@ class RecordedCall(_Said):
 
 
 class RecordedPlacement(_Said):
-    """Where a task went. `asked`: digest of the question; `why`: what it was asked again for; `predicted`: s and J."""
+    """Where a task went. `asked`: digest of the question; `why`: what it was asked again for; `predicted`: s and J.
+
+    `twin`: the backend that a critical task ran on too; `alone`: why it ran on none.
+    """
 
     agent: str
     task: str | None = None
@@ -62,6 +65,8 @@ class RecordedPlacement(_Said):
     refused: dict[str, str]
     rule: str
     predicted: dict[str, float | None] | None = None
+    twin: str | None = None
+    alone: str | None = None
 
     @property
     def refused_words(self) -> str:

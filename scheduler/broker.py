@@ -7,25 +7,23 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from finllm.errors import BackendError, BudgetExceeded
-from finllm.events import CallFailed, CallFinished, CallStarted, EventBus, Placed
-from finllm.scheduler.backends import Backend, BackendLost, Generation, Offer, Request, TokenLimitReached
+from finllm.events import CallFinished, EventBus, Placed
+from finllm.scheduler.asking import Asking, Unanswered, content_of, not_done
+from finllm.scheduler.backends import Backend, BackendLost, Offer
 from finllm.scheduler.decoding.filling import Choices
 from finllm.scheduler.executors import Joining
 from finllm.scheduler.health.services import CircuitOpen, Services
-from finllm.scheduler.money.account import NOTHING, Account, Spent
-from finllm.scheduler.money.budget import Dimension
+from finllm.scheduler.money.account import NOTHING, Account
 from finllm.scheduler.money.costing import Costing
-from finllm.scheduler.money.meter import Used
 from finllm.scheduler.placement.dispatch import Dispatch, FleetGrew, Seat, spec_of
 from finllm.scheduler.placement.policy import Placement, forbidden, least_tokens
 from finllm.scheduler.placement.task import Task, asked_digest, key_of, task_digest
-from finllm.scheduler.record import CALL, CHARGE, FAILURE, PLACEMENT, Entry, Recorder
-from finllm.scheduler.watch import Watch
+from finllm.scheduler.record import FAILURE, PLACEMENT, Entry, Recorder
 
 LOST_MOST = 4
 """Times that a task is tried on backends that die under it, before it is given up."""
@@ -74,6 +72,7 @@ class Broker:
         self._recorder = recorder
         self._bus = bus
         self._call_timeout = call_timeout
+        self._asking = Asking(recorder, bus, self.services, self.costing, call_timeout)
         self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._begun: WeakKeyDictionary[Account, Counter[tuple[str, str]]] = WeakKeyDictionary()
 
@@ -143,13 +142,12 @@ class Broker:
                 continue
             output: int | None = None
             try:
-                answer, output = await self._call(task, self._backends[placement.chosen], account, run_id)
+                answer, output = await self._call(task, placement, seat, account, run_id)
                 return answer
-            except BackendLost as error:
-                lost[placement.chosen] = error.message
-                losses += not isinstance(error, CircuitOpen)
-            except BackendError as error:
-                failed[placement.chosen] = error.message
+            except Unanswered as none:
+                for name, error in none.by.items():
+                    (lost if isinstance(error, BackendLost) else failed)[name] = error.message
+                    losses += isinstance(error, BackendLost) and not isinstance(error, CircuitOpen)
             finally:
                 if seat is not None:
                     self.dispatch.leave(seat, output)
@@ -171,7 +169,7 @@ class Broker:
         failed: dict[str, str] = {}
         while (entry := self._recorder.lookup(self._placement_key(task, run_id, failed))) is not None:
             chosen = entry.response["chosen"]
-            if self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None:
+            if self._recorder.lookup(key_of("call", content_of(task, self._backends[chosen].offer))) is not None:
                 return failed
             failed[chosen] = "it failed before in this run"
         return {}
@@ -200,10 +198,11 @@ class Broker:
         if entry is not None:
             self._recorder.used(key, run_id=run_id, node=task.node)
             chosen = entry.response["chosen"]
-            answered = self._recorder.lookup(key_of("call", _content(task, self._backends[chosen].offer))) is not None
+            answered = self._recorder.lookup(key_of("call", content_of(task, self._backends[chosen].offer))) is not None
             if answered or chosen in self.services.shut():  # a shut one is asked, says so, and another is placed
                 return Placement(**entry.response), None
-            others = {name: "another was chosen before" for name in self._backends if name != chosen}
+            chosen_before = (chosen, entry.response.get("twin"))
+            others = {name: "another was chosen before" for name in self._backends if name not in chosen_before}
             return Placement(**entry.response), await self._seat(task, account, lambda: others, within)
 
         barred: dict[str, str] = {}
@@ -216,7 +215,9 @@ class Broker:
         seat = await self._seat(task, account, barred_now, within)
         if seat is None:
             return Placement(None, barred_now()), None
-        placement = Placement(seat.backend, {**seat.passed_over, **barred},
+        twin = seat.twin and seat.twin.backend
+        passed_over = {name: why for name, why in seat.passed_over.items() if name != twin}
+        placement = Placement(seat.backend, {**passed_over, **barred}, twin=twin, alone=seat.alone or None,
                               predicted={"seconds": seat.seconds, "joules": seat.joules})  # fmt: skip
         try:
             return self._recorded(key, placement, task, account, run_id, failed), seat
@@ -231,10 +232,13 @@ class Broker:
             async with asyncio.timeout(None if within == float("inf") else max(within, 0.0)):
                 while True:
                     with contextlib.suppress(FleetGrew):
-                        return await self.dispatch.seat(task, account, barred())
+                        found = barred()
+                        able = [offer for offer in self.offers if offer.name not in found]
+                        short = self._asking.short_of(task, able, account)
+                        return await self.dispatch.seat(task, account, found, short)
         except TimeoutError:
-            account.check(_not_done(task))
-            raise BackendError(f"no backend came free for {_not_done(task)} within {within:.0f} s",
+            account.check(not_done(task))
+            raise BackendError(f"no backend came free for {not_done(task)} within {within:.0f} s",
                                fix="raise FINLLM_CALL_TIMEOUT, or run fewer --jobs") from None  # fmt: skip
 
     def _recorded(
@@ -256,40 +260,36 @@ class Broker:
         entry = self._kept(Entry(key, PLACEMENT, "broker", request, asdict(placement)), task, run_id)
         kept = Placement(**entry.response)
         self._bus.emit(
-            Placed(agent=task.agent, node=task.node, chosen=entry.response["chosen"], refused=dict(kept.refused))
+            Placed(
+                agent=task.agent,
+                node=task.node,
+                chosen=entry.response["chosen"],
+                refused=dict(kept.refused),
+                twin=kept.twin,
+                alone=kept.alone,
+            )
         )
         return kept
 
-    async def _call(self, task: Task, backend: Backend, account: Account, run_id: str) -> tuple[Answer, int | None]:
-        """The answer, and how many tokens of output it took; None where the ledger had it."""
-        offer = backend.offer
-        content = _content(task, offer)
+    async def _call(
+        self, task: Task, placement: Placement, seat: Seat | None, account: Account, run_id: str
+    ) -> tuple[Answer, int | None]:
+        """The answer, and how many tokens of output it took; None where the ledger had it. Errors: Unanswered."""
+        backend = self._backends[placement.chosen or ""]
+        content = content_of(task, backend.offer)
         key = key_of("call", content)
         async with self._in_flight.setdefault(key, asyncio.Lock()):
             entry = self._recorder.lookup(key)
-            reused = entry is not None
-            cost, prompt_tokens = NOTHING, 0
             if entry is not None:
                 self._recorder.used(key, run_id=run_id, node=task.node)
+                there = entry.actor if entry.actor == placement.twin else ""
+                offer, cost, prompt_tokens, reused = self._backends.get(there, backend).offer, NOTHING, 0, True
             else:
-                generation, cost = await self._generate(key, task, backend, account, run_id)
-                prompt_tokens = generation.prompt_tokens
-                response = {
-                    "text": generation.text,
-                    "choices": generation.choices,
-                    "prompt_tokens": generation.prompt_tokens,
-                    "output_tokens": generation.output_tokens,
-                    "seconds": generation.seconds,
-                    "cached_tokens": generation.cached_tokens,
-                    "side_by_side": generation.side_by_side,
-                    "spent": asdict(cost),
-                    **({"votes": generation.votes} if generation.votes else {}),
-                }
-                asked = {**content, "agent": task.agent, "prompt_version": task.prompt_version, "offer": asdict(offer),
-                         "tenant": task.tenant}  # fmt: skip
-                entry = self._kept(Entry(key, CALL, offer.name, asked, response), task, run_id)
-                if entry.response != response:
-                    self._charge(key, task, offer, cost, "another process answered first", run_id)
+                asked = [backend]
+                if seat is not None and seat.twin is not None and seat.twin.backend == placement.twin:
+                    asked.append(self._backends[seat.twin.backend])
+                done = await self._asking.committed(key, content, task, asked, account, run_id)
+                entry, offer, cost, prompt_tokens, reused = done.entry, done.offer, done.cost, done.prompt_tokens, False
             self._bus.emit(CallFinished(
                 key=key, agent=task.agent, backend=offer.name, reused=reused, seconds=cost.seconds, tokens=cost.tokens,
                 prompt_tokens=prompt_tokens, joules=cost.of("joules"), grams=cost.of("grams"), usd=cost.of("usd"),
@@ -303,94 +303,15 @@ class Broker:
         self._recorder.record(entry, run_id=run_id, node=task.node)
         return self._recorder.lookup(entry.key) or entry
 
-    async def _generate(
-        self, key: str, task: Task, backend: Backend, account: Account, run_id: str
-    ) -> tuple[Generation, Spent]:
-        """Ask a backend within the account and the time that is left, and charge what it used, answered or not."""
-        offer = backend.offer
-        async with account.hold(offer.tier, self._most(task, offer)) as hold:
-            account.check(_not_done(task))
-            self._bus.emit(CallStarted(key=key, agent=task.agent, backend=offer.name, run_id=run_id, node=task.node,
-                                      provider=offer.kind))  # fmt: skip
-            wait = min(self._call_timeout, task.deadline, account.seconds_left())
-            watch = Watch(self.services, self.costing, task, offer, account, hold)
-            priors = task.priors_of(offer.precision, offer.weights_sha256)
-            request = Request(task.prompt, task.template, priors, task.seed, hold.tokens(offer.tier), rank=task.value,
-                              background=task.background, within=wait, meter=watch.meter)  # fmt: skip
-            last = hold.tokens(offer.tier) == account.tokens_left("edge") < float("inf")
-            try:
-                with watch.scope:
-                    generation = await self.services.generate(offer.name, request, f"{run_id}/{task.node}")
-                    cost = self.costing.of(offer, generation)
-                    account.spend(cost)
-                    return generation, cost
-            except TokenLimitReached as error:
-                self._charge_failed(key, task, offer, account, watch, error.message, run_id, error.tokens)
-                if last:
-                    raise account.tightest("tokens").exceeded("tokens", _not_done(task)) from error
-                raise
-            except BackendError as error:
-                self._charge_failed(key, task, offer, account, watch, error.message, run_id)
-                account.check(_not_done(task))
-                raise
-            except BaseException as error:
-                left = isinstance(error, asyncio.CancelledError)  # whose message is anyio's own object
-                why = "its caller left" if left else str(error) or type(error).__name__
-                self._charge_failed(key, task, offer, account, watch, why, run_id)
-                raise
-            self._charge_failed(key, task, offer, account, watch, "a budget was spent", run_id)
-            account.check(_not_done(task))
-            raise AssertionError("a call is only stopped where a budget is spent")
-
-    def _most(self, task: Task, offer: Offer) -> dict[Dimension, float]:
-        tokens = task.most_tokens()
-        most = self.costing.most(offer, tokens)
-        return {"tokens": tokens, "joules": most.of("joules"), "grams": most.of("grams"), "usd": most.of("usd")}
-
-    def _charge_failed(
-        self, key: str, task: Task, offer: Offer, account: Account, watch: Watch, why: str, run_id: str,
-        tokens: int = 0,
-    ) -> None:  # fmt: skip
-        """Charge a call that gave no answer, and put that on record: a resumed run does not get it back."""
-        used = replace(watch.meter.used, tokens=max(watch.meter.used.tokens, tokens))
-        if used == Used():
-            self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=0))
-            return
-        cost = self.costing.so_far(offer, used, least_tokens(task))
-        account.spend(cost)
-        self._charge(key, task, offer, cost, why, run_id)
-
-    def _charge(self, key: str, task: Task, offer: Offer, cost: Spent, why: str, run_id: str) -> None:
-        about: dict[str, Any] = {"run": run_id, "node": task.node, "agent": task.agent, "tenant": task.tenant,
-                                 "call": key, "task": task_digest(task), "offer": offer.identity()}  # fmt: skip
-        number = 1
-        while self._recorder.lookup(charge := key_of("charge", about | {"number": number})) is not None:
-            number += 1
-        request, response = about | {"number": number, "offer": asdict(offer)}, {"spent": asdict(cost), "why": why}
-        entry = Entry(charge, CHARGE, offer.name, request, response)
-        self._recorder.record(entry, run_id=run_id, node=task.node)
-        self._bus.emit(CallFailed(key=key, agent=task.agent, backend=offer.name, why=why, tokens=cost.tokens))
-
-
-def _content(task: Task, offer: Offer) -> dict[str, Any]:
-    """What a call's key is made of: the task's content, and the weights that answer it."""
-    content = task.content() | {"priors": task.priors_of(offer.precision, offer.weights_sha256)}
-    content.pop("priors_at", None)
-    return {**content, "weights_sha256": offer.weights_sha256, "precision": offer.precision}
-
-
-def _not_done(task: Task) -> str:
-    return f"the call of {task.agent!r} at {task.node!r}"
-
 
 def _unplaced(task: Task, account: Account, placement: Placement) -> BackendError | BudgetExceeded:
     """Stop where the whole run's budget does not reach; degrade where it is only this task that finds no backend."""
     if account.seconds_left() <= 0:
-        return account.exceeded("seconds", _not_done(task))
+        return account.exceeded("seconds", not_done(task))
     if least_tokens(task) > account.tokens_left("edge"):
-        return account.exceeded("tokens", _not_done(task))
+        return account.exceeded("tokens", not_done(task))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(placement.refused.items()))
     return BackendError(
-        f"no backend may serve {_not_done(task)}: {reasons or 'there is none'}",
+        f"no backend may serve {not_done(task)}: {reasons or 'there is none'}",
         fix="add a backend that meets the floor, or a larger --budget",
     )

@@ -38,8 +38,9 @@ async def compliance(state: AfterStress, run: RunContext) -> Update:
     ]
     offered = [Offered(id, str(table[id].value)) for id in cites]
     opinion = await judge_escalating(
-        COMPLIANCE, {}, {"because": offered}, run.caller("compliance", state.kind), before=state.opinions
-    )
+        COMPLIANCE, {}, {"because": offered}, run.caller("compliance", state.kind, {COMPLIANCE.role}),
+        before=state.opinions,
+    )  # fmt: skip
     return Update(
         evidence=tuple(table),
         breaches=tuple(breached),

@@ -58,13 +58,12 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     held, moved = hold_to_market(reading.judgement, state, run, table)
     offered = [*_counted(spoken, lines, table, run.request.as_of), *lines, *moved]
     inputs = {"reading": _event(reading.judgement), "market": _market(state)}
-    opinion = await judge_escalating(
-        VALIDATOR, inputs, {"because": offered}, run.caller("validator", state.kind), before=state.opinions
-    )
+    again = passes < PASSES and (state.through is None or run.desk.stronger)
+    caller = run.caller("validator", state.kind, () if again else {VALIDATOR.role})
+    opinion = await judge_escalating(VALIDATOR, inputs, {"because": offered}, caller, before=state.opinions)
     diverged = any(check.diverged for check in checks)
     said = opinion.judgement.verdict if opinion.judgement else "abstained"
     verdict: Verdict = "aligned"
-    again = passes < PASSES and (state.through is None or run.desk.stronger)
     if again:
         doubted = any(check.diverged for check in seconds) or held.result.opposed
         verdict = "diverged" if diverged or doubted or said != "aligned" else "aligned"

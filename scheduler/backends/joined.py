@@ -25,6 +25,7 @@ class Joined(BaseModel):
 
     `usd_per_mtok`: USD per million tokens of prompt and of output. `context`: tokens, where the server does not tell.
     `scores`: how its probabilities came about when it was joined. `votes`: answers counted where they are votes.
+    `power`, `network`: the domains that it fails with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,8 @@ class Joined(BaseModel):
     context: int | None = Field(default=None, ge=256)
     scores: Scores | None = None
     votes: int = Field(default=9, ge=3, le=99)
+    power: str = Field(default="", max_length=64)
+    network: str = Field(default="", max_length=64)
 
     @field_validator("url")
     @classmethod

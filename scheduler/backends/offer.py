@@ -40,7 +40,8 @@ class Offer:
     characters. `votes`: answers that are counted where it scores by votes, else 0. `slots`: calls that it is handed at
     once. `calibratable`: `finllm calibrate` measures it here. `carded`: the shipped adapter is in its weights, so that
     its card calibrates the scores. `stronger`: a model of its own, taken to be better than any rung of the ladder.
-    `weights_file`: where its weights lie, if in one file.
+    `weights_file`: where its weights lie, if in one file. `power`, `network`: the domains that it fails with, empty
+    where nobody told.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Offer:
     carded: bool = False
     stronger: bool = False
     weights_file: str | None = None
+    power: str = ""
+    network: str = ""
 
     def identity(self) -> dict[str, Any]:
         """What tells two backends apart in the ledger's keys. It never grows: keys of earlier runs are made of it."""

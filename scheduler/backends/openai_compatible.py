@@ -87,7 +87,7 @@ def _offer(node: Joined) -> Offer:
     return Offer(
         node.name, node.tier, node.precision, "", "chat completions", node.context or CONTEXT, OpenAICompatible.name,
         "remote", LINK, node.tariff, scores=scores, votes=node.votes if scores == "votes" else 0,
-        stronger=node.tier == "deep",
+        stronger=node.tier == "deep", power=node.power, network=node.network,
     )  # fmt: skip
 
 

@@ -224,7 +224,9 @@ class VllmServer:
 
     def site(self, node: Joined) -> Site:
         """A server that is joined, or might be."""
-        offer = _offer(node.name, node.tier, node.precision, node.tariff)
+        offer = replace(
+            _offer(node.name, node.tier, node.precision, node.tariff), power=node.power, network=node.network
+        )
         return Site(offer, node.url, lambda opening: _open(node.url, node.model, node.name, node.key(), offer, opening))
 
 

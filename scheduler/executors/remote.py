@@ -152,7 +152,8 @@ class RemoteBackend:
         self.shares = offer.where == "local"
         self.calibration: RungCalibration | None = link.record.calibrations.get(offer.name)
         self.offer = replace(offer, name=f"{offer.name}@{self.node}", where="remote", link=link.seconds,
-                             calibratable=False, weights_file=None)  # fmt: skip
+                             calibratable=False, weights_file=None, power=link.record.labels.get("power") or "",
+                             network=link.record.labels.get("network") or "")  # fmt: skip
 
     @property
     def link(self) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def spec_of(
         offer.name, offer.tier, offer.precision, profile or DEFAULT, offer.slots,
         kv_tokens=offer.context * max(offer.slots // 4, 2), context=offer.context,
         node="local" if local else offer.name, family=offer.weights_sha256[:12], link=offer.link or 0.0,
-        usd_per_token=dearest, quality=quality or {}, shared=local,
+        usd_per_token=dearest, quality=quality or {}, shared=local, power=offer.power, network=offer.network,
     )  # fmt: skip
 
 
@@ -63,7 +63,8 @@ class FleetGrew(Exception):
 class Seat:
     """The right to run a task on a backend now. `passed_over`: for each other that could have had it, why not.
 
-    `seconds` until the answer and `joules`, as predicted.
+    `seconds` until the answer and `joules`, as predicted. `twin`: a critical task's seat in another domain, too; where
+    it has none, `alone` says why.
     """
 
     backend: str
@@ -73,6 +74,8 @@ class Seat:
     seconds: float
     joules: float
     passed_over: Mapping[str, str]
+    twin: Seat | None = None
+    alone: str = ""
 
 
 @dataclass
@@ -98,16 +101,17 @@ class Dispatch:
         self.lengths = Lengths()
         self.coordinator = Coordinator(self.prices)
         self._waiting: dict[int, asyncio.Future[Seat | None]] = {}
-        self._seated: dict[int, Seat] = {}
+        self._seated: dict[tuple[int, str], Seat] = {}
         self._prefixes: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def seat(self, task: Task, account: Account, forbidden: Mapping[str, str]) -> Seat | None:
+    async def seat(self, task: Task, account: Account, forbidden: Mapping[str, str], short: str = "") -> Seat | None:
         """Wait until the policy lets a task start; None where every backend is `forbidden` to it, or shuts meanwhile.
 
-        The caller bounds the wait, and gives the seat back with `leave`. Errors: FleetGrew.
+        The caller bounds the wait, and gives the seat back with `leave`. `short`: why the budget does not hold two
+        copies of a critical task. Errors: FleetGrew.
         """
-        row = self.tasks.add(self._want(task))
+        row = self.tasks.add(self._want(task, critical=task.critical and not short))
         for name in forbidden:
             self.tasks.bar(row, self.fleet.index[name])
         if not self.tasks.may[row].any():
@@ -119,7 +123,8 @@ class Dispatch:
         self.policy.arrive(row, self.tasks, self.fleet)
         self._decide()
         try:
-            return await turn
+            seat = await turn
+            return seat if seat is None or not (task.critical and short) else replace(seat, alone=self._told(short))
         except asyncio.CancelledError:
             if self._waiting.get(row) is turn:
                 self._give_up(row)
@@ -139,18 +144,27 @@ class Dispatch:
                 turn.set_exception(FleetGrew())
 
     def leave(self, seat: Seat, output: int | None) -> None:
-        """Give a seat back. `output`: tokens that the answer had; None where the backend was not asked."""
+        """Give a seat back, and its twin's. `output`: tokens that the answer had; None where no backend answered."""
         row = seat.row
-        self.policy.finish(row, self.fleet.index[seat.backend], self.clock(), self.tasks, output or 0)
         if output:
             self.lengths.observe(self.fleet.agents[int(self.tasks.agent[row])], output)
+        for one in (seat, seat.twin):
+            if one is not None:
+                self.policy.finish(row, self.fleet.index[one.backend], self.clock(), self.tasks, output or 0)
+                output = None
         self._unseat(seat)
         self._decide()
 
     def _unseat(self, seat: Seat) -> None:
-        self._seated.pop(seat.row)
-        self.fleet.leave(self.fleet.index[seat.backend], seat.slot, float(self.tasks.most[seat.row]))
+        for one in (seat, seat.twin):
+            if one is not None:
+                self._seated.pop((one.row, one.backend))
+                self.fleet.leave(self.fleet.index[one.backend], one.slot, float(self.tasks.most[one.row]))
         self.tasks.release(seat.row)
+
+    def _told(self, short: str) -> str:
+        """Why a task has one copy, where anybody could have asked for two."""
+        return short if self.fleet.tells_domains else ""
 
     def _give_up(self, row: int) -> None:
         self.policy.gone(row, self.tasks, np.fromiter(self._waiting, dtype=np.int64))
@@ -177,6 +191,9 @@ class Dispatch:
                 break
             turn = self._waiting.pop(decision.row)
             seat = self._seat(decision.row, decision.backend, now)
+            if decision.twin is not None:
+                seat = replace(seat, twin=self._seat(decision.row, decision.twin, now))
+            seat = replace(seat, alone=decision.why)
             if turn.done():  # its caller was cancelled in this turn of the loop, and has no seat to give back
                 self._unseat(seat)
             else:
@@ -198,7 +215,7 @@ class Dispatch:
         prefix = int(self.tasks.prefix[row])
         self.fleet.remember(backend, prefix, float(self.tasks.shared[row]))
         seat = Seat(self.specs[backend].name, row, slot, now, seconds, joules, passed_over)
-        self._seated[row] = seat
+        self._seated[row, seat.backend] = seat
         return seat
 
     def _reasons(self, row: int, chosen: int, found: Costs) -> dict[str, str]:
@@ -230,14 +247,14 @@ class Dispatch:
         if not self._seated:
             return
         self.fleet.pending[:] = 0.0
-        for row, seat in self._seated.items():
+        for (row, _), seat in self._seated.items():
             at = self.fleet.index[seat.backend]
             done = min((now - seat.started) / max(seat.seconds, 1e-6), 1.0)
             self.fleet.left[at, seat.slot] = max(self.tasks.output(row) * (1 - done), 1.0)
             self.fleet.pending[at] += self.tasks.prompt(row) * max(1 - 2 * done, 0.0)
         self.fleet.touched = None
 
-    def _want(self, task: Task) -> Want:
+    def _want(self, task: Task, *, critical: bool) -> Want:
         now = self.clock()
         agent = task.agent if task.agent in self.fleet.agents else UNKNOWN
         known = self.lengths.predict(agent, _by_template(task))
@@ -246,7 +263,7 @@ class Dispatch:
         return Want(
             agent, task.tenant, now, least_tokens(task), known.planned, known.most, now + task.deadline,
             max(task.value, 1e-6), rank=PRECISIONS.index(task.floor), background=task.background,
-            prefix=prefix, shared=shared,
+            prefix=prefix, shared=shared, critical=critical,
         )  # fmt: skip
 
     def _move_prices(self, account: Account) -> None:

@@ -59,8 +59,9 @@ class BackendSpec:
 
     `kv_tokens`: room for keys and values, shared by its `slots`. `link`: s to reach it and back. `usd_per_token`:
     money. `quality`: lower bound by agent, 0 to 1; an agent not named has 1 (nothing is known against it). `wake`: s
-    until it answers after it slept. `asleep_after`: idle s after which it sleeps. Backends of one `node` that share
-    its compute slow each other down (`shared`). `stalls`: share of a prompt's time for which its other tasks stand
+    until it answers after it slept. `asleep_after`: idle s after which it sleeps. `power`, `network`: the domains that
+    it fails with, empty where nobody told. Backends of one `node` that share its compute slow each other down
+    (`shared`). `stalls`: share of a prompt's time for which its other tasks stand
     still; 0 where prompts are computed apart.
     """
 
@@ -81,12 +82,20 @@ class BackendSpec:
     asleep_after: float = float("inf")
     shared: bool = False
     stalls: float = 1.0
+    power: str = ""
+    network: str = ""
 
 
 def by_batch(values: Mapping[int, float], most: int) -> Floats:
     """Values at batch 1…most, between those given in a straight line, beyond the last as the last."""
     known = sorted(values)
     return np.interp(np.arange(1, most + 1), known, [values[batch] for batch in known])
+
+
+def _codes(names: Sequence[str]) -> Ints:
+    """A number for each name, the same for the same; −1 for an empty one."""
+    known = sorted(set(names) - {""})
+    return np.array([known.index(name) if name else -1 for name in names], dtype=np.int64)
 
 
 class Fleet:
@@ -126,6 +135,8 @@ class Fleet:
         self.zone = np.array([self.zones.index(spec.zone) for spec in specs], dtype=np.int64)
         self.families = sorted({spec.family for spec in specs})
         self.family = np.array([self.families.index(spec.family) for spec in specs], dtype=np.int64)
+        self._power, self._network = _codes([s.power for s in specs]), _codes([s.network for s in specs])
+        self.tells_domains = bool(((self._power >= 0) & (self._network >= 0)).any())
         nodes = sorted({spec.node for spec in specs})
         self.node = np.array([nodes.index(spec.node) for spec in specs], dtype=np.int64)
         self.shared = np.array([spec.shared for spec in specs])
@@ -161,6 +172,12 @@ class Fleet:
         np.add.at(fleet._working, fleet.node[fleet.shared & (fleet.running > 0)], 1.0)
         fleet.cached = {prefix: np.append(held, 0.0) for prefix, held in self.cached.items()}
         return fleet
+
+    def apart(self, backend: int) -> Bools:
+        """The backends that share neither power nor network with this one, as far as both tell, (B,)."""
+        told = (self._power >= 0) & (self._network >= 0)
+        others = (self._power != self._power[backend]) & (self._network != self._network[backend])
+        return told & others & bool(told[backend])
 
     def __len__(self) -> int:
         return len(self.specs)

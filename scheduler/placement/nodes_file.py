@@ -57,12 +57,15 @@ class BackendEntry(_Strict):
 
 
 class NodeEntry(_Strict):
-    """A machine. `shared`: its backends compute on the same processors."""
+    """A machine. `shared`: its backends compute on the same processors. `power`, `network`: domains that fail
+    as one."""
 
     name: str
     zone: str
     backends: tuple[BackendEntry, ...] = Field(min_length=1)
     shared: bool = False
+    power: str = ""
+    network: str = ""
 
 
 class ZoneEntry(_Strict):
@@ -124,7 +127,7 @@ def specs_of(file: NodesFile, calibrations: Sequence[RungCalibration] = ()) -> l
                         entry.name if entry.copies == 1 else f"{entry.name}-{copy + 1}", entry.tier, entry.precision,
                         profile, entry.slots, entry.kv_tokens, entry.context, node.name, node.zone, entry.family,
                         entry.link, entry.usd_per_token, {**quality, **entry.quality}, entry.wake,
-                        entry.asleep_after, node.shared,
+                        entry.asleep_after, node.shared, power=node.power, network=node.network,
                     )
                 )  # fmt: skip
     names = [spec.name for spec in specs]

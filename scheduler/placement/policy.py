@@ -18,13 +18,16 @@ CHARS_PER_TOKEN = 4.0
 class Placement:
     """The broker's answer to a task: the backend's name or None, and for each one refused why.
 
-    `predicted`: s until the answer and J, as the policy reckoned; None in records of before it did.
+    `predicted`: s until the answer and J, as the policy reckoned; None in records of before it did. `twin`: the backend
+    in another domain that a critical task runs on too, or `alone`, why it has none.
     """
 
     chosen: str | None
     refused: Mapping[str, str]
     rule: str = RULE
     predicted: Mapping[str, float] | None = None
+    twin: str | None = None
+    alone: str | None = None
 
 
 def least_tokens(task: Task) -> float:

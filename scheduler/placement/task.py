@@ -43,7 +43,8 @@ class Task:
     longest useful wait, s. `value`: what the answer is expected to be worth, a pure number that orders tasks.
     `priors`: probabilities to divide by, see `filling.walk`. `priors_at`: those of weights or of a precision that have
     their own, by digest or precision. `background`: the call gives way to every one that is not. `budget`: what this
-    call may spend of its run's. `why`: what led to this task, for its placement's record.
+    call may spend of its run's. `why`: what led to this task, for its placement's record. `critical`: it runs in two
+    domains of power and network at once, where two hold the weights and the budget holds both.
     """
 
     agent: str
@@ -62,6 +63,7 @@ class Task:
     why: str | None = None
     priors_at: Mapping[str, Priors] = field(default_factory=dict[str, Priors])
     exactly: str | None = None
+    critical: bool = False
 
     def priors_of(self, precision: str, weights: str = "") -> Priors | None:
         """What the scores of a backend of this precision and these weights (sha256) are divided by."""

@@ -18,7 +18,8 @@ class Want:
 
     `output` and `output_most`: reckoned with, and P90. `rank`: index in `PRECISIONS` of the floor. `least_quality`:
     the lower bound that a backend must reach for the agent. `until`: a deferrable task may start as late as this.
-    `shared`: how much of the prompt its `prefix` covers.
+    `shared`: how much of the prompt its `prefix` covers. `critical`: it runs in two domains, where two hold
+    its weights.
     """
 
     agent: str
@@ -35,6 +36,7 @@ class Want:
     until: float = 0.0
     prefix: int = NO_PREFIX
     shared: float = 0.0
+    critical: bool = False
 
 
 _FLOATS = ("arrived", "due", "value", "until", "shared")
@@ -59,6 +61,7 @@ class Tasks:
         self.tenant = np.zeros(room, dtype=np.int64)
         self.prefix = np.full(room, NO_PREFIX, dtype=np.int64)
         self.background = np.zeros(room, dtype=np.bool_)
+        self.critical = np.zeros(room, dtype=np.bool_)
         self.may: Bools = np.zeros((room, len(fleet)), dtype=np.bool_)
         self.tenants: list[str] = []
 
@@ -81,6 +84,7 @@ class Tasks:
         self.tenant[row] = self.tenants.index(want.tenant)
         self.prefix[row] = want.prefix
         self.background[row] = want.background
+        self.critical[row] = want.critical
         self.may[row] = self.allowed(want)
         alone = solo_seconds(self._fleet, want.prompt, want.output)
         self.solo[row] = np.min(alone, where=self.may[row], initial=np.inf)
@@ -119,7 +123,18 @@ class Tasks:
 
     def _next(self) -> int:
         if self.count == len(self.solo):
-            for name in (*_FLOATS, "solo", "most", "length", "agent", "tenant", "prefix", "background", "may"):
+            for name in (
+                *_FLOATS,
+                "solo",
+                "most",
+                "length",
+                "agent",
+                "tenant",
+                "prefix",
+                "background",
+                "critical",
+                "may",
+            ):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
         self.count += 1

@@ -145,7 +145,8 @@ class Simulation:
             self.engines.advance(then - self.now)
             self.now = max(then, self.now)
             for backend, slot in self.engines.ended():
-                self._ended(backend, slot)
+                if (backend, slot) in self._place:  # else its copy has ended in this moment, too, and was first
+                    self._ended(backend, slot)
             while at < count and self.arrivals[at].time <= self.now:
                 self._arrived(at)
                 at += 1
@@ -166,7 +167,7 @@ class Simulation:
             one.agent, one.tenant, self.now, one.prompt, planned, max(most, planned), one.time + one.deadline,
             one.value, rank=max(rank, PRECISIONS.index(one.floor) if one.floor else 0),
             background=one.background, until=one.time + one.defer, prefix=self._prefix.get(one.prefix, NO_PREFIX),
-            shared=one.shared,
+            shared=one.shared, critical=one.critical,
         )  # fmt: skip
         row = self.tasks.add(want)
         if not self.tasks.may[row].any():
@@ -194,6 +195,8 @@ class Simulation:
                 self._open -= 1
             else:
                 self._start(decision.row, decision.backend)
+                if decision.twin is not None:
+                    self._start(decision.row, decision.twin)
         if self._waiting and not self._timers:
             self._after(TICK, "tick", 0)
 
@@ -222,6 +225,9 @@ class Simulation:
 
     def _ended(self, backend: int, slot: int) -> None:
         row, task = self._left(backend, slot, committed=True)
+        for other, place in self._copies(row):  # the other domain's answer is of no use any more
+            self._left(other, place, committed=False)
+            self.policy.finish(row, other, self.now, self.tasks, 0.0)
         one = self.arrivals[task]
         self.lengths.observe(one.agent, one.output)
         self.policy.finish(row, backend, self.now, self.tasks, one.output)
@@ -241,6 +247,12 @@ class Simulation:
         if self.setup.answers is not None:
             self.out.right[task] = self.setup.answers.right(task, self._quality(task, backend))
         self._open -= 1
+
+    def _copies(self, row: int) -> list[tuple[int, int]]:
+        """Where a task runs now: backend and slot of each of its copies."""
+        if not self.tasks.critical[row]:
+            return []
+        return [place for place, (of, _, _) in self._place.items() if of == row]
 
     def _left(self, backend: int, slot: int, *, committed: bool) -> tuple[int, int]:
         """A task leaves its slot; its row and its number."""
@@ -326,10 +338,10 @@ class Simulation:
                 self._lost(int(backend), slot)
 
     def _lost(self, backend: int, slot: int) -> None:
-        """A task whose backend is gone waits again."""
+        """A task whose backend is gone waits again, unless it runs in another domain too."""
         row, task = self._left(backend, slot, committed=False)
         self.policy.finish(row, backend, self.now, self.tasks, 0.0)
-        if np.isnan(self.out.finished[task]):
+        if np.isnan(self.out.finished[task]) and not self._copies(row):
             self._waiting.append(row)
             self._count_waiting(row, 1)
             self.policy.arrive(row, self.tasks, self.fleet)

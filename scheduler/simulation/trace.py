@@ -17,7 +17,7 @@ from finllm.errors import InputError
 from finllm.scheduler.placement.task import PRECISIONS
 
 COLUMNS = ("time", "prompt", "output", "agent", "deadline", "tenant")
-OPTIONAL = ("value", "background", "defer", "prefix", "shared", "floor")
+OPTIONAL = ("value", "background", "defer", "prefix", "shared", "floor", "critical")
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 URGENCIES = (2.0, 4.0, 8.0)
 """A deadline is one of these times the task's solo time."""
@@ -28,7 +28,7 @@ class Arrival:
     """A task of a trace. `time`: s since its start; `prompt`, `output`: tokens; `deadline`: s after the arrival.
 
     `defer`: s for which it may wait to be started; `prefix`: name of a prompt that others share for `shared` tokens;
-    `floor`: coarsest precision, none where empty.
+    `floor`: coarsest precision, none where empty; `critical`: it runs in two domains where it can.
     """
 
     time: float
@@ -43,6 +43,7 @@ class Arrival:
     prefix: str = ""
     shared: int = 0
     floor: str = ""
+    critical: bool = False
 
 
 def read_trace(path: Path) -> list[Arrival]:
@@ -59,9 +60,9 @@ def read_trace(path: Path) -> list[Arrival]:
         try:
             one = Arrival(
                 float(row["time"]), int(row["prompt"]), int(row["output"]), row["agent"], float(row["deadline"]),
-                row["tenant"], float(row.get("value") or 1), (row.get("background") or "") in ("1", "true", "True"),
+                row["tenant"], float(row.get("value") or 1), _yes(row.get("background")),
                 float(row.get("defer") or 0), row.get("prefix") or "", int(row.get("shared") or 0),
-                row.get("floor") or "",
+                row.get("floor") or "", _yes(row.get("critical")),
             )  # fmt: skip
         except (ValueError, TypeError) as error:
             raise InputError(f"{str(path)!r}, line {line}: {error}", fix="correct the line") from error
@@ -165,6 +166,10 @@ def _wrong(one: Arrival) -> str:
         "a number is not finite": not all(map(math.isfinite, (one.time, one.value, one.defer))),
     }
     return next((said for said, wrong in checks.items() if wrong), "")
+
+
+def _yes(text: str | None) -> bool:
+    return text in ("1", "true", "True")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

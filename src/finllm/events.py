@@ -47,13 +47,16 @@ class Progress(Event):
 
 
 class Placed(Event):
-    """The broker's answer to a task: the backend chosen and, for each one refused, why."""
+    """The broker's answer to a task: the backend chosen and, for each one refused, why. `twin`, `alone`: of a critical
+    task the backend in another domain, or why there is none."""
 
     kind: Literal["placed"] = "placed"
     agent: str
     node: str
     chosen: str
     refused: dict[str, str]
+    twin: str | None = None
+    alone: str | None = None
 
 
 class CallStarted(Event):

@@ -33,5 +33,5 @@ def write_trace(path: Path, arrivals: Iterable[Arrival]) -> None:
         for one in arrivals:
             writer.writerow(
                 (f"{one.time:.3f}", one.prompt, one.output, one.agent, f"{one.deadline:.3f}", one.tenant, one.value,
-                 int(one.background), f"{one.defer:.3f}", one.prefix, one.shared, one.floor)
+                 int(one.background), f"{one.defer:.3f}", one.prefix, one.shared, one.floor, int(one.critical))
             )  # fmt: skip

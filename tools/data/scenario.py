@@ -30,6 +30,8 @@ from finllm.tools.data.by_hand import (
 from finllm.tools.data.factors import FACTOR_IDS, LONGEST_HORIZON, MoveUnit, UserShock, check_move, parse_user_shock
 from finllm.tools.data.yaml_files import read_yaml
 
+Role = Literal["market-signal", "narrative", "sanity-checker", "validator", "stress-tester", "compliance"]
+"""The agents, as `critical` names them."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
@@ -162,6 +164,9 @@ class Scenario(Strict):
     by a factor of `factors` or series of the prices, its sign and relative size (-3 to 3) in each transmission channel
     that moves it, as the table of these has.
 
+    `critical`: the agents whose calls run in two domains of power and network at once, where backends tell theirs;
+    unset, compliance and the validation after which nothing is read again; an empty list, none.
+
     What a person decided in a session, with reasons: `readings` in the place of the agents', `disputes` settled,
     `trades` with which the book is stressed. `level`: the probability that the band holds. `lineage`: of a saved one.
     """
@@ -181,6 +186,7 @@ class Scenario(Strict):
     path: PathTable | None = None
     budget: BudgetEntry | None = None
     channels: dict[FactorName, dict[str, Annotated[int, Field(ge=-3, le=3, strict=True)]]] = Field({})
+    critical: tuple[Role, ...] | None = None
     level: float | None = Field(None, gt=0, lt=1, allow_inf_nan=False)
     readings: tuple[ReadEntry, ...] = ()
     disputes: tuple[DisputeEntry, ...] = ()
@@ -205,7 +211,7 @@ class Scenario(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found = without_defaults(dump(self), path=None, level=None, lineage=None)
+        found = without_defaults(dump(self), path=None, level=None, lineage=None, critical=None)
         return {name: value for name, value in found.items() if name not in _UNSET or value}
 
     @field_validator("channels")

@@ -13,11 +13,15 @@ __all__ = ["Decision", "Policy"]
 
 @dataclass(frozen=True)
 class Decision:
-    """A waiting task and its backend's index; None: it is refused, and `why` says so."""
+    """A waiting task and its backend's index; None: it is refused, and `why` says so.
+
+    `twin`: the backend that runs a critical task too; where it has none, `why` says so.
+    """
 
     row: int
     backend: int | None
     why: str = ""
+    twin: int | None = None
 
 
 class Policy(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from finllm.scheduler.placement.copies import Second, second
 from finllm.scheduler.placement.fairness import ServedTokens, bound, service
 from finllm.scheduler.placement.fleet import Fleet, Floats, Ints
 from finllm.scheduler.placement.placing import Costs, FleetState, costs
@@ -105,11 +106,11 @@ class Weighted:
             if here.lateness[of, best] > 0:
                 late.append(at)
             elif standing.free[best] > 0:
-                return self._taken(row, best, tasks, waiting)
+                return self._taken(row, best, tasks, waiting, now)
             else:
                 wait = wait.copy()
                 wait[best] += (here.seconds[of, best] - wait[best]) / standing.most[best]
-        return self._left_over(late, rows, cost, tasks, waiting)
+        return self._left_over(late, rows, cost, tasks, waiting, now)
 
     def _spread(self, rows: Ints, tasks: Tasks, cost: Costs) -> None:
         """Charge synchronised behaviour: what share of an event's answers a backend's model family has given."""
@@ -152,7 +153,9 @@ class Weighted:
             return top[np.argsort(-urgency[top], kind="stable")]
         return np.argsort(-urgency, kind="stable")
 
-    def _left_over(self, late: list[int], rows: Ints, cost: Costs, tasks: Tasks, waiting: Ints) -> Decision | None:
+    def _left_over(
+        self, late: list[int], rows: Ints, cost: Costs, tasks: Tasks, waiting: Ints, now: float
+    ) -> Decision | None:
         """A task that will be late anyway, where it harms nobody and the backend is idle enough for those to come."""
         if not late:
             return None
@@ -164,7 +167,7 @@ class Weighted:
             total = np.where(idle, cost.total[at], np.inf)
             best = int(total.argmin())
             if total[best] < np.inf:
-                return self._taken(int(rows[at]), best, tasks, waiting)
+                return self._taken(int(rows[at]), best, tasks, waiting, now)
         return None
 
     def _refused(self, now: float, tasks: Tasks, waiting: Ints) -> Decision | None:
@@ -175,14 +178,16 @@ class Weighted:
         self.gone(row, tasks, waiting)
         return Decision(row, None, "no backend could answer it in time, even alone")
 
-    def _taken(self, row: int, backend: int, tasks: Tasks, waiting: Ints) -> Decision:
-        self.served.charge(int(tasks.tenant[row]), service(tasks.prompt(row), tasks.output(row)))
+    def _taken(self, row: int, backend: int, tasks: Tasks, waiting: Ints, now: float) -> Decision:
+        copy = second(row, backend, tasks, self.standing, self.prices, now) if tasks.critical[row] else Second(None)
+        charge = service(tasks.prompt(row), tasks.output(row))
+        self.served.charge(int(tasks.tenant[row]), charge * (1 if copy.backend is None else 2))
         self.gone(row, tasks, waiting)
         prefix = int(tasks.prefix[row])
         if prefix != NO_PREFIX:
             given = self._given.setdefault(prefix, np.zeros(len(self.fleet.families)))
             given[self.fleet.family[backend]] += 1
-        return Decision(row, backend)
+        return Decision(row, backend, copy.why, copy.backend)
 
     def gone(self, row: int, tasks: Tasks, waiting: Ints) -> None:
         """A task, still among the `waiting`, waits no longer."""

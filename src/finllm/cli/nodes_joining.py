@@ -51,6 +51,8 @@ def add(
     votes: Annotated[
         int, typer.Option("--votes", help="Sampled answers that are counted, where it gives no log-probabilities.")
     ] = 9,
+    power: Annotated[str, typer.Option("--power", help="Power domain that it shares with others.")] = "",
+    network: Annotated[str, typer.Option("--network", help="Network domain that it shares with others.")] = "",
     check: Annotated[bool, typer.Option("--check/--no-check", help="Ask it first: does it serve the model, and answer "
                                                                    "a typed question?")] = True,
     as_json: JsonFlag = False,
@@ -58,6 +60,7 @@ def add(
     """Add a server to the backends of this home. It is asked one typed question first. Adding again changes it.
 
     Where it gives no log-probabilities, probabilities are the shares of several sampled answers, and that is said.
+    Critical calls run on two vLLM servers of the same weights at once, if neither --power nor --network is the same.
     """
     from finllm.scheduler.backends.joined import Joined, first_problem, join
     from finllm.scheduler.backends.registry import by_url
@@ -70,7 +73,7 @@ def add(
         "name": name or f"{tier}:{model or 'as-served'}@{urlsplit(url).netloc}", "kind": kind, "url": url,
         "model": model, "tier": tier, "precision": precision, "api_key_env": api_key_env, "context": context,
         "usd_per_mtok": None if tariff is None else (tariff.per_million_prompt, tariff.per_million_output),
-        "votes": votes,
+        "votes": votes, "power": power, "network": network,
     }  # fmt: skip
     try:
         node = Joined.model_validate(fields)

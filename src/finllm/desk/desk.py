@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -135,8 +135,11 @@ class RunContext:
     engines: list[Engine] = field(default_factory=list[Engine], repr=False, compare=False)
     """The P&L engine that was made last for this run: nodes after the first use it again."""
 
-    def caller(self, node: str, kind: str | None = None) -> Caller:
-        """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth."""
+    def caller(self, node: str, kind: str | None = None, critical: Collection[str] = ()) -> Caller:
+        """On whose behalf a node asks; `kind` of run, once the event is read, tells what answers are worth.
+
+        `critical`: roles whose calls run in two domains, unless the scenario says which do.
+        """
         desk = self.desk
         return Caller(
             desk.broker,
@@ -153,6 +156,7 @@ class RunContext:
             floor=self.request.floor,
             background=self.background,
             pruned=desk.pruned,
+            critical=frozenset(critical if (own := self.request.scenario.critical) is None else own),
         )
 
 

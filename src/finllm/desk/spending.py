@@ -12,6 +12,7 @@ from finllm.desk.calibrated import calibrated_here
 from finllm.errors import InputError
 from finllm.events import EventBus, Noted
 from finllm.memory.reading import LedgerReader, Use
+from finllm.scheduler.asking import COPY
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.money.account import NOTHING, Account, Spent
 from finllm.scheduler.money.amount import Amount, Grams, IntensityKind, Provenance
@@ -20,7 +21,7 @@ from finllm.scheduler.money.carbon import ZoneIntensity
 from finllm.scheduler.money.carbon_file import open_grid
 from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.tariff import Tariff
-from finllm.scheduler.record import CALL, CHARGE
+from finllm.scheduler.record import CALL, CHARGE, PLACEMENT
 from finllm.settings import Settings
 from finllm.tools.data.scenario import BudgetEntry
 
@@ -36,11 +37,36 @@ class AmountRow(BaseModel):
     kind: IntensityKind | None = None
 
 
+class CopiesRow(BaseModel):
+    """Critical calls: how many ran in two domains (`doubled`), what the copies that came second used, which are in the
+    run's figures too, and why others ran in one (`alone`, each with its agent)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    doubled: int
+    tokens: int
+    joules: AmountRow | None
+    alone: tuple[str, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """As rows of what a run cost."""
+        found: list[tuple[str, ...]] = []
+        if self.doubled:
+            energy = "" if self.joules is None else f", {self.joules.value:.4g} J ({self.joules.provenance})"
+            told = f"of them by the copies that came second{energy}: {self.doubled} critical calls ran in two domains"
+            found.append(("copies", str(self.tokens), "tokens", "modelled", told))
+        if self.alone:
+            told = f"critical, and ran in one domain: {'; '.join(dict.fromkeys(self.alone))}"
+            found.append(("without a copy", str(len(self.alone)), "calls", "measured", told))
+        return found
+
+
 class SpentRow(BaseModel):
     """What a run spent, also by processes that were stopped: wall-clock s, tokens, J, gCO₂e, USD. None: not known.
 
     `allowed`: the seconds of its budget, where it took more: a run that is answered from its record asks no model that
-    they could stop, and nor do the tools.
+    they could stop, and nor do the tools. `copies`: of critical calls, None where no backend tells its domains.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +78,7 @@ class SpentRow(BaseModel):
     grams: AmountRow | None
     usd: AmountRow | None
     allowed: float | None = None
+    copies: CopiesRow | None = None
 
     @property
     def over(self) -> str:
@@ -61,11 +88,11 @@ class SpentRow(BaseModel):
         )  # fmt: skip
 
     @classmethod
-    def of(cls, spent: Spent, budget: Budget | None = None) -> SpentRow:
+    def of(cls, spent: Spent, budget: Budget | None = None, copies: CopiesRow | None = None) -> SpentRow:
         allowed = None if budget is None else budget.seconds
         return cls(allowed=allowed if allowed is not None and spent.seconds > allowed else None,
                    seconds=spent.seconds, tokens=spent.tokens, deep_tokens=spent.deep_tokens,
-                   joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd))  # fmt: skip
+                   joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd), copies=copies)  # fmt: skip
 
 
 def _row(amount: Amount | None) -> AmountRow | None:
@@ -122,6 +149,19 @@ def open_source(settings: Settings) -> ZoneIntensity | None:
 def carried(ledger: LedgerReader, run_id: str) -> Spent:
     """What the calls that this run already made cost, answered or not: model seconds, tokens, J, gCO₂e, USD."""
     return _sum([*ledger.uses(run_id, CALL), *ledger.uses(run_id, CHARGE)])
+
+
+def copies_of(ledger: LedgerReader, run_id: str) -> CopiesRow | None:
+    """What became of a run's critical calls, from the record; None where none of them was to have a copy."""
+    placed = [(use.entry.request["agent"], use.entry.response) for use in ledger.uses(run_id, PLACEMENT)
+              if not use.reused]  # fmt: skip
+    doubled = sum(bool(said.get("twin")) for _, said in placed)
+    alone = tuple(f"{agent}: {said['alone']}" for agent, said in placed if said.get("alone"))
+    if not doubled and not alone:
+        return None
+    seconds = [use for use in ledger.uses(run_id, CHARGE) if use.entry.response["why"].startswith(COPY)]
+    spent = _sum(seconds)
+    return CopiesRow(doubled=doubled, tokens=spent.tokens, joules=_row(spent.joules), alone=alone)
 
 
 def tenant_account(settings: Settings, ledger: LedgerReader) -> Account:

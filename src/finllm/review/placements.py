@@ -19,7 +19,7 @@ class PlacementRow(BaseModel):
     """A placement. `predicted_*`: as the broker expected, None where it did not; `actual` of the call that followed.
 
     `ended`: `answered`, `from the ledger`, or why there was no answer. `why`: what the task was asked again for, finer.
-    `call`: the key of the call that answered.
+    `call`: the key of the call that answered. `twin`: where a critical task ran too; `alone`: why it did not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +36,15 @@ class PlacementRow(BaseModel):
     ended: str
     why: str | None = None
     call: str | None = None
+    twin: str | None = None
+    alone: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The backends that it ran on, in words."""
+        if self.twin:
+            return f"{self.chosen} and {self.twin}, whoever was first"
+        return f"{self.chosen} alone: {self.alone}" if self.alone else self.chosen
 
     @property
     def joules(self) -> AmountRow | None:
@@ -59,6 +68,7 @@ def placements_in(uses: Sequence[Use]) -> list[PlacementRow]:
 def _row(use: Use, later: Sequence[Use]) -> PlacementRow:
     placed = RecordedPlacement.of(use.entry)
     predicted = placed.predicted or {}
+    places = {placed.chosen, placed.twin}
     ended, actual, call = "no answer is on record", None, None
     for other in later:
         entry = other.entry
@@ -66,9 +76,9 @@ def _row(use: Use, later: Sequence[Use]) -> PlacementRow:
             continue
         if entry.kind == "placement" and other.key != use.key:
             break
-        if entry.kind == "charge" and entry.actor == placed.chosen:
+        if entry.kind == "charge" and entry.actor in places:
             ended, actual = Charge.of(entry).why, spent_of(other)
-        if entry.kind == "call" and entry.actor == placed.chosen:
+        if entry.kind == "call" and entry.actor in places:
             ended, call = "from the ledger" if other.reused else "answered", other.key
             actual = None if other.reused else (actual or Spent(0.0, 0, 0)) + spent_of(other)
             break
@@ -85,6 +95,8 @@ def _row(use: Use, later: Sequence[Use]) -> PlacementRow:
         ended=ended,
         why=placed.why,
         call=call,
+        twin=placed.twin,
+        alone=placed.alone,
     )
 
 

@@ -245,9 +245,9 @@ def _placement(one: PlacementRow, call: RecordedCall | None, about: str) -> Trac
     known = () if spent is None else ((spent.joules, "J"), (spent.grams, "gCO₂e"), (spent.usd, "USD"))
     costs = [f"{row.value:.3g} {unit} ({row.provenance})" if row is not None else "" for row, unit in known]
     if call is None:
-        return row_of(one.node, about, one.chosen, one.why, one.ended, "", "", "", "", *costs)
+        return row_of(one.node, about, one.where, one.why, one.ended, "", "", "", "", *costs)
     return row_of(
-        one.node, about, one.chosen, one.why, one.ended, call.key[:12], f"{call.seconds:.2f}" if spent else "",
+        one.node, about, one.where, one.why, one.ended, call.key[:12], f"{call.seconds:.2f}" if spent else "",
         str(call.prompt_tokens), str(call.output_tokens), *costs, key=call.key[:12],
     )  # fmt: skip
 

@@ -234,7 +234,9 @@ def line_of(event: Event) -> str | None:
             line = _wait(event)
         case Placed():
             refused = "".join(f"; {name} refused: {why}" for name, why in event.refused.items())
-            line = f"{event.node}: {event.agent} placed on {event.chosen}{refused}"
+            twice = f" and on {event.twin}, whoever is first" if event.twin else ""
+            twice += f", in one domain alone: {event.alone}" if event.alone else ""
+            line = f"{event.node}: {event.agent} placed on {event.chosen}{twice}{refused}"
         case CallFinished(reused=True):
             line = f"{event.agent}: answered from the ledger ({event.backend})"
         case CallFinished():

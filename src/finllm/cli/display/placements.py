@@ -18,12 +18,12 @@ def placement_view(rows: Sequence[PlacementRow]) -> RenderableType:
     """A row a placement; seconds are those of the model's work, joules with where they come from."""
     from rich.console import Group
 
-    names = short_names({name for row in rows for name in (row.chosen, *row.refused)})
+    names = short_names({name for row in rows for name in (row.chosen, row.twin or row.chosen, *row.refused)})
     legend = [text(f"{short} is {name}", "dim") for name, short in sorted(names.items()) if short != name]
     grid = table(
         ("task", "agent", "chosen", "refused", "s predicted", "s", "J predicted", "J", "ended"),
         [
-            (row.task, row.agent, names[row.chosen] + (f"\n{row.why}" if row.why else ""),
+            (row.task, row.agent, _shortened(row.where, names) + (f"\n{row.why}" if row.why else ""),
              "\n".join(f"{names[name]}: {_shortened(why, names)}" for name, why in sorted(row.refused.items())) or "-",
              _number(row.predicted_seconds), _number(None if row.actual is None else row.actual.seconds),
              _number(row.predicted_joules),
