@@ -14,6 +14,7 @@ from hashlib import sha256
 from finllm.errors import AccessRefused, InputError, RecordAltered, ReviewRefused
 from finllm.memory.audits import drawn_now, who_saw
 from finllm.memory.ledger import Ledger
+from finllm.memory.oidc_flows import Flows
 from finllm.memory.review_facts import grave_of, makers_of, report_digest
 from finllm.memory.review_record import ReviewRecord
 from finllm.memory.review_rows import FAULTS, AuditRow, Fault, Look, ReviewEvent, ReviewRow, State
@@ -70,6 +71,7 @@ class Reviews:
         self.ledger, self.users = ledger, users
         self._policy, self._clock = policy or Policy(), clock
         self.record = ReviewRecord(ledger)
+        self.flows = Flows(users.secret, clock)
 
     def put(self, session: str, version: int, run: str, *, who: str, why: str, login: str = "",
             minutes: str = "") -> ReviewRow:  # fmt: skip
@@ -168,11 +170,16 @@ class Reviews:
         """Give a claimed item back unread."""
         return self._do(id, viewer, "released")
 
-    def sign(self, id: str | int, viewer: User, phrase: str, reason: str, *, report_sha256: str | None = None) -> Shown:
-        """Sign the bytes of an item, by the pass phrase; `report_sha256`: those that were read, if the door knows."""
+    def sign(self, id: str | int, viewer: User, phrase: str, reason: str, *, report_sha256: str | None = None,
+             session: str = "") -> Shown:  # fmt: skip
+        """Sign the bytes of an item, by the pass phrase; or with none by what a `session` (a sign-in's token) has just
+        proved again at an OpenID provider. `report_sha256`: the bytes that were read, if the door knows."""
         self.may(id, viewer, "signed", reason, report_sha256)
-        self.users.verify(viewer.name, phrase)
-        return self._do(id, viewer, "signed", reason, read=report_sha256)
+        if not session:
+            self.users.verify(viewer.name, phrase)
+            return self._do(id, viewer, "signed", reason, read=report_sha256)
+        said = self.flows.spend(session, viewer.name, self.record.get(id).id, report_sha256 or "")
+        return self._do(id, viewer, "signed", reason, read=report_sha256, proof=said)
 
     def send_back(self, id: str | int, viewer: User, about: Fault, reason: str) -> Shown:
         """Send an item back to who put it, for a kind of fault."""
@@ -187,11 +194,11 @@ class Reviews:
         return self._do(id, viewer, "withdrawn", reason)
 
     def _do(self, id: str | int, viewer: User, what: str, reason: str = "", *, about: Fault | None = None,
-            read: str | None = None) -> Shown:  # fmt: skip
+            read: str | None = None, proof: str = "") -> Shown:  # fmt: skip
         """Put it on record if the rules let it; tried again as long as somebody else was first."""
         while True:
             user, item = self._current(viewer), self._fresh(id)
-            event = self._event(item, user, what, reason, about, read)
+            event = self._event(item, user, what, reason, about, read, proof)
             if (no := self._no(item, user, event)) is not None:
                 raise no
             if self.record.append(item, event):
@@ -209,7 +216,7 @@ class Reviews:
             raise no
 
     def _event(self, item: Item, user: User, what: str, reason: str, about: Fault | None,
-               read: str | None) -> ReviewEvent:  # fmt: skip
+               read: str | None, proof: str = "") -> ReviewEvent:  # fmt: skip
         row, now = item.row, self._now()
         said = {"what": what, "by": user.name, "at": now, "role": user.role, "login": user.login,
                 "reason": " ".join(reason.split())[:2000], "about": about if about in FAULTS else None}  # fmt: skip
@@ -220,6 +227,7 @@ class Reviews:
             said["statement"] = (
                 f"{user.name}, {user.role}, signs report {row.report_sha256} of run {row.run}, version {row.version} "
                 f"of session {row.session}, under rule book {row.rule_book or 'unknown'}, at log size {row.log_size}"
+                f"{', signed in again as ' + proof if proof else ''}"
             )
         return ReviewEvent.model_validate(said)
 
@@ -332,7 +340,8 @@ class Reviews:
 
 def reviews_of(ledger: Ledger, settings: Settings) -> Reviews:
     """The reviews of a home, with its users, by its settings."""
-    return Reviews(ledger, Users(ledger, SecretFile(settings.users_path)), Policy.of(settings))
+    return Reviews(ledger, Users(ledger, SecretFile(settings.users_path), phrases=not settings.oidc_only),
+                   Policy.of(settings))  # fmt: skip
 
 
 def _blinded(item: Item, viewer: User) -> Item:

@@ -1,4 +1,5 @@
-"""The private file beside the ledger: hashes of pass phrases, failed attempts, who is signed in, sealed exercises.
+"""The private file beside the ledger: hashes of pass phrases, failed attempts, who is signed in or signing in, sealed
+exercises.
 
 Nothing in it decides who somebody is by itself: the record on the ledger names by digest the hash that counts, so that
 a hash put here by hand opens nothing. It can be lost without loss of a record: everybody then gets a new pass phrase.
@@ -26,6 +27,14 @@ CREATE TABLE IF NOT EXISTS signed_in (
     token TEXT PRIMARY KEY, name TEXT NOT NULL, changes INTEGER NOT NULL, began REAL NOT NULL, seen REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS signed_in_by_name ON signed_in (name);
+CREATE TABLE IF NOT EXISTS oidc_flow (
+    cookie TEXT PRIMARY KEY, state TEXT NOT NULL, nonce TEXT NOT NULL, verifier TEXT NOT NULL, redirect TEXT NOT NULL,
+    began REAL NOT NULL, name TEXT NOT NULL, session TEXT NOT NULL, item TEXT NOT NULL, report TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS oidc_proof (
+    session TEXT NOT NULL, item TEXT NOT NULL, report TEXT NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (session, item, report)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sealed (digest TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
 """
 

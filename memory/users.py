@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import shlex
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -41,7 +42,8 @@ _NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 class User(BaseModel):
     """`login`: of the operating system, by which a command line knows them. `changes`: how often they were changed.
 
-    `phrase`: the sha256 of the hash of the pass phrase that counts.
+    `phrase`: the sha256 of the hash of the pass phrase that counts. `issuer`, `subject`: who they are at an OpenID
+    provider, both empty where nobody has bound them to one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +54,8 @@ class User(BaseModel):
     disabled: bool = False
     phrase: str = ""
     changes: int = 1
+    issuer: str = ""
+    subject: str = ""
 
     @property
     def names(self) -> frozenset[str]:
@@ -64,13 +68,15 @@ class UserRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    what: Literal["added", "role", "disabled", "enabled", "phrase"]
+    what: Literal["added", "role", "disabled", "enabled", "phrase", "identity"]
     name: str
     by: str
     at: str
     role: Role | None = None
     login: str | None = None
     phrase: str | None = None
+    issuer: str | None = None
+    subject: str | None = None
 
 
 class Users:
@@ -78,10 +84,12 @@ class Users:
 
     def __init__(
         self, ledger: LedgerReader, secret: SecretFile, *, clock: Callable[[], float] = time.time,
-        hasher: PasswordHasher | None = None,
+        hasher: PasswordHasher | None = None, phrases: bool = True,
     ) -> None:  # fmt: skip
-        """`ledger`: to change anything, one that writes. `clock`: s since 1970. `hasher`: argon2id, as it comes."""
+        """`ledger`: to change anything, one that writes. `clock`: s since 1970. `hasher`: argon2id, as it comes.
+        `phrases`: whether a pass phrase opens anything, at whatever door; else only an OpenID provider's word does."""
         self._chain = Chain(ledger, USER, "users")
+        self.phrases = phrases
         self.secret, self._clock, self._hasher = secret, clock, hasher
         self._seen = 0
         self._known: dict[str, User] = {}
@@ -107,6 +115,17 @@ class Users:
                                 fix="name one with --as NAME, or add one: finllm users add NAME --role reviewer "
                                     f"--login {login}")  # fmt: skip
         return found[0]
+
+    def of_identity(self, issuer: str, subject: str) -> User:
+        """The user whom an admin has bound to that subject of that issuer. Errors: AccessRefused."""
+        found = next((one for one in self.list() if (one.issuer, one.subject) == (issuer, subject)), None)
+        if found is None or not subject:
+            raise AccessRefused(f"no user here is bound to subject {subject!r} of {issuer}",
+                                fix="ask an admin to bind yours: finllm users bind NAME --subject "
+                                    + shlex.quote(subject))  # fmt: skip
+        if found.disabled:
+            raise AccessRefused(f"user {found.name!r} is disabled", fix="ask an admin")
+        return found
 
     def add(self, name: str, role: Role, phrase: str, *, by: str, login: str | None = None) -> User:
         """Add a user. `by`: who does it, whose right the door has checked. Errors: InputError, AccessRefused."""
@@ -136,6 +155,26 @@ class Users:
         self._write(lambda: self._change(name, by, "disabled" if disabled else "enabled"))
         return self._there(name)
 
+    def bind(self, name: str, issuer: str, subject: str, *, by: str) -> User:
+        """Bind a user to a subject of an issuer, or with both empty to none; it ends every sign-in of theirs.
+
+        Errors: InputError for a subject that is another user's; AccessRefused.
+        """
+        if bool(issuer) != bool(subject) or len(subject) > 255 or subject != subject.strip():
+            raise InputError(f"{subject!r} is no subject of an issuer",
+                             fix="give the 'sub' that the provider shows for that person, whole")  # fmt: skip
+
+        def row() -> UserRow:
+            other = next((one for one in self.list() if (one.issuer, one.subject) == (issuer, subject)), None)
+            if subject and other is not None and other.name != name:
+                raise InputError(f"that subject is bound to user {other.name!r}",
+                                 fix=f"finllm users bind {other.name} --none, or take another")  # fmt: skip
+            made = self._change(name, by, "identity")
+            return made.model_copy(update={"issuer": issuer, "subject": subject})
+
+        self._write(row)
+        return self._there(name)
+
     def change_phrase(self, name: str, phrase: str, *, by: str, old: str | None = None) -> User:
         """Another pass phrase, which ends every sign-in of theirs; one's own with the old one, another's as an admin.
 
@@ -156,6 +195,7 @@ class Users:
     def verify(self, name: str, phrase: str) -> User:
         """The user whose pass phrase that is. Errors: AccessRefused, the same for an unknown name and a wrong phrase;
         for a user who is locked out, until when."""
+        self._check_phrases()
         user = self.find(name)
         self._charge(name)
         encoded = self._encoded(user) if user is not None else None
@@ -165,6 +205,11 @@ class Users:
         with self.secret.transaction() as db:
             db.execute("DELETE FROM failed WHERE name=?", (name,))
         return user
+
+    def _check_phrases(self) -> None:
+        if not self.phrases:
+            raise AccessRefused("pass phrases open nothing here: oidc_only is set",
+                                fix="sign in with your provider, at the desk in a browser")  # fmt: skip
 
     def _charge(self, name: str) -> None:
         """Count an attempt before it is looked at, so that many at once get no more of them."""
@@ -226,7 +271,7 @@ class Users:
             if self._chain.append({"row": at}, row.by, row.model_dump(mode="json", exclude_none=True)):
                 return
 
-    def _change(self, name: str, by: str, what: Literal["role", "disabled", "enabled"],
+    def _change(self, name: str, by: str, what: Literal["role", "disabled", "enabled", "identity"],
                 role: Role | None = None) -> UserRow:  # fmt: skip
         user = self._there(name)
         self._check_admin(by)
@@ -302,7 +347,7 @@ def _after(user: User | None, row: UserRow) -> User:
         raise KeyError(row.name)
     changed: Mapping[str, Any] = {
         "role": {"role": row.role}, "disabled": {"disabled": True}, "enabled": {"disabled": False},
-        "phrase": {"phrase": row.phrase},
+        "phrase": {"phrase": row.phrase}, "identity": {"issuer": row.issuer or "", "subject": row.subject or ""},
     }.get(row.what, {})  # fmt: skip
     return user.model_copy(update={**changed, "changes": user.changes + 1})
 

@@ -10,9 +10,9 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from hashlib import sha256
 
 from finllm.errors import RecordError
+from finllm.memory.oidc_flows import hashed
 from finllm.memory.secret_file import SecretFile
 from finllm.memory.users import User, Users
 
@@ -38,7 +38,7 @@ class WebSessions:
         with self._secret.transaction() as db:
             db.execute("DELETE FROM signed_in WHERE seen<? OR began<?", (now - self._idle, now - self._absolute))
             db.execute("INSERT INTO signed_in VALUES (?, ?, ?, ?, ?)",
-                       (_hashed(token), user.name, user.changes, now, now))  # fmt: skip
+                       (hashed(token), user.name, user.changes, now, now))  # fmt: skip
         return token
 
     def find(self, token: str, *, touch: bool = True) -> User | None:
@@ -46,8 +46,8 @@ class WebSessions:
 
         `touch`: it counts as a request of theirs. On a full disk it cannot be kept that it did: reading goes on.
         """
-        hashed, now = _hashed(token), self._clock()
-        rows = self._secret.rows("SELECT name, changes, began, seen FROM signed_in WHERE token=?", hashed)
+        key, now = hashed(token), self._clock()
+        rows = self._secret.rows("SELECT name, changes, began, seen FROM signed_in WHERE token=?", key)
         if not rows:
             return None
         name, changes, began, seen = rows[0]
@@ -58,19 +58,20 @@ class WebSessions:
             return None
         if touch and now - seen > _TOUCH:
             with contextlib.suppress(RecordError), self._secret.transaction() as db:
-                db.execute("UPDATE signed_in SET seen=? WHERE token=?", (now, hashed))
+                db.execute("UPDATE signed_in SET seen=? WHERE token=?", (now, key))
         return user
+
+    def of_hash(self, key: str) -> str | None:
+        """The name of whoever is signed in by the token that has that hash, as `hashed` makes it."""
+        rows = self._secret.rows("SELECT name FROM signed_in WHERE token=?", key)
+        return str(rows[0][0]) if rows else None
 
     def revoke(self, token: str) -> None:
         """End one sign-in."""
         with self._secret.transaction() as db:
-            db.execute("DELETE FROM signed_in WHERE token=?", (_hashed(token),))
+            db.execute("DELETE FROM signed_in WHERE token=?", (hashed(token),))
 
     def revoke_all(self, name: str) -> None:
         """End every sign-in of a user, on all devices: what signing out does."""
         with self._secret.transaction() as db:
             db.execute("DELETE FROM signed_in WHERE name=?", (name,))
-
-
-def _hashed(token: str) -> str:
-    return sha256(token.encode()).hexdigest()

@@ -16,6 +16,8 @@ from finllm.files import check_secret
 
 ENV_PREFIX = "FINLLM_"
 DEFAULT_HOME = Path("~/.finllm")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Hosts that are this machine: what goes there is read by nobody on the way."""
 
 
 class Settings(BaseModel):
@@ -135,6 +137,14 @@ class Settings(BaseModel):
         default=20, ge=0, le=10_000, description="one of so many approved versions is audited blind; 0: none"
     )
 
+    oidc_issuer: str | None = Field(
+        default=None, description="OpenID provider that people may sign in with at the desk, such as https://id.example"
+    )
+    oidc_client_id: str | None = Field(default=None, description="name by which that provider knows the desk")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="secret that it shares with the desk")
+    oidc_client_secret_file: Path | None = Field(default=None, description="file of that secret, for its owner alone")
+    oidc_only: bool = Field(default=False, description="pass phrases open nothing; only the provider's word does")
+
     audit_key: SecretStr | None = Field(
         default=None, description="key that signs the audit log: 32 bytes in base64; others behind it"
     )
@@ -163,6 +173,17 @@ class Settings(BaseModel):
         if len(set(urls)) != len(urls):
             raise ValueError("a server is named twice")
         return urls
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_issuer(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        if not safe or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError(f"{url!r} is no issuer, such as 'https://id.example.com/realms/desk'")
+        return url
 
     @property
     def data_dir(self) -> Path:

@@ -36,7 +36,8 @@ def test_every_route_is_a_declared_door(served: Served) -> None:
 
 def test_only_signing_in_and_the_style_are_public() -> None:
     assert {(door.method, door.path) for door in all_doors() if door.roles is PUBLIC} == {
-        ("GET", "/sign-in"), ("POST", "/sign-in"), ("GET", "/static/{name}")}  # fmt: skip
+        ("GET", "/sign-in"), ("POST", "/sign-in"), ("GET", "/sign-in/oidc"),
+        ("GET", "/sign-in/oidc/back"), ("GET", "/static/{name}")}  # fmt: skip
 
 
 def test_nothing_but_a_door_may_be_declared() -> None:

@@ -75,7 +75,7 @@ def may_be_called(named: str | None) -> str | None:
     if not settings.ledger_path.exists():
         return named
     with open_reading(settings) as ledger:
-        users = Users(ledger, SecretFile(settings.users_path))
+        users = Users(ledger, SecretFile(settings.users_path), phrases=not settings.oidc_only)
         own = next((one.name for one in users.list() if one.login == login()), None)
         if named is None or named in (own, login()):
             return own or named

@@ -9,6 +9,7 @@ import typer
 from finllm.cli.display.terminal import print_json
 from finllm.cli.identity import AsOption, Phrases, at_the_desk, who
 from finllm.cli.options import JsonFlag, examples, help_if_alone
+from finllm.errors import InputError
 from finllm.plain_text import clean
 from finllm.processes import login
 from finllm.settings import load_settings
@@ -32,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
     group.command(epilog=examples("finllm users disable rev1", "finllm users disable rev1 --again"))(disable)
     group.command(epilog=examples("finllm users role rev1 auditor"))(role)
     group.command(epilog=examples("finllm users phrase rev1"))(phrase)
+    group.command(epilog=examples("finllm users bind rev1 --subject 00u7x2", "finllm users bind rev1 --none"))(bind)
     app.add_typer(group, name="users")
 
 
@@ -102,6 +104,32 @@ def phrase(name: NameArgument, named: AsOption = None, as_json: JsonFlag = False
         _show(desk.users.change_phrase(name, phrases.new(name), by=by, old=old), as_json)
 
 
+def bind(
+    name: NameArgument,
+    subject: Annotated[
+        str, typer.Option("--subject", metavar="SUB", help="The 'sub' that the provider knows them by.")] = "",
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", metavar="URL", help="The provider.  \\[default: oidc_issuer]")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Bind them to nobody there.")] = False,
+    named: AsOption = None,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Bind a user to who they are at your OpenID provider, which may then sign them in. It ends their sign-ins.
+
+    Nobody is made a user by signing in there. Who tries unbound is shown their subject, for an admin to bind.
+    """
+    if none == bool(subject):
+        raise InputError(
+            "it takes either --subject or --none", fix="give the subject that the sign-in page showed them"
+        )
+    at = "" if none else issuer or load_settings().settings.oidc_issuer
+    if at is None:
+        raise InputError("which provider is that a subject of?", fix="set FINLLM_OIDC_ISSUER, or give --issuer URL")
+    phrases = Phrases()
+    with at_the_desk() as desk:
+        _show(desk.users.bind(name, at, subject, by=_by(desk.users, named, phrases)), as_json)
+
+
 def _is_admin(users: Users) -> bool:
     return any(one.login == login() and one.role == "admin" for one in users.list())
 
@@ -114,11 +142,12 @@ def _by(users: Users, named: str | None, phrases: Phrases) -> str:
 
 
 def _json(user: User) -> dict[str, object]:
-    return user.model_dump(mode="json", include={"name", "role", "login", "disabled"})
+    return user.model_dump(mode="json", include={"name", "role", "login", "disabled", "issuer", "subject"})
 
 
 def _told(user: User) -> str:
-    return clean(f"{user.name}  {user.role}  login {user.login}{'  disabled' if user.disabled else ''}")
+    bound = f"  subject {user.subject} of {user.issuer}" if user.subject else ""
+    return clean(f"{user.name}  {user.role}  login {user.login}{bound}{'  disabled' if user.disabled else ''}")
 
 
 def _show(user: User, as_json: bool) -> None:

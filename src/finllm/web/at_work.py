@@ -6,6 +6,7 @@ What a session is, is on record; here is only what goes on at the moment: what w
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import secrets
@@ -60,6 +61,14 @@ class Now:
         return f"{where}: asked {self.asked}, from the record {self.reused}"
 
 
+@functools.cache
+def forking() -> Any:
+    """How processes are begun: forked from one that has imported what is heavy."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(HEAVY))
+    return context
+
+
 @dataclass
 class _Process:
     now: Now
@@ -77,7 +86,6 @@ class AtWork:
         self._lock = threading.RLock()
         self._of: dict[str, _Process] = {}
         self._changed: Callable[[], None] = lambda: None
-        self._context: Any = None
 
     def on_change(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -137,12 +145,8 @@ class AtWork:
 
         with self._lock:
             self._make_room()
-            if self._context is None:
-                self._context = multiprocessing.get_context("forkserver")
-                self._context.set_forkserver_preload(list(HEAVY))
-            ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=work, args=(theirs, now.who, dict(start), self._settings),
-                                            daemon=True)  # fmt: skip
+            ours, theirs = forking().Pipe()
+            process = forking().Process(target=work, args=(theirs, now.who, dict(start), self._settings), daemon=True)
             one = self._of[key] = _Process(now, process, ours, self._clock())
         threading.Thread(target=self._listen, args=(one, theirs), daemon=True).start()
         self._changed()

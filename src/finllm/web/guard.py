@@ -74,14 +74,14 @@ class Guarded:
         query = _query(request)
         asked = Asked(serving, door, user, dict(request.path_params), query, form, form_token(bound_to),
                       secret if user else "", client, request.headers)  # fmt: skip
-        response = await self.apart(lambda: door.handler(asked), slow=door.slow)
+        response = await self.apart(lambda: door.handler(asked), slow=door.slow, away=door.away)
         if user is None and not visit and door.path == "/sign-in":
             give_cookie(response, "visit", bound_to, tls=serving.tls)
         return response
 
-    async def apart(self, work: Callable[[], T], *, slow: bool = False) -> T:
+    async def apart(self, work: Callable[[], T], *, slow: bool = False, away: bool = False) -> T:
         """On a thread: what waits for the disk or works out a hash keeps nobody else waiting."""
-        limiter = self.serving.slow if slow else self.serving.threads
+        limiter = self.serving.slow if slow else self.serving.away if away else self.serving.threads
         return await anyio.to_thread.run_sync(work, limiter=limiter)
 
     def _slow_down(self, request: Request, whose: str, *, signed_in: bool) -> None:

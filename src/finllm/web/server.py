@@ -143,6 +143,7 @@ def open_serving(settings: Settings, where: Where, say: Callable[[str], None] | 
     from finllm.memory.users import Users
     from finllm.memory.web_sessions import WebSessions
     from finllm.web.at_work import AtWork
+    from finllm.web.oidc import oidc_of
     from finllm.web.serving import Serving
 
     with contextlib.ExitStack() as closing:
@@ -150,15 +151,16 @@ def open_serving(settings: Settings, where: Where, say: Callable[[str], None] | 
         closing.callback(ledger.close)
         secret = SecretFile(settings.users_path)
         closing.callback(secret.close)
-        users = Users(ledger, secret)
+        users = Users(ledger, secret, phrases=not settings.oidc_only)
         if not any(not user.disabled for user in users.list()):
             raise InputError("there is no user who could sign in, and none comes with finllm",
                              fix="add one: finllm users add NAME --role reviewer")  # fmt: skip
+        oidc = oidc_of(settings)
         at_work = AtWork(settings)
         closing.callback(at_work.close)
         reviews = Reviews(ledger, users, Policy.of(settings))
         yield Serving(settings, ledger, users, WebSessions(users, secret), reviews, at_work, hosts=where.hosts,
-                      origins=where.origins, tls=where.tls, say=say)  # fmt: skip
+                      origins=where.origins, tls=where.tls, oidc=oidc, say=say)  # fmt: skip
 
 
 def serve(settings: Settings, where: Where, say: Callable[[str], None]) -> None:

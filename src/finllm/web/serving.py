@@ -13,6 +13,7 @@ import anyio
 from starlette.datastructures import Headers
 
 from finllm.plain_text import clean
+from finllm.web.explaining import Explaining
 from finllm.web.integrity import Verifier
 from finllm.web.live import Live
 from finllm.web.rates import Rates
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from finllm.memory.web_sessions import WebSessions
     from finllm.settings import Settings
     from finllm.web.at_work import AtWork
+    from finllm.web.oidc import Oidc
 
 THREADS = 4
 """Handlers at a time: more would only wait for the same two or four cores."""
 SLOW = 2
 """Pass phrases looked at, or charts drawn, at a time: each phrase takes 64 MiB."""
+
+AWAY = 4
+"""Requests at a time that wait for another machine."""
 
 
 class Serving:
@@ -38,6 +43,7 @@ class Serving:
     def __init__(
         self, settings: Settings, ledger: Ledger, users: Users, web_sessions: WebSessions, reviews: Reviews,
         at_work: AtWork, *, hosts: Sequence[str], origins: Sequence[str], tls: bool = False,
+        oidc: Oidc | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.ledger = settings, ledger
@@ -45,6 +51,8 @@ class Serving:
         self.hosts, self.origins, self.tls = tuple(hosts), frozenset(origins), tls
         self.rates, self.reports, self.verifier = Rates(), Reports(ledger), Verifier(settings)
         self.threads, self.slow = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(SLOW)
+        self.explaining = Explaining(settings)
+        self.oidc, self.away = oidc, anyio.CapacityLimiter(AWAY)
         self.live = Live(ledger.last_use, anyio.CapacityLimiter(2))
         self._say = say or _on_stderr
 
@@ -78,12 +86,14 @@ class Serving:
         """For as long as the server runs: live pages are told of changes."""
         watching = asyncio.ensure_future(self.live.watch())
         self.at_work.on_change(self.live.changed)
+        self.explaining.on_change(self.live.changed)
         try:
             yield
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+            self.explaining.close()
 
 
 def _on_stderr(line: str) -> None:

@@ -6,7 +6,7 @@ import hmac
 import secrets
 from hashlib import sha256
 
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import Response
 
 LONGEST = 128
@@ -18,15 +18,22 @@ def cookie_name(what: str, *, tls: bool) -> str:
     return f"__Host-finllm-{what}" if tls else f"finllm-{what}"
 
 
-def cookie_of(request: Request, what: str, *, tls: bool) -> str:
-    """What the visitor's cookie says; empty where there is none, or none that we gave."""
-    found = request.cookies.get(cookie_name(what, tls=tls), "")
+def cookie_in(header: str, what: str, *, tls: bool) -> str:
+    """As `cookie_of`, of a cookie header."""
+    found = cookie_parser(header).get(cookie_name(what, tls=tls), "")
     return found if len(found) <= LONGEST and found.isascii() else ""
 
 
-def give_cookie(response: Response, what: str, value: str, *, tls: bool) -> None:
-    """For as long as the browser is open; how long it is good for, the server decides."""
-    response.set_cookie(cookie_name(what, tls=tls), value, path="/", secure=tls, httponly=True, samesite="strict")
+def cookie_of(request: Request, what: str, *, tls: bool) -> str:
+    """What the visitor's cookie says; empty where there is none, or none that we gave."""
+    return cookie_in(request.headers.get("cookie", ""), what, tls=tls)
+
+
+def give_cookie(response: Response, what: str, value: str, *, tls: bool, comes_back: bool = False) -> None:
+    """For as long as the browser is open; how long it is good for, the server decides. `comes_back`: also sent when
+    another site's page leads here, as a provider's does."""
+    response.set_cookie(cookie_name(what, tls=tls), value, path="/", secure=tls, httponly=True,
+                        samesite="lax" if comes_back else "strict")  # fmt: skip
 
 
 def take_cookie(response: Response, what: str, *, tls: bool) -> None:

@@ -10,7 +10,7 @@ from finllm.web.doors import Door
 @functools.cache
 def all_doors() -> tuple[Door, ...]:
     """Every door of the desk."""
-    from finllm.web.pages import assets, items, lists, live_pages, runs, sessions, signing_in
+    from finllm.web.pages import assets, explanations, items, lists, live_pages, provider, runs, sessions, signing_in
 
-    modules = (signing_in, items, runs, sessions, lists, live_pages, assets)
+    modules = (signing_in, provider, items, explanations, runs, sessions, lists, live_pages, assets)
     return tuple(door for module in modules for door in module.DOORS)

@@ -14,9 +14,11 @@ from finllm.errors import AccessRefused, InputError, RecordError, ReviewRefused
 from finllm.memory.review_rows import FAULTS
 from finllm.memory.review_rules import REVIEWERS
 from finllm.web.doors import SIGNED_IN, Asked, Door, only
+from finllm.web.flips import flips_of
 from finllm.web.live import digest_of
 from finllm.web.opening import opened_beside
 from finllm.web.pages.runs import body_of
+from finllm.web.pages.signing_in import ways
 from finllm.web.rates import SIGNING_IN
 from finllm.web.refusals import Refused, not_found
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 REVIEWING = only(*REVIEWERS)
 PUTTING = only("analyst", "risk")
-EXPLAINED = 50
-"""Rows of the ledger after which it is looked for an explanation of a run again."""
 ENDED = 30
 """Items that were ended and are listed."""
 
@@ -64,11 +64,12 @@ def item_json(asked: Asked) -> Response:
 
 def item_state(asked: Asked) -> str:
     """A digest of what the item's page shows to whoever asks."""
-    return _state_of(_get(asked))
+    return _state_of(asked, _get(asked))
 
 
-def _state_of(shown: Shown) -> str:
-    return digest_of(shown.state, shown.why_not, shown.claimed_by, shown.item.row.report_sha256,
+def _state_of(asked: Asked, shown: Shown) -> str:
+    return digest_of(asked.serving.explaining.now(shown.item.row.run), shown.state, shown.why_not,
+                     shown.claimed_by, shown.item.row.report_sha256,
                      [event.model_dump() for event in shown.item.events])  # fmt: skip
 
 
@@ -112,9 +113,18 @@ def _item(asked: Asked, failed: Any = None, status: int = 200) -> Response:
         may=shown.why_not is None and asked.who.role in REVIEWERS and shown.item.ended is None,
         own=row.who == asked.who.name, faults=FAULTS, looks=serving.reviews.looks(shown.id, asked.who),
         body=body_of(asked, row.run, f"/item/{shown.id}"), compared=before, verified=verified,
-        state=_state_of(shown), flips=_flips(asked, row.run),
-        **opened_beside(asked, row.run),
+        state=_state_of(asked, shown), flips=flips_of(asked, row.run),
+        **opened_beside(asked, row.run), **_to_sign(asked, shown),
     )  # fmt: skip
+
+
+def _to_sign(asked: Asked, shown: Shown) -> dict[str, object]:
+    """How the viewer may show again who they are: by pass phrase, with a provider; `proven`: they just did."""
+    told, issuer = ways(asked), asked.serving.oidc.issuer if asked.serving.oidc else None
+    if asked.who.issuer != issuer:
+        return {**told, "provider": "", "proven": False}
+    said = asked.serving.reviews.flows.proven(asked.secret, asked.who.name, shown.id, shown.item.row.report_sha256)
+    return {**told, "proven": said is not None}
 
 
 def _approved_before(asked: Asked, shown: Shown) -> dict[str, Any] | None:
@@ -138,15 +148,6 @@ def _approved_before(asked: Asked, shown: Shown) -> dict[str, Any] | None:
     return {"what": what, "id": other.id, "run": other.row.run, "diff": diff}
 
 
-def _flips(asked: Asked, run: str) -> list[Any]:
-    """What would flip it, as it is on record: of the session's own questions, and of an explanation of the run."""
-    from finllm.review.explanation import explanation_on_record
-
-    ledger, made = asked.serving.ledger, asked.serving.reports.made
-    found = made.get(("explained", run, ledger.last_use() // EXPLAINED), lambda: explanation_on_record(run, ledger))
-    return [] if found is None else [one for one in found.chapters if one.title.startswith("What would flip")]
-
-
 def _back(asked: Asked) -> Response:
     return RedirectResponse(f"/item/{asked.path['item']}", 303)
 
@@ -167,13 +168,14 @@ def heartbeat(asked: Asked) -> Response:
 
 
 def sign(asked: Asked) -> Response:
-    """Sign the bytes that were on the page, by the pass phrase typed again."""
+    """Sign the bytes that were on the page, by the pass phrase typed again, or by what a provider was just asked."""
     if not asked.serving.rates.allow("sign in", asked.who.name, SIGNING_IN, time.monotonic()):
         raise Refused(429, "Too often", "more pass phrases were tried than one person mistypes", "wait a minute")
     form = asked.form
     try:
         asked.serving.reviews.sign(_id(asked), asked.who, form.get("phrase", ""), form.get("reason", ""),
-                                   report_sha256=form.get("report", ""))  # fmt: skip
+                                   report_sha256=form.get("report", ""),
+                                   session=asked.secret if form.get("again") == "yes" else "")  # fmt: skip
     except AccessRefused as error:
         return _item(asked, error, 403)
     except ReviewRefused as error:

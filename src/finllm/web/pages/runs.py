@@ -7,6 +7,7 @@ import datetime as dt
 from starlette.responses import Response
 
 from finllm.web.doors import SIGNED_IN, Asked, Door
+from finllm.web.flips import flips_of
 from finllm.web.opening import opened_beside, source_whole, tables_of
 from finllm.web.refusals import not_found
 
@@ -27,7 +28,8 @@ def one_run(asked: Asked) -> Response:
     """A run; with `?open=E7` that row beside it."""
     run = asked.serving.reports.get(asked.path["run"])
     return asked.page("run.html.j2", run=run, when=when(run.created_ns), base=f"/run/{run.id}",
-                      body=body_of(asked, run.id, f"/run/{run.id}"), **opened_beside(asked, run.id))  # fmt: skip
+                      flips=flips_of(asked, run.id), body=body_of(asked, run.id, f"/run/{run.id}"),
+                      **opened_beside(asked, run.id))  # fmt: skip
 
 
 def body_of(asked: Asked, run_id: str, base: str) -> str:

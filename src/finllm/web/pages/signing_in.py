@@ -25,7 +25,13 @@ def ask(asked: Asked, failed: object = None, status: int = 200) -> Response:
     """The form."""
     if asked.user is not None:
         return RedirectResponse("/", 303)
-    return asked.page("sign_in.html.j2", status, failed=failed)
+    return asked.page("sign_in.html.j2", status, failed=failed, **ways(asked))
+
+
+def ways(asked: Asked) -> dict[str, object]:
+    """How one may sign in here: by pass phrase, with a provider of that name, or either."""
+    oidc = asked.serving.oidc
+    return {"phrases": asked.serving.users.phrases, "provider": oidc.name if oidc else ""}
 
 
 def sign_in(asked: Asked) -> Response:
@@ -54,7 +60,7 @@ def everywhere(asked: Asked) -> Response:
 
 
 def account(asked: Asked, failed: object = None, status: int = 200) -> Response:
-    return asked.page("account.html.j2", status, failed=failed, may=MAY[asked.who.role])
+    return asked.page("account.html.j2", status, failed=failed, may=MAY[asked.who.role], **ways(asked))
 
 
 def change_phrase(asked: Asked) -> Response:
