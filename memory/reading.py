@@ -143,20 +143,32 @@ class LedgerReader:
         """The number of the newest use; 0 where there is none."""
         return self._database.rows("SELECT coalesce(max(id), 0) FROM use", (), lambda row: int(row[0]))[0]
 
+    def count_uses(self, run_id: str) -> int:
+        """How many uses a run has, on record or not."""
+        return self._database.rows("SELECT count(*) FROM use WHERE run_id=?", (run_id,), lambda row: int(row[0]))[0]
+
     def run(self, run_id: str) -> RunRow | None:
+        found = self._run_row(run_id)
+        try:
+            return None if found is None else _run(found)
+        except ValueError as error:
+            raise self._database.damaged(error) from error
+
+    def report_text(self, run_id: str) -> str | None:
+        """The report of a run as JSON text, held to the record as `run` is; None where there is none."""
+        found = self._run_row(run_id)
+        return None if found is None else found[4]
+
+    def _run_row(self, run_id: str) -> Any:
+        """The row of a run as it stands, held to the record; None without one. Errors: RecordAltered."""
         query = (
             f"SELECT r.id, r.created_ns, r.request, r.status, r.result, {COLUMNS} FROM run r "
             f"LEFT JOIN {self._leases_table} l ON l.run_id = r.id WHERE r.id=?"
         )
         found = next(iter(self._database.rows(query, (run_id,), tuple)), None)
-        if found is None:
-            return None
-        if self._check is not None:
+        if found is not None and self._check is not None:
             self._check.run(found[0], found[2], found[4])
-        try:
-            return _run(found)
-        except ValueError as error:
-            raise self._database.damaged(error) from error
+        return found
 
     def runs(self, limit: int | None = None) -> list[RunHead]:
         """The newest runs, the newest first, as many as `limit` says; reads neither requests nor reports."""

@@ -6,10 +6,12 @@ they could still audit blind, leaves this class for nobody.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 
 from finllm.errors import AccessRefused, InputError, RecordAltered, ReviewRefused
 from finllm.memory.audits import drawn_now, who_saw
@@ -24,6 +26,8 @@ from finllm.memory.users import User, Users
 from finllm.settings import Settings
 from finllm.tools.data.approval import scenario_digest
 
+DIGESTS = 10_000
+"""Reports whose digest is remembered, by that of their bytes."""
 LOOK_AGAIN = 3600.0
 """s after which the same person's look at an item that did not change is put on record again."""
 
@@ -72,6 +76,7 @@ class Reviews:
         self._policy, self._clock = policy or Policy(), clock
         self.record = ReviewRecord(ledger)
         self.flows = Flows(users.secret, clock)
+        self._digests: dict[bytes, str] = {}
 
     def put(self, session: str, version: int, run: str, *, who: str, why: str, login: str = "",
             minutes: str = "") -> ReviewRow:  # fmt: skip
@@ -135,20 +140,22 @@ class Reviews:
 
     def looks(self, id: str | int, viewer: User) -> tuple[Look, ...]:
         """Who looked at an item; of a blind audit that is open only the viewer."""
-        shown = self.item(id, viewer)
+        shown = self._shown(self.record.get(id), self._current(viewer), sealed="refuse")
         found = self.record.looks(shown.item.row.number)
         return tuple(one for one in found if not shown.blind or one.by == viewer.name)
 
-    def queue(self, viewer: User, *, ended: bool = False) -> list[Shown]:
-        """What is open, what comes back to the viewer first, then the oldest; `ended`: what is not, the newest first.
+    def queue(self, viewer: User, *, ended: bool = False, most: int | None = None) -> list[Shown]:
+        """What is open, what comes back to the viewer first, then the oldest; `ended`: what is not, the newest first,
+        and of that no more than `most`.
 
         What the viewer could still audit blind is in neither.
         """
         viewer = self._current(viewer)
         items = [item for item in self.record.items().values() if (item.ended is not None) == ended]
-        shown = [self._shown(item, viewer, sealed="show") for item in items if not self._sealed(item, viewer)]
+        seen = (item for item in (reversed(items) if ended else items) if not self._sealed(item, viewer))
+        shown = [self._shown(item, viewer, sealed="show") for item in islice(seen, most if ended else None)]
         if ended:
-            return shown[::-1]
+            return shown
         return sorted(shown, key=lambda one: (one.item.row.back_to != viewer.name, one.claimed_by != viewer.name,
                                               one.why_not is not None, one.item.row.number))  # fmt: skip
 
@@ -246,12 +253,21 @@ class Reviews:
         if item.ended in ("withdrawn", "void"):
             return item
         try:
-            row = self.ledger.run(item.row.run)
-            now = None if row is None or row.result is None else report_digest(row.result)
+            text = self.ledger.report_text(item.row.run)
+            now = None if text is None else self._digest_of(text)
             why = None if now == item.row.report_sha256 else f"the report is now {now and now[:12]}"
         except RecordAltered as error:
             why = error.message
         return item if why is None else self._void(item.row.number, f"the bytes changed: {why}")
+
+    def _digest_of(self, text: str) -> str:
+        """The report's digest: of the same bytes it is worked out once."""
+        bytes_are = sha256(text.encode()).digest()
+        if bytes_are not in self._digests:
+            if len(self._digests) >= DIGESTS:
+                self._digests.clear()
+            self._digests[bytes_are] = report_digest(json.loads(text))
+        return self._digests[bytes_are]
 
     def _void(self, number: int, why: str) -> Item:
         while (item := self.record.get(number)).ended not in ("withdrawn", "void"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from finllm.errors import RecordError
 from finllm.memory.ledger import Ledger
-from finllm.memory.reading import LedgerReader
+from finllm.memory.reading import LedgerReader, Use
 from finllm.scheduler.placement.task import key_of
 from finllm.scheduler.record import Entry, EntryKind
 
@@ -88,8 +89,13 @@ def new_session_id(now: dt.datetime, salt: str) -> str:
 
 def session_rows(session: str, ledger: LedgerReader) -> list[Row]:
     """What was done in a session, in order; empty where there is none. Errors: RecordError for a newer format."""
+    return rows_in(session, ledger.uses(session, SESSION))
+
+
+def rows_in(session: str, uses: Iterable[Use]) -> list[Row]:
+    """The same of uses that are at hand."""
     found: list[Row] = []
-    for use in ledger.uses(session, SESSION):
+    for use in uses:
         if use.entry.request.get("session") != session:
             continue
         newer = use.entry.response.get("format", FORMAT)

@@ -18,9 +18,11 @@ from benchmarks.serve.load import READERS, SESSIONS, Measured, load, mean, quant
 P95, LAG, GROWTH = 0.150, 1.0, 16.0
 """s of a page, s of a live page, MiB over the second thousand connections."""
 NOTE = """\
-A real server, its sessions' processes and all clients on the same machine. A reader looks at a page for 1 to 3 s; a
-page is timed from the request to its last byte. A live page's lag is from the answer to a claim until another's open
-queue is told. Races are of two processes, as two servers on one home would be. `make bench-serve` exits with 1 where a
+A real server, its sessions' processes and all clients on the same machine. A reader looks at a page for 5 to 10 s; a
+page is timed from the request to its last byte. "At most" is of eight readers who do not look at all, while the
+sessions run. A live page's lag is from the answer to a claim until another's open queue is told. Memory of its own is
+what no other process shares; of the sessions' processes, forked from one, each shared page counts once (PSS). Races are
+of two processes, as two servers on one home would be. `make bench-serve` exits with 1 where a
 bar is missed: it is meant for two quiet cores."""
 
 
@@ -56,7 +58,6 @@ def measured(home: Path, folder: Path) -> Iterator[Row]:
 def _measured(home: Path, folder: Path, runs: list[str], item: str) -> Iterator[Row]:
     with server_at(home) as server, books_at(home) as books:
         yield from _load_rows(load(server, books, runs, item))
-        yield Row("memory of the server then", f"{server.resident:.0f} MiB", "-")
         held = connections(server, [books.cookie(f"read{number}") for number in range(8)])
         grown = held.after[0] - held.middle[0]
         files = held.after[1] - held.before[1]
@@ -93,6 +94,11 @@ def _load_rows(found: Measured) -> Iterator[Row]:
     yield Row("answers that were none", f"{len(found.failed)} {'; '.join(found.failed[:3])}", "none",
               bool(found.failed))  # fmt: skip
     yield Row("lines of sessions, answered from the ledger", f"{len(found.lines)}, each {mean(found.lines):.1f} s", "-")
+    yield Row("pages a second at most", f"{found.most:.0f}, each {1e3 * found.busy:.0f} ms of the server's processor "
+              "time", "-")  # fmt: skip
+    memory = found.memory
+    yield Row("memory of the server", f"{memory.own:.0f} MiB its own, {memory.resident:.0f} MiB with what it shares; "
+              f"its {memory.processes} processes {memory.below:.0f} MiB together", "-")  # fmt: skip
     worst = max(found.lags, default=float("nan"))
     yield Row(f"lag of a live page, {len(found.lags)} changes",
               f"p50 {quantile(found.lags, 0.5):.2f} s, most {worst:.2f} s, {found.unheard} unheard", f"{LAG:g} s",

@@ -87,6 +87,36 @@ def people() -> Iterator[tuple[str, Any]]:
     yield from ((f"rev{number}", "reviewer") for number in range(REVIEWING))
 
 
+@dataclass(frozen=True)
+class Memory:
+    """MiB of the server: resident, which counts what it shares with others, and its own alone. `below`: of the
+    processes that it began, each page that several share counted once among them."""
+
+    resident: float
+    own: float
+    below: float
+    processes: int
+
+
+def _memory(pid: int) -> tuple[float, float, float]:
+    """MiB resident, private, and proportional (Linux: `smaps_rollup`); zeros for a process that has ended."""
+    try:
+        said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0, 0.0, 0.0
+    kb = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB", said, re.MULTILINE)}
+    return kb["Rss"] / 1024, (kb["Private_Clean"] + kb["Private_Dirty"]) / 1024, kb["Pss"] / 1024
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that a process began, and those that they began."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *_below(int(child))]
+    return found
+
+
 @dataclass
 class Server:
     """The server as a process, started as a person starts it."""
@@ -104,11 +134,16 @@ class Server:
                             headers={"origin": self.url})  # fmt: skip
 
     @property
-    def resident(self) -> float:
-        """MiB of memory that the server itself has."""
-        said = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", said)
-        return int(found[1]) / 1024 if found else 0.0
+    def memory(self) -> Memory:
+        """What the server has now, and what the processes of its sessions have."""
+        own, others = _memory(self.process.pid), [_memory(pid) for pid in _below(self.process.pid)]
+        return Memory(own[0], own[1], sum(one[2] for one in others), len(others))
+
+    @property
+    def processor(self) -> float:
+        """s of processor time that the server itself has had."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def files(self) -> int:

@@ -253,8 +253,8 @@ def connections(server: Server, cookies: list[str], count: int = CONNECTIONS) ->
         time.sleep(12.0)  # a heartbeat, by which a dropped connection is noticed
 
     all_of(len(cookies) * 20)
-    before = server.resident, server.files
+    before = server.memory.own, server.files
     all_of(half)
-    middle = server.resident, server.files
+    middle = server.memory.own, server.files
     all_of(half)
-    return Held(2 * half, before, middle, (server.resident, server.files), refused[0])
+    return Held(2 * half, before, middle, (server.memory.own, server.files), refused[0])

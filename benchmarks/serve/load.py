@@ -11,18 +11,24 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from benchmarks.serve.desk import LINES, READING, SCENARIO, Books, Server, token_of
+from benchmarks.serve.desk import LINES, READING, SCENARIO, Books, Memory, Server, token_of
 
 READERS, SESSIONS = 50, 10
-PAUSE = (1.0, 3.0)
-"""s that a reader looks at a page before the next one."""
+PAUSE = (5.0, 10.0)
+"""s that a reader looks at a page before the next one: fifty of them ask for seven pages a second."""
+PRESSING, PRESSED = 8, 20.0
+"""Readers who do not look at all, and s for which they ask: so much the server answers at most."""
 STATED = 60.0
 """s that are measured, once all sessions are open."""
 
 
 @dataclass
 class Measured:
-    """s per page; s per line of a session, with the calls that asked a model; s until a live page was told."""
+    """s per page; s per line of a session, with the calls that asked a model; s until a live page was told.
+
+    `busy`: s of the server's processor time for each page that was asked for without a pause, of which it answered
+    `most` a second, the sessions still running. `memory`: with all sessions open.
+    """
 
     pages: list[float] = field(default_factory=list[float])
     by_kind: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
@@ -30,6 +36,9 @@ class Measured:
     lines: list[float] = field(default_factory=list[float])
     lags: list[float] = field(default_factory=list[float])
     unheard: int = 0
+    busy: float = 0.0
+    most: float = 0.0
+    memory: Memory = field(default_factory=lambda: Memory(0.0, 0.0, 0.0, 0))
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -39,25 +48,51 @@ def quantile(values: list[float], share: float) -> float:
 
 def load(server: Server, books: Books, runs: list[str], item: str) -> Measured:
     """Play everybody at once for the stated time."""
-    found, over, ready = Measured(), threading.Event(), threading.Event()
+    found, over, read, ready = Measured(), threading.Event(), threading.Event(), threading.Event()
     at_work = [_Working(server, books, f"risk{number}") for number in range(SESSIONS)]
     for one in at_work:
         one.open()
     clicks = [threading.Thread(target=one.work, args=(found, over)) for one in at_work]
     cookies = [books.cookie(f"read{number}") for number in range(READING)]
-    people = [threading.Thread(target=_read, args=(server, cookies[number % READING], runs, item, number, found, over,
+    people = [threading.Thread(target=_read, args=(server, cookies[number % READING], runs, item, number, found, read,
                                                    ready)) for number in range(READERS)]  # fmt: skip
     for thread in (*clicks, *people):
         thread.start()
     time.sleep(5.0)  # everybody has begun
     ready.set()
-    listening = threading.Thread(target=_lags, args=(server, books, item, found, over))
+    listening = threading.Thread(target=_lags, args=(server, books, item, found, read))
     listening.start()
     time.sleep(STATED)
+    read.set()
+    for thread in (*people, listening):
+        thread.join()
+    found.memory = server.memory
+    _press(server, cookies, runs, item, found)
     over.set()
-    for thread in (*clicks, *people, listening):
+    for thread in clicks:
         thread.join()
     return found
+
+
+def _press(server: Server, cookies: list[str], runs: list[str], item: str, found: Measured) -> None:
+    """How many pages a second the server answers those who ask for the next one at once."""
+    pressed, none = Measured(), threading.Event()
+    none.set()
+    over = time.monotonic() + PRESSED
+
+    def press(number: int) -> None:
+        while time.monotonic() < over:
+            _read(server, cookies[number], runs, item, random.randrange(1 << 30), pressed, none, none)
+
+    began, busy = time.monotonic(), server.processor
+    people = [threading.Thread(target=press, args=(number,)) for number in range(PRESSING)]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
+    found.failed += pressed.failed
+    found.busy = (server.processor - busy) / max(1, len(pressed.pages))
+    found.most = len(pressed.pages) / (time.monotonic() - began)
 
 
 def _pages(runs: list[str], item: str, chance: random.Random) -> Iterator[tuple[str, str]]:
@@ -133,7 +168,7 @@ class _Working:
 
 def _lags(server: Server, books: Books, item: str, found: Measured, over: threading.Event) -> None:
     """Claim and give back an item; how late does the queue that another has open hear of it?"""
-    heard: list[float] = []
+    heard, ended = list[float](), threading.Event()
     listener = server.client(books.cookie("rev1"))
 
     def listen() -> None:
@@ -141,7 +176,7 @@ def _lags(server: Server, books: Books, item: str, found: Measured, over: thread
             for part in live.iter_text():
                 if "event: changed" in part:
                     heard.append(time.perf_counter())
-                if over.is_set():
+                if ended.is_set():
                     return
 
     thread = threading.Thread(target=listen, daemon=True)
@@ -162,6 +197,7 @@ def _lags(server: Server, books: Books, item: str, found: Measured, over: thread
                 else:
                     found.lags.append(max(0.0, heard[-1] - done))
                 time.sleep(0.7)
+    ended.set()
 
 
 def mean(values: list[float]) -> float:

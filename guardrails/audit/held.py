@@ -25,6 +25,8 @@ from finllm.memory.places import Places
 
 ENDED = ("run.finished", "run.blocked")
 """Records that hold a run's report."""
+SCANNED = 64
+"""Runs whose records are kept at hand."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class HeldToLog:
         """The first records of entries that are not in the index."""
         self._runs: dict[str, list[Said]] = {}
         """By run, the records of those whose first one is not in the index."""
+        self._scanned: dict[str, list[Said]] = {}
+        """By run, the records of those whose first one is in the index: the log was searched for them once."""
         self._reader: LogReader | None = None
         try:
             self._reader = LogReader(folder)
@@ -166,8 +170,12 @@ class HeldToLog:
             first = self._places.run(run_id)
             if first is None or self._reader is None:
                 return self._runs.get(run_id, [])
-            indexed = [Said.of(json.loads(data)["body"]) for data in self._reader.proven_of(run_id, first)]
-            return [*indexed, *self._runs.get(run_id, ())]
+            if run_id not in self._scanned:  # what is written of it from here on is in `_runs`
+                if len(self._scanned) >= SCANNED:
+                    del self._scanned[next(iter(self._scanned))]
+                proven = self._reader.proven_of(run_id, first)
+                self._scanned[run_id] = [Said.of(json.loads(data)["body"]) for data in proven]
+            return [*self._scanned[run_id], *self._runs.get(run_id, ())]
 
     def _said(self, at: int) -> Said:
         assert self._reader is not None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finllm.graphs.markdown import markdown_text
 from finllm.graphs.report import Report
-from finllm.memory.reading import LedgerReader
+from finllm.memory.reading import LedgerReader, Use
 from finllm.review.faithfulness import Faithfulness
 from finllm.review.influence import Influence
 from finllm.review.sign_test import sign_test
@@ -93,8 +93,13 @@ class Explanation(_Frozen):
 
 def explanation_on_record(run_id: str, ledger: LedgerReader) -> Explanation | None:
     """The newest explanation of a run, or None."""
-    uses = ledger.uses(run_id, EXPLANATION)
-    return Explanation.model_validate(uses[-1].entry.response) if uses else None
+    return explanation_in(ledger.uses(run_id, EXPLANATION))
+
+
+def explanation_in(uses: Iterable[Use]) -> Explanation | None:
+    """The newest explanation among the uses of a run, or None."""
+    found = [use for use in uses if use.entry.kind == EXPLANATION]
+    return Explanation.model_validate(found[-1].entry.response) if found else None
 
 
 def explanation_story(explanation: Explanation, report: Report) -> Story:

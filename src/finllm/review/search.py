@@ -112,6 +112,12 @@ def search(
     return FoundAll(found=tuple(found[:limit]), more=max(len(found) - limit, 0), unsearched=left, notes=tuple(notes))
 
 
+def take_in(ledger: LedgerReader, settings: Settings, at_once: int = AT_ONCE) -> int:
+    """Take runs that the index lacks into it, the newest first; how many are left then. Errors: RecordError."""
+    with _opened(settings.search_path) as index:
+        return _take_in(index, ledger, at_once)[0]
+
+
 def query_of(text: str) -> str:
     """What is sought in FTS5's own language, every word quoted: nobody's text is a query. Errors: InputError."""
     text = clean(text)

@@ -29,7 +29,8 @@ MOST = 16
 IDLE = 1800.0
 """s after which an idle session's process ends; the next line opens it again."""
 HEAVY = ("numpy", "pandas", "finllm.desk.desk", "finllm.graphs.flow", "finllm.sessions.session",
-         "finllm.sessions.opening", "finllm.sessions.edits", "finllm.sessions.in_hand")  # fmt: skip
+         "finllm.sessions.opening", "finllm.sessions.edits", "finllm.sessions.in_hand", "finllm.review.search",
+         "finllm.guardrails.audit.reading")  # fmt: skip
 """What is imported once, by the process that the sessions' are forked from."""
 
 

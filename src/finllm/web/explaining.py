@@ -138,7 +138,7 @@ def explain_apart(pipe: Connection, run: str, settings: Settings) -> None:
     from finllm.sessions.requests import check_model
 
     with contextlib.suppress(OSError):
-        os.nice(5)  # whoever reads a page comes first
+        os.nice(15)  # whoever reads a page comes first
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(OSError):
         try:

@@ -87,7 +87,7 @@ def verified_apart(settings: Settings) -> Integrity:
 
 
 def _child(pipe: Connection, settings: Settings) -> None:
-    os.nice(10)
+    os.nice(19)
     pipe.send(verified(settings))
 
 

@@ -39,7 +39,7 @@ class Live:
     """The held connections of a server; belongs to its event loop."""
 
     def __init__(self, newest: Callable[[], int], limiter: anyio.CapacityLimiter) -> None:
-        """`newest`: the number of the ledger's last row."""
+        """`newest`: a number that changes once something that pages show is on record."""
         self._newest, self._limiter = newest, limiter
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

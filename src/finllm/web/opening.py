@@ -8,8 +8,8 @@ from urllib.parse import quote
 from finllm.errors import InputError
 from finllm.web.refusals import not_found
 
-FOUND, AT_ONCE = 50, 40
-"""Hits on a page, and runs that one search takes into the index: a page waits for no more."""
+FOUND = 50
+"""Hits on a page."""
 
 if TYPE_CHECKING:
     from finllm.review.opened import Opener
@@ -74,7 +74,11 @@ def found_in(serving: Serving, text: str) -> dict[str, Any]:
     from finllm.review.search import search
 
     try:
-        told = search(text, serving.ledger, serving.settings, FOUND, at_once=AT_ONCE)
+        told = search(text, serving.ledger, serving.settings, FOUND, at_once=0)
+        if told.unsearched:
+            serving.indexer.begin(wait=not told.found)
+        if told.unsearched and not told.found:
+            told = search(text, serving.ledger, serving.settings, FOUND, at_once=0)
     except InputError as error:
         return {"found": [], "refused": f"{error.message}: {error.fix}"}
     return {"found": [(one, _address(one)) for one in told.found], "more": told.more, "unsearched": told.unsearched}

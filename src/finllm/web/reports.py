@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from finllm.desk.request import RunRequest
+    from finllm.desk.spending import SpentRow
     from finllm.graphs.report import Report
     from finllm.memory.reading import LedgerReader
+    from finllm.review.diff import Diff
     from finllm.review.page import Page
 
 KEPT = 64
 """Runs whose report is kept at hand."""
+COUNTED = 200
+"""Runs whose cost is added up."""
 T = TypeVar("T")
 
 
@@ -77,7 +82,7 @@ class Reports:
 
     def __init__(self, ledger: LedgerReader) -> None:
         self._ledger = ledger
-        self._runs, self.made = Remembered(), Remembered(256)
+        self._runs, self.made, self._spent = Remembered(), Remembered(256), Remembered(2 * COUNTED)
 
     def get(self, run_id: str) -> Shown:
         """A run on record. Errors: NotFound; RecordAltered for one that is not what was recorded."""
@@ -96,6 +101,25 @@ class Reports:
         return Shown(row.id, row.status, row.created_ns, RunRequest.model_validate(row.request), report,
                      None if report is None else run_page(report, ()),
                      "" if row.result is None else report_digest(row.result))  # fmt: skip
+
+    def spent(self, run_id: str) -> SpentRow | None:
+        """What a run that has ended cost; nothing else of its report is read. Errors: as `get`."""
+        from finllm.desk.spending import SpentRow
+
+        def read() -> SpentRow | None:
+            text = self._ledger.report_text(run_id)
+            spent = None if text is None else json.loads(text).get("spent")
+            return None if spent is None else SpentRow.model_validate(spent)
+
+        return self._spent.get(run_id, read, keep=lambda found: found is not None)
+
+    def diff(self, first: str, second: str) -> Diff:
+        """Two runs beside each other; of those that have ended worked out once. Errors: NotFound; RecordAltered."""
+        from finllm.review.diff import diff_runs
+
+        ended = [self.get(run).report is not None for run in (first, second)]
+        key = ("diff", first, second, *(self._ledger.count_uses(run) for run in (first, second)))
+        return self.made.get(key, lambda: diff_runs(first, second, self._ledger), keep=lambda _made: all(ended))
 
     def body(self, run_id: str, base: str, tables: Callable[[], list[Any]]) -> Markup:
         """What the page of a run that has ended holds below its first lines: the same for whoever looks."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import importlib
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 SLOWEST_HEADERS = 10.0
 """s in which a connection has to have sent the whole head of its next request."""
 MOST_CONNECTIONS = 600
+PAGES = ("finllm.graphs.report", "finllm.review.html", "finllm.review.outputs", "finllm.review.opened",
+         "finllm.review.opened_text", "finllm.review.trace_tables", "finllm.review.diff", "finllm.review.explanation",
+         "finllm.review.search", "finllm.review.audits", "finllm.sessions.requests",
+         "finllm.tools.data.books.load", "finllm.web.pages.sessions")  # fmt: skip
+"""What pages are made with: imported before anybody waits for the first of them."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +175,12 @@ def serve(settings: Settings, where: Where, say: Callable[[str], None]) -> None:
     from finllm.web.app import create_app
 
     check_where(where)
+    for name in PAGES:
+        importlib.import_module(name)
     with open_serving(settings, where, say) as serving:
         listening = _listen(where)
+        gc.collect()
+        gc.freeze()  # what was imported stays: it is not looked through for cycles while somebody waits
         say(f"the desk is at {where.url} (Ctrl-C stops it)")
         uvicorn.Server(config_of(create_app(serving), where)).run([listening])
 

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 import anyio
 from starlette.datastructures import Headers
 
+from finllm.memory.changes import Changes
+from finllm.memory.review_rows import REVIEW
+from finllm.memory.sessions import SESSION
+from finllm.memory.users import USER
 from finllm.plain_text import clean
 from finllm.web.explaining import Explaining
+from finllm.web.indexing import Indexer
 from finllm.web.integrity import Verifier
 from finllm.web.live import Live
 from finllm.web.rates import Rates
@@ -49,11 +54,12 @@ class Serving:
         self.settings, self.ledger = settings, ledger
         self.users, self.web_sessions, self.reviews, self.at_work = users, web_sessions, reviews, at_work
         self.hosts, self.origins, self.tls = tuple(hosts), frozenset(origins), tls
-        self.rates, self.reports, self.verifier = Rates(), Reports(ledger), Verifier(settings)
+        self.rates, self.reports = Rates(), Reports(ledger)
+        self.verifier, self.indexer = Verifier(settings), Indexer(settings)
         self.threads, self.slow = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(SLOW)
         self.explaining = Explaining(settings)
         self.oidc, self.away = oidc, anyio.CapacityLimiter(AWAY)
-        self.live = Live(ledger.last_use, anyio.CapacityLimiter(2))
+        self.live = Live(Changes(ledger, (REVIEW, USER, SESSION)).count, anyio.CapacityLimiter(2))
         self._say = say or _on_stderr
 
     def user_of(self, secret: str) -> User | None:

@@ -33,18 +33,25 @@ ENDED = 30
 
 def queue(asked: Asked) -> Response:
     """What waits: one's own and what comes back first; then what was ended."""
-    shown = asked.serving.reviews.queue(asked.who)
-    ended = asked.serving.reviews.queue(asked.who, ended=True)[:ENDED]
+    shown, ended = _queues(asked)
     waiting = sum(one.why_not is None for one in shown)
-    return asked.page("queue.html.j2", shown=shown, ended=ended, waiting=waiting, state=queue_state(asked),
+    return asked.page("queue.html.j2", shown=shown, ended=ended, waiting=waiting, state=_queue_digest(shown, ended),
                       others=sum(one.claimed_by not in (None, asked.who.name) for one in shown))  # fmt: skip
 
 
 def queue_state(asked: Asked) -> str:
     """A digest of what the queue shows to whoever asks."""
+    return _queue_digest(*_queues(asked))
+
+
+def _queues(asked: Asked) -> tuple[list[Shown], list[Shown]]:
     reviews = asked.serving.reviews
-    shown = [*reviews.queue(asked.who), *reviews.queue(asked.who, ended=True)[:ENDED]]
-    return digest_of(*((one.id, one.state, one.why_not, one.claimed_by, len(one.item.events)) for one in shown))
+    return reviews.queue(asked.who), reviews.queue(asked.who, ended=True, most=ENDED)
+
+
+def _queue_digest(shown: list[Shown], ended: list[Shown]) -> str:
+    return digest_of(*((one.id, one.state, one.why_not, one.claimed_by, len(one.item.events))
+                       for one in (*shown, *ended)))  # fmt: skip
 
 
 def queue_json(asked: Asked) -> Response:
@@ -129,8 +136,6 @@ def _to_sign(asked: Asked, shown: Shown) -> dict[str, object]:
 
 def _approved_before(asked: Asked, shown: Shown) -> dict[str, Any] | None:
     """What differs from the version that was approved, or sent back, before this one."""
-    from finllm.review.diff import diff_runs
-
     row, reviews = shown.item.row, asked.serving.reviews
     items = [one for one in reviews.record.items().values() if one.row.audit is None]
     approved = [one for one in items if one.ended == "approved" and one.row.title == row.title
@@ -143,8 +148,7 @@ def _approved_before(asked: Asked, shown: Shown) -> dict[str, Any] | None:
             other, what = before, f"{before.id}, which it takes the place of"
     if other is None or other.row.run == row.run:
         return None
-    key = ("diff", other.row.run, row.run)
-    diff = asked.serving.reports.made.get(key, lambda: diff_runs(other.row.run, row.run, asked.serving.ledger))
+    diff = asked.serving.reports.diff(other.row.run, row.run)
     return {"what": what, "id": other.id, "run": other.row.run, "diff": diff}
 
 

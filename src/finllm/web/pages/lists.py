@@ -11,12 +11,11 @@ from finllm.memory.review_rules import SENIOR
 from finllm.web.doors import SIGNED_IN, Asked, Door, only
 from finllm.web.pages.runs import when
 from finllm.web.refusals import not_found
+from finllm.web.reports import COUNTED
 
 if TYPE_CHECKING:
+    from finllm.desk.spending import SpentRow
     from finllm.memory.reading import RunHead
-
-COUNTED = 200
-"""Runs whose cost is added up."""
 
 
 def scenarios(asked: Asked) -> Response:
@@ -62,11 +61,10 @@ def cost(asked: Asked) -> Response:
     return asked.page("cost.html.j2", header=COST_HEADER, rows=rows[:50], totals=totals, counted=len(rows))
 
 
-def _spent(asked: Asked, head: RunHead) -> Any:
+def _spent(asked: Asked, head: RunHead) -> SpentRow | None:
     if head.status not in ("finished", "blocked"):
         return None
-    report = asked.serving.reports.get(head.id).report
-    return None if report is None else report.spent
+    return asked.serving.reports.spent(head.id)
 
 
 def search(asked: Asked) -> Response:

@@ -65,10 +65,7 @@ def compared(asked: Asked) -> Response:
     first, second = asked.query.get("first", "").strip(), asked.query.get("second", "").strip()
     diff = None
     if first and second:
-        from finllm.review.diff import diff_runs
-
-        runs = asked.serving.reports.get(first), asked.serving.reports.get(second)
-        diff = diff_runs(runs[0].id, runs[1].id, asked.serving.ledger)
+        diff = asked.serving.reports.diff(first, second)
     known = asked.serving.ledger.runs(LISTED)
     return asked.page("compare.html.j2", first=first, second=second, known=known, diff=diff)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse, Response
 
 from finllm.errors import InputError
-from finllm.memory.sessions import session_rows
+from finllm.memory.sessions import SESSION, rows_in
 from finllm.sessions.answers import Figures, beside
 from finllm.sessions.tree import Tree, Version
 from finllm.web.books import books_of, start_of
@@ -18,7 +18,7 @@ from finllm.web.live import digest_of
 from finllm.web.refusals import NotFound, not_found
 
 if TYPE_CHECKING:
-    pass
+    from finllm.web.at_work import Now
 
 WORKING = only("analyst", "risk")
 LISTED = 60
@@ -66,12 +66,13 @@ def opening(asked: Asked) -> Response:
 def one_session(asked: Asked) -> Response:
     """The session as it is on record, with what goes on in it now."""
     tree = own_tree(asked)
+    now = asked.serving.at_work.now(tree.opened.session)
     ended = [_row(asked, tree, one) for one in tree.versions.values()]
     here = next(row for row in ended if row.version.number == tree.current)
     report = asked.serving.reports.get(here.version.run).report if _ended(asked, here.version) else None
     return asked.page(
-        "session.html.j2", tree=tree, rows=ended, here=here, report=report, state=session_state(asked),
-        now=asked.serving.at_work.now(tree.opened.session), base=f"/run/{here.version.run}", questions=QUESTIONS,
+        "session.html.j2", tree=tree, rows=ended, here=here, report=report, state=_state(asked, tree, now),
+        now=now, base=f"/run/{here.version.run}", questions=QUESTIONS,
         factors=sorted(report.by_factor) if report else [], sources=here.version.request.scenario.sources,
         asked_before=tree.asked[-8:][::-1],
     )  # fmt: skip
@@ -79,11 +80,18 @@ def one_session(asked: Asked) -> Response:
 
 def own_tree(asked: Asked) -> Tree:
     """The session of the address, if it is the person's own. Errors: NotFound, for another's too."""
-    session = asked.path["session"]
-    rows = session_rows(session, asked.serving.ledger)
-    if not rows:
+    session, ledger = asked.path["session"], asked.serving.ledger
+
+    def read() -> tuple[Tree | None, int]:
+        uses = ledger.uses(session, SESSION)
+        rows = rows_in(session, uses)
+        return Tree.of(rows) if rows else None, len(uses)
+
+    rows = ledger.count_uses(session)  # one that is not on record yet is looked for again
+    key = ("session", session, rows)
+    tree, _ = asked.serving.reports.made.get(key, read, keep=lambda found: found[1] == rows)
+    if tree is None:
         raise not_found("session")
-    tree = Tree.of(rows)
     if tree.opened.who != asked.who.name:
         raise not_found("session")
     return tree
@@ -92,7 +100,10 @@ def own_tree(asked: Asked) -> Tree:
 def session_state(asked: Asked) -> str:
     """A digest of what the session's page shows."""
     tree = own_tree(asked)
-    now = asked.serving.at_work.now(tree.opened.session)
+    return _state(asked, tree, asked.serving.at_work.now(tree.opened.session))
+
+
+def _state(asked: Asked, tree: Tree, now: Now | None) -> str:
     return digest_of(tree.rows, None if now is None else (now.at, now.busy), _ended(asked, tree.version))
 
 
