@@ -58,7 +58,7 @@ class _Told:
 def work(pipe: Connection, who: str, start: Mapping[str, Any], settings: Settings) -> None:
     """Open the session, then carry out each line until the desk lets go. Nothing that fails ends it but that."""
     with contextlib.suppress(OSError):
-        os.nice(19)  # whoever reads a page comes first: ten that compute get less of a core than one page that is made
+        os.nice(15)  # whoever reads a page comes first: ten that compute weigh a third of one page that is made
     signal.signal(signal.SIGINT, signal.default_int_handler)
     told = _Told(pipe)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
