@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
@@ -50,8 +51,8 @@ def load(server: Server, books: Books, runs: list[str], item: str) -> Measured:
     """Play everybody at once for the stated time."""
     found, over, read, ready = Measured(), threading.Event(), threading.Event(), threading.Event()
     at_work = [_Working(server, books, f"risk{number}") for number in range(SESSIONS)]
-    for one in at_work:
-        one.open()
+    with ThreadPoolExecutor(SESSIONS) as all_at_once:
+        list(all_at_once.map(_Working.open, at_work))
     clicks = [threading.Thread(target=one.work, args=(found, over)) for one in at_work]
     cookies = [books.cookie(f"read{number}") for number in range(READING)]
     people = [threading.Thread(target=_read, args=(server, cookies[number % READING], runs, item, number, found, read,
