@@ -19,7 +19,9 @@ from finllm.events import EventBus
 from finllm.graphs.flow import run_stress_test
 from finllm.graphs.nodes import against, validation
 from finllm.guardrails.audit.recorder import open_recorder
+from finllm.models.channel_reader import ChannelReader
 from finllm.models.embedding import Embedder
+from finllm.models.injection import InjectionJudge
 from finllm.models.second_opinion import SecondOpinion
 from finllm.scenarios import PORTFOLIOS_DIR, SCENARIOS_DIR
 from finllm.settings import Settings
@@ -35,10 +37,13 @@ LINES = 3_000
 SAYS = [{"when": "What kind of event",
          "say": {"factors.EQUITY_US.direction": "down", "factors.OIL_WTI.direction": "up"}}]  # fmt: skip
 HEAD = f"""\
-CPU seconds on the threads that the tools run on, those of the models (embeddings, second opinion) taken out: the least
-of {ROUNDS} runs of hormuz-blockade in one process, after one that loads and computes what is kept. The models answer
-from a script, so that directions are the same each time. `python -m benchmarks.run_tools`."""
+CPU seconds on the threads that the tools run on, those of the models (embeddings, second opinion, channel reader, judge
+of instructions) taken out: the least of {ROUNDS} runs of hormuz-blockade in one process, after one that loads and
+computes what is kept. The models answer from a script, so that directions are the same each time.
+`python -m benchmarks.run_tools`."""
 BOOKS = ("the shipped book", f"{LINES:,} lines: 60 % shares, 10 % options, 20 % bonds, 10 % cash, in three currencies")
+MODELS = ((SecondOpinion, "judge"), (InjectionJudge, "instructions"), (ChannelReader, "read"), (Embedder, "embed"))
+"""What the models of a run's tools are asked by."""
 LABELS = {
     "_intake": "reading, valuing, market signals",
     "planned": "betas, shocks, past events",
@@ -94,9 +99,8 @@ def watched(watch: Watch) -> None:
 
     asyncio.to_thread = to_thread  # type: ignore[assignment]
     validation.hold_to_market = watch.tool("held", against.hold_to_market)  # type: ignore[attr-defined]
-    for kind, names in ((SecondOpinion, ("judge", "instructions")), (Embedder, ("embed",))):
-        for name in names:
-            setattr(kind, name, watch.model(getattr(kind, name)))
+    for kind, name in MODELS:
+        setattr(kind, name, watch.model(getattr(kind, name)))
 
 
 def main() -> None:

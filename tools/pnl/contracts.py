@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -13,16 +13,17 @@ from finllm.tools.instruments.bonds import LOWEST_GROWTH, Flows, log_price_chang
 from finllm.tools.instruments.families import Boundaries
 from finllm.tools.instruments.lattice import FAMILIES, Lattice, worth
 from finllm.tools.instruments.options import MIN_VOLATILITY, american, black_scholes, forward_value
+from finllm.tools.pnl.nodes import DEGREE, through_nodes
 
 CHANNELS = 3
 """What a contract's value answers to: the underlying's return or the yield's move (decimal), the volatility's move and
 the rate's move (decimals a year)."""
 STEPS = np.array([1e-4, 1e-4, 1e-4])
 """Half-widths of the central differences behind slopes, one for each channel."""
+ALIKE = 4
+"""Bonds to each different load on the factors from which they are added up before they are read."""
 BLOCK = 1 << 18
 """Contracts × scenarios revalued at once, so that what one needs stays in the cache."""
-DEGREE = 24
-"""Of the Chebyshev polynomial through which bonds are read in many scenarios."""
 WIDEST = 5.0
 """Half-width of ln(price) over the scenarios up to which that polynomial is used: its error is below 1e-9 of value."""
 
@@ -215,10 +216,33 @@ class FlowBonds:
         if moves.shape[1] > 2 * DEGREE:
             reach = self._growth(np.stack([moves.min(axis=1), moves.max(axis=1)], axis=1)) @ np.array([-0.5, 0.5])
             near = float((reach * self.times[self.start[1:] - 1]).max()) <= WIDEST
-            after = _through_nodes(self._price, moves) if near else self._price(moves)
+            after = through_nodes(self._price, moves) if near else self._price(moves)
         else:
             after = self._price(moves)
         return self.units[:, None] * (after - before)
+
+    def summed(self, shifts: np.ndarray, like: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
+        """What `gains` adds up to by owner, (S, owners): `like` (n,) tells by which of `shifts` (G, S) each bond moves,
+        `owner` (n,) whose it is. Bonds that move alike are added up before they are read at the scenarios."""
+        found = np.zeros((shifts.shape[1], owners))
+        for row, moves in enumerate(shifts):
+            mine = np.flatnonzero(like == row)
+            bonds, (whose, of) = self.take(mine), np.unique(owner[mine], return_inverse=True)
+            shares = np.zeros((len(whose), len(mine)))
+            shares[of, np.arange(len(mine))] = bonds.units
+            reach = bonds._growth(np.tile([moves.min(), moves.max()], (len(mine), 1))) @ np.array([-0.5, 0.5])
+            if len(moves) > 2 * DEGREE and float((reach * bonds.times[bonds.start[1:] - 1]).max()) <= WIDEST:
+                before = shares @ bonds._price(np.zeros((len(mine), 1)))
+                priced = partial(bonds._alike, shares)
+                found[:, whose] += (through_nodes(priced, moves[None, :]) - before).T
+            else:
+                alone = bonds.gains(np.tile(moves, (1, len(mine), 1)))
+                found[:, whose] += ((shares != 0) @ alone).T
+        return found
+
+    def _alike(self, shares: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        """Sums of prices by `shares` (m, n), all moving alike: (m, S) for `moves` (1, S)."""
+        return shares @ self._price(np.broadcast_to(moves, (len(self), moves.shape[1])))
 
     def take(self, at: np.ndarray) -> FlowBonds:
         counts = np.diff(self.start)[at]
@@ -229,23 +253,6 @@ class FlowBonds:
 
     def moved(self, shifts: np.ndarray) -> FlowBonds:
         return replace(self, yield_=self.yield_ + shifts[0])
-
-
-def _through_nodes(price: Callable[[np.ndarray], np.ndarray], moves: np.ndarray) -> np.ndarray:
-    """`price` at `moves` (n, S), read from its Chebyshev interpolant on each row's range (Trefethen 2013, ch. 3)."""
-    low, high = moves.min(axis=1, keepdims=True), moves.max(axis=1, keepdims=True)
-    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-12)
-    angles = (np.arange(DEGREE) + 0.5) * np.pi / DEGREE
-    values = price(middle + half * np.cos(angles))  # (n, DEGREE)
-    weights = values @ np.cos(np.outer(angles, np.arange(DEGREE))) * 2.0 / DEGREE
-    place = (moves - middle) / half
-    later, last, spare, twice = np.zeros_like(moves), np.zeros_like(moves), np.empty_like(moves), 2.0 * place
-    for at in range(DEGREE - 1, 0, -1):  # Clenshaw's recurrence, in three arrays that stay in the cache
-        np.multiply(twice, later, out=spare)
-        spare -= last
-        spare += weights[:, at, None]
-        later, last, spare = spare, later, last
-    return place * later - last + 0.5 * weights[:, 0, None]
 
 
 Plain = TypeVar("Plain", Options, Forwards, DurationBonds)
@@ -297,10 +304,15 @@ class Contracts:
             kind.european() if isinstance(kind, Options) else kind for kind in self.kinds
         ))  # fmt: skip
 
-    def parts(self, moves: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """P&L in USD, (c, S) for `moves` (S, K), in blocks, and which of the contracts each block is of."""
+    def parts(
+        self, moves: np.ndarray, without: Collection[int] = ()
+    ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
+        """P&L in USD, (c, S) for `moves` (S, K), in blocks, and which of the contracts each block is of; but the kinds
+        whose first contract is one of `without`."""
         step = max(1, BLOCK // max(1, len(moves)))
         for first, one in self._placed():
+            if first in without:
+                continue
             kind = one.reading(len(moves)) if isinstance(one, Options) and len(one) > FAMILIES else one
             for start in range(0, len(kind), step):
                 some = np.arange(start, min(start + step, len(kind)))
@@ -310,6 +322,27 @@ class Contracts:
                     1 if isinstance(kind, FlowBonds | DurationBonds) else CHANNELS
                 )  # a yield is all that they are on
                 yield at, part.gains(self.loads[:channels, at] @ moves.T)
+
+    def summed(self, moves: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
+        """P&L in USD by owner, (S, owners) for `moves` (S, K); `owner` (C,): whose each contract is."""
+        found = np.zeros((len(moves), owners))
+        done: set[int] = set()
+        for first, kind in self._placed():
+            if isinstance(kind, FlowBonds) and (groups := self._moving_alike(first, kind)) is not None:
+                loads, like = groups
+                found += kind.summed(loads @ moves.T, like, owner[first : first + len(kind)], owners)
+                done.add(first)
+        for at, part in self.parts(moves, without=done):
+            whose, of = np.unique(owner[at], return_inverse=True)
+            shares = np.zeros((len(whose), len(part)))
+            shares[of, np.arange(len(part))] = 1.0
+            found[:, whose] += (shares @ part).T
+        return found
+
+    def _moving_alike(self, first: int, bonds: FlowBonds) -> tuple[np.ndarray, np.ndarray] | None:
+        """The different loads of bonds, (G, K), and which each has, (n,); None where hardly two have the same."""
+        loads, like = np.unique(self.loads[0, first : first + len(bonds)], axis=0, return_inverse=True)
+        return None if ALIKE * len(loads) > len(bonds) else (loads, like.ravel())
 
     def gains(self, moves: np.ndarray) -> np.ndarray:
         """P&L in USD, (C, S) for `moves` (S, K)."""

@@ -244,8 +244,7 @@ def _by_cell(book: Sensitivities, moves: np.ndarray, cell: np.ndarray, cells: in
     _add_curves(book, moves, cell, found)
     _add_floors(book, moves, cell, found)
     if book.contracts:
-        for at, part in book.contracts.parts(moves):
-            _add_rows(found, part, cell[book.contracts.rows[at]])
+        found += book.contracts.summed(moves, cell[book.contracts.rows], cells)
     return found
 
 

@@ -115,11 +115,13 @@ def _regressions(
 def currencies_of(book: Book) -> list[str]:
     """The currencies whose rates against the dollar move the book's value, without the dollar."""
     found = {book.currency: None}
-    for holding in book.holdings:
-        found |= dict.fromkeys(_legs(holding, book.currency) or ())
-        if underlying := factor_currency((holding.exposure or "").removeprefix("factor:")):
+    told = ((holding.id if holding.asset_class == "fx" else None, holding.exposure,
+             holding.currency if holding.fx_factor else None) for holding in book.holdings)  # fmt: skip
+    for pair, exposure, held_in in dict.fromkeys(told):  # few differ
+        found |= dict.fromkeys((legs_of(pair, book.currency) if pair is not None else None) or ())
+        if underlying := factor_currency((exposure or "").removeprefix("factor:")):
             found[underlying] = None
-        if holding.fx_factor and (currency := currency_of(holding.currency, book.as_of)):
+        if held_in is not None and (currency := currency_of(held_in, book.as_of)):
             found[currency.code] = None
     return [code for code in found if code != "USD"]
 

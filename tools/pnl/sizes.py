@@ -11,7 +11,7 @@ import pandas as pd
 
 from finllm.errors import InputError
 from finllm.tools.data.market import STALE_AFTER, MarketStore, crosses, day_of, span
-from finllm.tools.pnl.factorset import STEP_DAYS, Driver, FactorSet
+from finllm.tools.pnl.factorset import STEP_DAYS, Driver, FactorSet, Levels
 from finllm.tools.pnl.history import LOOKBACK_YEARS, one_step
 from finllm.tools.pnl.size_table import Reviewed, reviewed
 
@@ -54,10 +54,11 @@ class FactorView:
     market: MarketStore
     as_of: dt.date
     _sizes: dict[tuple[str, int], Size] = field(default_factory=dict, repr=False, compare=False)
+    _levels: dict[str, Levels] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, factors: FactorSet) -> FactorView:
         """The same market and day with more factors; sizes are shared."""
-        return FactorView(factors, self.market, self.as_of, self._sizes)
+        return FactorView(factors, self.market, self.as_of, self._sizes, self._levels)
 
     def size(self, factor: str, horizon: int) -> Size:
         """σ and moves of a factor over `horizon` trading days. Errors: InputError for an unknown factor, or a level
@@ -106,7 +107,9 @@ class FactorView:
         driver = self.factors[factor]
         if not driver.has_history or (driver.series and not self.market.visible(driver.series, self.as_of)):
             return None
-        seen = driver.levelled(self.market, self.as_of)
+        if factor not in self._levels:  # asked for at many horizons
+            self._levels[factor] = driver.levelled(self.market, self.as_of)
+        seen = self._levels[factor]
         values, frequency = seen.values, seen.frequency
         since = pd.Timestamp(year=self.as_of.year - LOOKBACK_YEARS, month=self.as_of.month, day=1)
         values = pd.Series(values[values.index >= since])

@@ -307,3 +307,24 @@ def test_a_file_with_terms_is_read_valued_and_revalued(tmp_path: Path) -> None:
                         parse_user_shock("RATE_US_10Y", "+300bp", UNITS)], propagate=False)  # fmt: skip
     assert float(result.by_position["O"]) == pytest.approx(-1000, abs=2)
     assert float(result.by_position["B"]) == pytest.approx(-373.95, abs=0.3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    coupons=st.lists(st.floats(0.0, 0.09), min_size=1, max_size=9), scenarios=st.sampled_from([1, 5, 60, 400]),
+    size=st.floats(1e-4, 3.0), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_bonds_that_move_alike_add_up_to_what_each_gains(
+    coupons: list[float], scenarios: int, size: float, seed: int
+) -> None:
+    """Whatever the range: added up before they are read, they are the sum of what each gains, by owner."""
+    held = [bond(f"B{at}", coupon=coupon, market_value=1e6 * (-1) ** at, sector="Treasury" if at % 3 else "Corporate",
+                 maturity=dt.date(2024 + 3 * at, 6, 30)) for at, coupon in enumerate(coupons)]  # fmt: skip
+    arrays = Engine(value_portfolio(portfolio(*held, CALL), MARKET, AS_OF), MARKET, AS_OF).arrays
+    assert arrays.contracts is not None
+    moves = arrays.wide(np.random.default_rng(seed).normal(0, size, (scenarios, len(arrays.factors))) * 0.01)
+    owner = np.arange(len(arrays.contracts)) % 2
+    found = arrays.contracts.summed(moves, owner, 2)
+    each = arrays.contracts.gains(moves)
+    wanted = np.stack([each[owner == one].sum(axis=0) for one in (0, 1)], axis=1)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9 * 1e6 * len(each))

@@ -132,6 +132,8 @@ class Finding:
 
 def crosses(index: pd.Index, breaks: pd.DatetimeIndex, steps: int = 1) -> np.ndarray:
     """Which moves over `steps` observations, (n − steps,), span a break: their start is before one, their end not."""
+    if not len(breaks):
+        return np.zeros(max(0, len(index) - steps), dtype=bool)
     passed = breaks.searchsorted(pd.DatetimeIndex(index), side="right")
     return passed[steps:] != passed[:-steps]
 
