@@ -181,13 +181,16 @@ class Heard:
 
 
 def reading(card: ChannelCard, heard: Sequence[Heard]) -> ChannelReading:
-    """Of a channel the piece that names it most; its states as the pieces that name it say, each by how much."""
+    """Of a channel the piece that names it most; its states as the pieces that name it say, each by how much it names
+    it and how long it is: a sentence by itself does not know that the next one denies it.
+    """
     if not heard:
         return ChannelReading((), {field: dict.fromkeys(values, 1 / len(values))
                                    for field, values in card.fields.items()})  # fmt: skip
     heat = card.temperatures
     named = 1 / (1 + np.exp(-(np.stack([one.named for one in heard]) - card.shift) / heat.get("named", 1.0)))
-    weight = named[..., None] ** 2 + 1e-12  # (pieces, c, 1)
+    tokens = np.array([one.tokens for one in heard], dtype=np.float64)
+    weight = (named[..., None] ** 2 + 1e-12) * tokens[:, None, None]  # (pieces, c, 1)
     states = (_odds(np.stack([one.states for one in heard]), heat.get("states", 1.0)) * weight).sum(0) / weight.sum(0)
     best = named.argmax(axis=0)
     opened: list[Opened] = []
@@ -199,7 +202,7 @@ def reading(card: ChannelCard, heard: Sequence[Heard]) -> ChannelReading:
             start, end = heard[best[at]].sentences[at]
             opened.append(Opened(channel=channel, probability=probability, state=max(of, key=lambda s: of[s]),
                                  states=of, start=start, end=end))  # fmt: skip
-    shares = np.array([one.tokens for one in heard]) * (LEAST_SHARE + named.max(axis=1))
+    shares = tokens * (LEAST_SHARE + named.max(axis=1))
     shares /= shares.sum()
     fields: dict[str, dict[str, float]] = {}
     for field, values in card.fields.items():
