@@ -17,21 +17,25 @@ from finllm.guardrails.audit.recorder import open_recorder
 from finllm.review.explanation import Bound, Explanation
 from finllm.review.story import Chapter
 from finllm.settings import Settings
+from finllm.tools.evidence import Evidence
 from finllm.web.explaining import Explaining
 from tests.web.conftest import WAIT, Made, Served, copied, serving_at
 
 FLIPS = "What would flip it: the smallest change of one shock"
 
 
-def found(run: str, *, complete: bool) -> Explanation:
-    told = Chapter(FLIPS, ("OIL_WTI at +22 % breaches [E1]",))
+def found(run: str, rows: list[dict[str, Any]], *, complete: bool) -> Explanation:
+    """An explanation with a row of its own behind the run's."""
+    last = Evidence.model_validate(rows[-1])
+    added = last.model_copy(update={"id": f"E{len(rows) + 1}", "what": "smallest change that breaches"})
+    told = Chapter(FLIPS, (f"OIL_WTI at +22 % breaches [{added.id}]",))
     return Explanation(run_id=run, title="t", complete=complete, calls=3, bound=Bound(), removals=(), pairs=(),
-                       tested={}, chapters=(told,), evidence=())  # fmt: skip
+                       tested={}, chapters=(told,), evidence=(added,))  # fmt: skip
 
 
 def half(pipe: Connection, run: str, settings: Settings) -> None:
     """Explains half of it."""
-    _record(found(run, complete=False), settings)
+    _record(run, settings, complete=False)
     pipe.send({"busy": False, "done": 1, "total": 2})
 
 
@@ -39,7 +43,7 @@ def whole(pipe: Connection, run: str, settings: Settings) -> None:
     pipe.send({"done": 1, "total": 7})
     while not (settings.home / "go").exists():
         time.sleep(0.02)
-    _record(found(run, complete=True), settings)
+    _record(run, settings, complete=True)
     pipe.send({"busy": False})
 
 
@@ -58,9 +62,12 @@ def hangs(pipe: Connection, run: str, settings: Settings) -> None:
     time.sleep(600)
 
 
-def _record(explanation: Explanation, settings: Settings) -> None:
+def _record(run: str, settings: Settings, *, complete: bool) -> None:
     with closing(open_recorder(settings)) as ledger:
-        ledger.record(explanation.entry(), run_id=explanation.run_id, node="explain")
+        row = ledger.run(run)
+        assert row is not None
+        assert row.result is not None
+        ledger.record(found(run, row.result["evidence"], complete=complete).entry(), run_id=run, node="explain")
 
 
 @pytest.fixture
@@ -101,7 +108,11 @@ def test_what_would_flip_it_is_asked_from_the_page_and_comes_onto_it(desk: Serve
     shown = client.get(path).text
     assert FLIPS in shown
     assert "OIL_WTI at +22 % breaches" in shown
-    assert f"{path}?open=E1#opened" in shown
+    report = desk.serving.reports.get(run).report
+    assert report is not None
+    own = f"E{len(report.evidence) + 1}"
+    assert f"{path}?open={own}#opened" in shown
+    assert "smallest change that breaches" in client.get(f"{path}?open={own}").text, "a row that it adds opens too"
     assert "Go on asking" not in shown
 
 

@@ -145,6 +145,7 @@ def test_host_header_is_looked_at_first(served: Served) -> None:
         assert client.get("/queue", headers={"host": host}).status_code == 400, host
         assert client.get("/sign-in", headers={"host": host}).status_code == 400, host
     assert Version(version("starlette")) >= Version("1.10")
+    assert Version(version("authlib")) >= Version("1.7.2"), "the last of its four (CVE-2026-44681), with those before"
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1", "", None])

@@ -17,6 +17,7 @@ from finllm.guardrails.formula import cited_by
 from finllm.memory.precedents import PRECEDENTS_PATH, Precedent, load_precedents
 from finllm.memory.reading import LedgerReader, RunRow
 from finllm.memory.texts import Texts
+from finllm.review.explanation import explanation_on_record
 from finllm.review.found_again import by_channels, by_file, by_formula, by_past, by_scenario, by_text, given_by
 from finllm.review.heard import heard_on_record
 from finllm.review.opened_rows import FileRow, OpenedRow, PastRow, Recomputed, Term
@@ -30,7 +31,8 @@ from finllm.tools.pnl.factorset import FactorSet
 
 
 class Opener:
-    """Opens the rows of one run on record. Market data are read once, and only for a row that stands on some.
+    """Opens the rows of one run on record, and those that its explanation adds. Market data are read once, and only
+    for a row that stands on some.
 
     `rebuilt`: values of the run's rows by id, as all tools find them again on the record (`review.rebuilt`).
     Errors: InputError for a run without a report.
@@ -45,7 +47,8 @@ class Opener:
         self.run = run
         self.report = Report.model_validate(run.result)
         self.request = RunRequest.model_validate(run.request)
-        self.rows = EvidenceTable(self.report.evidence)
+        explained = explanation_on_record(run.id, ledger)
+        self.rows = EvidenceTable((*self.report.evidence, *(explained.evidence if explained else ())))
         self.rebuilt = rebuilt or {}
         self._ledger, self._settings = ledger, settings
         self._texts = Texts(settings.texts_dir)

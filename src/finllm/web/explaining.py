@@ -100,7 +100,12 @@ class Explaining:
         process = forking().Process(target=self._work, args=(theirs, run, self._settings), daemon=True)
         with self._lock:
             self._process = process
-        process.start()
+        try:
+            process.start()
+        except (OSError, EOFError, MemoryError) as error:
+            told = as_finllm_error(error)
+            self._put(run, {"busy": False, "failed": (told.message, told.fix)})
+            return
         theirs.close()
         until, failed = time.monotonic() + self._longest, None
         with contextlib.closing(ours):

@@ -25,8 +25,8 @@ def opened_beside(asked: Asked, run_id: str, row: str = "") -> dict[str, Any]:
     wanted = row or asked.query.get("open", "")
     if not wanted or asked.serving.reports.get(run_id).report is None:
         return {"opened": None}
-    made = asked.serving.reports.made
-    return {"opened": made.get(("row", run_id, wanted), lambda: _opened(asked.serving, run_id, wanted))}
+    made, at = asked.serving.reports.made, _explained(asked.serving, run_id)
+    return {"opened": made.get(("row", run_id, wanted, at), lambda: _opened(asked.serving, run_id, wanted))}
 
 
 def _opened(serving: Serving, run_id: str, wanted: str) -> OpenedRow | None:
@@ -46,7 +46,13 @@ def opener_of(serving: Serving, run_id: str) -> Opener:
             raise not_found("run")
         return Opener(row, serving.ledger, serving.settings)
 
-    return serving.reports.made.get(("opener", run_id), made)
+    return serving.reports.made.get(("opener", run_id, _explained(serving, run_id)), made)
+
+
+def _explained(serving: Serving, run_id: str) -> int:
+    """What changes once the desk has explained a run, which gives it more rows to open."""
+    going = serving.explaining.now(run_id)
+    return going.at if going and not going.busy else 0
 
 
 def source_whole(serving: Serving, run_id: str, source_id: str) -> dict[str, Any]:
