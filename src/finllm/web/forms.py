@@ -6,7 +6,8 @@ from urllib.parse import unquote_to_bytes
 
 MOST_BYTES = 64 * 1024
 """Of a form's body."""
-MOST_QUERY = 2 * 1024
+MOST_QUERY = 4 * 1024
+"""Bytes of an address behind its question mark: a provider's code can have two thousand."""
 MOST_FIELDS = 40
 LONGEST_NAME = 64
 LONGEST_VALUE = 20_000

@@ -6,7 +6,7 @@ from starlette.responses import RedirectResponse, Response
 
 from finllm.errors import InputError
 from finllm.web.doors import SIGNED_IN, Asked, Door
-from finllm.web.refusals import not_found
+from finllm.web.pages.items import item_of
 
 
 def of_run(asked: Asked) -> Response:
@@ -16,10 +16,7 @@ def of_run(asked: Asked) -> Response:
 
 def of_item(asked: Asked) -> Response:
     """Ask it of an item's run."""
-    try:
-        shown = asked.serving.reviews.item(asked.path["item"], asked.who)
-    except InputError:
-        raise not_found("item") from None
+    shown = item_of(asked)
     return _ask(asked, shown.item.row.run, f"/item/{shown.id}#flips")
 
 

@@ -71,7 +71,7 @@ def item_json(asked: Asked) -> Response:
 
 def item_state(asked: Asked) -> str:
     """A digest of what the item's page shows to whoever asks."""
-    return _state_of(asked, _get(asked))
+    return _state_of(asked, item_of(asked))
 
 
 def _state_of(asked: Asked, shown: Shown) -> str:
@@ -90,7 +90,8 @@ def _plain(shown: Shown) -> dict[str, Any]:
             "claimed_by": shown.claimed_by, "why_not": shown.why_not}  # fmt: skip
 
 
-def _get(asked: Asked) -> Shown:
+def item_of(asked: Asked) -> Shown:
+    """The item of the address, as its viewer may see it. Errors: NotFound."""
     try:
         return asked.serving.reviews.item(asked.path["item"], asked.who)
     except InputError:
@@ -99,7 +100,7 @@ def _get(asked: Asked) -> Shown:
 
 def _seen(asked: Asked) -> Shown:
     """The item, and that somebody looks put on record; on a disk that is full it is still read."""
-    shown = _get(asked)
+    shown = item_of(asked)
     with contextlib.suppress(RecordError):
         asked.serving.reviews.looked(asked.who, shown.id)
     return shown
@@ -236,7 +237,7 @@ def bundle(asked: Asked) -> Response:
 
 def _id(asked: Asked) -> str:
     """The item, which there is. Errors: NotFound."""
-    return _get(asked).id
+    return item_of(asked).id
 
 
 DOORS = (

@@ -10,7 +10,7 @@ from finllm.errors import AccessRefused
 from finllm.memory.oidc_flows import Flow
 from finllm.web.doors import PUBLIC, Asked, Door
 from finllm.web.oidc import Identity, Oidc
-from finllm.web.pages.items import REVIEWING
+from finllm.web.pages.items import REVIEWING, item_of
 from finllm.web.rates import SIGNING_IN
 from finllm.web.refusals import Refused, not_found
 from finllm.web.tokens import cookie_in, give_cookie, take_cookie
@@ -28,7 +28,7 @@ def away(asked: Asked) -> Response:
 
 def again(asked: Asked) -> Response:
     """To the provider, to show anew who one is, for the bytes of an item that were on the page."""
-    oidc, shown = _oidc(asked), asked.serving.reviews.item(asked.path["item"], asked.who)
+    oidc, shown = _oidc(asked), item_of(asked)
     if asked.who.issuer != oidc.issuer:
         raise AccessRefused(f"nobody has bound {asked.who.name!r} to {oidc.name}",
                             fix=f"ask an admin: finllm users bind {asked.who.name} --subject SUBJECT")  # fmt: skip
