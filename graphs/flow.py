@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from finllm.desk.desk import Desk, RunContext, open_run
 from finllm.desk.request import RunRequest
-from finllm.desk.spending import SpentRow, copies_of
-from finllm.errors import InputError, RecordError, RunHeld
+from finllm.desk.spending import SpentRow, copies_of, left_out_of
+from finllm.errors import BudgetExceeded, InputError, RecordError, RunHeld
 from finllm.events import NodeFinished, NodeStarted, Noted, RunFinished, RunStarted
 from finllm.graphs.basis import on_record, recorded
 from finllm.graphs.checkpoints import checkpointer
@@ -34,7 +34,7 @@ from finllm.graphs.nodes.report import report
 from finllm.graphs.nodes.stress_tester import stress_tester
 from finllm.graphs.nodes.validation import ANSWERS, after_validator, human, question_of, validator
 from finllm.graphs.report import Report
-from finllm.graphs.rows import Json, StateRow
+from finllm.graphs.rows import Json, OpinionRow, StateRow
 from finllm.graphs.state import (
     AfterCompliance,
     AfterIntake,
@@ -194,7 +194,8 @@ async def _drive(run: RunContext, start: Json | None, lease: Lease, answer: str 
                 desk.ledger.end_run(run_id, "waiting", None)
             return Outcome(run_id, "waiting", None, question_of(AfterValidator.model_validate(held.values)))
         done = Report.model_validate(held.values["report"])
-    spent = SpentRow.of(run.account.spent(), run.account.budget, copies_of(desk.ledger, run_id))
+    spent = SpentRow.of(run.account.spent(), run.account.budget, copies_of(desk.ledger, run_id),
+                        left_out_of(desk.ledger, run_id))  # fmt: skip
     if spent.over:
         desk.bus.emit(Noted(level="warning", message=f"run {run_id!r} took {spent.seconds:.1f} s, {spent.over}"))
     done = done.model_copy(update={"spent": spent})
@@ -234,10 +235,13 @@ class _Walk:
         ledger, run_id, self.moved = self.run.desk.ledger, self.run.run_id, True
         try:
             await self.graph.ainvoke(begin, self.config, context=self.run, durability="sync")
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(RecordError, RunHeld):
                 ledger.end_run(run_id, "stopped", None)
             self.run.desk.bus.emit(RunFinished(run_id=run_id, status="stopped"))
+            if isinstance(error, BudgetExceeded):
+                reached = _reached(cast(Json, (await self.held()).values))
+                raise BudgetExceeded(f"{error.message}; {reached}", fix=error.fix) from error
             raise
         return await self.held()
 
@@ -259,6 +263,13 @@ def _believed(held: StateSnapshot, run: RunContext) -> bool:
         return routed == {after_validator(AfterValidator.model_validate(held.values), run)}
     except ValidationError:
         return False
+
+
+def _reached(values: Json) -> str:
+    """What a run that stops has found until then, in words."""
+    opinions = [OpinionRow.model_validate(one) for one in cast(list[Any], values.get("opinions") or [])]
+    judged = dict.fromkeys(one.agent for one in opinions if one.status == "judged")
+    return f"judged until then: {', '.join(judged)}" if judged else "nothing was judged until then"
 
 
 def _asks_nothing(run_id: str) -> InputError:

@@ -336,6 +336,7 @@ def cost_rows(spent: SpentRow | None) -> list[tuple[str, ...]]:
         ("tokens", str(spent.tokens), "tokens", "measured", f"prompt and output, {spent.deep_tokens} of the deep tier"),
         *((name, f"{one.value:.4g}", unit, one.provenance, one.basis) for name, unit, one in known if one is not None),
         *(spent.copies.rows if spent.copies else ()),
+        *(("left out", "1", "", "measured", line) for line in spent.left_out),
     ]
 
 

@@ -16,6 +16,7 @@ from finllm.desk.desk import RunContext
 from finllm.events import Abstained, EventBus, Judged
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
+from finllm.graphs.thrift import precedents_for
 from finllm.guardrails.provenance import HEARSAY, REJECTED, SourceVerdict
 from finllm.tools.evidence import EvidenceTable, show
 
@@ -91,10 +92,7 @@ async def _read(
     caller = run.caller(node)
     if because is not None:
         caller = replace(caller, escalate=caller.escalate | {NARRATIVE.role})
-    inputs = {
-        "narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE],
-        "precedents": "\n".join(past.line for past in state.precedents[:2]),
-    }
+    inputs = {"narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE], "precedents": ""}
     texts = [(source.evidence, source.text) for source in sources if source.evidence is not None]
     longest = min(LONGEST_SOURCE, ALL_SOURCES // max(len(texts), 1))
     offered = [Offered(evidence, text[:longest]) for evidence, text in texts]
@@ -103,6 +101,7 @@ async def _read(
     heard = state.through.heard if state.through else None
     stronger = because is not None and run.desk.stronger
     agent = asking(frozenset(Asked.model_fields) - unasked(heard, stronger=stronger))
+    inputs["precedents"] = precedents_for(run, node, agent, inputs, offered, [p.line for p in state.precedents[:2]])
     opinion = await judge_escalating(
         agent, inputs, {"because": offered}, caller, floor=floor, because=because, before=state.opinions
     )

@@ -11,7 +11,7 @@ from langgraph.types import interrupt
 from finllm.agents.agent import Offered
 from finllm.agents.escalation import judge_escalating
 from finllm.agents.market_signal import MARKET_SIGNAL
-from finllm.agents.narrative import NO_EVENT, Asked, Reading
+from finllm.agents.narrative import NARRATIVE, NO_EVENT, Asked, Reading
 from finllm.agents.validator import AS_READ, OTHERWISE, VALIDATOR, comparison
 from finllm.desk.desk import RunContext
 from finllm.graphs.closest import PastEvents, event_of
@@ -19,6 +19,7 @@ from finllm.graphs.nodes.against import hold_to_market
 from finllm.graphs.nodes.past import past_row
 from finllm.graphs.rows import HeardSource, Json, OpinionRow, ThroughChannels
 from finllm.graphs.state import AfterIntake, AfterValidator, Answer, JudgedOpinion, Update, Verdict
+from finllm.graphs.thrift import left_out
 from finllm.guardrails.crossmodal import FactorCheck, Heard, SecondCheck, check_factors, check_second, majority
 from finllm.guardrails.provenance import REJECTED
 from finllm.memory.answers import answer_entry, answer_key
@@ -59,6 +60,7 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     offered = [*_counted(spoken, lines, table, run.request.as_of), *lines, *moved]
     inputs = {"reading": _event(reading.judgement), "market": _market(state)}
     again = passes < PASSES and (state.through is None or run.desk.stronger)
+    again = again and not left_out(run, "validator", "a second reading", lambda: taken(state, run))
     caller = run.caller("validator", state.kind, () if again else {VALIDATOR.role})
     opinion = await judge_escalating(VALIDATOR, inputs, {"because": offered}, caller, before=state.opinions)
     diverged = any(check.diverged for check in checks)
@@ -102,6 +104,14 @@ class Voices:
     def heard(self, reading: Reading) -> dict[FactorId, Heard]:
         """Where each factor went in most of them."""
         return {factor: majority([one.factors[factor] for one in past]) for factor, past in self.of(reading).items()}
+
+
+def taken(state: AfterIntake, run: RunContext) -> float:
+    """Tokens that the reading's calls took, which a second one would take again."""
+    opinion = state.latest(NARRATIVE)
+    calls = [run.desk.ledger.lookup(key) for key in (opinion.calls if opinion else ())]
+    said = [entry.response for entry in calls if entry is not None]
+    return float(sum(one["prompt_tokens"] + one["output_tokens"] for one in said))
 
 
 def checked(

@@ -22,13 +22,13 @@ from finllm.scheduler.cluster.authority import Authority, Token
 from finllm.scheduler.cluster.certificates import NAME, new_key, request_for
 from finllm.scheduler.cluster.knock import asked_ca, knock_first, split
 from finllm.scheduler.cluster.place import Place
+from finllm.scheduler.executors.ray_processes import SERVE
 from finllm.settings import Settings
 
 STARTING = 300.0
 """Longest wait for a node to be ready, s: it fetches its weights and measures itself first."""
 ENDING = 180.0
 """Longest wait for a node to end, s: it lets calls under way finish."""
-_SERVE = "from finllm.cli.main import main; raise SystemExit(main())"
 
 
 def begin(settings: Settings, told: Told, name: str, host: str, port: int, labels: Mapping[str, str]) -> Place:
@@ -67,8 +67,9 @@ def enter(settings: Settings, address: str, token: Token, name: str, host: str, 
 def spawn(place: Place) -> None:
     """Start this home's node as a process of its own, and wait until it offers. Errors: BackendError."""
     with place.log_path.open("ab") as log:
-        command = [sys.executable, "-c", _SERVE, "cluster", "serve"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *SERVE], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     ends = time.monotonic() + STARTING
     while time.monotonic() < ends:
         if process.poll() is not None:
@@ -83,6 +84,20 @@ def spawn(place: Place) -> None:
                        fix=f"read {str(place.log_path)!r}, then 'finllm cluster leave' and begin again")  # fmt: skip
 
 
+def begin_again(place: Place) -> None:
+    """Start this home's node anew, with the membership that it has: after its machine or its processes died.
+
+    At the home that made the cluster, its directory begins anew at the same address, and the other nodes, whose
+    certificates hold, join it by themselves. Errors: InputError where it runs, or is in no cluster; BackendError.
+    """
+    state = place.state()
+    if running(state):
+        raise InputError(f"the node {state['name']!r} runs", fix="look at it with 'finllm cluster status'")
+    end(place, leaving=False)
+    place.keep_state({**state, "ready": False, "pid": None, "ray": None})
+    spawn(place)
+
+
 def end(place: Place, *, leaving: bool = True) -> None:
     """End this home's node, and with `leaving` its membership. Errors: InputError where it is in no cluster."""
     state = place.state()
@@ -91,9 +106,10 @@ def end(place: Place, *, leaving: bool = True) -> None:
         ends = time.monotonic() + ENDING
         while running(state) and time.monotonic() < ends:
             time.sleep(0.1)
-    if state.get("ray"):  # its node's process was killed, and Ray's went on
+    leader, ticks = state.get("ray"), state.get("ray_ticks")
+    if leader and (lives(leader, ticks) or not lives(leader, None)):  # killed, and what Ray started went on
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(state["ray"], signal.SIGTERM)
+            os.killpg(leader, signal.SIGTERM if leaving else signal.SIGKILL)
     if leaving:
         names = ("node.key", "node.crt", "ca.crt", "ca.key", "revoked.crl", "ray.token", "node.json", "tokens.json",
                  "nodes.json", "revoked.json")  # fmt: skip

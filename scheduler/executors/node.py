@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 from finllm.errors import BackendError, FinllmError
 from finllm.models.ladder import Rung, derived_rungs, take_rung
 from finllm.models.registry import default_source
+from finllm.processes import ticks_of
 from finllm.scheduler.backends import Offer
 from finllm.scheduler.backends.llama_cpp import llama_build
 from finllm.scheduler.calibration.measured import RungCalibration
@@ -28,11 +32,13 @@ from finllm.scheduler.cluster.knock import fetch, knock
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer
 from finllm.scheduler.executors.ray_executor import connect, keys, read, remove, write
-from finllm.scheduler.executors.ray_processes import NAMESPACE, RayProcesses, the_ray
+from finllm.scheduler.executors.ray_processes import NAMESPACE, SERVE, RayProcesses, the_ray
 from finllm.scheduler.executors.records import NodeRecord, State, wish_of
 from finllm.scheduler.executors.room import Room
 from finllm.settings import Settings
 
+FIRST_LOOK = 2.0
+"""s between two looks at whether the first node is still the one that was joined."""
 EVERY = 0.5
 """s between two looks at what members wish, and at what was revoked."""
 EMPTIES = 120.0
@@ -60,18 +66,22 @@ class Node:
         self._temp: Path | None = None
         self._room: Any = None
         self._record: NodeRecord | None = None
+        self._begun = uuid.uuid4().hex if self.authority is not None else ""
+        """Which directory this node is of: the first node's process makes a new one."""
 
     def start(self) -> None:
         """Come up, in the order in which each step may be trusted to the next. Errors: BackendError, Refused."""
         state = self.state
-        if state["first"]:
+        if self.authority is not None:
+            self._vouch_for_itself(self.authority)
             self._temp = Path(tempfile.mkdtemp(prefix="finllm-ray-", dir="/tmp"))
         self._ray = RayProcesses.start(self.place, host=state["host"], gcs=state["gcs"], first=state["first"],
                                        labels=state["labels"], temp=self._temp)  # fmt: skip
-        self._keep(ray=self._ray.process.pid)
+        self._keep(ray=self._ray.process.pid, ray_ticks=ticks_of(self._ray.process.pid))
         self.say("Ray runs")
         connect(self.place, state)
         if self.authority is None:
+            self._begun = self._directory()
             self._fetch_weights()
         self._open_doors()
         offers = self._open_room()
@@ -86,13 +96,47 @@ class Node:
 
     def run(self, ending: threading.Event) -> None:
         """Serve until `ending`: hear wishes, renew the certificate, spread what was revoked."""
+        import ray.exceptions
+
+        trouble = ""
+        if self.authority is None:
+            threading.Thread(target=self._guard, args=(ending,), daemon=True, name="finllm-first").start()
         while not ending.wait(EVERY):
             try:
                 self._step()
             except FinllmError as error:
                 self.say(str(error))
-            if self._ray is not None and self._ray.process.poll() is not None:
-                raise BackendError("Ray has ended on this node", fix="leave and join again")
+            except ray.exceptions.RayError as error:  # the directory is away, or another's: the guard sees to that
+                said, trouble = trouble, str(error).splitlines()[0][:200]
+                if said != trouble:
+                    self.say(trouble)
+            if self.authority is not None and self._ray_ended():
+                raise BackendError("Ray has ended on this node", fix="run 'finllm cluster restart' here")
+
+    def _guard(self, ending: threading.Event) -> None:
+        """Start anew where the first node was, or Ray has ended here. In a thread: without the first node, asking Ray
+        for anything waits for a day.
+        """
+        while not ending.wait(FIRST_LOOK):
+            with contextlib.suppress(BackendError, Refused):  # it is not there: what goes on without it does
+                found = self._directory()
+                if found != self._begun or self._ray_ended():
+                    self.say("the first node was started anew" if found != self._begun else "Ray has ended here")
+                    self._again()
+
+    def _again(self) -> None:
+        """Be a new process of this home's node, with the same membership: what Ray knew is of no use any more."""
+        if self._ray is not None:
+            self._ray.stop(seconds=2.0)
+        self._keep(ready=False)
+        os.execv(sys.executable, [sys.executable, *SERVE])
+
+    def _ray_ended(self) -> bool:
+        return self._ray is not None and self._ray.process.poll() is not None
+
+    def _directory(self) -> str:
+        """Which directory the first node has now. Errors: BackendError, Refused."""
+        return str(knock(self.place, self.state["peer"], "/directory", {})["begun"])
 
     def drain(self) -> None:
         """Take no further call, and wait for those under way."""
@@ -155,8 +199,10 @@ class Node:
             admitting = Admitting(self.authority, self._files, llama_build(), self._facts)
             port = int(self.state["address"].rpartition(":")[2])
             self._doors.append(Door(self.place, admitting.first_routes(), self.told, host, port, mutual=False))
-            routes |= admitting.routes()
-        self._doors.append(Door(self.place, routes, self.told, host))
+            routes |= admitting.routes() | {"/directory": lambda _holder, _asked: {"begun": self._begun}}
+        self._doors.append(Door(self.place, routes, self.told, host, int(self.state.get("door", 0))))
+        if self.authority is not None:
+            self._keep(door=self._door.port)  # members know it: started anew, it is to be the same
 
     def _fetch_weights(self) -> None:
         """Weights that the first node has and this one lacks, by digest."""
@@ -220,18 +266,24 @@ class Node:
                 threading.Thread(target=self.drain, daemon=True).start()
         self._renew()
 
+    def _vouch_for_itself(self, authority: Authority) -> None:
+        request = request_for(self.state["name"], [self.state["host"]], self.place.key())
+        self._keep_certificate(authority.renew(self.state["name"], request))
+
+    def _keep_certificate(self, certificate: bytes) -> None:
+        self.place.keep(self.place.key(), certificate, self.place.ca_path.read_bytes(),
+                        self.place.crl_path.read_bytes())  # fmt: skip
+
     def _renew(self) -> None:
         """The next certificate, once half of this one's life has gone."""
         holder = self.place.holder(self.place.certificate_path.read_bytes())
         if holder.until - utc_now() > LIFE / 2:
             return
-        request = request_for(self.state["name"], [self.state["host"]], self.place.key())
         if self.authority is not None:
-            certificate = self.authority.renew(self.state["name"], request)
+            self._vouch_for_itself(self.authority)
         else:
+            request = request_for(self.state["name"], [self.state["host"]], self.place.key())
             certificate = knock(self.place, self.state["peer"], "/renew", {"request": request.decode()})["certificate"]
-            certificate = str(certificate).encode()
-        self.place.keep(self.place.key(), certificate, self.place.ca_path.read_bytes(),
-                        self.place.crl_path.read_bytes())  # fmt: skip
+            self._keep_certificate(str(certificate).encode())
         self._publish(self._record.state if self._record else "serving")
         self.say(f"certificate renewed at {dt.datetime.now(dt.UTC):%H:%MZ}, process {os.getpid()}")

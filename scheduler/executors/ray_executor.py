@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from finllm.errors import BackendError, InputError
+from finllm.errors import BackendError, FinllmError, InputError
 from finllm.events import Noted
 from finllm.scheduler.backends import Backend, Request
 from finllm.scheduler.backends.kind import Opening
@@ -26,6 +26,8 @@ from finllm.scheduler.executors.remote import Link, LostRoom, RemoteBackend
 
 LOOK = 0.5
 """s between two looks at the nodes: their records, and their signs of life."""
+ALONE = 10.0
+"""s without a sign of life of any node, after which this process's own backends answer too."""
 FIRST = 10.0
 """Longest wait for the first node's backends when a desk opens, s."""
 _KEYS = b"finllm"
@@ -93,6 +95,8 @@ class RayExecutor:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._unreachable = False
+        self._opening: Opening | None = None
+        self._heard = 0.0
         self._threads: list[threading.Thread] = []
 
     def open(self, opening: Opening) -> list[Backend]:
@@ -103,13 +107,14 @@ class RayExecutor:
             opening.bus.emit(Noted(level="warning", message=told))
             return self._alone(opening)
         opening.closing.callback(self._close)
+        self._opening, self._heard = opening, time.monotonic()
         ends = time.monotonic() + FIRST
         self._look()
         while not any(one.link.seconds for one in self._members.values()) and time.monotonic() < ends:
             time.sleep(0.05)
             self._look()
         self._threads = [threading.Thread(target=self._watch, args=(look,), daemon=True, name="finllm-cluster")
-                         for look in (self._read_records, self._hear)]  # fmt: skip
+                         for look in (self._read_records, self._hear, self._look_after_itself)]  # fmt: skip
         for thread in self._threads:
             thread.start()
         found = list(self.joined())
@@ -202,7 +207,30 @@ class RayExecutor:
                 member.link.lose(f"{member.link.record.name!r} is gone: {str(error).splitlines()[0][:200]}")
                 continue
             member.link.heard(readings, time.monotonic() - member.asked)
+            self._heard = time.monotonic()
             self._offer(member)
+
+    def _look_after_itself(self) -> None:
+        """Where no node is heard of any more, as after a new start of the first one: this machine's own backends take
+        what waits, once.
+        """
+        opening = self._opening
+        if opening is None or time.monotonic() - self._heard < ALONE:
+            return
+        self._opening = None
+        why = f"no node of the cluster has been heard of for {ALONE:.0f} s"
+        self._told("cluster.unreachable", {"why": f"{why}; this process goes on with its own backends"})
+        told = f"{why}: this machine's own backends serve; nodes that come back do, too"
+        opening.bus.emit(Noted(level="warning", message=told))
+        try:
+            own = self._alone(opening)
+        except FinllmError as error:
+            own = []
+            opening.bus.emit(Noted(level="warning", message=f"this machine has no backend: {error.message}"))
+        with self._lock:
+            self._fresh.extend(own)
+        for member in self._members.values():
+            member.link.given_up = True
 
     def _offer(self, member: _Member) -> None:
         """Hand out a node's backends once it has given a sign of life."""

@@ -20,6 +20,8 @@ from finllm.scheduler.cluster.knock import split
 from finllm.scheduler.cluster.place import Place
 
 NAMESPACE = "finllm"
+SERVE = ("-c", "from finllm.cli.main import main; raise SystemExit(main())", "cluster", "serve")
+"""What Python is started with to be a home's node."""
 STARTING = 60.0
 """Longest wait for Ray's processes, s."""
 WITHOUT_FIRST = 86_400

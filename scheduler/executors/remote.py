@@ -56,6 +56,8 @@ class Link:
         self._calls: dict[str, _Call] = {}
         self._seen = time.monotonic()
         self._lost = ""
+        self.given_up = False
+        """Nobody waits for the node, should it be away: others answer in its place."""
 
     @property
     def away(self) -> str:
@@ -65,7 +67,7 @@ class Link:
 
     @property
     def returns(self) -> bool:
-        return self.record.state == "serving"
+        return self.record.state == "serving" and not (self.given_up and self._lost)
 
     def calls(self) -> list[str]:
         with self._lock:

@@ -123,8 +123,8 @@ class Services:
         return breaker.recovers or breaker.state(self._clock()) == "half-open"
 
     async def opened(self, names: Sequence[str]) -> None:
-        """Wait until one of these may be tried again."""
-        while names and all(name in self.shut() for name in names):
+        """Wait until one of these may be tried again, or none of them is worth waiting for."""
+        while all(name in self.shut() for name in names) and any(map(self.recovers, names)):
             waits = [self._services[name].breaker.wait(self._clock()) for name in names]
             await asyncio.sleep(max(min(waits), LOOK / 5))
 

@@ -54,6 +54,7 @@ def add_to(app: typer.Typer) -> None:
     group.command(epilog=examples("finllm cluster drain rack-2"))(drain)
     group.command(epilog=examples("finllm cluster leave"))(leave)
     group.command(epilog=examples("finllm cluster revoke rack-2 --because 'its disk was stolen'"))(revoke)
+    group.command(epilog=examples("finllm cluster restart"))(restart)
     group.command(epilog=examples("finllm cluster doctor"))(doctor)
     group.command(hidden=True)(serve)
     app.add_typer(group, name="cluster")
@@ -215,6 +216,18 @@ def revoke(
         print_json({"revoked": node})
     else:
         print(clean_lines(f"{node}: revoked\n"), end="")
+
+
+def restart(as_json: JsonFlag = False) -> None:
+    """Start this home's node again, with the membership that it has, after its machine or its processes died.
+
+    At the first node the cluster's directory begins anew at the same address; the others find it by themselves.
+    """
+    from finllm.scheduler.executors.membership import begin_again
+
+    place = _place(load_settings().settings)
+    begin_again(place)
+    _show_joined(place, as_json)
 
 
 def doctor(as_json: JsonFlag = False) -> None:

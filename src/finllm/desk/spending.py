@@ -21,9 +21,12 @@ from finllm.scheduler.money.carbon import ZoneIntensity
 from finllm.scheduler.money.carbon_file import open_grid
 from finllm.scheduler.money.costing import Costing, Rates
 from finllm.scheduler.money.tariff import Tariff
-from finllm.scheduler.record import CALL, CHARGE, PLACEMENT
+from finllm.scheduler.record import CALL, CHARGE, PLACEMENT, EntryKind
 from finllm.settings import Settings
 from finllm.tools.data.scenario import BudgetEntry
+
+THRIFT = EntryKind("thrift")
+"""What a run did without, since its budget was short."""
 
 
 class AmountRow(BaseModel):
@@ -67,6 +70,7 @@ class SpentRow(BaseModel):
 
     `allowed`: the seconds of its budget, where it took more: a run that is answered from its record asks no model that
     they could stop, and nor do the tools. `copies`: of critical calls, None where no backend tells its domains.
+    `left_out`: what the run did without, and why, for its budget was short.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +83,7 @@ class SpentRow(BaseModel):
     usd: AmountRow | None
     allowed: float | None = None
     copies: CopiesRow | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def over(self) -> str:
@@ -88,11 +93,14 @@ class SpentRow(BaseModel):
         )  # fmt: skip
 
     @classmethod
-    def of(cls, spent: Spent, budget: Budget | None = None, copies: CopiesRow | None = None) -> SpentRow:
+    def of(
+        cls, spent: Spent, budget: Budget | None = None, copies: CopiesRow | None = None, left_out: Sequence[str] = ()
+    ) -> SpentRow:
         allowed = None if budget is None else budget.seconds
         return cls(allowed=allowed if allowed is not None and spent.seconds > allowed else None,
                    seconds=spent.seconds, tokens=spent.tokens, deep_tokens=spent.deep_tokens,
-                   joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd), copies=copies)  # fmt: skip
+                   joules=_row(spent.joules), grams=_row(spent.grams), usd=_row(spent.usd), copies=copies,
+                   left_out=tuple(left_out))  # fmt: skip
 
 
 def _row(amount: Amount | None) -> AmountRow | None:
@@ -162,6 +170,12 @@ def copies_of(ledger: LedgerReader, run_id: str) -> CopiesRow | None:
     seconds = [use for use in ledger.uses(run_id, CHARGE) if use.entry.response["why"].startswith(COPY)]
     spent = _sum(seconds)
     return CopiesRow(doubled=doubled, tokens=spent.tokens, joules=_row(spent.joules), alone=alone)
+
+
+def left_out_of(ledger: LedgerReader, run_id: str) -> list[str]:
+    """What a run did without since its budget was short, from the record, in order."""
+    found = {use.key: use.entry for use in ledger.uses(run_id, THRIFT)}
+    return [f"{one.request['node']}: {one.response['what']}, {one.response['why']}" for one in found.values()]
 
 
 def tenant_account(settings: Settings, ledger: LedgerReader) -> Account:

@@ -1,6 +1,7 @@
 """A process that asks a cluster for calls, as a run does, and prints what came of them as one JSON object a line.
 
-`python -m tests.scheduler.executors.play TASKS [SECONDS]`: tasks, spread over so many seconds in bursts of twenty.
+`python -m tests.scheduler.executors.play TASKS [SECONDS [critical]]`: tasks, spread over so many seconds in bursts of
+twenty; critical ones run in two domains.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class Play:
         if isinstance(event, CallFailed):
             self.failed.append(time.monotonic())
 
-    async def ask(self, seed: int, tokens: int = 0) -> Answer:
+    async def ask(self, seed: int, tokens: int = 0, *, critical: bool = False) -> Answer:
         """One call that nobody has made before; with `tokens`, one that writes so many."""
-        task = replace(TASK, seed=seed, node=f"n{seed}")
+        task = replace(TASK, seed=seed, node=f"n{seed}", critical=critical)
         if tokens:
             task = replace(task, template=(Write("text", tokens, None),))
         return await self.broker.run(task, self.account, run_id="run")
@@ -80,26 +81,32 @@ class Play:
         good = [one for one in answers if isinstance(one, Answer)]
         return {"tasks": len(answers), "lost": len(answers) - len(good), "twice": twice,
                 "why": sorted({str(one) for one in answers if not isinstance(one, Answer)}),
+                "twins": sum(bool(use.entry.response["twin"]) for use in self.ledger.uses("run", "placement")),
+                "copies_charged": len(self.ledger.uses("run", "charge")),
                 "by": dict(Counter(one.offer.name.rpartition("@")[2] for one in good))}  # fmt: skip
 
 
-async def spread(play: Play, tasks: int, seconds: float) -> dict[str, Any]:
+async def spread(play: Play, tasks: int, seconds: float, *, critical: bool = False) -> dict[str, Any]:
+    waits = dict[int, float]()
+
     async def later(at: int) -> Answer:
         await asyncio.sleep(seconds * (at - at % BURST) / tasks)
-        answer = await play.ask(at)
+        asked = time.monotonic()
+        answer = await play.ask(at, critical=critical)
+        waits[at // BURST] = max(waits.get(at // BURST, 0.0), time.monotonic() - asked)
         if at % 10 == 0:
             print(json.dumps({"answered": at}), flush=True)
         return answer
 
     answers = await asyncio.gather(*(later(at) for at in range(tasks)), return_exceptions=True)
-    return play.sums(answers)
+    return play.sums(answers) | {"longest": [waits[burst] for burst in sorted(waits)]}
 
 
 def main() -> None:
     tasks, seconds = int(sys.argv[1]), float((sys.argv[2:] or ["0"])[0])
     with contextlib.ExitStack() as closing:
         play = Play(load_settings().settings, closing)
-        found = asyncio.run(spread(play, tasks, seconds))
+        found = asyncio.run(spread(play, tasks, seconds, critical="critical" in sys.argv))
     print(json.dumps(found | {"told": [[what, about] for _, what, about in play.told]}))
 
 

@@ -30,6 +30,7 @@ from finllm.testing import MemoryRecorder, ScriptedBackend
 from tests.conftest import bounded
 from tests.scheduler.brokers import TASK, unlimited
 from tests.scheduler.cluster.test_trust import Town
+from tests.scheduler.executors.test_in_process import Later
 
 Forge = Callable[[dict[str, Any]], bytes]
 GOOD = Generation('{"regime":"calm"}', {"regime": {"calm": 0.75, "stress": 0.25}}, 40, 9, 0.5, 3, 2,
@@ -210,3 +211,43 @@ def test_a_record_is_believed_with_the_authoritys_word_on_its_weights_alone(stan
     ):
         with pytest.raises(Refused, match=why):
             read_record(envelope, stand.here)
+
+
+def test_a_node_that_nobody_waits_for_any_more_counts_again_once_it_is_heard_of(stand: Stand) -> None:
+    stand.link.lose("it is gone")
+    assert stand.backend.returns, "it may come back: what waits for it does"
+    stand.link.given_up = True
+    assert not stand.backend.returns
+    stand.link.heard({}, 0.001)
+    assert stand.backend.away == ""
+    assert stand.backend.returns
+
+
+def test_tasks_that_wait_for_a_node_go_on_with_a_backend_that_takes_its_place(stand: Stand) -> None:
+    """As when no node is heard of any more: this machine's own backends are opened, and nobody waits for a timeout."""
+    later = Later()
+
+    async def play() -> str:
+        broker = Broker([stand.backend], MemoryRecorder(), EventBus(), call_timeout=60.0, joining=later)
+        stand.link.lose("it is gone")
+        asked = asyncio.create_task(broker.run(TASK, unlimited(), run_id="r"))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        later.coming.append(ScriptedBackend([{}], name="own"))
+        stand.link.given_up = True
+        return (await asked).offer.name
+
+    assert bounded(play(), seconds=5) == "own"
+
+
+def test_tasks_that_wait_for_a_node_that_is_given_up_end_with_why_where_nothing_takes_its_place(stand: Stand) -> None:
+    async def play() -> None:
+        broker = Broker([stand.backend], MemoryRecorder(), EventBus(), call_timeout=60.0)
+        stand.link.lose("it is gone")
+        asked = asyncio.create_task(broker.run(TASK, unlimited(), run_id="r"))
+        await asyncio.sleep(0.1)
+        stand.link.given_up = True
+        with pytest.raises(BackendError, match="it is gone"):
+            await asked
+
+    bounded(play(), seconds=5)
