@@ -35,8 +35,8 @@ def left_out(run: RunContext, node: str, what: str, tokens: Callable[[], float])
 
 
 def _short(run: RunContext, tokens: Callable[[], float]) -> str:
-    left = {name: run.account.left(name) for name in _COUNTED}
-    limited = {name: rest for name, rest in left.items() if rest < float("inf")}
+    left: dict[Dimension, float] = {name: run.account.left(name) for name in _COUNTED}
+    limited: dict[Dimension, float] = {name: rest for name, rest in left.items() if rest < float("inf")}
     if not limited:
         return ""
     count, broker = tokens(), run.desk.broker
