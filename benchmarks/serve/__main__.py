@@ -68,8 +68,9 @@ def _measured(home: Path, folder: Path, runs: list[str], item: str) -> Iterator[
     raced_home = folder / "raced"
     shutil.copytree(home, raced_home, symlinks=True, ignore=shutil.ignore_patterns("models", "knowledge*", "vectors*"))
     raced = races(raced_home, runs[-1])
-    yield Row(f"{raced.races} races of two signatures", f"{raced.lost} lost, {raced.doubled} doubled, {raced.odd} odd, "
-              f"{1e3 * raced.seconds / raced.races:.0f} ms each", "none",
+    said = f" ({'; '.join(raced.strange[:3])})" if raced.strange else ""
+    yield Row(f"{raced.races} races of two signatures", f"{raced.lost} lost, {raced.doubled} doubled, {raced.odd} odd"
+              f"{said}, {1e3 * raced.seconds / raced.races:.0f} ms each", "none",
               bool(raced.lost or raced.doubled or raced.odd))  # fmt: skip
     killed = kills(home, runs[-1])
     broken = "; ".join(killed.broken) or "none"

@@ -36,13 +36,14 @@ def _light() -> Any:
 
 @dataclass(frozen=True)
 class Raced:
-    """Of so many races: signatures that were lost or doubled, refusals that were none of a rule."""
+    """Of so many races: signatures that were lost or doubled, refusals that were none of a rule, and what they said."""
 
     races: int
     lost: int
     doubled: int
     odd: int
     seconds: float
+    strange: tuple[str, ...] = ()
 
 
 def races(home: Path, run: str, count: int = RACES) -> Raced:
@@ -68,6 +69,7 @@ def races(home: Path, run: str, count: int = RACES) -> Raced:
 
 def _counted(books: Books, items: list[str], said: dict[str, list[str]], took: float) -> Raced:
     lost = doubled = odd = 0
+    strange = list[str]()
     for at, item in enumerate(items):
         found = books.reviews.record.get(item)
         signed = [one.by for one in found.signatures]
@@ -76,7 +78,9 @@ def _counted(books: Books, items: list[str], said: dict[str, list[str]], took: f
         doubled += len(signed) - len(set(signed)) + (len(signed) > found.row.needs)
         odd += sum(answers[at] not in ("signed", "closed") for answers in said.values())
         odd += found.ended != "approved"
-    return Raced(len(items), lost, doubled, odd, took)
+        strange += [f"{item}: {name} {answers[at]}" for name, answers in said.items()
+                    if answers[at] not in ("signed", "closed")]  # fmt: skip
+    return Raced(len(items), lost, doubled, odd, took, tuple(strange))
 
 
 def _of(books: Books, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
