@@ -27,7 +27,8 @@ class HandRow(BaseModel):
     def words(self) -> str:
         """The decision in a sentence, its figures left to the rows that hold them."""
         done = {"shock": "the shock was set", "trade": "it was traded"}.get(self.kind, self.decided)
-        return f"Set by a person: {self.about}, {done} ({self.by}: {self.because})."
+        named = f"source {self.about}" if self.kind == "source" else self.about
+        return f"Set by a person: {named}, {done} ({self.by}: {self.because})."
 
 
 def hand_rows(scenario: Scenario) -> tuple[HandRow, ...]:
@@ -47,7 +48,7 @@ def _rows(scenario: Scenario) -> Iterator[HandRow]:
         yield _row("dispute", one.factor, done, one.by, one.because)
     for source in scenario.sources:
         if source.use != "on":
-            yield _row("source", f"source {source.id}", f"switched {source.use}" if source.use == "off" else "muted",
+            yield _row("source", source.id, f"switched {source.use}" if source.use == "off" else "muted",
                        source.by, source.because)  # fmt: skip
     for trade in scenario.trades:
         yield _row("trade", trade.id, f"{trade.quantity:+,.10g}", trade.by, trade.because)

@@ -26,7 +26,7 @@ from finllm.scheduler.calibration.measured import RungCalibration
 from finllm.scheduler.cluster import Refused, Told
 from finllm.scheduler.cluster.admitting import Admitting, proof_of, weights_route
 from finllm.scheduler.cluster.authority import LIFE, Authority
-from finllm.scheduler.cluster.certificates import request_for
+from finllm.scheduler.cluster.certificates import Holder, request_for
 from finllm.scheduler.cluster.door import Door
 from finllm.scheduler.cluster.knock import fetch, knock
 from finllm.scheduler.cluster.place import Place, utc_now
@@ -193,13 +193,18 @@ class Node:
             "rungs": [rung.model_dump_json() for rung in self._rungs()],
         }  # fmt: skip
 
+    def _tell_directory(self, _: Holder | None, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Which beginning of this node's Ray it is: a member that knows another one joins it anew."""
+        del asked
+        return {"begun": self._begun}
+
     def _open_doors(self) -> None:
         host, routes = self.state["host"], weights_route(self._files)
         if self.authority is not None:
             admitting = Admitting(self.authority, self._files, llama_build(), self._facts)
             port = int(self.state["address"].rpartition(":")[2])
             self._doors.append(Door(self.place, admitting.first_routes(), self.told, host, port, mutual=False))
-            routes |= admitting.routes() | {"/directory": lambda _holder, _asked: {"begun": self._begun}}
+            routes |= admitting.routes() | {"/directory": self._tell_directory}
         self._doors.append(Door(self.place, routes, self.told, host, int(self.state.get("door", 0))))
         if self.authority is not None:
             self._keep(door=self._door.port)  # members know it: started anew, it is to be the same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from starlette.routing import compile_path
@@ -96,8 +96,9 @@ def test_every_text_stands_out_from_its_ground(browser: Browser, desk: Served, s
     for name, page in each_page(browser, desk, color_scheme=scheme):
         counted = page.evaluate("looks.counted()")
         assert counted >= 5, name
-        for where, when in ((name, None), (f"{name}, printed", "print")):
-            page.emulate_media(media=when or "screen", color_scheme=scheme)
+        pages: list[tuple[str, Literal["screen", "print"]]] = [(name, "screen"), (f"{name}, printed", "print")]
+        for where, medium in pages:
+            page.emulate_media(media=medium, color_scheme=scheme)
             if found := page.evaluate("looks.faint()"):
                 faint[where] = found[:5]
         page.emulate_media(media="screen", color_scheme=scheme)
