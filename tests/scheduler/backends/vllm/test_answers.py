@@ -259,7 +259,8 @@ def test_the_same_server_answers_typed_by_the_chat_protocol(server: Server) -> N
         assert len(probabilities) == 5
         assert sum(probabilities.values()) == pytest.approx(1.0)
         assert all(0.0 < probability < 1.0 for probability in probabilities.values())
-        assert second.choices["verdict"] == pytest.approx(probabilities, abs=0.02)
+        # a score near 20 is rounded to 0.06 in bfloat16, otherwise with a cached prompt than without: 0.021 was seen
+        assert second.choices["verdict"] == pytest.approx(probabilities, abs=0.03)
         assert first.prompt_tokens > 0
         assert bounded(examined(chat)).probability > 1 / 3
     finally:
