@@ -90,7 +90,7 @@ def scripted_desk(
             model: str = "",
         ) -> Desk:
             """`model` names the weights: another one is not answered from the ledger for the first."""
-            settings = Settings(home=tmp_path)
+            settings = Settings(home=tmp_path, encoder_cache=warm.shared.encoder_dir)
             ledger = open_recorder(settings)
             closing.callback(ledger.close)
             backends: list[Backend] = [ScriptedBackend(edge, name="edge", weights=model)]

@@ -28,7 +28,7 @@ from tests.warm import Warm
 def chat_home(warm: Warm, shared_knowledge: KnowledgeBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which two scenarios were run, the blockade last."""
     home = tmp_path_factory.mktemp("chat-home")
-    settings = Settings(home=home)
+    settings = Settings(home=home, encoder_cache=warm.shared.encoder_dir)
     ledger = open_recorder(settings)
     desk = replace(assemble(settings, EventBus(), ledger, [ScriptedBackend([READS_WELL], name="edge")]),
                    knowledge=shared_knowledge, embedder=warm.embedder, calibrations=warm.calibrations,

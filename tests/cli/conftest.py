@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,6 @@ Cli = Callable[..., Shown]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("FINLLM_")]:
-        monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("FINLLM_HOME", str(folder))
     monkeypatch.setenv("FINLLM_THREADS", "2")
