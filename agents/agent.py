@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,9 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 from typing_extensions import TypeVar
 
-from finllm.errors import BackendError
+from finllm.agents.escalations import Escalation
+from finllm.agents.priors import priors_by, tempered
+from finllm.errors import BackendError, BudgetExceeded
 from finllm.events import Abstained, EventBus, Judged
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.models.ladder import PRUNED
@@ -27,6 +28,7 @@ from finllm.scheduler.decoding.template import Choose, Pick, Template, compile_t
 from finllm.scheduler.money.account import Account
 from finllm.scheduler.money.budget import Budget
 from finllm.scheduler.placement.divergence import permuted, turned
+from finllm.scheduler.placement.policy import CHARS_PER_TOKEN
 from finllm.scheduler.placement.task import PRECISIONS, Prompt, Task
 
 J_co = TypeVar("J_co", bound=BaseModel, default=BaseModel, covariant=True)
@@ -36,6 +38,10 @@ LABELS = string.ascii_uppercase
 """What stands before a line of evidence in a prompt; lines beyond the last letter are not offered."""
 _FENCE = re.compile(r"<\s*/?\s*data\b[^<>]*>", re.IGNORECASE)
 """What a prompt puts around material: in the material itself it would end it."""
+BUDGET = "budget: "
+"""What the reason of an agent begins with that abstains for its budget."""
+AROUND = 64
+"""About how many tokens a chat's marks and a judgement take besides the words of the prompt."""
 NEUTRAL = "N/A"
 """Content-free text: what the model answers to it is the prompt's own prior."""
 
@@ -113,53 +119,8 @@ class Caller:
         return self.pruned if precision == PRUNED else self.card
 
 
-class Escalation(BaseModel):
-    """Why an agent was asked again, or at a finer precision at once: from which to which, and over what.
-
-    `cause`: `threshold` (a calibrated probability of 0 to 1 under the card's), `beforehand` (the share that `before`
-    has right on average is, and nothing was asked there), `checks` (the reading against words and precedents), `second
-    opinion` or `validator` (whose verdict `field` is). `votes`: answers that were counted at `to`, 0 for a finer answer
-    that stands; `split`: fields on which no majority agreed, with what was said.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    cause: Literal["threshold", "beforehand", "checks", "second opinion", "validator"]
-    before: str | None
-    to: str | None
-    field: str | None = None
-    probability: float | None = None
-    threshold: float | None = None
-    votes: int = 0
-    split: dict[str, list[str]] = {}
-
-    @property
-    def words(self) -> str:
-        """The escalation in one line: what was done, and why."""
-        way = f"{self.votes} votes at {self.to}" if self.votes else f"escalated from {self.before} to {self.to}"
-        if self.cause == "beforehand":
-            way = f"asked at {self.to} at once"
-        return f"{way}: {self.reason}"
-
-    @property
-    def reason(self) -> str:
-        """Why, in words."""
-        match self.cause:
-            case "threshold":
-                return f"{self.field} was {self.probability or 0.0:.0%} sure, its threshold is {self.threshold:.0%}"
-            case "beforehand":
-                told = f"{self.before} has {self.field} right in {self.probability:.0%}"
-                return f"{told}, full depth in {self.threshold:.0%}"
-            case "second opinion":
-                return f"the second opinion is {self.probability or 0.0:.0%} sure of another {self.field}"
-            case "checks":
-                return f"words or precedents speak against {self.field}"
-            case "validator":
-                return f"the validator did not find text and measurements aligned ({self.field})"
-
-
 class Opinion(BaseModel, Generic[J_co]):
-    """What came of asking an agent. Abstained: `judgement` is None and `reason` says why.
+    """What came of asking an agent. Abstained: `judgement` is None and `reason` says why; `short`: for its budget.
 
     `choices` holds the probability of each allowed value by dotted field; citations in `judgement` and `choices` are
     evidence ids. `calls` are ledger keys, those of the answer that stands last. `escalations`: how it came there, in
@@ -178,6 +139,7 @@ class Opinion(BaseModel, Generic[J_co]):
     prompt_version: str
     reason: str | None = None
     escalations: list[Escalation] = []
+    short: bool = False
 
     def probability(self, field: str) -> float:
         """Probability of the value that was chosen for a dotted field."""
@@ -197,7 +159,7 @@ async def judge(
 
     `offered` holds, for each field that cites, the evidence it may cite. `floor` raises the agent's own. `turn` puts
     the lines of evidence, each with its letter, and the options in another order, so many places on. Errors:
-    BudgetExceeded, RecordError; a backend that fails makes the agent abstain.
+    RecordError; a backend that fails makes the agent abstain, and so does a budget that does not reach.
     """
     labels = labels_of(agent, offered)
     lines = zip(LABELS, [line for field in labels for line in offered[field]], strict=False)
@@ -236,9 +198,18 @@ async def judge(
         reason = f"invalid twice: {problem}"
     except BackendError as error:
         reason = error.message
-    caller.bus.emit(Abstained(agent=agent.role, reason=reason))
-    return Opinion(agent=agent.role, status="abstained", judgement=None, choices={}, calls=calls, backend=None,
-                   precision=None, prompt_version=version, reason=reason)  # fmt: skip
+    except BudgetExceeded as error:
+        return abstained(agent, f"{BUDGET}{error.short}", caller.bus, calls, short=True)
+    return abstained(agent, reason, caller.bus, calls)
+
+
+def abstained(
+    agent: Agent[J_co], reason: str, bus: EventBus, calls: Sequence[str] = (), *, short: bool = False
+) -> Opinion[J_co]:
+    """The opinion of an agent that has none, and why; whoever watches is told."""
+    bus.emit(Abstained(agent=agent.role, reason=reason))
+    return Opinion(agent=agent.role, status="abstained", judgement=None, choices={}, calls=[*calls], backend=None,
+                   precision=None, prompt_version=prompt_version(agent), reason=reason, short=short)  # fmt: skip
 
 
 async def _ask_neutrally(
@@ -257,7 +228,20 @@ async def _ask_neutrally(
         return None
     rest = part_of(template, unknown)
     blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
-    return await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, {}, None)
+    ahead = _tokens(render_prompt(agent, inputs, by_label))
+    return await _ask(agent, neutral_inputs(inputs), blank, rest, version, caller, floor, None, {}, None, ahead)
+
+
+def expected_tokens(agent: Agent, inputs: Mapping[str, str], lines: Sequence[Offered]) -> float:
+    """About how many tokens a judgement takes, with the question without content before it."""
+    by_label = dict(zip(LABELS, lines, strict=False))
+    blank = {label: Offered(line.id, NEUTRAL) for label, line in by_label.items()}
+    asked = (render_prompt(agent, inputs, by_label), render_prompt(agent, neutral_inputs(inputs), blank))
+    return sum(map(_tokens, asked))
+
+
+def _tokens(prompt: Prompt) -> float:
+    return (len(prompt.system) + len(prompt.user)) / CHARS_PER_TOKEN + AROUND
 
 
 async def _ask(
@@ -271,6 +255,7 @@ async def _ask(
     priors: Choices | None,
     own: Mapping[str, Choices],
     problem: str | None,
+    ahead: float = 0.0,
 ) -> Answer:
     task = Task(
         agent=agent.role, node=caller.node,
@@ -286,6 +271,7 @@ async def _ask(
         why=caller.why,
         budget=caller.budget,
         priors_at=own,
+        ahead=ahead,
         critical=agent.role in caller.critical,
     )  # fmt: skip
     return await caller.broker.run(task, caller.account, run_id=caller.run_id)
@@ -301,29 +287,6 @@ def render_prompt(
     if problem is not None:
         user += f"\nYour last answer was invalid: {problem}"
     return Prompt(_templates().get_template("system.md.j2").render(), user)
-
-
-def prior_of(calibration: FieldCalibration) -> dict[str, float]:
-    """What a field's scores are divided by so that the calibrated values win: exp(temperature · bias), at most 1.
-
-    With the scores tempered afterwards this is softmax(score / temperature − bias), but for biases that lie so far
-    apart that `filling.LEAST_PRIOR` stops them.
-    """
-    top = max(calibration.bias.values(), default=0.0)
-    return {value: math.exp(calibration.temperature * (bias - top)) for value, bias in calibration.bias.items()}
-
-
-def priors_by(card: AdapterCard | None, role: str, version: str) -> dict[str, dict[str, float]]:
-    """By field the prior of a card that calibrates a role's prompt of this version; none without one."""
-    known = {} if card is None else card.fields_of(role, version)
-    return {field: prior_of(calibrated) for field, calibrated in known.items()}
-
-
-def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:
-    """Probabilities as a softmax at another temperature gives them; their order stays."""
-    weights = {value: p ** (1 / temperature) for value, p in probabilities.items()}
-    total = sum(weights.values())
-    return {value: weight / total for value, weight in weights.items()}
 
 
 def _json_of(opinion: Opinion) -> dict[str, Any]:

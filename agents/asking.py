@@ -14,11 +14,10 @@ from finllm.agents.agent import (
     Offered,
     labels_of,
     neutral_inputs,
-    prior_of,
     prompt_version,
     render_prompt,
-    tempered,
 )
+from finllm.agents.priors import prior_of, tempered
 from finllm.errors import BackendError
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Request

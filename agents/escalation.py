@@ -11,7 +11,6 @@ from finllm.agents.agent import (
     LABELS,
     Agent,
     Caller,
-    Escalation,
     J_co,
     Offered,
     Opinion,
@@ -20,6 +19,7 @@ from finllm.agents.agent import (
     prompt_version,
     render_prompt,
 )
+from finllm.agents.escalations import Escalation
 from finllm.events import EventBus, Judged, Noted
 from finllm.models.cards import AdapterCard
 from finllm.models.ladder import PRUNED

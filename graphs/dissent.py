@@ -36,7 +36,7 @@ def dissent_of(state: AfterCompliance, table: EvidenceTable) -> Iterator[Dissent
     yield from _of_stress_tester(state, table)
     review = state.said(COMPLIANCE)
     for finding in state.findings:
-        own = review.rules.get(finding.rule) if review and finding.rule != "completeness" else None
+        own = review.rules.get(finding.rule) if review and finding.rule not in ("completeness", "asked") else None
         call = own.verdict if own and finding.verdict != "not checked" else finding.verdict
         if call != finding.verdict:
             yield Dissent(who="compliance", about=f"rule {finding.rule}", said=call, instead_of=finding.verdict,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from finllm.agents.agent import Escalation
+from finllm.agents.escalations import Escalation
 from finllm.desk.spending import SpentRow
 from finllm.graphs.against import Against
 from finllm.graphs.by_hand import HandRow
@@ -107,7 +107,10 @@ class AnalogueRow(_Frozen):
 
 
 class AgentRow(_Frozen):
-    """How an agent answered: on which backend, with which prompt, why it was asked again, or why it abstained."""
+    """How an agent answered: on which backend, with which prompt, why it was asked again, or why it abstained.
+
+    `short`: it abstained since the budget did not reach.
+    """
 
     agent: str
     status: Literal["judged", "abstained"]
@@ -116,6 +119,11 @@ class AgentRow(_Frozen):
     prompt_version: str
     reason: str | None
     escalations: tuple[Escalation, ...] = ()
+    short: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value or name != "short"}
 
 
 class PathRow(_Frozen):

@@ -172,7 +172,7 @@ class SecondAnswer(StateRow):
 class OpinionRow(Opinion, StateRow):
     """An agent's opinion, whose judgement is of the type of its role. `about`: the source, where it is of one."""
 
-    LATER = frozenset({"about"})
+    LATER = frozenset({"about", "short"})
 
     judgement: SerializeAsAny[BaseModel] | None
     about: str | None = None
@@ -198,7 +198,8 @@ class OpinionRow(Opinion, StateRow):
 
     @classmethod
     def of(cls, opinion: Opinion, **about: str) -> OpinionRow:
-        return cls.model_validate({**dict(opinion), **about})
+        known = {name: value for name, value in dict(opinion).items() if name != "short" or value}
+        return cls.model_validate({**known, **about})
 
 
 class WantedShock(StateRow):

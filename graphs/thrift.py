@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from finllm.agents.agent import LABELS, Agent, Offered, render_prompt
+from finllm.agents.agent import LABELS, Agent, Offered, Opinion, render_prompt
 from finllm.agents.escalation import SHARE
 from finllm.desk.desk import RunContext
 from finllm.desk.spending import THRIFT
@@ -17,24 +17,24 @@ from finllm.scheduler.record import Entry
 _COUNTED: tuple[Dimension, ...] = ("tokens", "joules", "grams", "usd")
 
 
-def left_out(run: RunContext, node: str, what: str, tokens: Callable[[], float]) -> bool:
-    """Whether a run does without something that takes about so many tokens: where that is more than half of what is
-    left of some budget, as for an escalation. Decided once; the record and whoever watches are told.
+def left_out(run: RunContext, node: str, what: str, tokens: Callable[[], float], share: float = SHARE) -> str:
+    """Why a run does without something that takes about so many tokens: that is more than a share of what is left of
+    some budget, half of it as for an escalation. Empty where it need not. Decided once; the record and whoever watches
+    are told.
     """
     ledger, about = run.desk.ledger, {"run": run.run_id, "node": node, "what": what}
     key = key_of("thrift", about)
-    if ledger.lookup(key) is not None:
+    if (entry := ledger.lookup(key)) is not None:
         ledger.used(key, run_id=run.run_id, node=node)
-        return True
-    why = _short(run, tokens)
-    if not why:
-        return False
-    ledger.record(Entry(key, THRIFT, "run", about, {"what": what, "why": why}), run_id=run.run_id, node=node)
-    run.desk.bus.emit(Noted(level="warning", message=f"{node}: without {what}, {why}"))
-    return True
+        return entry.response["why"]
+    why = _short(run, tokens, share)
+    if why:
+        ledger.record(Entry(key, THRIFT, "run", about, {"what": what, "why": why}), run_id=run.run_id, node=node)
+        run.desk.bus.emit(Noted(level="warning", message=f"{node}: without {what}, {why}"))
+    return why
 
 
-def _short(run: RunContext, tokens: Callable[[], float]) -> str:
+def _short(run: RunContext, tokens: Callable[[], float], share: float) -> str:
     left: dict[Dimension, float] = {name: run.account.left(name) for name in _COUNTED}
     limited: dict[Dimension, float] = {name: rest for name, rest in left.items() if rest < float("inf")}
     if not limited:
@@ -43,7 +43,7 @@ def _short(run: RunContext, tokens: Callable[[], float]) -> str:
     least = min((broker.costing.most(offer, count) for offer in broker.offers), key=lambda one: one.of("joules"))
     for name, rest in limited.items():
         need = count if name == "tokens" else least.of(name)
-        if need > SHARE * max(rest, 0.0):
+        if need > share * max(rest, 0.0):
             return f"which would take {need:.4g} of the {max(rest, 0.0):.4g} {SAID[name]} left"
     return ""
 
@@ -63,3 +63,16 @@ def precedents_for(
         if not left_out(run, node, f"past event {count} in the prompt", tokens):
             return told
     return ""
+
+
+def short_of(opinions: Iterable[Opinion]) -> list[str]:
+    """The agents that were not asked, or got no answer, since the budget did not reach."""
+    return list(dict.fromkeys(opinion.agent for opinion in opinions if opinion.short))
+
+
+def short_line(opinions: Iterable[Opinion]) -> list[str]:
+    """What a report says of them before anything else; nothing where the budget did reach."""
+    short = short_of(opinions)
+    if not short:
+        return []
+    return [f"The budget did not reach for {', '.join(short)}: nothing is claimed that they would have judged."]

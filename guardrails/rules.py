@@ -1,4 +1,4 @@
-"""The rule book: six plain, versioned rules, each a pure check whose finding compliance reads and may not overrule."""
+"""The rule book: plain, versioned rules, each a pure check whose finding compliance reads and may not overrule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RULE_BOOK_VERSION = "2"
 
 JudgedRule = Literal["limits", "restricted", "lookahead", "approval", "support"]
 """The rules that the compliance agent reads and says its own of; the others are arithmetic."""
-RuleId = Literal[JudgedRule, "completeness"]
+RuleId = Literal[JudgedRule, "completeness", "asked"]
 """The rules, in the order in which they are told:
 
 `limits`: no limit may be breached, or stay unchecked (flag). `restricted`: the book may not hold a restricted name
@@ -22,7 +22,8 @@ was refused or cut, block when a source was used).
 `approval`: a signed review of the scenario as it is must be on record (flag; see `guardrails.approval`).
 `support`: every claim needs evidence (flag when a claim was
 withheld, block when one was used without). `completeness`: the result must be about enough of the book (flag, or
-block where the settings say so).
+block where the settings say so). `asked`: every agent must have been asked; told only of a run whose budget did not
+reach for some, after the compliance agent itself had its turn (flag).
 """
 RuleVerdict = Literal["pass", "flag", "block"]
 FindingVerdict = Literal[RuleVerdict, "not checked"]
@@ -66,7 +67,7 @@ class RuleFacts:
 
 
 def check_rules(facts: RuleFacts) -> list[Finding]:
-    """One finding per rule, in the order of `RuleId`."""
+    """One finding per rule but `asked`, in the order of `RuleId`."""
     cited = tuple(id for _name, ids in facts.breaches for id in ids)
     return [
         _limits(facts, cited),
@@ -84,6 +85,11 @@ def check_rules(facts: RuleFacts) -> list[Finding]:
         ),
         _completeness(facts),
     ]
+
+
+def check_asked(short: Sequence[str]) -> list[Finding]:
+    """The rule over those agents for whom the budget did not reach; none where it did."""
+    return [_finding("asked", "flag", _listed("agents not asked, over the budget", short))] if short else []
 
 
 def _lookahead(facts: RuleFacts) -> Finding:

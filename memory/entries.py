@@ -81,10 +81,11 @@ class Charge(_Said):
 
 
 class Failure(_Said):
-    """A task that nobody answered."""
+    """A task that nobody answered. `short`: how much of a budget was spent, where it was that which stopped it."""
 
     message: str
     fix: str
+    short: str | None = None
 
 
 class PersonsAnswer(_Said):

@@ -96,8 +96,10 @@ class Broker:
         account = account if task.budget is None else account.within(task.budget)
         try:
             return await self.answered(task, account, about)
-        except BackendError as error:
+        except (BackendError, BudgetExceeded) as error:
             said = {"message": error.message, "fix": error.fix}
+            if isinstance(error, BudgetExceeded):
+                said["short"] = error.short
             entry = Entry(key_of("failure", about | said), FAILURE, "broker", about, said)
             self._recorder.record(entry, run_id=run_id, node=task.node)
             raise
@@ -308,8 +310,8 @@ def _unplaced(task: Task, account: Account, placement: Placement) -> BackendErro
     """Stop where the whole run's budget does not reach; degrade where it is only this task that finds no backend."""
     if account.seconds_left() <= 0:
         return account.exceeded("seconds", not_done(task))
-    if least_tokens(task) > account.tokens_left("edge"):
-        return account.exceeded("tokens", not_done(task))
+    if (need := least_tokens(task) + task.ahead) > account.tokens_left("edge"):
+        return account.exceeded("tokens", not_done(task), need)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(placement.refused.items()))
     return BackendError(
         f"no backend may serve {not_done(task)}: {reasons or 'there is none'}",

@@ -10,8 +10,9 @@ from finllm.agents.escalation import judge_escalating
 from finllm.desk.desk import RunContext
 from finllm.graphs.rows import BreachRow, OpinionRow, StressRow
 from finllm.graphs.state import AfterStress, Update
+from finllm.graphs.thrift import short_of
 from finllm.guardrails.crossmodal import FactorCheck
-from finllm.guardrails.rules import RuleFacts, check_rules
+from finllm.guardrails.rules import RuleFacts, check_asked, check_rules
 from finllm.tools.evidence import EvidenceTable, money
 from finllm.tools.pnl.asked import scenario_factors
 from finllm.tools.pnl.coverage import Coverage
@@ -45,7 +46,7 @@ async def compliance(state: AfterStress, run: RunContext) -> Update:
         evidence=tuple(table),
         breaches=tuple(breached),
         unchecked=held.unchecked,
-        findings=tuple(findings),
+        findings=(*findings, *check_asked(short_of((*state.opinions, opinion)))),
         opinions=(OpinionRow.of(opinion),),
     )
 

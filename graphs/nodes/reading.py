@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from finllm.agents.agent import Escalation, Offered, Opinion, prompt_version
+from finllm.agents.agent import BUDGET, Agent, Offered, Opinion, abstained, expected_tokens
 from finllm.agents.escalation import judge_escalating
-from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
+from finllm.agents.escalations import Escalation
+from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE, Asked, Reading, asking
 from finllm.agents.pooling import ByChannels, pooled, unasked
-from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
+from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR
 from finllm.desk.desk import RunContext
-from finllm.events import Abstained, EventBus, Judged
+from finllm.errors import BudgetExceeded
+from finllm.events import EventBus, Judged
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
-from finllm.graphs.thrift import precedents_for
+from finllm.graphs.thrift import left_out, precedents_for
 from finllm.guardrails.provenance import HEARSAY, REJECTED, SourceVerdict
 from finllm.tools.evidence import EvidenceTable, show
 
@@ -25,6 +27,8 @@ LONGEST_SOURCE = 600
 ALL_SOURCES = 7200
 """Characters of all sources together that the narrative agent reads, shared evenly; they fit the default context."""
 LONGEST_NARRATIVE = 1500
+BOTH = 0.9
+"""Of what is left, the part that both first judgements may be expected to take: what they take is only known after."""
 CLEARED: SourceVerdict = "credible"
 """The verdict by which the sanity-checker lifts the checks' doubt."""
 OTHERS_EACH, OTHERS_IN_ALL = 120, 480
@@ -32,26 +36,39 @@ OTHERS_EACH, OTHERS_IN_ALL = 120, 480
 
 
 async def market_signal(state: AfterIntake, run: RunContext) -> Update:
-    table = state.table()
+    """What the series say. Where the budget does not reach for both, the event is read and the series are not."""
+    table, bus = state.table(), run.desk.bus
     offered = [Offered(id, _line(table, id)) for row in state.market for id in row.cites]
     if not any(row.cites and row.factor == "EQUITY_US" for row in state.market):
-        return Update(opinions=(OpinionRow.of(_not_asked(run)),))
+        reason = f"not asked: no data of the equity market are current at {run.request.as_of}"
+        return Update(opinions=(OpinionRow.of(abstained(MARKET_SIGNAL, reason, bus)),))
+
+    def both() -> float:
+        reading = _question(state, run, _heard(state))
+        return expected_tokens(MARKET_SIGNAL, {}, offered) + expected_tokens(*reading)
+
+    if why := left_out(
+        run, "market_signal", "the judgement of market-signal, so that the event can be read", both, BOTH
+    ):
+        return Update(opinions=(OpinionRow.of(abstained(MARKET_SIGNAL, f"{BUDGET}the reading comes first, {why}", bus,
+                                                        short=True)),))  # fmt: skip
     opinion = await judge_escalating(MARKET_SIGNAL, {}, {"because": offered}, run.caller("market_signal"))
     return Update(opinions=(OpinionRow.of(opinion),))
 
 
-def _not_asked(run: RunContext) -> Opinion[MarketSignal]:
-    """What market-signal says of no data: nothing, and why."""
-    reason = f"not asked: no data of the equity market are current at {run.request.as_of}"
-    run.desk.bus.emit(Abstained(agent=MARKET_SIGNAL.role, reason=reason))
-    return Opinion(agent=MARKET_SIGNAL.role, status="abstained", judgement=None, choices={}, calls=[], backend=None,
-                   precision=None, prompt_version=prompt_version(MARKET_SIGNAL), reason=reason)  # fmt: skip
-
-
 async def narrative(state: AfterIntake, run: RunContext) -> Update:
-    kept = [s for s in state.sources if s.verdict != HEARSAY and s.muted is None]
-    opinion = await _read(state, run, "narrative", kept, floor=None)
+    """The event as read. Errors: BudgetExceeded where the budget does not reach and nothing else gives a shock."""
+    opinion = await _read(state, run, "narrative", _heard(state), floor=None)
+    scenario = run.request.scenario
+    if opinion.short and not (scenario.insisted or scenario.replay):
+        told = f"the event was not read ({opinion.reason}), and the scenario gives no shock of its own to compute with"
+        raise BudgetExceeded(told, fix="resume the run with a larger --budget")
     return Update(opinions=(OpinionRow.of(opinion),))
+
+
+def _heard(state: AfterIntake) -> list[HeardSource]:
+    """The sources of the first reading."""
+    return [source for source in state.sources if source.verdict != HEARSAY and source.muted is None]
 
 
 async def reread(state: AfterValidator, run: RunContext) -> Update:
@@ -92,20 +109,28 @@ async def _read(
     caller = run.caller(node)
     if because is not None:
         caller = replace(caller, escalate=caller.escalate | {NARRATIVE.role})
-    inputs = {"narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE], "precedents": ""}
-    texts = [(source.evidence, source.text) for source in sources if source.evidence is not None]
-    longest = min(LONGEST_SOURCE, ALL_SOURCES // max(len(texts), 1))
-    offered = [Offered(evidence, text[:longest]) for evidence, text in texts]
-    if because is not None:
         because = because.model_copy(update={"to": floor})
-    heard = state.through.heard if state.through else None
     stronger = because is not None and run.desk.stronger
-    agent = asking(frozenset(Asked.model_fields) - unasked(heard, stronger=stronger))
-    inputs["precedents"] = precedents_for(run, node, agent, inputs, offered, [p.line for p in state.precedents[:2]])
+    agent, inputs, offered = _question(state, run, sources, stronger=stronger)
+    past = [one.line for one in state.precedents[:2]]
+    inputs["precedents"] = precedents_for(run, node, agent, inputs, offered, past)
     opinion = await judge_escalating(
         agent, inputs, {"because": offered}, caller, floor=floor, because=because, before=state.opinions
     )
+    heard = state.through.heard if state.through else None
     return told(pooled(opinion, heard, stronger=stronger), heard, run.desk.bus)
+
+
+def _question(
+    state: AfterIntake, run: RunContext, sources: Iterable[HeardSource], *, stronger: bool = False
+) -> tuple[Agent, dict[str, str], list[Offered]]:
+    """Who reads the event, and what that agent is given, past events apart; `stronger`: than the channels' reader."""
+    texts = [(source.evidence, source.text) for source in sources if source.evidence is not None]
+    longest = min(LONGEST_SOURCE, ALL_SOURCES // max(len(texts), 1))
+    heard = state.through.heard if state.through else None
+    agent = asking(frozenset(Asked.model_fields) - unasked(heard, stronger=stronger))
+    inputs = {"narrative": run.request.scenario.narrative[:LONGEST_NARRATIVE], "precedents": ""}
+    return agent, inputs, [Offered(evidence, text[:longest]) for evidence, text in texts]
 
 
 def told(opinion: Opinion[Reading], heard: ByChannels | None, bus: EventBus) -> Opinion[Reading]:
@@ -144,16 +169,9 @@ async def sanity_checker(state: AfterIntake, run: RunContext) -> Update:
         cleared = {"verdict": CLEARED} if said == CLEARED else {}
         sources.append(source.model_copy(update={"agent_verdict": said, **cleared}))
     if sources and not opinions:
-        opinions.append(OpinionRow.of(_none_open(run)))
+        reason = "not asked: the source checks are sure of every source"
+        opinions.append(OpinionRow.of(abstained(SANITY_CHECKER, reason, run.desk.bus)))
     return Update(opinions=tuple(opinions), sources=tuple(sources))
-
-
-def _none_open(run: RunContext) -> Opinion[SourceCheck]:
-    """What the sanity-checker says where the checks are sure of every source: nothing, and why."""
-    reason = "not asked: the source checks are sure of every source"
-    run.desk.bus.emit(Abstained(agent=SANITY_CHECKER.role, reason=reason))
-    return Opinion(agent=SANITY_CHECKER.role, status="abstained", judgement=None, choices={}, calls=[], backend=None,
-                   precision=None, prompt_version=prompt_version(SANITY_CHECKER), reason=reason)  # fmt: skip
 
 
 def _others(source: HeardSource, sources: Sequence[HeardSource]) -> str:

@@ -28,6 +28,7 @@ from finllm.graphs.report import (
 )
 from finllm.graphs.rows import HeardSource, StressRow, WantedShock
 from finllm.graphs.state import AfterCompliance, JudgedOpinion, Update
+from finllm.graphs.thrift import short_line
 from finllm.guardrails.grounding import ground
 from finllm.guardrails.provenance import HEARSAY
 from finllm.guardrails.rules import worst
@@ -53,7 +54,7 @@ def build_report(state: AfterCompliance, run: RunContext) -> Report:
         as_of=run.request.as_of.isoformat(),
         horizon=stress.result.horizon,
         replayed=stress.result.over if stress.result.replayed else None,
-        first=(*stress.result.first, *(one.words for one in hand)),
+        first=(*short_line(state.opinions), *stress.result.first, *(one.words for one in hand)),
         hand=hand,
         aged=stress.result.aged.isoformat() if stress.result.aged else None,
         currency=stress.result.currency,

@@ -68,7 +68,8 @@ async def validator(state: AfterIntake, run: RunContext) -> Update:
     verdict: Verdict = "aligned"
     if again:
         doubted = any(check.diverged for check in seconds) or held.result.opposed
-        verdict = "diverged" if diverged or doubted or said != "aligned" else "aligned"
+        agrees = said == "aligned" or opinion.short  # whoever could not be asked for the budget asks for no more
+        verdict = "diverged" if diverged or doubted or not agrees else "aligned"
     elif diverged:
         verdict = "unresolved"
     return Update(

@@ -186,11 +186,16 @@ class Account:
         if found is not None:
             raise found[0].exceeded(found[1], not_done)
 
-    def exceeded(self, dimension: Dimension, not_done: str) -> BudgetExceeded | BackendError:
-        """The error of a budget that does not reach."""
+    def exceeded(self, dimension: Dimension, not_done: str, need: float = 0.0) -> BudgetExceeded | BackendError:
+        """The error of a budget that does not reach; `need`: about how much more it would take, where that is known."""
         whose = "" if self.scope == "run" else f"{self.scope}'s "
         message = f"the {whose}budget of {SAID[dimension]} is spent ({self.spent().words}); not done: {not_done}"
-        return (BackendError if self.scope == "call" else BudgetExceeded)(message, fix=_FIX[self.scope])
+        if self.scope == "call":
+            return BackendError(message, fix=_FIX[self.scope])
+        spent, limit = self.spent().of(dimension), self.budget.limit(dimension)
+        short = f"{spent:.4g} of {whose and f'the {whose}'}{limit:.6g} {SAID[dimension]} are spent"
+        short += f", and this takes about {need:.0f}" if need else ""
+        return BudgetExceeded(message, fix=_FIX[self.scope], short=short)
 
     def tightest(self, dimension: Dimension) -> Account:
         """The level that has the least left in a dimension."""

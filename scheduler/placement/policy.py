@@ -43,7 +43,7 @@ def forbidden(task: Task, offers: Sequence[Offer], account: Account, failed: Map
     need = least_tokens(task)
     found: dict[str, str] = {}
     for offer in offers:
-        left = account.tokens_left(offer.tier)
+        left = account.tokens_left(offer.tier) - task.ahead
         if not meets_floor(offer.precision, task.floor):
             found[offer.name] = f"{offer.precision} is below the floor {task.floor}"
         elif task.exactly not in (None, offer.precision):

@@ -44,7 +44,8 @@ class Task:
     `priors`: probabilities to divide by, see `filling.walk`. `priors_at`: those of weights or of a precision that have
     their own, by digest or precision. `background`: the call gives way to every one that is not. `budget`: what this
     call may spend of its run's. `why`: what led to this task, for its placement's record. `critical`: it runs in two
-    domains of power and network at once, where two hold the weights and the budget holds both.
+    domains of power and network at once, where two hold the weights and the budget holds both. `ahead`: tokens that its
+    caller asks for next, without which this answer is of no use.
     """
 
     agent: str
@@ -63,6 +64,7 @@ class Task:
     why: str | None = None
     priors_at: Mapping[str, Priors] = field(default_factory=dict[str, Priors])
     exactly: str | None = None
+    ahead: float = 0.0
     critical: bool = False
 
     def priors_of(self, precision: str, weights: str = "") -> Priors | None:

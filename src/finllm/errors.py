@@ -4,7 +4,7 @@ FinllmError                 exit 1   something failed; the message says what men
 ├── InputError              exit 2   fix the input: scenario, portfolio, option or configuration
 │   └── LookAheadError      exit 2   the input asks for data from after `as_of`
 ├── BackendError            exit 1   degrade: a backend could not answer; retry elsewhere or abstain
-├── BudgetExceeded          exit 1   stop: the run's budget is spent; resume with a larger one
+├── BudgetExceeded          exit 1   degrade: the rest of a budget does not reach; abstain, or stop and say so
 ├── GroundingError          exit 1   stop: a sentence carries a number that no evidence row carries
 ├── RecordError             exit 1   stop: the ledger cannot be written or read, so nothing may be decided
 │   └── RecordAltered       exit 1   stop: what is on record is not what the audit log says was recorded
@@ -58,7 +58,13 @@ class BackendError(FinllmError):
 
 
 class BudgetExceeded(FinllmError):
+    """`short`: how much of which limit is spent, in a few words."""
+
     kind = "budget_exceeded"
+
+    def __init__(self, message: str, *, fix: str, short: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.short = short
 
 
 class GroundingError(FinllmError):

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finllm.agents import agent as agent_module
-from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, prior_of, prompt_version, tempered
+from finllm.agents.agent import LABELS, Agent, Caller, Offered, Opinion, judge, prompt_version
 from finllm.agents.market_signal import MARKET_SIGNAL
 from finllm.agents.narrative import NARRATIVE
+from finllm.agents.priors import prior_of, tempered
 from finllm.agents.probing import probe_set
 from finllm.agents.roles import AGENTS
 from finllm.agents.sanity_checker import SANITY_CHECKER, SourceCheck
 from finllm.agents.stress_tester import STRESS_TESTER, StressChoice
-from finllm.errors import BudgetExceeded, RecordError
+from finllm.errors import RecordError
 from finllm.events import Abstained, Event, EventBus, Judged
 from finllm.models.cards import AdapterCard, FieldCalibration
 from finllm.scheduler.backends import Backend, Generation, Offer, Request
@@ -152,11 +153,13 @@ def test_a_backend_that_fails_makes_the_agent_abstain_and_says_why() -> None:
     assert len(desk.happened(Abstained)) == 1
 
 
-def test_a_spent_budget_stops_the_run_instead_of_abstaining() -> None:
+def test_a_spent_budget_makes_the_agent_abstain_and_says_how_much_is_spent() -> None:
     desk = Desk(ScriptedBackend([{}]), Budget(tokens=5))
-    with pytest.raises(BudgetExceeded, match="'sanity-checker' at 'node'"):
-        desk.ask()
-    assert desk.happened(Abstained) == []
+    opinion = desk.ask()
+    assert (opinion.status, opinion.short) == ("abstained", True)
+    assert (opinion.reason or "").startswith("budget: 0 of 5 tokens are spent, and this takes about ")
+    assert len(desk.happened(Abstained)) == 1
+    assert desk.happened(Judged) == []
 
 
 def test_a_ledger_that_cannot_write_stops_the_run_instead_of_abstaining() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from finllm.agents.agent import Agent, Caller, Escalation, Offered, Opinion, judge, prompt_version
+from finllm.agents.agent import Agent, Caller, Offered, Opinion, judge, prompt_version
 from finllm.agents.escalation import judge_escalating
+from finllm.agents.escalations import Escalation
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.agents.validator import VALIDATOR
 from finllm.events import EventBus

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
-from finllm.agents.agent import Caller, Offered, Opinion, judge, prior_of, prompt_version
+from finllm.agents.agent import Caller, Offered, Opinion, judge, prompt_version
+from finllm.agents.priors import prior_of
 from finllm.agents.sanity_checker import SANITY_CHECKER
 from finllm.desk.desk import usable_card
 from finllm.events import Event, EventBus, Noted

@@ -150,11 +150,13 @@ def test_without_a_deep_backend_the_re_reading_abstains_and_the_first_reading_st
                for a in report.agents)  # fmt: skip
 
 
-def test_a_spent_budget_stops_the_run_and_a_larger_one_resumes_it(scripted_desk: MakeDesk, seen: Seen) -> None:
+def test_a_budget_too_small_to_read_the_event_stops_a_run_without_shocks_and_a_larger_one_resumes_it(
+    scripted_desk: MakeDesk, seen: Seen
+) -> None:
     desk = scripted_desk([READS_WELL], [READS_WELL])
     budget = BudgetEntry(seconds=None, tokens=500, deep_tokens=None)
-    with pytest.raises(BudgetExceeded, match=r"tokens is spent.*not done"):
-        run(request_for("hormuz-blockade", budget=budget), desk)
+    with pytest.raises(BudgetExceeded, match=r"of 500 tokens are spent.*nothing was judged until then"):
+        run(request_for("hormuz-blockade", budget=budget, shocks=()), desk)
     row = desk.ledger.run("run-1")
     assert row is not None
     assert row.status == "stopped"

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from finllm.guardrails.rules import RULE_BOOK_VERSION, Finding, RuleFacts, RuleId, check_rules, worst
+from finllm.guardrails.rules import RULE_BOOK_VERSION, Finding, RuleFacts, RuleId, check_asked, check_rules, worst
 
 CLEAN = RuleFacts(
     breaches=(),
@@ -26,9 +26,12 @@ def finding(rule: str, **facts: Any) -> Finding:
 
 def test_a_clean_run_passes_every_rule_once_and_in_order() -> None:
     findings = check_rules(CLEAN)
-    assert tuple(found.rule for found in findings) == get_args(RuleId)
+    unasked = check_asked(["narrative", "validator"])
+    assert tuple(found.rule for found in (*findings, *unasked)) == get_args(RuleId)
     assert {found.verdict for found in findings} == {"pass"}
-    assert {found.version for found in findings} == {RULE_BOOK_VERSION}
+    assert {found.version for found in (*findings, *unasked)} == {RULE_BOOK_VERSION}
+    assert [(one.verdict, "narrative, validator" in one.what) for one in unasked] == [("flag", True)]
+    assert check_asked([]) == [], "nothing is said of a run whose budget did reach"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from finllm.agents.agent import prior_of, tempered
+from finllm.agents.priors import prior_of, tempered
 from finllm.models.cards import FieldCalibration
 from finllm.scheduler.decoding.filling import LEAST_PRIOR
 from training import attacks

@@ -26,7 +26,7 @@ BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", metavar="20s,5000tokens,500deep,2kJ,12g,$0.05",
                  help="What the run may spend: seconds, model tokens, tokens of the deep tier, joules, gCO₂e, dollars. "
-                      "A hard stop."),
+                      "A hard limit: who it does not reach for is not asked."),
 ]  # fmt: skip
 OutOption = Annotated[
     Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from finllm.agents.agent import tempered
+from finllm.agents.priors import tempered
 from finllm.graphs.basis import INPUTS, Standing
 from finllm.memory.entries import RecordedCall
 from finllm.memory.reading import Use

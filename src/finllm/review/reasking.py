@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from finllm.agents.agent import Caller, priors_by
+from finllm.agents.agent import Caller
+from finllm.agents.priors import priors_by
 from finllm.agents.removal import matched
 from finllm.errors import BackendError, BudgetExceeded
 from finllm.review.influence import NODE, Cited, Influence, Moved, choices_moved, distance, resting_on

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from finllm.desk.channels import OnRecord
 from finllm.desk.desk import Desk, RunContext, forgetful
 from finllm.desk.request import RunRequest
-from finllm.errors import BackendError, InputError, ReplayRefused
+from finllm.errors import BackendError, BudgetExceeded, InputError, ReplayRefused
 from finllm.events import EventBus
 from finllm.graphs.basis import READER, Difference, Standing, differences, not_compared
 from finllm.graphs.rows import Json
@@ -29,6 +29,8 @@ from finllm.scheduler.placement.task import Task, canonical
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.outcome import ENGINE
 
+BESIDE = frozenset(("market_signal", "narrative"))
+"""The nodes that run side by side: where a run stopped at one, the other is no place to rebuild it up to."""
 NEAR_TIE = 0.02
 """A choice decided by less than this in probability is a near-tie, told apart from a real change."""
 
@@ -99,6 +101,8 @@ class _RecordBroker(Broker):
             failure = self._ledger.failure_of(about)
             if failure is not None:
                 told = Failure.of(failure)
+                if told.short is not None:
+                    raise BudgetExceeded(told.message, fix=told.fix, short=told.short) from None
                 raise BackendError(told.message, fix=told.fix) from None
             if isinstance(error, NotOnRecord):
                 raise
@@ -116,7 +120,8 @@ class _States:
             raise ReplayRefused(f"run {ledger.run_id!r} has no state on record: it is older than replays are",
                                 fix="run it again")  # fmt: skip
         nodes = list(dict.fromkeys(node for node, _before in self._recorded))
-        name, _, count = (at or list(self._recorded)[-1][0]).partition(":")
+        whole = [node for node, _before in self._recorded if {*nodes} >= BESIDE or node not in BESIDE]
+        name, _, count = (at or whole[-1]).partition(":")
         passes = [pair for pair in self._recorded if pair[0] == name]
         if not passes or not (count or "1").isdigit() or not 0 < int(count or len(passes)) <= len(passes):
             raise InputError(f"run {ledger.run_id!r} has no state at {at!r}", fix=f"use one of {', '.join(nodes)}, or "
@@ -230,7 +235,7 @@ async def _run(basis: _Basis, run_id: str, desk: Desk, ledger: RecordedLedger, s
     run = RunContext(table, run_id, basis.request, basis.market, account, states.watch)
     try:
         await walk(run)
-    except _ReachedError:
+    except (_ReachedError, BudgetExceeded):  # the run stopped there, or beside
         return
 
 
