@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from finllm.memory.reading import LedgerReader, UsedRow
 from finllm.scheduler.record import EntryKind
@@ -19,8 +19,11 @@ class Changes:
     looks again because of the count finds it.
     """
 
-    def __init__(self, ledger: LedgerReader, kinds: Sequence[EntryKind]) -> None:
-        self._ledger, self._kinds = ledger, tuple(kinds)
+    def __init__(
+        self, ledger: LedgerReader, kinds: Sequence[EntryKind], counts: Callable[[UsedRow], bool] = lambda _row: True
+    ) -> None:
+        """`counts`: which rows of these kinds do."""
+        self._ledger, self._kinds, self._counts = ledger, tuple(kinds), counts
         self._lock = threading.Lock()
         self._read = max(ledger.last_use() - BEFORE, 0)
         self._waiting: set[int] = set()
@@ -41,6 +44,8 @@ class Changes:
             return self._count
 
     def _take(self, row: UsedRow) -> None:
+        if not self._counts(row):
+            return
         if self._ledger.believes(row):
             self._waiting.discard(row.id)
             self._count += 1

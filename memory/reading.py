@@ -143,9 +143,13 @@ class LedgerReader:
         """The number of the newest use; 0 where there is none."""
         return self._database.rows("SELECT coalesce(max(id), 0) FROM use", (), lambda row: int(row[0]))[0]
 
-    def count_uses(self, run_id: str) -> int:
-        """How many uses a run has, on record or not."""
-        return self._database.rows("SELECT count(*) FROM use WHERE run_id=?", (run_id,), lambda row: int(row[0]))[0]
+    def count_uses(self, run_id: str, kind: str | None = None) -> int:
+        """How many uses a run has, of that kind or of any, on record or not."""
+        query, given = "SELECT count(*) FROM use WHERE run_id=?", (run_id,)
+        if kind is not None:
+            query, given = "SELECT count(*) FROM use u JOIN entry e ON e.key=u.key WHERE u.run_id=? AND e.kind=?", (
+                run_id, kind)  # fmt: skip
+        return self._database.rows(query, given, lambda row: int(row[0]))[0]
 
     def run(self, run_id: str) -> RunRow | None:
         found = self._run_row(run_id)

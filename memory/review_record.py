@@ -72,11 +72,11 @@ class ReviewRecord:
         said = event.model_dump(mode="json", exclude_defaults=True)
         return self._chain.append({"number": item.row.number, "row": at}, event.by, said, item.id)
 
-    def look(self, item: Item, look: Look) -> None:
-        """Put on record that somebody looked."""
-        while not self._chain.append({"number": item.row.number, "look": len(self.looks(item.row.number))}, look.by,
-                                     look.model_dump(), item.id):  # fmt: skip
-            pass
+    def look(self, number: int, look: Look) -> None:
+        """Put on record that somebody looked at an item; nothing where that look is on record already."""
+        while look not in (known := self.looks(number)):
+            place = {"number": number, "look": len(known)}
+            self._chain.append(place, look.by, look.model_dump(), f"r-{number}")
 
     def _take(self, entry: Entry) -> None:
         number = int(entry.request["number"])

@@ -6,6 +6,7 @@ they could still audit blind, leaves this class for nobody.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 
-from finllm.errors import AccessRefused, InputError, RecordAltered, ReviewRefused
+from finllm.errors import AccessRefused, InputError, RecordAltered, RecordError, ReviewRefused
 from finllm.memory.audits import drawn_now, who_saw
 from finllm.memory.ledger import Ledger
+from finllm.memory.looking import Looking
 from finllm.memory.oidc_flows import Flows
 from finllm.memory.review_facts import grave_of, makers_of, report_digest
 from finllm.memory.review_record import ReviewRecord
@@ -75,8 +77,11 @@ class Reviews:
         self.ledger, self.users = ledger, users
         self._policy, self._clock = policy or Policy(), clock
         self.record = ReviewRecord(ledger)
+        self.looking = Looking(users.secret, self.record)
         self.flows = Flows(users.secret, clock)
         self._digests: dict[bytes, str] = {}
+        with contextlib.suppress(RecordError):  # on a full disk they stay noted, and count
+            self.looking.settle()
 
     def put(self, session: str, version: int, run: str, *, who: str, why: str, login: str = "",
             minutes: str = "") -> ReviewRow:  # fmt: skip
@@ -132,16 +137,21 @@ class Reviews:
 
     def looked(self, viewer: User, id: str | int) -> None:
         """Put on record that somebody looks at an item."""
-        viewer, item, now = self._current(viewer), self.record.get(id), self._now()
-        mine = [look.at for look in self.record.looks(item.row.number) if look.by == viewer.name]
+        self.noted(viewer, id)
+        self.looking.settle()
+
+    def noted(self, viewer: User, id: str | int, at: str | None = None) -> None:
+        """Note that somebody looks at an item, now or at that moment: it counts, and settling puts it on record."""
+        viewer, item, at = self._current(viewer), self.record.get(id), at or self._now()
+        mine = [look.at for look in self.looking.of(item.row.number) if look.by == viewer.name]
         changed = item.events[-1].at if item.events else item.row.at
         if not mine or mine[-1] < max(changed, moment_of(self._clock() - LOOK_AGAIN)):
-            self.record.look(item, Look(by=viewer.name, at=now))
+            self.looking.note(item.row.number, Look(by=viewer.name, at=at))
 
     def looks(self, id: str | int, viewer: User) -> tuple[Look, ...]:
         """Who looked at an item; of a blind audit that is open only the viewer."""
         shown = self._shown(self.record.get(id), self._current(viewer), sealed="refuse")
-        found = self.record.looks(shown.item.row.number)
+        found = self.looking.of(shown.item.row.number)
         return tuple(one for one in found if not shown.blind or one.by == viewer.name)
 
     def queue(self, viewer: User, *, ended: bool = False, most: int | None = None) -> list[Shown]:
@@ -307,10 +317,11 @@ class Reviews:
     def _saw(self, audit: Item, viewer: User) -> bool:
         """Whether somebody looked at the item that an audit is of."""
         of = audit.row.audit.of if audit.row.audit is not None else None
-        return of is not None and any(one.by == viewer.name for one in self.record.looks(of))
+        return of is not None and any(one.by == viewer.name for one in self.looking.of(of))
 
     def put_exercise(self, of: int, run: str, by: str, hidden: str) -> ReviewRow:
         """Put a run with a known fault into the queue as a blind audit; what is `hidden` is sealed until it is over."""
+        self.looking.settle()
         source, row, tip = self.record.get(of), self.ledger.run(run), self.ledger.tip()
         if row is None or row.result is None:
             raise InputError(f"run {run!r} has no report to review", fix="plant the exercise again")
@@ -340,6 +351,7 @@ class Reviews:
 
     def _draw(self) -> None:
         """Draw the blind audits that are due: once each, whoever else draws at the same time."""
+        self.looking.settle()
         while (row := drawn_now(self.record, self._policy.audit_every, self.ledger.tip, self._now)) is not None:
             self.record.put(row)
 

@@ -1,5 +1,5 @@
 """The private file beside the ledger: hashes of pass phrases, failed attempts, who is signed in or signing in, sealed
-exercises.
+exercises, looks at items that are not on record yet.
 
 Nothing in it decides who somebody is by itself: the record on the ledger names by digest the hash that counts, so that
 a hash put here by hand opens nothing. It can be lost without loss of a record: everybody then gets a new pass phrase.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finllm.errors import RecordError
-from finllm.files import check_secret, make_private
+from finllm.files import check_secret, exclusive, make_private
 
 _WAIT = 10.0
 """s that a write waits for another process."""
@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS oidc_proof (
     at REAL NOT NULL, PRIMARY KEY (session, item, report)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sealed (digest TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS looking (
+    number INTEGER NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (number, by, at)
+) WITHOUT ROWID;
 """
 
 
@@ -69,10 +72,10 @@ class SecretFile:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
@@ -80,8 +83,10 @@ class SecretFile:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             check_secret(self._path, "the file of pass phrases")
             db = sqlite3.connect(self._path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA synchronous=FULL")
-            db.executescript(_TABLES)
+            with exclusive(self._path.with_name(f".{self._path.name}.lock")):
+                db.execute("PRAGMA journal_mode=WAL")  # a commit waits for the disk once; two may not switch at once
+                db.execute("PRAGMA synchronous=FULL")
+                db.executescript(_TABLES)
             self._db = db
         return self._db
 

@@ -69,6 +69,7 @@ def _measured(home: Path, folder: Path, runs: list[str], item: str) -> Iterator[
     shutil.copytree(home, raced_home, symlinks=True, ignore=shutil.ignore_patterns("models", "knowledge*", "vectors*"))
     raced = races(raced_home, runs[-1])
     said = f" ({'; '.join(raced.strange[:3])})" if raced.strange else ""
+    said += f", {raced.sealed} late ones told that it is sealed for a blind audit" if raced.sealed else ""
     yield Row(f"{raced.races} races of two signatures", f"{raced.lost} lost, {raced.doubled} doubled, {raced.odd} odd"
               f"{said}, {1e3 * raced.seconds / raced.races:.0f} ms each", "none",
               bool(raced.lost or raced.doubled or raced.odd))  # fmt: skip

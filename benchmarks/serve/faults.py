@@ -36,13 +36,15 @@ def _light() -> Any:
 
 @dataclass(frozen=True)
 class Raced:
-    """Of so many races: signatures that were lost or doubled, refusals that were none of a rule, and what they said."""
+    """Of so many races: signatures that were lost or doubled, refusals that no rule gives who comes an instant late,
+    and what they said. `sealed`: of how many items the loser was told that they may have to audit it blind."""
 
     races: int
     lost: int
     doubled: int
     odd: int
     seconds: float
+    sealed: int = 0
     strange: tuple[str, ...] = ()
 
 
@@ -68,7 +70,7 @@ def races(home: Path, run: str, count: int = RACES) -> Raced:
 
 
 def _counted(books: Books, items: list[str], said: dict[str, list[str]], took: float) -> Raced:
-    lost = doubled = odd = 0
+    lost = doubled = odd = sealed = 0
     strange = list[str]()
     for at, item in enumerate(items):
         found = books.reviews.record.get(item)
@@ -76,11 +78,13 @@ def _counted(books: Books, items: list[str], said: dict[str, list[str]], took: f
         accepted = {name for name, answers in said.items() if answers[at] == "signed"}
         lost += len(accepted - set(signed))
         doubled += len(signed) - len(set(signed)) + (len(signed) > found.row.needs)
-        odd += sum(answers[at] not in ("signed", "closed") for answers in said.values())
-        odd += found.ended != "approved"
-        strange += [f"{item}: {name} {answers[at]}" for name, answers in said.items()
-                    if answers[at] not in ("signed", "closed")]  # fmt: skip
-    return Raced(len(items), lost, doubled, odd, took, tuple(strange))
+        drawn = bool(books.reviews.record.open_audits_of(found.row.number))
+        rules = ("signed", "closed", *(("sealed",) if drawn else ()))
+        none = [f"{item}: {name} {answers[at]}" for name, answers in said.items() if answers[at] not in rules]
+        sealed += sum(answers[at] == "sealed" for answers in said.values())
+        odd += len(none) + (found.ended != "approved")
+        strange += none
+    return Raced(len(items), lost, doubled, odd, took, sealed, tuple(strange))
 
 
 def _of(books: Books, run: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -314,6 +314,17 @@ def test_of_two_who_sign_in_the_same_instant_one_wins(tmp_path: Path) -> None:
     race(tmp_path, 25)
 
 
+def test_who_signs_an_instant_late_what_is_drawn_for_an_audit_is_told_that_it_is_sealed(tmp_path: Path) -> None:
+    """And nothing of the verdict: the audit may be theirs. Who has read the item is told that it is over."""
+    with home_at(tmp_path, Policy(audit_every=1)) as home:
+        id, read = home.put("run-1"), home.put("run-2")
+        home.reviews.looked(home.user("rev2"), read)
+        for one, rule in ((id, "sealed"), (read, "closed")):
+            assert sign(home, one, "rev1") == "approved"
+            with refused(rule):
+                sign(home, one, "rev2")
+
+
 def test_two_signatures_in_the_same_instant_are_two(tmp_path: Path) -> None:
     race(tmp_path, 25, breaches=["x"])
 

@@ -117,6 +117,17 @@ def test_what_would_flip_it_is_asked_from_the_page_and_comes_onto_it(desk: Serve
     assert "Go on asking" not in shown
 
 
+def test_what_the_command_line_explained_opens_its_rows_without_a_restart(desk: Served) -> None:
+    run, client = desk.made.runs[-1], desk.signed_in("rev1")
+    report = desk.serving.reports.get(run).report
+    assert report is not None
+    own = f"E{len(report.evidence) + 1}"
+    page = f"/run/{run}?open={own}"
+    assert "smallest change that breaches" not in client.get(page).text
+    _record(run, desk.serving.settings, complete=True)
+    assert "smallest change that breaches" in client.get(page).text
+
+
 def test_a_run_s_page_reads_itself_again_while_it_waits_and_only_then(desk: Served) -> None:
     explains_by(desk, whole)
     run, client = desk.made.runs[-1], desk.signed_in("rev1")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 
 from finllm.graphs.report import Report
+from finllm.memory.looking import Looking
 from finllm.memory.review_rows import AuditRow
 from tests.memory.desks import PHRASE
-from tests.web.conftest import WAIT, Served
+from tests.web.conftest import WAIT, Made, Served, copied, serving_at
 
 
 def test_every_page_of_the_line_at_the_top_opens(served: Served) -> None:
@@ -88,9 +90,44 @@ def test_an_item_shows_the_verdict_first_then_the_human_hand(served: Served) -> 
 def test_who_looked_is_on_record(served: Served) -> None:
     item = served.made.item
     for name in ("rev1", "rev2"):
-        served.signed_in(name).get(f"/item/{item}")
-    assert [look.by for look in served.serving.reviews.record.looks(int(item[2:]))] == ["rev1", "rev2"]
+        assert f"<li>{name}," in served.signed_in(name).get(f"/item/{item}").text, "a look is on its own page already"
     assert "rev1," in served.signed_in("rev2").get(f"/item/{item}").text
+    until = time.monotonic() + WAIT
+    while (looks := [look.by for look in served.serving.reviews.record.looks(int(item[2:]))]) != ["rev1", "rev2"]:
+        assert time.monotonic() < until, looks
+        time.sleep(0.02)
+
+
+def test_a_look_that_was_not_on_record_when_the_server_was_killed_is_there_with_the_next_one(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, number = copied(made, tmp_path / "home"), int(made.item[2:])
+    monkeypatch.setattr(Looking, "settle", lambda _self: None)  # as where it is killed before it comes to that
+    with serving_at(home) as served:
+        assert served.signed_in("rev1").get(f"/item/{made.item}").status_code == 200
+        assert served.serving.reviews.record.looks(number) == []
+    monkeypatch.undo()
+    with serving_at(home) as served:
+        assert [look.by for look in served.serving.reviews.record.looks(number)] == ["rev1"]
+
+
+def test_what_runs_cost_is_read_apart_and_named_where_it_is_not_read_yet(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, costs = served.signed_in("rev1"), served.serving.costs
+    monkeypatch.setattr("finllm.web.costs.LITTLE", 0.0)
+    monkeypatch.setattr(costs, "begin", lambda **_: None)
+    assert f"{len(served.made.runs)} more have ended" in client.get("/cost").text
+    monkeypatch.undo()
+    costs.begin()
+    until = time.monotonic() + WAIT
+    while not all(costs.knows(run) for run in served.made.runs):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    shown = client.get("/cost").text
+    assert f"Of the newest {len(served.made.runs)} runs together" in shown
+    assert "more have ended" not in shown
+    assert all(f'href="/run/{run}"' in shown for run in served.made.runs)
 
 
 def test_a_review_from_claim_to_two_signatures(served: Served) -> None:

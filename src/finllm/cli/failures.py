@@ -14,11 +14,17 @@ from finllm.errors import FinllmError, InputError, as_finllm_error
 from finllm.plain_text import clean, clean_lines
 
 
+class AfterOutput(Exception):
+    """Around what failed, its cause, once stdout had the one object of `--json`: it is told in words alone."""
+
+
 def report_failure(error: BaseException, *, as_json: bool) -> int:
     """Print an error — as JSON on stdout, or on stderr — and return its exit code.
 
     What stdout does not take goes to stderr; what that does not take either is lost, as nobody is left to be told.
     """
+    if isinstance(error, AfterOutput) and error.__cause__ is not None:
+        error, as_json = error.__cause__, False
     lost = lost_output(error)
     if isinstance(lost, BrokenPipeError):
         return READER_LEFT

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from finllm.cli.display.terminal import print_json
+from finllm.cli.failures import AfterOutput
 from finllm.cli.options import JsonFlag, examples
 from finllm.errors import InputError
 from finllm.plain_text import clean
@@ -35,15 +36,25 @@ def serve(
     """Serve the desk: queue, items, runs down to any number's source, sessions, the state of the record.
 
     Nobody can sign in but who was added with `finllm users add`; without a user it exits with 2. It listens on this
-    machine alone, unless a certificate, its key and a name are given. `--json` says at once where it will listen.
+    machine alone, unless a certificate, its key and a name are given. `--json` says where it listens, once it does.
     """
     try:
-        from finllm.web.server import Where, check_where, names_of, serve
+        from finllm.web.server import Where, names_of, serve
     except ImportError as error:
         raise InputError(f"the desk needs {error.name!r}, which is not installed",
                          fix="pip install 'finllm[web]'") from error  # fmt: skip
-    where = Where(host, port, cert, key, names_of(name or ()))
-    if as_json:
-        check_where(where)
-        print_json({"address": where.url})
-    serve(load_settings().settings, where, lambda line: print(clean(line), file=sys.stderr, flush=True))
+    where, listening = Where(host, port, cert, key, names_of(name or ())), False
+
+    def listens() -> None:
+        nonlocal listening
+        listening = as_json
+        if as_json:
+            print_json({"address": where.url})
+            sys.stdout.flush()
+
+    try:
+        serve(load_settings().settings, where, lambda line: print(clean(line), file=sys.stderr, flush=True), listens)
+    except (Exception, KeyboardInterrupt) as error:
+        if listening:
+            raise AfterOutput from error
+        raise

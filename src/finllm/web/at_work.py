@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -68,6 +69,12 @@ def forking() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(HEAVY))
     return context
+
+
+def hang_up(pipe: Connection) -> None:
+    """End a pipe for both of its sides: closed alone, it would stand as long as a thread of this one waits at it."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as both:
+        both.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -168,8 +175,7 @@ class AtWork:
         one = self._of.get(key)
         self._of = {name: other for name, other in self._of.items() if other is not one}
         if one is not None:
-            with contextlib.suppress(OSError):
-                one.pipe.close()
+            hang_up(one.pipe)
 
     def _listen(self, one: _Process, theirs: Connection) -> None:
         """Start the process, which takes seconds the first time, and take what it tells, until it ends."""
@@ -188,6 +194,7 @@ class AtWork:
             changed = {name: value for name, value in told.items() if name != "session"}
             self._put_one(one, replace(now, **changed, at=now.at + 1))
         one.ended = True
+        one.pipe.close()
         if one.now.busy:
             gone = ("the process that worked on it has ended", "what was recorded is kept: do it again")
             self._put_one(one, replace(one.now, busy="", failed=one.now.failed or gone, at=one.now.at + 1))

@@ -64,8 +64,8 @@ Handler = Callable[[Asked], "Response"]
 @dataclass(frozen=True)
 class Door:
     """`roles`: who may pass, or `PUBLIC`. `held`: the answer is a stream that stays open. `slow`: it looks at a pass
-    phrase or draws, which takes a core for a while: only so many at a time, and no page waits for them. `away`: it asks
-    another machine, with a place of its own to wait for it."""
+    phrase or draws, which takes a core for a while: only so many at a time, and no page waits for them. `away`: it may
+    wait for another process or machine, and has a place of its own to do it in."""
 
     method: Method
     path: str

@@ -50,9 +50,13 @@ def opener_of(serving: Serving, run_id: str) -> Opener:
 
 
 def _explained(serving: Serving, run_id: str) -> int:
-    """What changes once the desk has explained a run, which gives it more rows to open."""
-    going = serving.explaining.now(run_id)
-    return going.at if going and not going.busy else 0
+    """How many explanations of a run are on record, by whatever door: each gives it more rows to open."""
+    from finllm.review.explanation import EXPLANATION
+
+    written = serving.ledger.count_uses(run_id, EXPLANATION)  # a row comes before its record, and counts with it
+    return serving.reports.made.get(("explanations", run_id, written),
+                                    lambda: len(serving.ledger.uses(run_id, EXPLANATION)),
+                                    keep=lambda found: found == written)  # fmt: skip
 
 
 def source_whole(serving: Serving, run_id: str, source_id: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from finllm.desk.request import RunRequest
-    from finllm.desk.spending import SpentRow
     from finllm.graphs.report import Report
     from finllm.memory.reading import LedgerReader
     from finllm.review.diff import Diff
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 
 KEPT = 64
 """Runs whose report is kept at hand."""
-COUNTED = 200
-"""Runs whose cost is added up."""
+MADE = 1024
+"""Pages and parts of pages that are kept once they are made: rows that were opened most of all."""
 T = TypeVar("T")
 
 
@@ -82,7 +80,7 @@ class Reports:
 
     def __init__(self, ledger: LedgerReader) -> None:
         self._ledger = ledger
-        self._runs, self.made, self._spent = Remembered(), Remembered(256), Remembered(2 * COUNTED)
+        self._runs, self.made = Remembered(), Remembered(MADE)
 
     def get(self, run_id: str) -> Shown:
         """A run on record. Errors: NotFound; RecordAltered for one that is not what was recorded."""
@@ -101,17 +99,6 @@ class Reports:
         return Shown(row.id, row.status, row.created_ns, RunRequest.model_validate(row.request), report,
                      None if report is None else run_page(report, ()),
                      "" if row.result is None else report_digest(row.result))  # fmt: skip
-
-    def spent(self, run_id: str) -> SpentRow | None:
-        """What a run that has ended cost; nothing else of its report is read. Errors: as `get`."""
-        from finllm.desk.spending import SpentRow
-
-        def read() -> SpentRow | None:
-            text = self._ledger.report_text(run_id)
-            spent = None if text is None else json.loads(text).get("spent")
-            return None if spent is None else SpentRow.model_validate(spent)
-
-        return self._spent.get(run_id, read, keep=lambda found: found is not None)
 
     def diff(self, first: str, second: str) -> Diff:
         """Two runs beside each other; of those that have ended worked out once. Errors: NotFound; RecordAltered."""

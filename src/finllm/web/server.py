@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SLOWEST_HEADERS = 10.0
 """s in which a connection has to have sent the whole head of its next request."""
-MOST_CONNECTIONS = 600
+MOST_CONNECTIONS, BACKLOG = 600, 512
 PAGES = ("finllm.graphs.report", "finllm.review.html", "finllm.review.outputs", "finllm.review.opened",
          "finllm.review.opened_text", "finllm.review.trace_tables", "finllm.review.diff", "finllm.review.explanation",
          "finllm.review.search", "finllm.review.audits", "finllm.sessions.requests",
@@ -136,7 +136,7 @@ def config_of(app: Any, where: Where) -> uvicorn.Config:
         app, host=where.host, port=where.port, http=Impatient, ws="none", lifespan="on", loop="asyncio",
         log_level="critical", access_log=False, log_config=None, proxy_headers=False, server_header=False,
         date_header=True, forwarded_allow_ips="", timeout_keep_alive=15, limit_concurrency=MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=MOST_HEADERS + 4096, timeout_graceful_shutdown=3, backlog=512,
+        h11_max_incomplete_event_size=MOST_HEADERS + 4096, timeout_graceful_shutdown=3, backlog=BACKLOG,
         ssl_certfile=where.cert, ssl_keyfile=where.key,
     )  # fmt: skip
 
@@ -170,8 +170,11 @@ def open_serving(settings: Settings, where: Where, say: Callable[[str], None] | 
                       origins=where.origins, tls=where.tls, oidc=oidc, say=say)  # fmt: skip
 
 
-def serve(settings: Settings, where: Where, say: Callable[[str], None]) -> None:
-    """Serve until a signal stops it. Errors: as `open_serving`; InputError for an address that is taken."""
+def serve(
+    settings: Settings, where: Where, say: Callable[[str], None], listens: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until a signal stops it; `listens` is called once it is listened. Errors: as `open_serving`; InputError for
+    an address that is taken; KeyboardInterrupt once a signal has stopped it."""
     from finllm.web.app import create_app
 
     check_where(where)
@@ -179,9 +182,12 @@ def serve(settings: Settings, where: Where, say: Callable[[str], None]) -> None:
         importlib.import_module(name)
     with open_serving(settings, where, say) as serving:
         listening = _listen(where)
+        serving.costs.begin()
+        serving.indexer.begin(wait=False)
         gc.collect()
         gc.freeze()  # what was imported stays: it is not looked through for cycles while somebody waits
         say(f"the desk is at {where.url} (Ctrl-C stops it)")
+        listens()
         uvicorn.Server(config_of(create_app(serving), where)).run([listening])
 
 
@@ -191,6 +197,7 @@ def _listen(where: Where) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((where.host, where.port))
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise InputError(f"{where.host}:{where.port} cannot be listened on: {error}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,14 +14,18 @@ import anyio
 from starlette.datastructures import Headers
 
 from finllm.memory.changes import Changes
+from finllm.memory.reading import UsedRow
 from finllm.memory.review_rows import REVIEW
+from finllm.memory.review_rules import moment_of
 from finllm.memory.sessions import SESSION
 from finllm.memory.users import USER
 from finllm.plain_text import clean
+from finllm.web.costs import Costs
 from finllm.web.explaining import Explaining
 from finllm.web.indexing import Indexer
 from finllm.web.integrity import Verifier
 from finllm.web.live import Live
+from finllm.web.looks import Looks
 from finllm.web.rates import Rates
 from finllm.web.reports import Reports
 
@@ -39,7 +44,7 @@ SLOW = 2
 """Pass phrases looked at, or charts drawn, at a time: each phrase takes 64 MiB."""
 
 AWAY = 4
-"""Requests at a time that wait for another machine."""
+"""Requests at a time that may wait for another process or machine."""
 
 
 class Serving:
@@ -57,9 +62,10 @@ class Serving:
         self.rates, self.reports = Rates(), Reports(ledger)
         self.verifier, self.indexer = Verifier(settings), Indexer(settings)
         self.threads, self.slow = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(SLOW)
-        self.explaining = Explaining(settings)
+        self.explaining, self.costs = Explaining(settings), Costs(settings)
+        self.looks = Looks(reviews, lambda: moment_of(time.time()))
         self.oidc, self.away = oidc, anyio.CapacityLimiter(AWAY)
-        self.live = Live(Changes(ledger, (REVIEW, USER, SESSION)).count, anyio.CapacityLimiter(2))
+        self.live = Live(Changes(ledger, (REVIEW, USER, SESSION), _changes).count, anyio.CapacityLimiter(2))
         self._say = say or _on_stderr
 
     def user_of(self, secret: str) -> User | None:
@@ -89,10 +95,11 @@ class Serving:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """For as long as the server runs: live pages are told of changes."""
+        """For as long as the server runs: live pages are told of changes, and looks come onto the record."""
         watching = asyncio.ensure_future(self.live.watch())
         self.at_work.on_change(self.live.changed)
         self.explaining.on_change(self.live.changed)
+        self.looks.begin()
         try:
             yield
         finally:
@@ -100,6 +107,13 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
             self.explaining.close()
+            self.costs.close()
+            await anyio.to_thread.run_sync(self.looks.end)
+
+
+def _changes(row: UsedRow) -> bool:
+    """Whether a row of these kinds changes a page that is kept up to date: that somebody looks does not."""
+    return "look" not in row.use.entry.request
 
 
 def _on_stderr(line: str) -> None:

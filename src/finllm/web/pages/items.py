@@ -99,10 +99,9 @@ def item_of(asked: Asked) -> Shown:
 
 
 def _seen(asked: Asked) -> Shown:
-    """The item, and that somebody looks put on record; on a disk that is full it is still read."""
+    """The item, once it is noted that somebody looks: it comes onto the record right behind the page."""
     shown = item_of(asked)
-    with contextlib.suppress(RecordError):
-        asked.serving.reviews.looked(asked.who, shown.id)
+    asked.serving.looks.note(asked.who, shown.id)
     return shown
 
 

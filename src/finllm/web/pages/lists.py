@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.responses import Response
 
+from finllm.memory.leases import ENDED
 from finllm.memory.review_rules import SENIOR
+from finllm.web.costs import COUNTED
 from finllm.web.doors import SIGNED_IN, Asked, Door, only
 from finllm.web.pages.runs import when
 from finllm.web.refusals import not_found
-from finllm.web.reports import COUNTED
-
-if TYPE_CHECKING:
-    from finllm.desk.spending import SpentRow
-    from finllm.memory.reading import RunHead
 
 
 def scenarios(asked: Asked) -> Response:
@@ -46,25 +43,22 @@ def cost(asked: Asked) -> Response:
     """What the newest runs cost: time, tokens, energy, carbon and money, each with where the figure comes from."""
     from finllm.graphs.report import COST_HEADER, cost_rows
 
+    costs = asked.serving.costs
+    costs.begin(wait=True)
     rows: list[dict[str, Any]] = []
     sums: dict[tuple[str, str, str], float] = {}
-    for head in asked.serving.ledger.runs(COUNTED):
-        spent = _spent(asked, head)
-        if spent is None:
+    ended = [one for one in asked.serving.ledger.runs(COUNTED) if one.status in ENDED]
+    for head in ended:
+        if (spent := costs.of(head.id)) is None:
             continue
-        told = cost_rows(spent)
+        told = asked.serving.reports.made.get(("cost", head.id), lambda spent=spent: cost_rows(spent))
         rows.append({"id": head.id, "title": head.title, "when": when(head.created_ns), "rows": told})
         for what, value, unit, provenance, _ in told:
             key = what, unit, provenance
             sums[key] = sums.get(key, 0.0) + float(value)
     totals = [(what, f"{value:,.4g}", unit, provenance) for (what, unit, provenance), value in sums.items()]
-    return asked.page("cost.html.j2", header=COST_HEADER, rows=rows[:50], totals=totals, counted=len(rows))
-
-
-def _spent(asked: Asked, head: RunHead) -> SpentRow | None:
-    if head.status not in ("finished", "blocked"):
-        return None
-    return asked.serving.reports.spent(head.id)
+    return asked.page("cost.html.j2", header=COST_HEADER, rows=rows[:50], totals=totals, counted=len(rows),
+                      unread=sum(not costs.knows(one.id) for one in ended))  # fmt: skip
 
 
 def search(asked: Asked) -> Response:
@@ -103,8 +97,8 @@ def record(asked: Asked) -> Response:
 DOORS = (
     Door("GET", "/scenarios", SIGNED_IN, scenarios),
     Door("GET", "/books", SIGNED_IN, books),
-    Door("GET", "/cost", SIGNED_IN, cost),
-    Door("GET", "/search", SIGNED_IN, search, slow=True),
+    Door("GET", "/cost", SIGNED_IN, cost, away=True),
+    Door("GET", "/search", SIGNED_IN, search, away=True),
     Door("GET", "/audits", only(*SENIOR), audits),
     Door("GET", "/record", SIGNED_IN, record),
 )
