@@ -16,13 +16,17 @@ from finllm.cli.book_options import (
     dollars,
 )
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import JsonFlag, check_out, examples, write_out
+from finllm.cli.options import DeferOption, JsonFlag, check_out, examples, wait_for_cleaner, write_out
 from finllm.sessions.inputs import read_inputs
+from finllm.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.tools.pnl.backtest import Backtest
+
+TAKES = 60.0
+"""s that a back-test takes about."""
 
 
 class Method(StrEnum):
@@ -49,6 +53,7 @@ def backtest(
     prices: PricesOption = None,
     out: FilesOption = None,
     formats: FormatOption = "csv",
+    defer: DeferOption = None,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Replay eight known windows with sensitivities of the day before and only the observed factor moves."""
@@ -58,6 +63,7 @@ def backtest(
     kinds = parse_formats(formats)
     check_out(out)
     inputs = read_inputs(portfolio, prices or (), None)
+    wait_for_cleaner(defer, load_settings().settings, TAKES)
     result = replay(inputs.portfolio, inputs.market, method=method.value)
     shown = result.model_dump(mode="json")
     if out is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finllm.cli.display.terminal import out_console, print_json
-from finllm.cli.options import JsonFlag, QuietFlag, examples
+from finllm.cli.options import DeferOption, JsonFlag, QuietFlag, examples, wait_for_cleaner
 from finllm.files import check_folder
 from finllm.settings import load_settings
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from finllm.evaluation.calibrate import CalibratedRung
 
 MIB = 1 << 20
+TAKES = 600.0
+"""s that measuring a ladder takes about."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +32,7 @@ def calibrate(
         list[str] | None, typer.Option("--rung", metavar="PRECISION", help="May be repeated.  \\[default: the ladder]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again even where nothing has changed.")] = False,
+    defer: DeferOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -45,6 +48,7 @@ def calibrate(
 
     settings = load_settings().settings
     check_folder(settings.home, "FINLLM_HOME")
+    wait_for_cleaner(defer, settings, TAKES)
     bus = EventBus()
     with open_display(as_json=as_json, quiet=quiet) as display:
         bus.subscribe(display)

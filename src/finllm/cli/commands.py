@@ -44,6 +44,8 @@ HELP = {
             "of the event; and every factor with the channels that move it, beside what the text's own words and past "
             "events say.",
     "nodes": "Show the backends, their queues, batches and circuits, the broker's prices, and the last calibration.",
+    "energy": "Show what calls on record used: joules, gCO₂e and both per forecast, each measured, modelled or from a"
+              " table.",
     "cluster": "Nodes that answer together: calls go to their backends, every answer is signed. See docs/cluster.md.",
     "calibrate": "Measure speed, memory, energy and each agent's quality for every rung, on this machine.",
     "simulate": "Play a trace through placement policies: the code that places live, on backends as they were "

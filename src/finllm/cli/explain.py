@@ -9,7 +9,7 @@ import typer
 from finllm import running
 from finllm.cli.display.terminal import print_json
 from finllm.cli.history import Form, find_run
-from finllm.cli.options import JsonFlag, QuietFlag, examples
+from finllm.cli.options import DeferOption, JsonFlag, QuietFlag, examples, wait_for_cleaner
 from finllm.errors import Cancelled, InputError
 from finllm.events import CallFinished, CallStarted, Event, EventBus, Noted, Placed
 from finllm.plain_text import clean_lines
@@ -43,6 +43,7 @@ def explain(
     calls: Annotated[int, typer.Option("--calls", min=0, help="Most calls to models; answers on record are free.")] = (
         CALLS
     ),
+    defer: DeferOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -57,6 +58,7 @@ def explain(
     if row.result is None:
         raise InputError(f"run {run_id!r} is {row.status}: it has no result to explain", fix=f"finllm resume {run_id}")
     check_model(settings)
+    wait_for_cleaner(defer, settings, seconds)
     from finllm.cli.display.events import open_display
     from finllm.graphs.report import Report
 

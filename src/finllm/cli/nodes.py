@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finllm.cli import nodes_joining
+from finllm.cli import nodes_joining, nodes_plan
 from finllm.cli.display.terminal import LISTED_WIDTH, out_console, print_json
 from finllm.cli.options import JsonFlag, examples
 from finllm.settings import Settings, load_settings
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     )  # fmt: skip
     group.callback(invoke_without_command=True)(nodes)
     nodes_joining.add_to(group)
+    nodes_plan.add_to(group)
     app.add_typer(group, name="nodes")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finllm.sessions.failing import Against
+    from finllm.settings import Settings
     from finllm.tools.data.scenario import BudgetEntry
     from finllm.tools.export import Format
 
@@ -37,6 +41,16 @@ AsOfOption = Annotated[
     str | None,
     typer.Option("--as-of", metavar="YYYY-MM-DD", help="Last day, after the close, of which anything may be known."),
 ]
+
+
+DeferOption = Annotated[
+    str | None,
+    typer.Option("--defer", metavar="8h", help="Wait for the cleanest moment by FINLLM_CARBON, so that the work is "
+                                               "done within so many hours (h) or minutes (min)."),
+]  # fmt: skip
+
+
+LONGEST_WAIT = 168 * 3600.0
 
 
 class FailOn(StrEnum):
@@ -85,6 +99,37 @@ def parse_budget(text: str | None) -> BudgetEntry | None:
         return BudgetEntry.model_validate(parse_budget_text(text))
     except InputError as error:
         raise InputError(f"--{error.message}", fix=error.fix) from error
+
+
+def parse_window(text: str | None) -> float | None:
+    """A window written as `8h` or `90min`, in s. Errors: InputError for anything else, or one above a week."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*(h|min)", text.strip())
+    seconds = float(found[1]) * (3600.0 if found[2] == "h" else 60.0) if found else 0.0
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise InputError(
+            f"--defer {text!r} is no window", fix="write hours or minutes, such as 8h or 90min, up to 168h"
+        )
+    return seconds
+
+
+def wait_for_cleaner(text: str | None, settings: Settings, seconds: float) -> None:
+    """Wait for a cleaner hour where --defer asks for it; what is done stands on stderr. `seconds`: about how long the
+    work takes. Errors: as `cleanest` and `parse_window`; Cancelled for a Ctrl-C while it waits.
+    """
+    window = parse_window(text)
+    if window is None:
+        return
+    from finllm.desk import deferring
+
+    def clock() -> dt.datetime:
+        return dt.datetime.now(dt.UTC)
+
+    now = clock()
+    start = deferring.cleanest(settings, now, window, seconds)
+    print(f"--defer {text}: {deferring.words(start, now)}", file=sys.stderr, flush=True)
+    deferring.wait_until(start.at, clock, time.sleep)
 
 
 def check_out(out: Path | None) -> None:

@@ -24,6 +24,7 @@ from finllm.cli.display.terminal import err_console, out_console, print_json
 from finllm.cli.options import (
     AsOfOption,
     BudgetOption,
+    DeferOption,
     FailOn,
     FailOnOption,
     JsonFlag,
@@ -32,6 +33,7 @@ from finllm.cli.options import (
     examples,
     parse_as_of,
     parse_budget,
+    wait_for_cleaner,
 )
 from finllm.errors import FinllmError, HumanNeeded, InputError
 from finllm.events import EventBus, Noted, Progress
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
 class PersonAnswer(StrEnum):
     withhold = "withhold"
     accept = "accept"
+
+
+EACH = 60.0
+"""s that a run takes about, for when it may wait."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ def run(
         bool, typer.Option("--refine", help="When the report is out, verify it at the deep tier's precision, in the "
                                             "background: what is judged otherwise makes a new version.")] = False,
     explain_placement: ExplainPlacementFlag = False,
+    defer: DeferOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
@@ -180,10 +187,12 @@ def run(
         several = check_books(scenarios, books, build)
         check_files(batch)
         _check_places(settings, wanted)
+        wait_for_cleaner(defer, settings, EACH * len(scenarios) * len(books))
         run_scenarios(several, settings, batch, Shown(as_json, quiet))
         return
     checked = build(scenarios[0], books[0])
     _check_places(settings, wanted)
+    wait_for_cleaner(defer, settings, EACH)
     _carry_out(new_run(checked.request), settings, wanted, checked.notes)
 
 
