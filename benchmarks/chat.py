@@ -1,4 +1,4 @@
-"""The chat on questions by a second author, who saw the kinds and no wording: right kinds, refusals, figures, time."""
+"""The chat on questions of a hand kept apart, which saw no wording of ours: right kinds, refusals, figures, time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from finllm.settings import Settings
 from finllm.tools.evidence import EvidenceTable
 
 ROOT = Path(__file__).resolve().parent.parent
-SECOND = ROOT / "training" / "corpus" / "chat" / "second.jsonl"
+KEPT_APART = ROOT / "training" / "corpus" / "chat" / "third.jsonl"
 HOME = ROOT / "build" / "chat-home"
 SCENARIOS = ("hawkish-surprise", "ceasefire", "hormuz-blockade")
 """What is run first; the last of them is on the table."""
@@ -34,7 +34,7 @@ SCENARIOS = ("hawkish-surprise", "ceasefire", "hormuz-blockade")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--questions", type=Path, default=SECOND)
+    parser.add_argument("--questions", type=Path, default=KEPT_APART)
     parser.add_argument("--home", type=Path, default=HOME)
     parser.add_argument("--look", action="store_true", help="print each miss; write no page")
     wanted = parser.parse_args()
@@ -121,9 +121,9 @@ def _page(told: dict[str, float], n: int) -> str:
         "wrong and sure, of all": "≤ 0.02", "figures without a row": "0", "p50, s": "≤ 1.5", "p95, s": "≤ 4",
     }  # fmt: skip
     what = (
-        f"{n} questions by a second author, who was given the kinds with one sentence each and saw none of the forms, "
-        "scored once. All authors are language models of one family. Warm, in one process; a what-if is asked for and "
-        "not computed."
+        f"{n} questions of a hand kept apart, which was given the kinds with one sentence each and saw no form and no "
+        "other question, scored once. All hands are language models of one family. Warm, in one process; a what-if "
+        "is asked for and not computed."
     )
     lines = [what, "", "| | found | bar |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {name} | {value:.3g} | {bars.get(name, '')} |" for name, value in told.items())])

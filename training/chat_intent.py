@@ -1,7 +1,8 @@
-"""Trains the chat's intent head on the catalogue's sentence forms and the development questions; writes head and card.
+"""Trains the chat's intent head on the catalogue's sentence forms and people's questions; writes head and card.
 
-`python -m training.chat_intent`: the head is fitted on forms and `training/corpus/chat/questions.jsonl`; temperature
-and thresholds come from `validation.jsonl` beside it, which no form and no weight was made from.
+`python -m training.chat_intent`: the head is fitted on the forms and the questions of every hand in
+`training/corpus/chat` but the one that is kept apart. Temperature, thresholds and scores come from what a head says of
+each hand's questions that was fitted without that hand.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ VARIANTS = 3
 """How often a form with names in it is written out, each time with other names."""
 STRENGTH = 1.0
 """Inverse of the head's penalty."""
-ANSWERED = 0.9
-"""Share of the validation questions with an answer that are to get one."""
+KEPT_APART = ("third",)
+"""The hands that nothing is fitted or chosen on; `benchmarks.chat` scores them."""
+NEAR = ("questions",)
+"""The hands that had seen the forms: trained on, but no measure of how a stranger's questions fare."""
+ANSWERED = 0.85
+"""Share of the strangers' questions with an answer that are to get one: half way from the bar to 0.9."""
 SURE = 0.01
-"""Share of wrong answers among all questions that may be called sure, on the validation set."""
+"""Share of wrong answers among all strangers' questions that may be called sure."""
 _FILLERS = {
     "factor": ("oil", "crude", "equities", "the dollar", "gold", "VIX", "rates", "credit spreads", "stocks", "OIL_WTI",
                "EQUITY_US", "the S&P", "10-year yields", "USD_BROAD", "RATE_US_10Y", "GOLD"),
@@ -63,10 +68,14 @@ def examples(seed: int) -> tuple[list[str], list[str]]:
     return texts, kinds
 
 
-def questions(name: str) -> tuple[list[str], list[str]]:
-    """The questions of a file, and the kind of each."""
-    rows = [json.loads(line) for line in (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [row["text"] for row in rows], [row["kind"] for row in rows]
+def hands() -> dict[str, tuple[list[str], list[str]]]:
+    """By hand its questions and the kind of each; without those that are kept apart."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for path in sorted(CORPUS.glob("*.jsonl")):
+        if path.stem not in KEPT_APART:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            found[path.stem] = [row["text"] for row in rows], [row["kind"] for row in rows]
+    return found
 
 
 def fitted(x: npt.NDArray[np.float32], kinds: Sequence[str], strength: float) -> tuple[npt.NDArray[np.float32], ...]:
@@ -116,36 +125,35 @@ def scored(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--look", action="store_true", help="print what is wrong on the validation set, write nothing")
+    parser.add_argument("--look", action="store_true", help="print what is wrong of each hand, write nothing")
     parser.add_argument("--strength", type=float, default=STRENGTH)
     wanted = parser.parse_args()
     embedder, known, names = Embedder(), known_names(), list(catalogue())
-    (forms, kinds), (texts, labels), (unseen, right) = examples(0), questions("questions"), questions("validation")
-    every = [*forms, *texts, *unseen]
-    x = intent.features(every, [find_slots(text, known) for text in every], embedder.embed)
-    weight, bias = fitted(x[: -len(unseen)], [*kinds, *labels], wanted.strength)
-    logits = (x[-len(unseen) :] @ weight.T + bias).astype(np.float64)
-    y, none = np.array([names.index(label) for label in right]), names.index(NONE)
-    temperature = temperature_of(logits, y)
-    odds = np.array([softmax(row / temperature) for row in logits])
-    answers, sure = thresholds(odds, y, none)
-    scores = scored(odds, y, none, answers, sure)
+    (forms, kinds), asked = examples(0), hands()
+    texts = [*forms, *(text for one, _ in asked.values() for text in one)]
+    kinds += [kind for _, labels in asked.values() for kind in labels]
+    by = np.array(["forms"] * len(forms) + [hand for hand, (one, _) in asked.items() for _ in one])
+    x = intent.features(texts, [find_slots(text, known) for text in texts], embedder.embed)
+    y, none = np.array([names.index(kind) for kind in kinds]), names.index(NONE)
+    logits, strangers = np.zeros((len(texts), len(names))), [hand for hand in asked if hand not in NEAR]
+    for hand in strangers:
+        weight, bias = fitted(x[by != hand], [kinds[at] for at in np.flatnonzero(by != hand)], wanted.strength)
+        logits[by == hand] = x[by == hand] @ weight.T + bias
+    far = np.flatnonzero(np.isin(by, strangers))
+    temperature = temperature_of(logits[far], y[far])
+    odds = np.array([softmax(row / temperature) for row in logits[far]])
+    answers, sure = thresholds(odds, y[far], none)
+    scores = scored(odds, y[far], none, answers, sure)
     print(json.dumps({"temperature": temperature, "answers": answers, "sure": sure, **scores}, indent=1))
     if wanted.look:
-        for text, row, at in zip(unseen, odds, y, strict=True):
-            if row.argmax() != at:
-                print(f"{names[at]:16} {names[int(row.argmax())]:16} {row.max():.2f}  {text}")
+        for row, at in zip(odds, far, strict=True):
+            if row.argmax() != y[at]:
+                print(f"{by[at]:12} {names[y[at]]:16} {names[int(row.argmax())]:16} {row.max():.2f}  {texts[at]}")
         return
-    _write(
-        weight,
-        bias,
-        embedder,
-        temperature,
-        answers,
-        sure,
-        scores,
-        f"fitted on {len(forms)} forms and {len(texts)} questions; thresholds and scores on {len(unseen)} others",
-    )
+    weight, bias = fitted(x, kinds, wanted.strength)
+    data = (f"fitted on {len(forms)} forms and {len(texts) - len(forms)} questions of {len(asked)} hands; thresholds "
+            f"and scores on {len(far)} of these, each by a head that was fitted without its hand")  # fmt: skip
+    _write(weight, bias, embedder, temperature, answers, sure, scores, data)
 
 
 def _write(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], embedder: Embedder, temperature: float,
