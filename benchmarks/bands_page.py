@@ -19,12 +19,15 @@ reported, on months that the report does not name; on the 116 months of here the
 *Months*: the band made at the close before, given what the index then did and nothing else. Its parameters are stated
 priors, but for the season of results: that months which begin a quarter are the hardest was seen here, and by how much
 was taken from 1990 to 1993 alone ([0033](design/0033-bands.md)). The 116 months are those that begin a quarter; all
-of them stand beside. *Runs*: shares alone, from the account alone, as the edge model reads it (`python -m
-benchmarks.run_bands`); accounts and dates were committed before anything was scored. The first scoring took the model's
-probabilities as they are. That the market may not heed what is read was added *after* it, as it had shown that the
-index goes the way it is read hardly more often than a coin falls; how often it does is told at each episode by those
-that were over by then. The eight windows were chosen for their falls: a band of the middle 90 % is not made to hold
-most of them."""
+of them stand beside. *Runs*: shares alone, from the account alone, as the narrative agent reads it (`python -m
+benchmarks.run_bands`); accounts and dates were committed before anything was scored. The first scoring had the readings
+of the language model alone, and took its probabilities for those of what the market does. It showed that the index
+goes the way it is read hardly more often than a coin falls; so a tenth of a reading was then taken for heeded, by how
+often it had been. The channel reader of today is heeded no more often than a coin, and by the same rule nothing of what
+is read enters a band: that was decided *after* these episodes were seen. The eight windows were chosen for their falls:
+a band of the middle 90 % is not made to hold most of them."""
+FIRST = {"went as read": "37 of 67", "dated": "58 of 70", "all": "58 of 78", "windows": "0 of 8"}
+"""What the first scoring found, by the readings of the language model alone: those are kept no longer."""
 
 
 Row = tuple[str, str, str, str, str]
@@ -70,19 +73,24 @@ def _held(what: str, found: Sequence[Month], before: str, wanted: tuple[float, f
 
 def _runs() -> list[Row]:
     dated, eight, right = episodes(), known_windows(), heeded()
-    plain = episodes(1.0), known_windows(1.0)
     return [
-        ("times that the index went the way it was read, dated episodes", "", "", f"{right[0]} of {right[1]}", ""),
-        ("of which beyond chance, as runs take it", "1", "", f"{share_heeded():.2f}", ""),
-        _scored(f"runs, {len(dated)} dated episodes", dated, plain[0]),
-        _scored(f"runs, these and the {len(eight)} windows", [*dated, *eight], [*plain[0], *plain[1]]),
-        ("runs, the windows alone", _count(plain[1]), "", _count(eight), ""),
+        (
+            "times that the index went the way it was read, dated episodes",
+            FIRST["went as read"],
+            "",
+            f"{right[0]} of {right[1]}",
+            "",
+        ),
+        ("of which beyond chance", "0.10", "", f"{share_heeded():.2f}", ""),
+        _scored(f"runs, {len(dated)} dated episodes", dated, FIRST["dated"]),
+        _scored(f"runs, these and the {len(eight)} windows", [*dated, *eight], FIRST["all"]),
+        ("runs, the windows alone", FIRST["windows"], "", _count(eight), ""),
     ]
 
 
-def _scored(what: str, found: Sequence[Scored], first: Sequence[Scored]) -> Row:
+def _scored(what: str, found: Sequence[Scored], first: str) -> Row:
     reached = sum(one.held for one in found) / len(found)
-    return (what, f"{_count(first)} at the first scoring", "80% to 97%", f"{_count(found)}, {reached:.1%}",
+    return (what, f"{first} at the first scoring", "80% to 97%", f"{_count(found)}, {reached:.1%}",
             "met" if 0.80 <= reached <= 0.97 else "**missed**")  # fmt: skip
 
 

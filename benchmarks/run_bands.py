@@ -25,7 +25,6 @@ from finllm.tools.data.yaml_files import read_yaml
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.episodes import EPISODES
 from finllm.tools.pnl.outcome import Interval
-from finllm.tools.pnl.readings import read_factor
 from finllm.tools.pnl.shocks import JudgedShock
 
 READINGS = ACCOUNTS.with_name("readings.json")
@@ -96,42 +95,35 @@ def _rounded(probabilities: dict[str, float]) -> dict[str, float]:
     return {value: round(one, 4) for value, one in sorted(probabilities.items())}
 
 
-def heeded(before: dt.date | None = None) -> tuple[int, int]:
-    """Of the episodes whose index was read to move, and whose days were over `before` a day: in how many it went that
-    way, and how many they are."""
+def heeded() -> tuple[int, int]:
+    """Of the episodes whose index was read to move: in how many it went that way, and how many they are."""
     found, index = kept(), MARKET.read(INDEX, LATEST).values
     right = told = 0
     for one in accounts():
         call = found.get(key_of(one), {"factors": {}})["factors"].get("EQUITY_US")
         at = int(index.index.searchsorted(pd.Timestamp(one.as_of), side="right")) - 1
         end = min(at + HORIZON, len(index) - 1)
-        if call is None or call["read"][0] == "none" or (before and day_of(index.index[end]) > before):
+        if call is None or call["read"][0] == "none":
             continue
         told += 1
         right += (call["read"][0] == "up") == bool(index.iloc[end] > index.iloc[at])
     return right, told
 
 
-def share_heeded(before: dt.date | None = None) -> float:
+def share_heeded() -> float:
     """How often the market does as it is read beyond chance, a coin's two throws added (Laplace)."""
-    right, told = heeded(before)
+    right, told = heeded()
     return max(0.0, 2 * (right + 1) / (told + 2) - 1)
 
 
-def scored(one: Account, reading: Kept, days: int = HORIZON, heed: float | None = None) -> Scored:
-    """The band that a run of the account makes around what it read, and what happened over the days after.
-
-    How often a reading is heeded is what the episodes over by then tell, unless `heed` says.
-    """
-    share = share_heeded(one.as_of) if heed is None else heed
+def scored(one: Account, reading: Kept, days: int = HORIZON) -> Scored:
+    """The band that a run of the account makes around what it read, and what happened over the days after."""
     whole = value_portfolio(BOOK, MARKET, one.as_of)
     book = whole.model_copy(update={"holdings": tuple(h for h in whole.holdings if h.asset_class == "equity")})
     engine = Engine(book, MARKET, one.as_of)
-    reads = [read_factor(factor, call["direction"], call["size"] or None, heeded=share)
-             for factor, call in reading["factors"].items()]  # fmt: skip
     judged = [JudgedShock(factor, *call["read"]) for factor, call in reading["factors"].items()
               if call["read"][1] != "none"]  # fmt: skip
-    found = engine.stress(engine.plan(days, judged=judged), reads=reads, level=LEVEL)
+    found = engine.stress(engine.plan(days, judged=judged), level=LEVEL)
     assert found.interval is not None
     return Scored(one, found.interval, float(found.total), gained(book, one.as_of, days), book.value)
 
@@ -148,13 +140,13 @@ def gained(book: Book, as_of: dt.date, days: int) -> float:
     return gains
 
 
-def episodes(heed: float | None = None) -> list[Scored]:
+def episodes() -> list[Scored]:
     """The dated episodes whose readings are kept."""
     found = kept()
-    return [scored(one, found[key_of(one)], heed=heed) for one in accounts() if key_of(one) in found]
+    return [scored(one, found[key_of(one)]) for one in accounts() if key_of(one) in found]
 
 
-def known_windows(heed: float | None = None) -> list[Scored]:
+def known_windows() -> list[Scored]:
     """The eight windows, over the trading days of each."""
     found, index = kept(), MARKET.read(INDEX, LATEST).values.index
     done: list[Scored] = []
@@ -163,7 +155,7 @@ def known_windows(heed: float | None = None) -> list[Scored]:
         days = int((index <= pd.Timestamp(window.end)).sum() - (index <= pd.Timestamp(one.as_of)).sum())
         assert day_of(index[index.searchsorted(pd.Timestamp(one.as_of), side="right")]) == window.start
         if key_of(one) in found:
-            done.append(scored(one, found[key_of(one)], days, heed))
+            done.append(scored(one, found[key_of(one)], days))
     return done
 
 

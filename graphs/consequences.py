@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from finllm.agents.agent import Opinion
 from finllm.agents.market_signal import MARKET_SIGNAL, MarketSignal
 from finllm.agents.stress_tester import StressChoice
@@ -24,7 +22,6 @@ from finllm.tools.evidence import Evidence, EvidenceTable, Unit
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.outcome import EngineResult
 from finllm.tools.pnl.propagate import CONTRADICTORY, propagate
-from finllm.tools.pnl.readings import ReadFactor
 from finllm.tools.pnl.shocks import Plan
 from finllm.tools.pnl.widening import as_wide_as, mixed, widened
 
@@ -109,12 +106,12 @@ def text_weight(state: AfterValidator) -> float:
 
 def stress(
     state: AfterValidator, engine: Engine, plan: Plan, opinion: Opinion[StressChoice], table: EvidenceTable,
-    *, propagates: bool | None, seed: int, reads: Sequence[ReadFactor] = (), level: float | None = None,
+    *, propagates: bool | None, seed: int, level: float | None = None,
 ) -> tuple[EngineResult, MovedBy]:  # fmt: skip
-    """The engine's result under the plan, with other readings, and what the verdicts do to it, and that as evidence."""
+    """The engine's result under the plan, and what the verdicts do to it, and that as evidence."""
     signal, choice = state.said(MARKET_SIGNAL), opinion.judgement
     stressed = signal is not None and signal.regime in STRESSED
-    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed, reads=reads,
+    plain = engine.stress(plan, propagate=propagates, seed=seed, stressed=stressed,
                           level=LEVEL if level is None else level)  # fmt: skip
     result, weight = plain, text_weight(state)
     judged = INDEX in plan.shocks and plan.shocks[INDEX].origin in ("model", "table")

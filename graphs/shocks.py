@@ -14,7 +14,6 @@ from finllm.tools.data.scenario import Scenario
 from finllm.tools.pnl.asked import scenario_factors, scenario_shocks
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.paths import steps_of, walk
-from finllm.tools.pnl.readings import ReadFactor, read_factor
 from finllm.tools.pnl.shocks import JudgedShock, Plan
 
 EXTRAPOLATED = 5.0
@@ -126,33 +125,3 @@ def _held(state: AfterValidator, plan: Plan) -> tuple[str, ...]:
         for check in state.checks
         if check.factor not in plan.shocks and (check.words == "unmoved" or (told and check.support == "silent"))
     )
-
-
-def reads_of(state: AfterValidator, run: RunContext, plan: Plan) -> tuple[ReadFactor, ...]:
-    """How likely each call of each factor is by the reading's calibrated probabilities, the withheld ones too.
-
-    None of a replay, of a factor that a person shocks, and of one whose shock was judged implausible and refused.
-    """
-    reading, scenario = state.reading, run.request.scenario
-    if reading is None or scenario.replay:
-        return ()
-    given = {entry.factor for entry in (*scenario.shocks, *scenario.readings)}
-    found: list[ReadFactor] = []
-    for factor, call in reading.judgement.factors.items():
-        refused = call.size != "none" and factor not in plan.shocks and _wanted(state, factor)
-        directions = reading.opinion.choices.get(f"factors.{factor}.direction")
-        if factor in given or refused or not directions:
-            continue
-        sizes = reading.opinion.choices.get(f"factors.{factor}.size") if call.size != "none" else None
-        found.append(read_factor(factor, directions, sizes))
-    own = state.through.heard if state.through else None
-    names = tuple(name for name in (state.through.columns if state.through else ()) if name in plan.shocks)
-    if own is not None and names:
-        ways, far = own.directions(names), own.sizes(names)
-        found += [read_factor(name, ways[name], far[name]) for name in names if name not in given]
-    return tuple(found)
-
-
-def _wanted(state: AfterValidator, factor: str) -> bool:
-    """Whether the checks let a read shock of the factor through."""
-    return any(check.factor == factor and check.support == "supported" for check in state.checks)

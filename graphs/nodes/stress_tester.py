@@ -17,7 +17,7 @@ from finllm.graphs.consequences import contradicting, refused, stress
 from finllm.graphs.path_rows import with_path
 from finllm.graphs.position_rows import Basis, basis_of
 from finllm.graphs.rows import ClosestEvent, OpinionRow, StressRow, WantedShock
-from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of, reads_of
+from finllm.graphs.shocks import EXTRAPOLATED, engine_of, plan_of
 from finllm.graphs.state import AfterValidator, Update
 from finllm.memory.precedents import PRECEDENTS_PATH
 from finllm.plain_text import trading_days
@@ -67,9 +67,9 @@ def _stressed(
     against = contradicting(plan, engine)
     rows = [shock.model_copy(update={"refused": refused(shock, opinion.judgement, against)}) for shock in wanted]
     applied = plan.without({shock.factor for shock in rows if shock.refused})
-    scenario, reads = run.request.scenario, reads_of(state, run, applied)
+    scenario = run.request.scenario
     result, moved = stress(state, engine, applied, opinion, table, propagates=scenario.propagate,
-                           seed=run.request.seed, reads=reads, level=scenario.level)  # fmt: skip
+                           seed=run.request.seed, level=scenario.level)  # fmt: skip
     rows = [_beside_others(row, result, engine, table) for row in rows]
     rows += [_shock_row(shock, engine, table, run.request.scenario) for shock in result.shocks
              if shock.origin == "completed"]  # fmt: skip

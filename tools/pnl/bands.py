@@ -1,4 +1,4 @@
-"""Bands around a stressed P&L, made of all parts: other readings, sizes, other factors, the positions' own, loads."""
+"""Bands around a stressed P&L, made of all parts: factors that nobody sets, the positions' own, errors of loads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from finllm.tools.pnl.own_risk import OwnRisk
 DRAWS = 4000
 PARTS: tuple[BandPart, ...] = get_args(BandPart)
 TESTED = (15, 25)
-"""Trading days of the horizons whose 90 % bands were tested on past months (docs/numbers.md)."""
-RUN_DAYS, RUNS_UNTESTED = (15, 25), "of a run, with other readings drawn, tested over 20 days alone"
-"""Trading days of the horizons whose runs' bands were tested on dated episodes, and what is said of others."""
+"""Trading days of the horizons whose 90 % bands were tested, on past months and dated episodes (docs/numbers.md)."""
 TESTED_LEVEL, TESTED_SHARE = 0.9, 0.95
 """The level tested, and the share of a book that has to be of the kind that it was tested on."""
 
@@ -95,7 +93,7 @@ def simulate(
     gains = np.sum(list(parts.values()), axis=0) if parts else np.zeros(spread.draws)
     low, high = _ends(gains, level)
     variance = float(gains.var())
-    shares: dict[BandPart, float] = {
+    shares: dict[str, float] = {
         part: float(np.mean((one - one.mean()) * (gains - gains.mean()))) / variance
         for part, one in parts.items() if variance > 0
     }  # fmt: skip

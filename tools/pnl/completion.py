@@ -53,12 +53,13 @@ class Completion:
 def complete(
     view: FactorView, shocks: Mapping[str, Shock], joint: Joint, *, on: bool, tails: Tails = "gaussian",
     past: History | None = None, seed: int = 0, draws: int = DRAWS, stressed: bool = False,
-    still: Collection[str] = (),
+    still: Collection[str] = (), read: Mapping[str, Shock] | None = None,
 ) -> Completion:  # fmt: skip
     """Move the factors of `joint` that were not shocked to their means given the shocks, or hold them still: all where
     it is not `on`, else those of `still`.
 
-    Means and draws are under the covariance near the shocks (`stressed`: see `Joint.near`). With a vine, fitted to the
+    Means and draws are under the covariance near the shocks (`stressed`: see `Joint.near`), and near those of `read`,
+    which move nothing else. With a vine, fitted to the
     moves of `past`, it is their medians, and the draws are about these. No factor is completed farther than `REACH`
     times its farthest past move, nor below −95 % or its floor, nor drawn below −100 % or that: linear moves know no
     such bounds. Errors: see `propagate` and `fat_tailed`; where the others are held these only leave the plausibility
@@ -75,7 +76,8 @@ def complete(
         nothing = Covariance((), np.zeros((0, 0)))
         unknown = f"how plausible the shocks are together is not known: {error.message}"
         return _held(moved, propagate({}, nothing), {}, nothing, nothing, (unknown,))
-    near, how = joint.near(inside, stressed=stressed)
+    story = {name: one.move for name, one in (read or {}).items() if name in covariance.names}
+    near, how = joint.near(story | inside, stressed=stressed)
     towards, apart = _reached(propagate(inside, near), near, still)
     notes = tuple(contradictions(inside, given, covariance).values())
     if not on:

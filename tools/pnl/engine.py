@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -35,11 +35,10 @@ from finllm.tools.pnl.history import History, history
 from finllm.tools.pnl.idle_factors import idle_factors
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.left_open import at_horizons, covered_share, draws_for, left_open, over_time
+from finllm.tools.pnl.left_open import at_horizons, beside, covered_share, draws_for, left_open, over_time
 from finllm.tools.pnl.outcome import ENGINE, Analogue, EngineResult, usd
 from finllm.tools.pnl.own_risk import OwnRisk, own_risk
 from finllm.tools.pnl.propagate import Covariance
-from finllm.tools.pnl.readings import ReadFactor
 from finllm.tools.pnl.risk import BookDays, book_days, daily_gains, liquidity
 from finllm.tools.pnl.sensitivity import book_sensitivities, currencies_of
 from finllm.tools.pnl.shocks import JudgedShock, Plan, Window, plan_shocks
@@ -176,15 +175,15 @@ class Engine:
 
     def stress(
         self, plan: Plan, *, propagate: bool | None = None, tails: Tails = "gaussian", level: float = 0.9,
-        seed: int = 0, stressed: bool = False, reads: Sequence[ReadFactor] = (),
+        seed: int = 0, stressed: bool = False,
     ) -> EngineResult:  # fmt: skip
         """Revalue the book under the plan. In a replay holdings with a history take their own returns.
 
         With `propagate` the other factors that the book loads on move to their mean given the shocks (`tails`:
         Gaussian, or the median of a vine copula; `stressed`: by the covariance of stress at any size, see
         `Joint.near`); False holds them still. Unset they move, but for those of which a replayed window has no data,
-        as what these did then is no guess. `interval` holds the P&L with probability `level`; `reads` are the other
-        ways that judged factors may be read, without which it is given the shocks. Errors: InputError for a level
+        as what these did then is no guess. `interval` holds the P&L with probability `level`, given the shocks that
+        a person or history gives: one that a text was read to mean sets the point alone. Errors: InputError for a level
         outside (0, 1), and unless they are held for shocks that cannot be told apart.
         """
         if not 0 < level < 1:
@@ -194,15 +193,17 @@ class Engine:
         past, joint = self.history(plan), self.joint(plan)
         draws, on = draws_for(arrays, DRAWS), propagate is not False
         held = () if propagate else plan.still
-        completion = complete(view, plan.shocks, joint, on=on, tails=tails, past=past, seed=seed, draws=draws,
-                              stressed=stressed, still=held)  # fmt: skip
+        made = partial(complete, view, joint=joint, tails=tails, past=past, seed=seed, draws=draws, stressed=stressed)
+        completion = made(plan.shocks, on=on, still=held)
         moves = self._vector(completion.moves)
         realised, said = self._own_returns(plan.own_returns)
         cuts = self._cuts(after, completion.moves, realised)
         plain = on and tails == "gaussian" and not stressed and not realised
         untested = why_untested(level, plan.days, covered_share(book, own), plain=plain, aged=self.age)
-        spread = left_open(view, arrays, plan, completion, joint, own, reads=reads, on=on, still=held,
-                           draws=draws, seed=seed, untested=untested)  # fmt: skip
+        unseen = () if propagate else plan.unseen
+        market = completion if held == unseen and not plan.read else beside(plan, made, known.drivers, unseen, on=on)
+        spread = left_open(view, arrays, plan, completion, market, joint, own, on=on, still=unseen, draws=draws,
+                           seed=seed, untested=untested)  # fmt: skip
         interval = None if spread.empty else simulate(arrays, moves, spread, cuts.total, level=level, seed=seed)
         by_day = over_time(view, self.after, book, moves, spread, cuts.total, interval, realised, seed)
         gains = daily_gains(book, self.arrays, moves, known, view.market, view.as_of, realised=realised,

@@ -12,9 +12,8 @@ import numpy as np
 from finllm.tools.forecasts.conditioned import KEPT_SPREAD
 from finllm.tools.pnl.bands import DRAWS, Spread, gaussian_draws, simulate
 from finllm.tools.pnl.engine import Engine
-from finllm.tools.pnl.left_open import draws_for
+from finllm.tools.pnl.left_open import draws_for, least_moves
 from finllm.tools.pnl.propagate import propagate
-from finllm.tools.pnl.readings import least_moves
 from finllm.tools.pnl.shocks import BOUNDS, Plan
 
 WIDTHS = 3_000_000

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from finllm.tools.data.books.book import Book, Holding
-from finllm.tools.data.factors import GIVEN
 from finllm.tools.pnl.ageing import Aged
 from finllm.tools.pnl.attribution import total_of
-from finllm.tools.pnl.bands import RUN_DAYS, RUNS_UNTESTED, Spread, ends
+from finllm.tools.pnl.bands import Spread, ends
 from finllm.tools.pnl.completion import Completion
 from finllm.tools.pnl.joint import Joint
 from finllm.tools.pnl.kernel import Sensitivities
-from finllm.tools.pnl.outcome import BandPart, HorizonRow, Interval, usd
+from finllm.tools.pnl.outcome import HorizonRow, Interval, usd
 from finllm.tools.pnl.own_risk import OwnRisk
-from finllm.tools.pnl.readings import HEEDED, ReadFactor, draw_readings, least_moves, sigma_of
-from finllm.tools.pnl.shocks import Plan
+from finllm.tools.pnl.shocks import BOUNDS, Plan
 from finllm.tools.pnl.sizes import FactorView
 
 HORIZONS = (1, 5, 10, 20, 60, 120, 250)
@@ -38,55 +36,47 @@ def draws_for(arrays: Sensitivities, most: int, revalued: int = MOST_REVALUED) -
     return min(most, max(LEAST_DRAWS, revalued // max(1, len(arrays.positions))))
 
 
-def left_open(
-    view: FactorView, arrays: Sensitivities, plan: Plan, completion: Completion, joint: Joint, own: OwnRisk, *,
-    reads: Sequence[ReadFactor] = (), on: bool, still: Sequence[str] = (), draws: int, seed: int, untested: str = "",
-) -> Spread:  # fmt: skip
-    """All that may come otherwise than the point: what was read, how far it goes, what nobody shocked, and the own.
+def beside(
+    plan: Plan, made: Callable[..., Completion], names: Collection[str], still: Sequence[str], *, on: bool
+) -> Completion:  # fmt: skip
+    """The market beside what was read: `made` of the shocks that are given, near those that were read.
 
-    Shocks that are given (by a person, or by history) stay; where nothing was read, that is the only reading there is,
-    which the words say. Factors without a history that the book loads on move by their reviewed σ alone, unless they
-    are held or `still`. Unless `on`, a factor without a shock stands still but for the draws in which it is read to
-    move.
+    No factor of `names` but the `still` ones stands still, whatever the text is silent of; unless `on`, those that were
+    read move alone.
     """
+    fixed = still if on else [name for name in names if name not in plan.read]
+    return made(plan.given, on=on or bool(plan.read), still=fixed, read=plan.read)
+
+
+def left_open(
+    view: FactorView, arrays: Sensitivities, plan: Plan, completion: Completion, market: Completion, joint: Joint,
+    own: OwnRisk, *, on: bool, still: Sequence[str] = (), draws: int, seed: int, untested: str = "",
+) -> Spread:  # fmt: skip
+    """All that may come otherwise than the point: what nobody set, and the positions' own.
+
+    Shocks that are given (by a person, or by history) stay. Of those that were read the `market`, completed without
+    them, knows nothing: over the dated episodes of docs/numbers.md the index went as it was read no more often than a
+    coin falls. Factors without a history that the book loads on move by their reviewed σ alone, unless they are `still`
+    or not `on`.
+    """
+    read = plan.read
     column = {name: at for at, name in enumerate(arrays.factors)}
-    used = set(arrays.loaded()) | set(plan.shocks)
-    reads = [one for one in reads if one.factor in used]
-    factors: dict[BandPart, np.ndarray] = {}
-    given = {name: one.move for name, one in plan.shocks.items() if one.origin in GIVEN}
-    if reads:
-        near, held = completion.near_covariance, frozenset[str]()
-        if not on:
-            held = frozenset(view.factors.drivers) - plan.shocks.keys()
-        shocked = given | {name: one.move for name, one in plan.shocks.items()
-                           if name not in {read.factor for read in reads}}  # fmt: skip
-        drawn = draw_readings(view, joint, near, shocked, reads, draws=draws, seed=seed,
-                              held=held)  # fmt: skip
-        point = np.array([completion.moves.get(name, 0.0) for name in arrays.factors])
-        factors["other readings"] = drawn.called - point
-        factors["sizes"] = drawn.sized - drawn.called
-        factors["other factors"] = drawn.whole - drawn.sized
-        read = [one.factor for one in reads]
-        free = ", ".join(one for one in drawn.factors if one not in read) or "no other factor"
-        words = (
-            f"readings of {', '.join(read)} by their probability, of which the market heeds {HEEDED:.0%} beyond chance,"
-            f" and their sizes; {free}, and what is not heeded, by covariance"
-        )
-        return Spread(factors, own, least_moves(view, arrays.factors), plan.days, draws, words,
-                      untested or ("" if RUN_DAYS[0] <= plan.days <= RUN_DAYS[1] else RUNS_UNTESTED))  # fmt: skip
     rest = np.zeros((draws, len(arrays.factors)))
-    for at, name in enumerate(completion.others):
-        rest[:, column[name]] = completion.draws[:, at]
-    alone = [name for name in joint.missing if on and name in used and name not in plan.shocks and name not in still
-             and sigma_of(view, name, plan.days) > 0]  # fmt: skip
+    for name in completion.moves.keys() | market.moves:
+        rest[:, column[name]] = market.moves.get(name, 0.0) - completion.moves.get(name, 0.0)
+    for at, name in enumerate(market.others):
+        rest[:, column[name]] += market.draws[:, at]
+    used = set(arrays.loaded()) | set(read)
+    alone = [name for name in joint.missing if name in used and (name in read or (on and name not in plan.shocks))
+             and name not in still and sigma_of(view, name, plan.days) > 0]  # fmt: skip
     rng = np.random.default_rng(seed + 3)
     for name in alone:
         half = rng.standard_normal((draws + 1) // 2) * sigma_of(view, name, plan.days)
-        rest[:, column[name]] = np.column_stack([half, -half]).ravel()[:draws]
-    factors["other factors"] = rest
-    words = ("given the shocks, of which no other reading is drawn: " if plan.shocks else "") + completion.words
-    words += f"; {', '.join(alone)} {ALONE}" if alone else ""
-    return Spread(factors, own, least_moves(view, arrays.factors), plan.days, draws, words, untested)
+        rest[:, column[name]] += np.column_stack([half, -half]).ravel()[:draws]
+    words = "given the shocks, of which no other reading is drawn: " if plan.given else ""
+    words += f"whatever is read of {', '.join(read)}, which the market heeds by chance alone: " if read else ""
+    words += market.words + (f"; {', '.join(alone)} {ALONE}" if alone else "")
+    return Spread({"other factors": rest}, own, least_moves(view, arrays.factors), plan.days, draws, words, untested)
 
 
 def over_time(
@@ -148,3 +138,14 @@ def covered_share(book: Book, own: OwnRisk) -> float:
 def _is_share(holding: Holding) -> bool:
     return holding.asset_class in ("equity", "index") and bool(holding.series) and holding.beta is None \
         and not (holding.gamma or holding.vega) and holding.fx_factor is None  # fmt: skip
+
+
+def sigma_of(view: FactorView, name: str, horizon: int) -> float:
+    """σ over the horizon, in the factor's unit; 0 where none is known."""
+    found = view.size(name, horizon).sigma
+    return found.value if found else 0.0
+
+
+def least_moves(view: FactorView, ids: Sequence[str]) -> np.ndarray:
+    """How far down each factor can go, (K,)."""
+    return np.array([max(BOUNDS[view.factors[name].unit][0], view.least_move(name)[0]) for name in ids])

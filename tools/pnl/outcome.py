@@ -15,7 +15,7 @@ from finllm.tools.data.books.book import Exclusion
 from finllm.tools.data.factors import MoveUnit, Origin
 from finllm.tools.pnl.coverage import Coverage, part_of_the_book
 
-ENGINE = 8
+ENGINE = 9
 """Version of the arithmetic, on record with every run: raised by whatever changes a figure. 1 took plain least squares
 in a run and shrunk betas in `stress`; 2 took bonds and options by slopes, which could lose more than they cost,
 measured no coverage, and had a VaR of the stressed part alone. 3 took the P&L's share of the net value, which turns its
@@ -23,7 +23,7 @@ sign where more is short than long, and American options by a coarser scheme. 4 
 held factors without a shock still, and took all of them on one window. 5 took loads beyond the index as linear in a
 factor's move, however large, and completed factors without data in a replay. 6 drew the band of factors that are held
 still as if they were free, and a wide level narrower than a low one where the shocks are doubted. 7 measured no
-liquidity where text and market differ."""
+liquidity where text and market differ. 8 took a tenth of what is read for heeded by the market, in its bands."""
 INTERACTION = "interaction"
 """Row for what no single factor explains: cross terms of a contract's factors, and the floor at a price of zero."""
 IDIOSYNCRATIC = "idiosyncratic"
@@ -36,9 +36,9 @@ Cents = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="
 RARE = 1e-5
 """Probability below which a Gaussian's tail says no more than that it is small."""
 Method = Literal["convex", "local", "given"]
-BandPart = Literal["other readings", "sizes", "other factors", "positions' own", "errors of loads"]
-"""What makes a band wide: another reading, the size of what is read, factors that nobody shocked, the positions' own
-returns, and errors of their loads on the factors."""
+BandPart = Literal["other factors", "positions' own", "errors of loads"]
+"""What makes a band wide: factors that neither a person nor history shocks, the positions' own returns, and errors of
+their loads on the factors."""
 
 
 def usd(amount: float) -> Decimal:
@@ -63,15 +63,15 @@ class Frozen(BaseModel):
 class Interval(Frozen):
     """Where the P&L lies with probability `level`, in the book's currency.
 
-    `parts`: the share of its width that each part makes, which add to one. `untested`: why nobody tested that it holds
-    so often; empty where it was tested.
+    `parts`: the share of its width that each `BandPart` makes, which add to one; engines before 9 had more of them.
+    `untested`: why nobody tested that it holds so often; empty where it was tested.
     """
 
     lower: Cents
     upper: Cents
     level: float
     method: str
-    parts: dict[BandPart, float] = {}
+    parts: dict[str, float] = {}
     untested: str = "made before levels were tested"
 
     @property

@@ -76,6 +76,16 @@ class Plan:
         return (*self.unseen, *(name for name in self.held if name not in self.shocks))
 
     @property
+    def given(self) -> dict[str, Shock]:
+        """The shocks that a person or history gives."""
+        return {name: one for name, one in self.shocks.items() if one.origin in GIVEN}
+
+    @property
+    def read(self) -> dict[str, Shock]:
+        """The shocks that a text was read to mean."""
+        return {name: one for name, one in self.shocks.items() if one.origin not in GIVEN}
+
+    @property
     def days(self) -> int:
         """Trading days that σ, covariance and bands are over: those of a replayed window, else the horizon."""
         return days_between(*self.window) if self.window else self.horizon

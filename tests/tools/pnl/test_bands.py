@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from finllm.tools.data.books.book import Book, Holding
-from finllm.tools.data.factors import UserShock
+from finllm.tools.data.factors import Direction, UserShock
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.engine import Engine
 from finllm.tools.pnl.own_risk import student
-from finllm.tools.pnl.readings import SIZES, ReadFactor, read_factor
 from finllm.tools.pnl.shocks import JudgedShock
 
 AS_OF = dt.date(2018, 6, 29)
@@ -74,12 +72,9 @@ def test_a_wrong_load_counts_by_how_far_the_factor_goes() -> None:
 
 
 def test_a_band_that_is_drawn_out_to_its_point_says_so() -> None:
-    """A fall of 20 % that the text hardly means: nine in ten of what may come lies above it."""
+    """An extreme fall that a text is read to mean: nine in ten of what may come lies above it."""
     engine = Engine(INDEX, MARKET, AS_OF)
-    read = ReadFactor("EQUITY_US", {("up", "small"): 0.97, ("down", "large"): 0.03})
-    far = engine.stress(
-        engine.plan(20, judged=[JudgedShock(factor="EQUITY_US", direction="down", size="extreme")]), reads=[read]
-    )
+    far = engine.stress(engine.plan(20, judged=[JudgedShock("EQUITY_US", "down", "extreme")]))
     plain = engine.stress(engine.plan(20, user=[shock(-0.2)]))
     assert far.interval is not None
     assert plain.interval is not None
@@ -95,47 +90,28 @@ def test_quantiles_of_t_are_those_of_scipy(freedom: float) -> None:
         assert np.quantile(drawn, level) == pytest.approx(t.ppf(level, freedom), rel=off, abs=0.001)
 
 
-def test_readings_are_a_mixture_by_their_probability() -> None:
-    """Two calls, each a normal of three quarters of σ about its size: quantiles by the distribution function."""
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_what_a_text_is_read_to_mean_sets_the_point_and_the_market_the_band(direction: Direction) -> None:
+    """The market goes as a text is read no more often than a coin falls: its band is about no move, either way."""
     engine = Engine(INDEX, MARKET, AS_OF)
-    read = ReadFactor("EQUITY_US", {("down", "large"): 0.3, ("up", "small"): 0.7})
-    found = engine.stress(engine.plan(20), reads=[read])
-    size = engine.view.size("EQUITY_US", 20)
-    assert size.moves is not None
-    assert size.sigma is not None
-    down = -float(np.quantile(-size.moves[size.moves < 0], 0.95))
-    up = float(np.quantile(size.moves[size.moves > 0], 0.5))
-    spread = 0.75 * size.sigma.value
-
-    def below(x: float) -> float:
-        return 0.3 * float(norm.cdf(x, down, spread)) + 0.7 * float(norm.cdf(x, up, spread))
-
+    plan = engine.plan(20, judged=[JudgedShock("EQUITY_US", direction, "small")])
+    found = engine.stress(plan)
+    sigma = engine.joint(plan).near({"EQUITY_US": plan.shocks["EQUITY_US"].move})[0].sigma("EQUITY_US")
+    assert (found.total > 0) == (direction == "up")
     assert found.interval is not None
-    for end, level in ((found.interval.lower, 0.05), (found.interval.upper, 0.95)):
-        by_hand = brentq(lambda x, level=level: below(x) - level, -1.0, 1.0)
-        assert float(end) / 1e6 == pytest.approx(by_hand, rel=0.05)
-    assert found.interval.parts["other readings"] > found.interval.parts["sizes"] > 0
+    assert float(found.interval.upper) / 1e6 == pytest.approx(1.645 * sigma, rel=0.05)
+    assert float(found.interval.lower) / 1e6 == pytest.approx(-1.645 * sigma, rel=0.05)
+    assert "whatever is read of EQUITY_US" in found.interval.method
 
 
-def test_a_sure_reading_leaves_its_size_and_one_of_no_move_the_whole_market() -> None:
+def test_beside_what_a_person_gives_the_market_goes_on_from_there_whatever_is_read() -> None:
+    """Shares given, the VIX read: the band of the given shock, and never that of the market at rest."""
     engine = Engine(INDEX, MARKET, AS_OF)
-    sigma = engine.joint(engine.plan(20)).near({})[0].sigma("EQUITY_US")
-    still = engine.stress(engine.plan(20), reads=[read_factor("EQUITY_US", {"none": 1.0}, None)]).interval
-    plain = engine.stress(engine.plan(20)).interval
-    for band in (still, plain):
-        assert band is not None
-        assert float(band.upper) / 1e6 == pytest.approx(1.645 * sigma, rel=0.05)
-    assert plain is not None
-    assert "other readings" not in plain.parts  # nothing was read
-
-
-def test_chances_of_a_reading_add_to_one_and_sizes_nobody_asked_for_are_those_of_its_moves() -> None:
-    read = read_factor("OIL_WTI", {"up": 0.6, "down": 0.3, "none": 0.1}, {"small": 0.5, "large": 0.5}, heeded=1.0)
-    assert sum(read.chances.values()) == pytest.approx(1.0)
-    assert read.chances["up", "large"] == pytest.approx(0.3)
-    vix = read_factor("VIX", {"none": 0.5, "up": 0.5}, None, heeded=0.2)
-    assert vix.chances["up", "small"] == pytest.approx(0.2 * 0.5 * SIZES["small"])
-    assert vix.chances["none", None] == pytest.approx(0.2 * 0.5 + 0.8)  # else the market goes as if nothing was read
+    plan = engine.plan(20, user=[shock(-0.1)], judged=[JudgedShock("VIX", "up", "large")])
+    band, alone = engine.stress(plan).interval, engine.stress(engine.plan(20, user=[shock(-0.1)])).interval
+    assert band is not None
+    assert alone is not None
+    assert (band.lower, band.upper) == (alone.lower, alone.upper)
 
 
 def test_parts_add_to_the_whole_and_given_shocks_are_not_read_otherwise() -> None:
@@ -256,16 +232,18 @@ def test_few_days_beside_weekly_prices_do_not_thin_them_out(tmp_path: Path) -> N
 
 
 def test_a_factor_that_is_held_still_has_no_width_but_by_being_read_to_move() -> None:
-    """A bond under a shock of shares: held, its rate moves in one draw of a hundred, in which it is read to."""
+    """A bond under a shock of shares: held, its rate has no width; one that is read moves as the market may."""
     bond = book_of({"id": "B", "asset_class": "bond", "duration": 7.0, "convexity": 60.0})
     engine = Engine(bond, MARKET, AS_OF)
-    plan = engine.plan(20, user=[shock(-0.1)])
-    reads = [read_factor("RATE_US_10Y", {"none": 0.9, "up": 0.1}, None), read_factor("VIX", {"up": 1.0}, None)]
-    held, free = (engine.stress(plan, propagate=on, reads=reads).interval for on in (False, None))
-    assert held is not None
+    read = JudgedShock("RATE_US_10Y", "up", "small")
+    held = engine.stress(engine.plan(20, user=[shock(-0.1)]), propagate=False).interval
+    free, moved = (engine.stress(engine.plan(20, user=[shock(-0.1)], judged=judged), propagate=on).interval
+                   for judged, on in (((), None), ([read], False)))  # fmt: skip
+    assert held is None or held.upper == held.lower
     assert free is not None
-    assert held.upper - held.lower == 0
+    assert moved is not None
     assert free.upper - free.lower > 0
-    shares = engine.stress(engine.plan(20, user=[UserShock(factor="RATE_US_10Y", amount=50, in_sigmas=False)]),
-                           propagate=False, reads=[reads[1]]).interval  # fmt: skip
+    assert float(moved.upper - moved.lower) == pytest.approx(float(free.upper - free.lower), rel=0.5)
+    shares = engine.stress(engine.plan(20, user=[UserShock(factor="RATE_US_10Y", amount=50, in_sigmas=False)],
+                                       judged=[read]), propagate=False).interval  # fmt: skip
     assert shares is None or shares.upper == shares.lower, "what a person gives stays"
