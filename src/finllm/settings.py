@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from dataclasses import dataclass
@@ -301,6 +302,9 @@ def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
             check_secret(path, f"the file that sets {name!r}")
         values[name] = value
         origins[name] = str(path)
+    for name, value in _read_served(served_path(home)).items():
+        values[name] = value
+        origins[name] = str(served_path(home))
     for name in Settings.model_fields:
         variable = f"{ENV_PREFIX}{name.upper()}"
         if name != "home" and variable in env:
@@ -316,6 +320,19 @@ def load_settings(environ: dict[str, str] | None = None) -> LoadedSettings:
             fix="correct it there; 'finllm config show' lists every setting with its origin",
         ) from error
     return LoadedSettings(settings, origins)
+
+
+def served_path(home: Path) -> Path:
+    """The file of `finllm deploy`: the model and adapter that were promoted stand above the config file's."""
+    return home / "served.json"
+
+
+def _read_served(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("served") if path.exists() else None
+        return {} if found is None else {"model": found["model"], "adapter": found["adapter"]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", fix="move it away, and deploy again") from error
 
 
 def _home(value: str) -> Path:

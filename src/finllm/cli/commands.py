@@ -44,6 +44,8 @@ HELP = {
             "of the event; and every factor with the channels that move it, beside what the text's own words and past "
             "events say.",
     "nodes": "Show the backends, their queues, batches and circuits, the broker's prices, and the last calibration.",
+    "deploy": "Try a new version on copies of live calls, serve it in one step, or take it back; every step is on"
+              " record.",
     "energy": "Show what calls on record used: joules, gCO₂e and both per forecast, each measured, modelled or from a"
               " table.",
     "cluster": "Nodes that answer together: calls go to their backends, every answer is signed. See docs/cluster.md.",
