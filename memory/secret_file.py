@@ -2,7 +2,8 @@
 exercises, looks at items that are not on record yet.
 
 Nothing in it decides who somebody is by itself: the record on the ledger names by digest the hash that counts, so that
-a hash put here by hand opens nothing. It can be lost without loss of a record: everybody then gets a new pass phrase.
+a hash put here by hand opens nothing. It can be lost without loss of a record, but for looks of the last moment:
+everybody then gets a new pass phrase.
 """
 
 from __future__ import annotations
@@ -50,25 +51,32 @@ class SecretFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock, self._reads = threading.Lock(), threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        """A connection of its own, so that whoever reads does not wait until what another writes is on disk."""
 
     def close(self) -> None:
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+        with self._lock, self._reads:
+            for one in (self._db, self._reader):
+                if one is not None:
+                    one.close()
+            self._db = self._reader = None
 
     def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
         """What a query finds; nothing where there is no file yet."""
-        with self._lock, self._told("read"):
-            return [] if not self._path.exists() else self._opened().execute(query, given).fetchall()
+        with self._reads, self._told("read"):
+            if self._reader is None:
+                if not self._path.exists():
+                    return []
+                self._reader = self._opened()
+            return self._reader.execute(query, given).fetchall()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all of it or nothing; nobody else writes meanwhile."""
         with self._lock, self._told("write"):
-            db = self._opened()
+            db = self._db = self._db or self._opened()
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -78,17 +86,15 @@ class SecretFile:
                     db.execute("ROLLBACK")
 
     def _opened(self) -> sqlite3.Connection:
-        if self._db is None:
-            make_private(self._path.parent)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            check_secret(self._path, "the file of pass phrases")
-            db = sqlite3.connect(self._path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
-            with exclusive(self._path.with_name(f".{self._path.name}.lock")):
-                db.execute("PRAGMA journal_mode=WAL")  # a commit waits for the disk once; two may not switch at once
-                db.execute("PRAGMA synchronous=FULL")
-                db.executescript(_TABLES)
-            self._db = db
-        return self._db
+        make_private(self._path.parent)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        check_secret(self._path, "the file of pass phrases")
+        db = sqlite3.connect(self._path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        with exclusive(self._path.with_name(f".{self._path.name}.lock")):
+            db.execute("PRAGMA journal_mode=WAL")  # a commit waits for the disk once; two may not switch at once
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(_TABLES)
+        return db
 
     @contextlib.contextmanager
     def _told(self, verb: str) -> Iterator[None]:

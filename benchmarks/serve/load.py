@@ -19,6 +19,8 @@ PAUSE = (5.0, 10.0)
 """s that a reader looks at a page before the next one: fifty of them ask for seven pages a second."""
 PRESSING, PRESSED = 8, 20.0
 """Readers who do not look at all, and s for which they ask: so much the server answers at most."""
+OPENED = 180.0
+"""s in which a session has to be open, ten of them at once."""
 STATED = 60.0
 """s that are measured, once all sessions are open."""
 
@@ -140,10 +142,14 @@ class _Working:
     def open(self) -> None:
         answer = self.client.post("/sessions", data={"token": self.token, "scenario": SCENARIO, "book": "default"})
         at = answer.headers["location"]
+        until = time.monotonic() + OPENED
         while not self.session:
             time.sleep(0.3)
-            to = self.client.get(at).headers.get("location", "")
+            answer = self.client.get(at)
+            to = answer.headers.get("location", "")
             self.session = to.rpartition("/")[2] if to.startswith("/session/") else ""
+            if not self.session and time.monotonic() > until:
+                raise RuntimeError(f"a session was not opened in {OPENED:.0f} s: {answer.text[-2000:]}")
         self._wait()
 
     def work(self, found: Measured, over: threading.Event) -> None:

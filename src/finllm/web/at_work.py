@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from finllm.errors import InputError
+from finllm.errors import InputError, as_finllm_error
 from finllm.web.refusals import not_found
 
 if TYPE_CHECKING:
@@ -179,8 +179,15 @@ class AtWork:
 
     def _listen(self, one: _Process, theirs: Connection) -> None:
         """Start the process, which takes seconds the first time, and take what it tells, until it ends."""
-        one.process.start()
-        theirs.close()
+        try:
+            one.process.start()
+        except (OSError, EOFError, MemoryError) as error:
+            told = as_finllm_error(error)
+            one.ended = True
+            self._put_one(one, replace(one.now, busy="", failed=(told.message, told.fix), at=one.now.at + 1))
+            return
+        finally:
+            theirs.close()
         while True:
             try:
                 told = one.pipe.recv()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 COUNTED = 200
 """Runs whose cost is added up, the newest."""
 KEPT = 5 * COUNTED
-BETWEEN, LITTLE = 1.0, 3.0
-"""s between two looks for runs that have ended, and that a page waits for the first of them."""
+BETWEEN, LITTLE, LONGEST = 1.0, 3.0, 10.0
+"""s between two looks for runs that have ended, that a page waits for the first of them, and for the process's end."""
 
 
 class Costs:
@@ -36,22 +37,26 @@ class Costs:
         self._of: dict[str, SpentRow | None] = {}
         self._going, self._over, self._read = False, False, threading.Event()
         self._pipe: Connection | None = None
+        self._thread: threading.Thread | None = None
 
     def begin(self, *, wait: bool = False) -> None:
         """Read on, where nobody does. `wait`: a little, until the first time that all were read."""
         with self._lock:
             starts, self._going = not (self._going or self._over), True
-        if starts:
-            threading.Thread(target=self._follow, daemon=True).start()
+            if starts:
+                self._thread = threading.Thread(target=self._follow, daemon=True)
+                self._thread.start()
         if wait:
             self._read.wait(LITTLE)
 
     def close(self) -> None:
-        """Let the process go: it ends at its next look."""
+        """Let the process go, and wait for its end."""
         with self._lock:
             self._over = True
             if self._pipe is not None:
                 hang_up(self._pipe)
+        if self._thread is not None:
+            self._thread.join(LONGEST)
 
     def knows(self, run_id: str) -> bool:
         """Whether a run's report has been read."""
@@ -66,6 +71,8 @@ class Costs:
     def _follow(self) -> None:
         ours, theirs = forking().Pipe()
         with self._lock:
+            if self._over:
+                return
             self._pipe, known = ours, set(self._of)
         process = forking().Process(target=_child, args=(theirs, self._settings, known), daemon=True)
         with contextlib.suppress(EOFError, OSError):  # it has ended, or was let go; a look at the page begins it again
@@ -76,6 +83,8 @@ class Costs:
         with self._lock:
             self._going, self._pipe = False, None
             ours.close()
+        with contextlib.suppress(AssertionError):  # it was never begun
+            process.join(LONGEST)
 
     def _take(self, run_id: str | None, spent: dict[str, object] | None) -> None:
         from finllm.desk.spending import SpentRow
@@ -94,6 +103,7 @@ def _child(pipe: Connection, settings: Settings, known: set[str]) -> None:
     from finllm.guardrails.audit.reading import open_reading
 
     os.nice(19)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal stops the server, which lets this go
     with contextlib.suppress(FinllmError, OSError), open_reading(settings) as ledger:
         while True:
             for run_id in _fresh(ledger, known):

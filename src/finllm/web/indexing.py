@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def _child(settings: Settings) -> None:
     from finllm.review.search import take_in
 
     os.nice(19)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal stops the server, and with it this
     try:
         with open_reading(settings) as ledger:
             take_in(ledger, settings)

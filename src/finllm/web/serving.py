@@ -63,7 +63,7 @@ class Serving:
         self.verifier, self.indexer = Verifier(settings), Indexer(settings)
         self.threads, self.slow = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(SLOW)
         self.explaining, self.costs = Explaining(settings), Costs(settings)
-        self.looks = Looks(reviews, lambda: moment_of(time.time()))
+        self.looks = Looks(settings, reviews, lambda: moment_of(time.time()))
         self.oidc, self.away = oidc, anyio.CapacityLimiter(AWAY)
         self.live = Live(Changes(ledger, (REVIEW, USER, SESSION), _changes).count, anyio.CapacityLimiter(2))
         self._say = say or _on_stderr
@@ -107,7 +107,7 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
             self.explaining.close()
-            self.costs.close()
+            await anyio.to_thread.run_sync(self.costs.close)
             await anyio.to_thread.run_sync(self.looks.end)
 
 
