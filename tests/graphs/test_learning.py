@@ -56,7 +56,7 @@ def test_a_run_that_was_stopped_teaches_when_it_ends(scripted_desk: MakeDesk) ->
     desk = scripted_desk([READS_WELL], [READS_WELL])
     poor = BudgetEntry(seconds=None, tokens=300, deep_tokens=None)
     with contextlib.suppress(BudgetExceeded):
-        run(request_for("hormuz-blockade", budget=poor), desk)
+        run(request_for("hormuz-blockade", budget=poor, shocks=()), desk)
     assert learned(desk) == Learned()
     go_on(desk, budget=BudgetEntry(seconds=None, tokens=100_000, deep_tokens=None))
     assert learned(desk).agents[NARRATIVE.role].count == 1

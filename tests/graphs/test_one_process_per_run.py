@@ -115,7 +115,7 @@ def desk(home: Settings) -> Iterator[Desk]:
 def asked(run_id: str, budget: BudgetEntry) -> RunRequest:
     """A request of its own: what other runs were answered answers none of it."""
     story = f"Mines close a strait to tankers, it says in the story of {run_id}."
-    return request_for("hormuz-blockade", narrative=story, sources=(), as_of=EARLY, budget=budget)
+    return request_for("hormuz-blockade", narrative=story, sources=(), as_of=EARLY, budget=budget, shocks=())
 
 
 def stopped(desk: Desk, run_id: str) -> None:

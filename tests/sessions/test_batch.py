@@ -77,7 +77,8 @@ def test_a_spent_budget_stops_its_own_run_only(scripted_desk: MakeDesk) -> None:
     desk = scripted_desk([READS_WELL])
     wanted = requests()
     name, request = wanted[1]
-    poor = request.scenario.model_copy(update={"budget": BudgetEntry(seconds=None, tokens=10, deep_tokens=None)})
+    little = BudgetEntry(seconds=None, tokens=10, deep_tokens=None)
+    poor = request.scenario.model_copy(update={"budget": little, "shocks": (), "replay": None})
     wanted[1] = name, request.model_copy(update={"scenario": poor})
     batch = open_batch(wanted, desk, NOW, "ac")
     ended = drive(batch, desk)
