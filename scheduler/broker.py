@@ -68,6 +68,7 @@ class Broker:
         self.services = services or Services(backends)
         self.dispatch = dispatch or Dispatch([spec_of(backend.offer) for backend in backends], self.services.shut)
         self._joining = joining
+        self._came: list[Offer] = []
         self.dispatch.look_out = self._take_in
         self._recorder = recorder
         self._bus = bus
@@ -114,6 +115,7 @@ class Broker:
                 self.services.add(backend)
                 self.dispatch.add(joining.spec(backend))
                 self._backends[backend.offer.name] = backend
+                self._came.append(backend.offer)
 
     def _begin(self, task: Task, account: Account, run_id: str) -> dict[str, Any]:
         """Which of a run's tasks this is: `number` tells the same question, asked again at its node, apart."""
@@ -177,13 +179,17 @@ class Broker:
         return {}
 
     def _placement_key(self, task: Task, run_id: str, failed: Mapping[str, str]) -> str:
+        return self._placed_among(self.offers, task, run_id, failed)
+
+    def _placed_among(self, offers: Sequence[Offer], task: Task, run_id: str, failed: Mapping[str, str]) -> str:
+        """The key of a task's placement among these backends."""
         question = {
             "run": run_id,
             "node": task.node,
             "floor": task.floor,
             "task": task.content(),
             "failed": sorted(failed),
-            "offers": [offer.identity() for offer in self.offers],
+            "offers": [offer.identity() for offer in offers],
             **({"exactly": task.exactly} if task.exactly else {}),
         }
         return key_of("placement", question)
@@ -258,6 +264,7 @@ class Broker:
             "tenant": task.tenant,
             "failed": dict(failed),
             "spent": asdict(account.spent()),
+            **({"came": [asdict(offer) for offer in self._came]} if self._came else {}),
         }
         entry = self._kept(Entry(key, PLACEMENT, "broker", request, asdict(placement)), task, run_id)
         kept = Placement(**entry.response)

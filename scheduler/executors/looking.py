@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +17,9 @@ from finllm.scheduler.cluster.door import reachable
 from finllm.scheduler.cluster.knock import split
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer
-from finllm.scheduler.executors.ray_executor import RayRoom, connect, keys, read, write
+from finllm.scheduler.executors.members import view_of
 from finllm.scheduler.executors.ray_processes import the_ray
+from finllm.scheduler.executors.ray_room import RayRoom, connect, keys, read, write
 from finllm.scheduler.executors.records import NodeRecord, asked_to, read_record
 from finllm.scheduler.executors.remote import SILENCE, LostRoom
 
@@ -35,20 +39,29 @@ class Looking:
         the_ray().shutdown()
 
     def look(self) -> dict[str, Any]:
-        """The nodes now, as JSON-able data; `refused`: records that are not believed, with why."""
-        nodes: list[dict[str, Any]] = []
+        """The nodes now, as JSON-able data; `refused`: records that are not believed, with why. `doubted_by`: the nodes
+        whose processes doubt it.
+        """
+        records: list[NodeRecord] = []
         refused: list[dict[str, str]] = []
         for key in keys("node:"):
             try:
-                record = self._record(key)
+                records.append(self._record(key))
             except Refused as error:
                 refused.append({"node": key.removeprefix("node:"), "why": error.message})
-                continue
-            nodes.append({
-                "name": record.name, "address": record.address, "state": record.state, "labels": dict(record.labels),
-                "backends": [offer.name for offer in record.offers], **_alive(record),
-            })  # fmt: skip
+        states = _asked(records)
+        doubts = {name: self._doubts(name, state.pop("view")) for name, state in states.items()}
+        nodes = [{
+            "name": one.name, "address": one.address, "state": one.state, "labels": dict(one.labels),
+            "backends": [offer.name for offer in one.offers], **states[one.name],
+            "doubted_by": [by for by, doubted in doubts.items() if one.name in doubted and by != one.name],
+        } for one in records]  # fmt: skip
         return {"cluster": self._state["address"], "nodes": nodes, "refused": refused}
+
+    def _doubts(self, name: str, view: bytes | None) -> dict[str, str]:
+        with contextlib.suppress(Refused):
+            return {} if view is None else view_of(view, name, self._place)
+        return {}
 
     def state_of(self, node: str) -> str:
         """Errors: InputError for a node that has not offered."""
@@ -70,17 +83,34 @@ class Looking:
         return read_record(envelope, self._place)
 
 
-def _alive(record: NodeRecord) -> dict[str, Any]:
-    import ray
-    import ray.exceptions
+def _asked(records: Sequence[NodeRecord]) -> dict[str, dict[str, Any]]:
+    """What each node's room says of itself within `SILENCE` s, by node; all are asked at once."""
+    asked: dict[str, tuple[Any, Future[Any]]] = {}
+    started, took = time.monotonic(), dict[str, float]()
+    for record in records:
+        with contextlib.suppress(LostRoom):
+            room: Any = RayRoom(record.room).actor
+            asked[record.name] = room, room.busy.remote().future()
+            asked[record.name][1].add_done_callback(
+                lambda _, name=record.name: took.setdefault(name, time.monotonic() - started)
+            )
+    wait([calls for _, calls in asked.values()], timeout=SILENCE)
+    found: dict[str, dict[str, Any]] = {
+        record.name: {"alive": False, "calls": 0, "seconds": 0.0, "view": None} for record in records
+    }
+    for name, (room, calls) in asked.items():
+        if calls.done() and calls.exception() is None:
+            found[name] = {"alive": True, "calls": int(calls.result()), "seconds": took[name], "view": _view(room)}
+    return found
 
+
+def _view(room: Any) -> bytes | None:
+    """Whom the room's node doubts, as it says."""
+    ray = the_ray()
     try:
-        started = time.monotonic()
-        room = RayRoom(record.room)
-        calls: Any = ray.get(room.actor.busy.remote(), timeout=SILENCE)
-        return {"alive": True, "calls": int(calls), "seconds": time.monotonic() - started}
-    except (LostRoom, ray.exceptions.RayError):
-        return {"alive": False, "calls": 0, "seconds": 0.0}
+        return ray.get(room.beat.remote([]), timeout=SILENCE)["view"]
+    except ray.exceptions.RayError:
+        return None
 
 
 @dataclass(frozen=True)

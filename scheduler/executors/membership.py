@@ -14,12 +14,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from finllm.errors import BackendError, InputError
+from finllm.errors import BackendError, FinllmError, InputError
 from finllm.files import write_atomically
 from finllm.processes import lives, ticks_of
 from finllm.scheduler.cluster import Told
 from finllm.scheduler.cluster.authority import Authority, Token
 from finllm.scheduler.cluster.certificates import NAME, new_key, request_for
+from finllm.scheduler.cluster.door import handshake
 from finllm.scheduler.cluster.knock import asked_ca, knock_first, split
 from finllm.scheduler.cluster.place import Place
 from finllm.scheduler.executors.ray_processes import SERVE
@@ -29,6 +30,8 @@ STARTING = 300.0
 """Longest wait for a node to be ready, s: it fetches its weights and measures itself first."""
 ENDING = 180.0
 """Longest wait for a node to end, s: it lets calls under way finish."""
+WITHOUT_FIRST = 10.0
+"""Longest wait for a node to end where the first node does not answer, s: then it is killed."""
 
 
 def begin(settings: Settings, told: Told, name: str, host: str, port: int, labels: Mapping[str, str]) -> Place:
@@ -98,23 +101,41 @@ def begin_again(place: Place) -> None:
     spawn(place)
 
 
-def end(place: Place, *, leaving: bool = True) -> None:
-    """End this home's node, and with `leaving` its membership. Errors: InputError where it is in no cluster."""
-    state = place.state()
+def end(place: Place, *, leaving: bool = True) -> bool:
+    """End this home's node, and with `leaving` its membership; whether the authority could be told.
+
+    Where the first node does not answer, nothing that is told to it ends: the node is killed after `WITHOUT_FIRST`.
+    Errors: InputError where it is in no cluster.
+    """
+    state, begun = place.state(), time.monotonic()
+    told = state["first"] or not leaving or _first_answers(place, state)
     if running(state):
         os.kill(state["pid"], signal.SIGTERM)
-        ends = time.monotonic() + ENDING
+        ends = begun + (ENDING if told else WITHOUT_FIRST)
         while running(state) and time.monotonic() < ends:
             time.sleep(0.1)
+        if running(state) and not told:
+            os.kill(state["pid"], signal.SIGKILL)
     leader, ticks = state.get("ray"), state.get("ray_ticks")
     if leader and (lives(leader, ticks) or not lives(leader, None)):  # killed, and what Ray started went on
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(leader, signal.SIGTERM if leaving else signal.SIGKILL)
+            os.killpg(leader, signal.SIGTERM if leaving and told else signal.SIGKILL)
     if leaving:
         names = ("node.key", "node.crt", "ca.crt", "ca.key", "revoked.crl", "ray.token", "node.json", "tokens.json",
                  "nodes.json", "revoked.json")  # fmt: skip
         for name in names:
             (place.folder / name).unlink(missing_ok=True)
+    return told
+
+
+def _first_answers(place: Place, state: Mapping[str, Any]) -> bool:
+    """Whether the first node's directory and door shake hands: a process that is stopped does not."""
+    try:
+        for address in (state["gcs"], state["peer"]):
+            handshake(place, *split(address))
+    except (OSError, FinllmError):
+        return False
+    return True
 
 
 def running(state: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ import datetime as dt
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -31,8 +30,9 @@ from finllm.scheduler.cluster.door import Door
 from finllm.scheduler.cluster.knock import fetch, knock
 from finllm.scheduler.cluster.place import Place, utc_now
 from finllm.scheduler.cluster.signed import Signer
-from finllm.scheduler.executors.ray_executor import connect, keys, read, remove, write
-from finllm.scheduler.executors.ray_processes import NAMESPACE, SERVE, RayProcesses, the_ray
+from finllm.scheduler.executors.members import Members, view_signed
+from finllm.scheduler.executors.ray_processes import NAMESPACE, SERVE, RayProcesses, fresh_folder, the_ray
+from finllm.scheduler.executors.ray_room import connect, keys, read, remove, write
 from finllm.scheduler.executors.records import NodeRecord, State, wish_of
 from finllm.scheduler.executors.room import Room
 from finllm.settings import Settings
@@ -66,6 +66,7 @@ class Node:
         self._temp: Path | None = None
         self._room: Any = None
         self._record: NodeRecord | None = None
+        self._view: tuple[set[str], bytes] | None = None
         self._begun = uuid.uuid4().hex if self.authority is not None else ""
         """Which directory this node is of: the first node's process makes a new one."""
 
@@ -74,7 +75,7 @@ class Node:
         state = self.state
         if self.authority is not None:
             self._vouch_for_itself(self.authority)
-            self._temp = Path(tempfile.mkdtemp(prefix="finllm-ray-", dir="/tmp"))
+            self._temp = fresh_folder()
         self._ray = RayProcesses.start(self.place, host=state["host"], gcs=state["gcs"], first=state["first"],
                                        labels=state["labels"], temp=self._temp)  # fmt: skip
         self._keep(ray=self._ray.process.pid, ray_ticks=ticks_of(self._ray.process.pid))
@@ -99,6 +100,9 @@ class Node:
         import ray.exceptions
 
         trouble = ""
+        members = Members(self.place, self.told, lambda _: None, of=self.state["name"])
+        members.ending = ending
+        members.start(lambda: self._tell_doubts(members.doubted()))
         if self.authority is None:
             threading.Thread(target=self._guard, args=(ending,), daemon=True, name="finllm-first").start()
         while not ending.wait(EVERY):
@@ -112,6 +116,13 @@ class Node:
                     self.say(trouble)
             if self.authority is not None and self._ray_ended():
                 raise BackendError("Ray has ended on this node", fix="run 'finllm cluster restart' here")
+
+    def _tell_doubts(self, doubts: Mapping[str, str]) -> None:
+        """Say with this node's signs of life whom it doubts; signed once for as long as these are the same nodes."""
+        if self._view is None or set(doubts) != self._view[0]:
+            signer = Signer(self.place.key(), self.place.certificate_path.read_bytes())
+            self._view = set(doubts), view_signed(self.state["name"], doubts, signer)
+        self._room.sees.remote(self._view[1])
 
     def _guard(self, ending: threading.Event) -> None:
         """Start anew where the first node was, or Ray has ended here. In a thread: without the first node, asking Ray

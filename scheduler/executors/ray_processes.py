@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ STARTING = 60.0
 """Longest wait for Ray's processes, s."""
 WITHOUT_FIRST = 86_400
 """s for which Ray's processes go on without the first node, which keeps their directory: calls need it not."""
+YOUNG = 10.0
+"""s for which a folder is left alone though no process names it: its Ray may be about to start."""
 STORE = 80_000_000
 """Bytes of Ray's object store: calls and answers are a few kB."""
 
@@ -42,6 +46,25 @@ def ray_environment(place: Place) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(WITHOUT_FIRST),
     }
+
+
+def fresh_folder(under: Path = Path("/tmp")) -> Path:
+    """A folder for what a cluster's Ray keeps on this machine. Those that killed clusters left behind are removed."""
+    for left in under.glob("finllm-ray-*"):
+        with contextlib.suppress(OSError):  # another's, or it has just gone
+            ours = left.lstat()
+            if ours.st_uid == os.getuid() and time.time() - ours.st_mtime > YOUNG and not _named(str(left)):
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="finllm-ray-", dir=under))
+
+
+def _named(folder: str) -> bool:
+    """Whether a process works in a folder: Ray's all have it on their command lines."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{folder}/".encode() in path.read_bytes().replace(b"\0", b"/") + b"/":
+                return True
+    return False
 
 
 @dataclass(frozen=True)

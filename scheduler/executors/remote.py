@@ -24,6 +24,11 @@ from finllm.scheduler.money.meter import Meter, Used
 SILENCE = 3.5
 """s without a sign of life after which a node is taken to be gone: its calls are asked elsewhere."""
 
+DOUBT = 2.5
+"""s without a sign of life after which a node is doubted: once another doubts it too, it is suspected."""
+LATE = 1.5
+"""s that two signs of life in a row may take; beyond it the node is doubted."""
+
 
 class Asks(Protocol):
     """How a node's room is reached. Errors of what it starts: `LostRoom`."""
@@ -56,6 +61,11 @@ class Link:
         self._calls: dict[str, _Call] = {}
         self._seen = time.monotonic()
         self._lost = ""
+        self._took = (0.0, 0.0)
+        self._still = ""
+        self._suspected = ""
+        self.asked = self._seen
+        """When the sign of life was asked for that is awaited, or came last."""
         self.given_up = False
         """Nobody waits for the node, should it be away: others answer in its place."""
 
@@ -63,7 +73,27 @@ class Link:
     def away(self) -> str:
         if self.record.state != "serving":
             return f"{self.record.name!r} is {self.record.state}"
-        return self._lost
+        return self._lost or self._suspected
+
+    @property
+    def doubt(self) -> str:
+        """What is amiss with the node, as this process sees it by itself: silence, lateness, or no tokens."""
+        now = time.monotonic()
+        if self._lost:
+            return "is away"
+        if now - self._seen > DOUBT:
+            return f"gave no sign of life for {now - self._seen:.1f} s"
+        before, last = self._took
+        if last > LATE and max(before, now - self.asked) > LATE:
+            return f"answers after {last:.1f} s"
+        return self._still
+
+    def suspect(self, why: str) -> None:
+        """The node is doubted by enough of those who watch it: it takes no call until it is not. Empty: it is not."""
+        first, self._suspected = why and not self._suspected, why
+        if first and not self._lost:
+            self._told("cluster.lost", {"node": self.record.name, "why": why})
+            self._let_go(why)
 
     @property
     def returns(self) -> bool:
@@ -73,9 +103,10 @@ class Link:
         with self._lock:
             return list(self._calls)
 
-    def heard(self, readings: Mapping[str, tuple[int, float]], seconds: float) -> None:
-        """A sign of life came, after so many s, with how far its calls are."""
+    def heard(self, readings: Mapping[str, tuple[int, float]], seconds: float, still: str = "") -> None:
+        """A sign of life came, after so many s, with how far its calls are. `still`: what makes no tokens there."""
         self._seen, self._lost = time.monotonic(), ""
+        self._took, self._still, self.asked = (self._took[1], seconds), still, self._seen
         self.seconds = seconds if self.seconds == 0.0 else 0.8 * self.seconds + 0.2 * seconds
         with self._lock:
             known = {call: self._calls[call].meter for call in readings if call in self._calls}
@@ -95,6 +126,9 @@ class Link:
         first, self._lost = not self._lost, why
         if first:
             self._told("cluster.lost", {"node": self.record.name, "why": why})
+        self._let_go(why)
+
+    def _let_go(self, why: str) -> None:
         with self._lock:
             calls, self._calls = self._calls, {}
         for call in calls.values():

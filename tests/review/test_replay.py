@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from finllm.models.embedding import Embedder
 from finllm.review.diff import diff_runs, diff_story
 from finllm.review.replay import Regenerated, Replayed, regenerate, regenerated_json, replay
 from finllm.scenarios import SCENARIOS_DIR
+from finllm.scheduler.backends import Backend
 from finllm.scheduler.broker import Broker
 from finllm.scheduler.placement.task import canonical
 from finllm.testing import ScriptedBackend
@@ -34,6 +35,7 @@ from finllm.tools.data.scenario import BudgetEntry, ShockEntry
 from tests.conftest import bounded
 from tests.desks import go_on, request_for, run
 from tests.graphs.test_flow import READS_BADLY, READS_WELL
+from tests.scheduler.executors.test_in_process import Later
 
 MakeDesk = Callable[..., Desk]
 
@@ -74,6 +76,36 @@ def test_every_node_s_state_is_rebuilt_and_nothing_is_written(scripted_desk: Mak
         assert (early.node, early.sha256) == (node.partition(":")[0], hashes[early.node])
         assert "report" not in early.state
     assert len(desk.ledger.uses("run-1")) == used
+
+
+class _Comes(Later):
+    """A backend that knows of another, which comes once this one has been asked so many times."""
+
+    def __init__(self, first: ScriptedBackend, other: ScriptedBackend, after: int) -> None:
+        super().__init__()
+        self._first, self._after = first, after
+        self._other: list[Backend] = [other]
+
+    def joined(self) -> Sequence[Backend]:
+        if self._other and len(self._first.requests) >= self._after:
+            self.coming, self._other = self._other, []
+        return super().joined()
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_run_that_a_backend_joined_in_mid_run_is_rebuilt(scripted_desk: MakeDesk, after: int) -> None:
+    desk = scripted_desk([READS_BADLY], [READS_WELL])
+    edge = ScriptedBackend([READS_WELL], name="edge", slots=1)
+    other = ScriptedBackend([READS_WELL], name="edge@second", weights=edge.offer.weights_sha256, slots=9)
+    broker = Broker([edge], desk.ledger, desk.bus, call_timeout=30.0, joining=_Comes(edge, other, after))
+    first = replace(desk, broker=broker)
+    outcome = run(request_for("hormuz-blockade"), first)
+    came = [use for use in desk.ledger.uses("run-1", "placement") if "came" in use.entry.request]
+    assert came, "calls were placed with the second one there"
+    assert other.requests or after > 1, "it took work"
+    last = again(replace(desk, broker=Broker([edge], desk.ledger, desk.bus, call_timeout=30.0)))
+    assert outcome.report is not None
+    assert canonical(last.state["report"]) == canonical(outcome.report.model_dump(mode="json", exclude={"spent"}))
 
 
 class SlowDigest(Embedder):

@@ -186,17 +186,21 @@ def drain(
 def leave(as_json: JsonFlag = False) -> None:
     """End this home's node: calls under way are answered first, and its certificate is revoked.
 
-    Where it is the first node, the cluster ends with it.
+    Where it is the first node, the cluster ends with it. Where the first node does not answer, it leaves within
+    seconds, unrevoked, and says so.
     """
     from finllm.scheduler.executors.membership import end
 
     place = _place(load_settings().settings)
     name = place.state()["name"]
-    end(place)
+    revoked = end(place)
     if as_json:
-        print_json({"left": name})
-    else:
-        print(clean_lines(f"{name}: left\n"), end="")
+        print_json({"left": name, "revoked": revoked})
+        return
+    print(clean_lines(f"{name}: left\n"), end="")
+    if not revoked:
+        print(clean_lines("  the first node does not answer: the certificate is not revoked and ends within 24 h;\n"
+                          f"  once it is back, run 'finllm cluster revoke {name}' there\n"), end="")  # fmt: skip
 
 
 def revoke(
@@ -311,6 +315,7 @@ def _view(found: dict[str, Any]) -> Any:
         (f"{node['name']} at {node['address']}", [
             f"{node['state']}, {node['calls']} calls, {node['seconds'] * 1e3:.1f} ms away"
             if node["alive"] else f"does not answer ({node['state']})",
+            *([f"doubted by {', '.join(node['doubted_by'])}"] if node["doubted_by"] else []),
             ", ".join(f"{name} {value}" for name, value in node["labels"].items() if value) or "no labels",
             ", ".join(node["backends"]),
         ]) for node in found["nodes"]

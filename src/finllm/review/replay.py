@@ -91,8 +91,18 @@ class _RecordBroker(Broker):
     """The broker over the record: what nobody answered then, nobody answers now, in the same words."""
 
     def __init__(self, backends: Sequence[Backend], ledger: RecordedLedger, bus: EventBus) -> None:
-        super().__init__(backends, ledger, bus, call_timeout=float("inf"))
-        self._ledger = ledger
+        placed = [use.entry.request.get("came", ()) for use in ledger.uses(ledger.run_id, "placement")]
+        there = {backend.offer.name for backend in backends}
+        came = [_Recorded(Offer.from_record(one)) for one in max(placed, key=len, default=())
+                if one["name"] not in there]  # fmt: skip
+        super().__init__([*backends, *came], ledger, bus, call_timeout=float("inf"))
+        self._ledger, self._first = ledger, len(backends)
+
+    def _placement_key(self, task: Task, run_id: str, failed: Mapping[str, str]) -> str:
+        """As it was when the task was placed: of the backends that came in mid-run, only some were there."""
+        keys = [self._placed_among(self.offers[:there], task, run_id, failed)
+                for there in range(len(self.offers), self._first - 1, -1)]  # fmt: skip
+        return next((key for key in keys if self._ledger.lookup(key) is not None), keys[-1])
 
     async def answered(self, task: Task, account: Account, about: Mapping[str, Any]) -> Answer:
         try:

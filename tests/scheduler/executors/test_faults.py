@@ -6,15 +6,19 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from finllm.scheduler.executors.membership import WITHOUT_FIRST
 from tests.scheduler.executors.nodes import Nodes
 from tests.scheduler.executors.test_cluster import PLAY
 
 pytest.importorskip("ray", reason="'finllm[cluster]' is not installed")
 pytestmark = pytest.mark.slow
+STARTING = 8.0
+"""s that a command may take to start and end on a busy machine."""
 
 
 def test_a_room_or_a_node_that_is_killed_or_stopped_under_calls_loses_none() -> None:
@@ -28,7 +32,7 @@ def test_a_room_or_a_node_that_is_killed_or_stopped_under_calls_loses_none() -> 
     assert good == "[True, True, True]", struck
 
 
-def test_calls_go_on_when_the_first_node_dies(tmp_path: Path) -> None:
+def test_calls_go_on_when_the_first_node_dies_and_a_member_leaves_within_seconds(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
     try:
         nodes.begin("first")
@@ -41,5 +45,13 @@ def test_calls_go_on_when_the_first_node_dies(tmp_path: Path) -> None:
                 if said.get("answered") == 0:
                     assert nodes.strike("first", "", signal.SIGKILL) > 3
         assert (said["tasks"], said["lost"], said["twice"]) == (60, 0, 0), said
+        began = time.monotonic()
+        left = json.loads(nodes.finllm("second", "cluster", "leave", "--json").stdout)
+        assert left == {"left": "second", "revoked": False}
+        assert time.monotonic() - began <= WITHOUT_FIRST + STARTING
+        ends = time.monotonic() + STARTING  # rooms and engines end once they see that their node has
+        while nodes.processes("second", "") and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert nodes.processes("second", "") == []
     finally:
         nodes.close()
