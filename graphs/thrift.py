@@ -27,14 +27,15 @@ def left_out(run: RunContext, node: str, what: str, tokens: Callable[[], float],
     if (entry := ledger.lookup(key)) is not None:
         ledger.used(key, run_id=run.run_id, node=node)
         return entry.response["why"]
-    why = _short(run, tokens, share)
+    why = short_by(run, tokens, share)
     if why:
         ledger.record(Entry(key, THRIFT, "run", about, {"what": what, "why": why}), run_id=run.run_id, node=node)
         run.desk.bus.emit(Noted(level="warning", message=f"{node}: without {what}, {why}"))
     return why
 
 
-def _short(run: RunContext, tokens: Callable[[], float], share: float) -> str:
+def short_by(run: RunContext, tokens: Callable[[], float], share: float) -> str:
+    """Why about so many tokens do not fit in a share of what is left of some budget; empty where they do."""
     left: dict[Dimension, float] = {name: run.account.left(name) for name in _COUNTED}
     limited: dict[Dimension, float] = {name: rest for name, rest in left.items() if rest < float("inf")}
     if not limited:

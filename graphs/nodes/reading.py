@@ -18,7 +18,7 @@ from finllm.errors import BudgetExceeded
 from finllm.events import EventBus, Judged
 from finllm.graphs.rows import HeardSource, OpinionRow
 from finllm.graphs.state import AfterIntake, AfterValidator, Update
-from finllm.graphs.thrift import left_out, precedents_for
+from finllm.graphs.thrift import left_out, precedents_for, short_by
 from finllm.guardrails.provenance import HEARSAY, REJECTED, SourceVerdict
 from finllm.tools.evidence import EvidenceTable, show
 
@@ -29,6 +29,8 @@ ALL_SOURCES = 7200
 LONGEST_NARRATIVE = 1500
 BOTH = 0.9
 """Of what is left, the part that both first judgements may be expected to take: what they take is only known after."""
+SURELY = 1.1
+"""How many times over what is left the reading is expected to go where it surely does not fit."""
 CLEARED: SourceVerdict = "credible"
 """The verdict by which the sanity-checker lifts the checks' doubt."""
 OTHERS_EACH, OTHERS_IN_ALL = 120, 480
@@ -36,16 +38,22 @@ OTHERS_EACH, OTHERS_IN_ALL = 120, 480
 
 
 async def market_signal(state: AfterIntake, run: RunContext) -> Update:
-    """What the series say. Where the budget does not reach for both, the event is read and the series are not."""
+    """What the series say. Where the budget does not reach for both, the event is read and the series are not.
+
+    Errors: as `narrative`: nothing is kept of a run that stops there, so that a larger budget asks both.
+    """
     table, bus = state.table(), run.desk.bus
     offered = [Offered(id, _line(table, id)) for row in state.market for id in row.cites]
     if not any(row.cites and row.factor == "EQUITY_US" for row in state.market):
         reason = f"not asked: no data of the equity market are current at {run.request.as_of}"
         return Update(opinions=(OpinionRow.of(abstained(MARKET_SIGNAL, reason, bus)),))
 
+    reading = expected_tokens(*_question(state, run, _heard(state)))
+    if why := short_by(run, lambda: reading, SURELY):
+        _stop_without_shocks(run, why)
+
     def both() -> float:
-        reading = _question(state, run, _heard(state))
-        return expected_tokens(MARKET_SIGNAL, {}, offered) + expected_tokens(*reading)
+        return expected_tokens(MARKET_SIGNAL, {}, offered) + reading
 
     if why := left_out(
         run, "market_signal", "the judgement of market-signal, so that the event can be read", both, BOTH
@@ -59,11 +67,17 @@ async def market_signal(state: AfterIntake, run: RunContext) -> Update:
 async def narrative(state: AfterIntake, run: RunContext) -> Update:
     """The event as read. Errors: BudgetExceeded where the budget does not reach and nothing else gives a shock."""
     opinion = await _read(state, run, "narrative", _heard(state), floor=None)
-    scenario = run.request.scenario
-    if opinion.short and not (scenario.insisted or scenario.replay):
-        told = f"the event was not read ({opinion.reason}), and the scenario gives no shock of its own to compute with"
-        raise BudgetExceeded(told, fix="resume the run with a larger --budget")
+    if opinion.short:
+        _stop_without_shocks(run, opinion.reason or "")
     return Update(opinions=(OpinionRow.of(opinion),))
+
+
+def _stop_without_shocks(run: RunContext, why: str) -> None:
+    """Errors: BudgetExceeded, where a run whose event cannot be read has no shock of its own to compute with."""
+    scenario = run.request.scenario
+    if not (scenario.insisted or scenario.replay):
+        told = f"the event was not read ({why}), and the scenario gives no shock of its own to compute with"
+        raise BudgetExceeded(told, fix="resume the run with a larger --budget")
 
 
 def _heard(state: AfterIntake) -> list[HeardSource]:
