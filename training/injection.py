@@ -2,8 +2,8 @@
 
 `python -m training.injection` reads single sentences: attacks of several hands (`corpus/attacks`, the corpus,
 `../shared/text/attacks`) and clean ones (look-alikes of the same hands; notices, news and Fed sentences of
-`../shared/text`). One row in five of `attacks/train.jsonl` and `u.jsonl` and one real text in five are kept apart as
-validation: by them the alarm is set. `attacks/fourth.jsonl` is read by nothing here.
+`../shared/text`). One row in five of three hands and one real text in five are kept apart as validation: by them the
+alarm is set. `attacks/fifth.jsonl` is read by nothing here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from training.second_examples import Example, Plan, apart, examples_of
 from training.second_opinion import Network, lower_states, padded, save
 
 ATTACKS = Path(__file__).resolve().parent / "corpus" / "attacks"
-HANDS = tuple(ATTACKS / f"{name}.jsonl" for name in ("train", "u", "second", "third"))
-APART_OF = HANDS[:2]
+HANDS = tuple(ATTACKS / f"{name}.jsonl" for name in ("train", "u", "second", "third", "fourth", "v", "w"))
+APART_OF = tuple(ATTACKS / f"{name}.jsonl" for name in ("train", "u", "w"))
 """The hands of which one row in `APART_EVERY` is validation; the others are trained on whole."""
 FIELD = {INJECTION: ("injected", "clean")}
 EACH = {"notices": 2600, "news": 1600, "fed": 700, "headlines": 500, "channels": 900, "generated": 600}
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.write(f"{name} {value:.4f}\n")
 
 
-DATA = ("English sentences: attacks of six hands, of the corpus and of bastioncorpus (MIT, Stefano Rizzello); clean "
+DATA = ("English sentences: attacks of nine hands, of the corpus and of bastioncorpus (MIT, Stefano Rizzello); clean "
         "ones of the same hands, Federal Register notices and agency headlines, the Federal Reserve (US government "
         "works), Wikinews 2019-2020 (CC BY 2.5)")  # fmt: skip
 LIMITS = (
