@@ -10,7 +10,18 @@ import pytest
 from finllm.agents.narrative import NARRATIVE
 from finllm.desk.desk import open_desk
 from finllm.errors import InputError
-from finllm.evaluation.shadow import DEPLOY, SHADOW, Shadow, compared, promote, rollback, stage, status, wilson
+from finllm.evaluation.shadow import (
+    DEPLOY,
+    SHADOW,
+    Compared,
+    Shadow,
+    compared,
+    promote,
+    rollback,
+    stage,
+    status,
+    wilson,
+)
 from finllm.events import CallStarted, Event, EventBus
 from finllm.graphs.flow import Outcome
 from finllm.guardrails.audit.recorder import open_recorder
@@ -45,6 +56,9 @@ def test_a_promoted_version_stands_above_the_config_file_and_below_a_variable(tm
         load_settings(env)
 
 
+ONE_COPY = Compared(copies=1, failed=0, fields=1, agreed=1, low=0.2, high=1.0, figures=())
+
+
 def test_steps_out_of_order_and_versions_that_are_not_there_are_refused(tmp_path: Path) -> None:
     settings = load_settings({"FINLLM_HOME": str(tmp_path)}).settings
     ledger = Ledger(settings.ledger_path)
@@ -56,6 +70,8 @@ def test_steps_out_of_order_and_versions_that_are_not_there_are_refused(tmp_path
         version_of("not-there", settings)
     with pytest.raises(InputError, match="is what is served"):
         stage(settings, version_of("auto", settings), compared([], 0), ledger)
+    with pytest.raises(InputError, match="has answered no copy"):
+        stage(settings, version_of("none", settings), compared([], 3), ledger)
     changed = version_of("none", settings).model_copy(update={"sha256": "0" * 64})
     change_served(settings, lambda served: served.model_copy(update={"candidate": changed}))
     with pytest.raises(InputError, match="have changed since"):
@@ -114,7 +130,7 @@ def test_a_promotion_while_a_run_is_under_way_drops_no_call_mixes_none_and_is_ta
         if isinstance(event, CallStarted) and not done:
             done.append(event.key)
             ledger = open_recorder(settings)
-            stage(settings, after, compared([], 0), ledger)
+            stage(settings, after, ONE_COPY, ledger)
             promote(settings, ledger)
             ledger.close()
 

@@ -58,7 +58,9 @@ def energy(
     begin = _time(since, "--from") or dt.datetime.fromtimestamp(0, dt.UTC)
     end = _time(until, "--to", last=True) or dt.datetime.now(dt.UTC)
     if end <= begin:
-        raise InputError(f"--to {until} ends before --from {since} begins", fix="turn them round")
+        told = f"--to {until}" if until else "the present"
+        raise InputError(f"{told} is not after the begin of --from {since}",
+                         fix="turn them round" if until else "give a --from that has begun")  # fmt: skip
     with listing(load_settings().settings) as ledger:
         none = UsedPart("all", 0, 0.0, 0, None, "not known", None, "not known", 0, "")
         found = EnergyUse(begin.isoformat(), end.isoformat(), wanted, (), none, 0) if ledger is None else \

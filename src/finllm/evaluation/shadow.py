@@ -183,9 +183,15 @@ def _top(odds: dict[str, float]) -> str:
 
 
 def stage(settings: Settings, version: Version, found: Compared, ledger: Ledger) -> Served:
-    """Keep a version as the candidate. Errors: InputError for the one that is served already; RecordError."""
+    """Keep a version as the candidate.
+
+    Errors: InputError for the one that is served already, or that answered no copy; RecordError.
+    """
     if (version.sha256, version.adapter_sha256) == _digests(current(settings)):
         raise InputError(f"{version.words} is what is served", fix="deploy another model or adapter")
+    if not found.copies:
+        raise InputError(f"{version.words} has answered no copy of a call: nothing says how it compares",
+                         fix="raise --shadow or --calls; without a call on record, run a scenario first")  # fmt: skip
     _noted(ledger, "shadow", {"version": version.model_dump(mode="json"), "compared": found.to_json()})
     return change_served(settings, lambda served: served.model_copy(update={"candidate": version}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finllm.tools.data.books.book import Book, Exclusion, Holding
+from finllm.tools.data.books.check import check_book
+from finllm.tools.data.books.load import read_book
 from finllm.tools.data.books.position import Portfolio, Position, Refused
 from finllm.tools.data.books.valuation import value_portfolio
 from finllm.tools.data.factors import parse_user_shock
+from finllm.tools.data.fx import Rates
 from finllm.tools.data.market import MarketStore
 from finllm.tools.pnl.coverage import Coverage, Thresholds, coverage_of, day_words
 from finllm.tools.pnl.engine import run_engine
@@ -116,6 +120,22 @@ def test_refused_rows_count_against_coverage() -> None:
     found = of(position("FUND", market_value=75.0, beta=1.0), refused=refused)
     assert (found.covered, found.missing, found.unknown) == (0.75, 0.25, 1)
     assert found.first_missing[0].reason == "row 3 was refused: no strike"
+
+
+def test_a_refused_row_in_another_currency_counts_by_that_day_s_rate(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("id,quantity,market_value,currency,asset_class\nAAPL,1000,,USD,equity\nBOND_X,,1000000,EUR,bond\n")
+    read = read_book(path)
+    (refused,) = read.portfolio.refused
+    assert (refused.market_value, refused.currency) == (1e6, "EUR")
+    found = coverage_of(value_portfolio(read.portfolio, MARKET, AS_OF), MARKET, FACTORS, Thresholds())
+    assert found.unknown == 0
+    assert found.missing > 0.85, "a million euros beside 1,000 shares"
+    assert found.first_missing[0].id == "BOND_X"
+    checked = next(one for one in check_book(read, MARKET, AS_OF).positions if one.id == "BOND_X")
+    rate = Rates(MARKET, AS_OF, "USD").of("EUR")
+    assert not isinstance(rate, str)
+    assert checked.value_base == pytest.approx(1e6 * rate.value)
 
 
 VALUE = st.one_of(st.just(0.0), st.floats(-1e9, 1e9, allow_nan=False))

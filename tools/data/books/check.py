@@ -12,7 +12,7 @@ from finllm.tools.data.books.contracts import ContractValuer, Unvalued, is_contr
 from finllm.tools.data.books.load import ReadBook
 from finllm.tools.data.books.look_through import beyond_the_whole, look_through
 from finllm.tools.data.books.position import Frozen, Portfolio, Position, ReadColumn
-from finllm.tools.data.books.valuation import THROUGH, file_value, last_price
+from finllm.tools.data.books.valuation import THROUGH, file_value, last_price, worth_of
 from finllm.tools.data.fx import Rate, Rates
 from finllm.tools.data.market import MarketStore
 
@@ -92,7 +92,7 @@ def check_book(read: ReadBook, market: MarketStore, as_of: dt.date) -> CheckedBo
             if isinstance(why := through.get(one.id), str) else one for one in rows]  # fmt: skip
     rows += [
         CheckedRow(id=one.id, name=one.name, asset_class=None, currency=None, quantity=None, market_value=None,
-                   value_base=one.market_value, status="refused", reason=one.reason, row=one.row)
+                   value_base=worth_of(one, rates, base), status="refused", reason=one.reason, row=one.row)
         for one in portfolio.refused
     ]  # fmt: skip
     rows.sort(key=lambda one: one.row)

@@ -73,9 +73,10 @@ class Position(Terms):
 
 
 class Refused(Frozen):
-    """A row of the file that is no position: why, and what it is worth in the book's base currency, if that is known.
+    """A row of the file that is no position: why, and what it is worth, if that is known.
 
-    It is no part of any result, and counts against the coverage of every one.
+    `currency`: that of `market_value`, the book's base currency where it is None. It is no part of any result, and
+    counts against the coverage of every one.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Refused(Frozen):
     reason: str
     name: str | None = None
     market_value: float | None = None
+    currency: str | None = None
 
 
 class ReadColumn(Frozen):

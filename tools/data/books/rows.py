@@ -108,8 +108,9 @@ def _read_row(context: Context, at: int, row: _Row, found: Rows) -> None:
     amounts = _amounts(context, row, kind, told, currency, id, found)
     if row.problems or amounts is None or kind is None or currency is None:
         reason = "; ".join(dict.fromkeys(row.problems))
+        worth, told_in = _worth(row, amounts, currency)
         found.refused.append(Refused(id=id or "?", row=number, reason=reason, name=row.text.get("name"),
-                                     market_value=_worth(row, amounts, currency, context.base)))  # fmt: skip
+                                     market_value=worth, currency=told_in))  # fmt: skip
         return
     if amounts.doubt:
         found.doubts[id] = amounts.doubt
@@ -268,16 +269,16 @@ def _side(row: _Row) -> int:
     return side or 1
 
 
-def _worth(row: _Row, amounts: Amounts | None, currency: str | None, base: str | None) -> float | None:
-    """What a refused row is worth in the base currency, if the file says so."""
+def _worth(row: _Row, amounts: Amounts | None, currency: str | None) -> tuple[float | None, str | None]:
+    """What a refused row is worth, if the file says so, and in which currency: None is the base currency."""
     if "value_base" in row.number:
-        return row.number["value_base"]
+        return row.number["value_base"], None
     if amounts is not None and amounts.market_value is not None and amounts.fx is not None:
-        return amounts.market_value * amounts.fx
+        return amounts.market_value * amounts.fx, None
     value = row.number.get("market_value")
     if value is not None and "fx" in row.number:
-        return value * row.number["fx"]
-    return value if currency == (base or "USD") else None
+        return value * row.number["fx"], None
+    return (None, None) if currency is None else (value, currency)
 
 
 def _position(

@@ -84,11 +84,20 @@ def value_portfolio(
 
 
 def _of_refused(row: Refused, rates: Rates, base: str) -> Exclusion:
-    """A row that was refused; what it is worth is in the file's own base currency."""
-    known = row.market_value is not None and math.isfinite(row.market_value)
-    rate = rates.of(base) if known else ""
+    worth = worth_of(row, rates, base)
     return Exclusion(id=row.id, reason=f"row {row.row} was refused: {row.reason}", weight=None,
-                     gross=None if isinstance(rate, str) else abs(row.market_value or 0.0) * rate.value)  # fmt: skip
+                     gross=None if worth is None else abs(worth))  # fmt: skip
+
+
+def worth_of(row: Refused, rates: Rates, base: str) -> float | None:
+    """What a refused row is worth in the rates' currency; None where the file does not say it, or there is no rate.
+
+    `base`: the file's own base currency, which what has no currency of its own is in.
+    """
+    if row.market_value is None or not math.isfinite(row.market_value):
+        return None
+    rate = rates.of(row.currency or base)
+    return None if isinstance(rate, str) else row.market_value * rate.value
 
 
 def _left_out(position: Position | Holding, reason: str, gross: float | None) -> Exclusion:
