@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from finllm.agents.agent import LABELS, Agent, Offered, Opinion, render_prompt
 from finllm.agents.escalation import SHARE
+from finllm.agents.narrative import NARRATIVE
 from finllm.desk.desk import RunContext
 from finllm.desk.spending import THRIFT
 from finllm.events import Noted
@@ -76,4 +77,7 @@ def short_line(opinions: Iterable[Opinion]) -> list[str]:
     short = short_of(opinions)
     if not short:
         return []
-    return [f"The budget did not reach for {', '.join(short)}: nothing is claimed that they would have judged."]
+    told = f"The budget did not reach for {', '.join(short)}: nothing is claimed that they would have judged."
+    if NARRATIVE.role in short:
+        told += " The event was not read: the P&L follows from the shocks that the scenario gives."
+    return [told]

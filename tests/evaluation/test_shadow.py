@@ -20,7 +20,6 @@ from finllm.evaluation.shadow import (
     rollback,
     stage,
     status,
-    wilson,
 )
 from finllm.events import CallStarted, Event, EventBus
 from finllm.graphs.flow import Outcome
@@ -79,11 +78,6 @@ def test_steps_out_of_order_and_versions_that_are_not_there_are_refused(tmp_path
     assert read_served(settings) == Served(candidate=changed)
     assert not ledger.uses("deploy", DEPLOY), "a step that is refused is no step"
     ledger.close()
-
-
-@pytest.mark.parametrize(("hits", "of", "low", "high"), [(9, 10, 0.596, 0.982), (0, 0, 0.0, 1.0), (10, 10, 0.722, 1)])
-def test_the_interval_of_a_share_is_wilson_s(hits: int, of: int, low: float, high: float) -> None:
-    assert wilson(hits, of) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_copies_are_a_share_of_the_calls_each_answered_once_and_compared(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_who_cannot_be_asked_abstains_and_report_headline_and_rule_book_say_so(
     assert all((one.reason or "").startswith("budget: ") for one in report.agents)
     assert not seen.kinds("call_started")
     assert report.first[0].startswith(f"The budget did not reach for {', '.join(cut)}: nothing is claimed")
+    assert "The event was not read: the P&L follows from the shocks that the scenario gives." in report.first[0]
     assert "nothing is claimed that they would have judged" in to_markdown(report).split("## ")[0]
     asked = next(one for one in report.findings if one.rule == "asked")
     assert (asked.verdict, asked.what) == ("flag", f"agents not asked, over the budget: {', '.join(cut)}")

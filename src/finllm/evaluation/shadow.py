@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
@@ -18,6 +19,7 @@ from finllm.memory.reading import UsedRow
 from finllm.models.cards import AdapterCard
 from finllm.models.served import Served, Version, change_served, current, read_served
 from finllm.scheduler.backends import Backend, Request
+from finllm.scheduler.calibration.measured import wilson
 from finllm.scheduler.placement.task import key_of
 from finllm.scheduler.record import CALL, Entry, EntryKind
 from finllm.settings import Settings
@@ -110,7 +112,7 @@ class Shadow:
                 done(len(pairs) + failed)
             if len(pairs) + failed >= most or time.monotonic() >= ends:
                 return compared(pairs, failed)
-            time.sleep(POLL)
+            await asyncio.sleep(POLL)
             fresh = self.ledger.written_after(last, CALL)
             last = max([last, *(row.id for row in fresh)])
             waiting = list(sampled(fresh, self.share, weights))[: most - len(pairs) - failed]
@@ -150,22 +152,13 @@ def _pair(call: RecordedCall, served: dict[str, Any], new: dict[str, Any]) -> _P
 def compared(pairs: Sequence[_Pair], failed: int) -> Compared:
     """The figures of both versions side by side."""
     fields, agreed = sum(one.fields for one in pairs), sum(one.agreed for one in pairs)
-    low, high = wilson(agreed, fields)
+    low, high = wilson(agreed / fields if fields else 0.0, fields)
     figures = [
         _beside("sure of what it chose", "probability", [one.sure for one in pairs]),
         _beside("latency, model time of a call", "s", [one.seconds for one in pairs]),
         _beside("energy of a call", "J", [one.joules for one in pairs if one.joules is not None]),
     ]
     return Compared(len(pairs), failed, fields, agreed, low, high, tuple(one for one in figures if one is not None))
-
-
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); 0 to 1 of nothing."""
-    if of == 0:
-        return 0.0, 1.0
-    share, square = hits / of, Z95**2
-    middle, width = share + square / (2 * of), Z95 * math.sqrt(share * (1 - share) / of + square / (4 * of * of))
-    return max((middle - width) / (1 + square / of), 0.0), min((middle + width) / (1 + square / of), 1.0)
 
 
 def _beside(what: str, unit: str, pairs: Sequence[tuple[float, float]]) -> Beside | None:
